@@ -1,0 +1,32 @@
+# `make run` trains, `make test` proves, `make check` reads. Each sets up .venv first; the second time that is quick.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: setup run test check benchmark clean
+
+setup: .venv/.installed
+
+# Installed again only when what is to be installed has changed.
+.venv/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Setting up .venv with the versions of constraints.txt (the first time takes a few minutes) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
+	@touch $@
+
+run: setup
+	@$(BIN)/python scripts/run_agent.py --agent dqn $(ARGS)
+
+test: setup
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: setup
+	@$(BIN)/python scripts/benchmark.py $(ARGS)
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

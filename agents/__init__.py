@@ -1,0 +1,1 @@
+"""Controllers of the layer tying environment, and the runner that drives them."""

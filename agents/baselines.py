@@ -1,0 +1,86 @@
+"""Controllers that do not learn: chance, and fixed patterns of tying."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from agents.base import Controller
+from tying_env import partition
+from tying_env.partition import IntVector
+from tying_env.seeding import capture_numpy, restore_numpy
+
+
+class RandomController(Controller):
+    """A uniformly random action at every decision: what a controller has to be better than."""
+
+    def __init__(self, n_layer: int, rng: np.random.Generator) -> None:
+        self.n_layer = n_layer
+        self._rng = rng
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Return one of the L! actions, all equally likely."""
+        return partition.uniform_random_action(self.n_layer, self._rng)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the generator."""
+        return {"rng": capture_numpy(self._rng)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the generator."""
+        restore_numpy(self._rng, state["rng"])
+
+
+class FixedController(Controller):
+    """One tying from the first training step to the last.
+
+    Raises:
+        TypeError, ValueError: not a valid tying.
+    """
+
+    def __init__(self, tying: IntVector) -> None:
+        self._tying = partition.canonicalise(tying)
+
+    def initial_tying(self) -> IntVector:
+        """Return the pattern: it is in force from the start."""
+        return self._tying.copy()
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Return the pattern."""
+        return self._tying.copy()
+
+
+def conventional(n_layer: int) -> IntVector:
+    """All layers independent: conventional training."""
+    return np.arange(n_layer)
+
+
+def albert(n_layer: int) -> IntVector:
+    """All layers tied to layer 0 (Lan et al., ICLR 2020)."""
+    return np.zeros(n_layer, dtype=np.int64)
+
+
+def cycle(n_layer: int) -> IntVector:
+    """Layers i and L/2 + i tied (paper, ablation vii; Takase & Kiyono, 2021). For odd L the middle layer is alone."""
+    half = (n_layer + 1) // 2
+    return np.arange(n_layer) % half
+
+
+def cycle_rev(n_layer: int) -> IntVector:
+    """Layers i and L-1-i tied (paper, ablation viii). For odd L the middle layer is alone."""
+    layers = np.arange(n_layer)
+    return np.minimum(layers, n_layer - 1 - layers)
+
+
+def sequence(n_layer: int) -> IntVector:
+    """Consecutive pairs tied (paper, ablation ix). For odd L the last layer is alone."""
+    return np.arange(n_layer) // 2 * 2
+
+
+PATTERNS: dict[str, Callable[[int], IntVector]] = {
+    "conventional": conventional,
+    "albert": albert,
+    "cycle": cycle,
+    "cycle-rev": cycle_rev,
+    "sequence": sequence,
+}

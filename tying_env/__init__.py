@@ -1,0 +1,21 @@
+"""Dynamic Layer Tying as a Gymnasium environment (Hay & Wolf, ICLR 2024, arXiv 2401.12819).
+
+    import gymnasium as gym, tying_env
+    env = gym.make("LayerTying-GPT2-v0")
+
+Importing this package registers the environments and stays light: torch and transformers are imported when an
+environment is made.
+"""
+
+from gymnasium.envs.registration import register, registry
+
+from tying_env.config import PAPER, EnvConfig
+
+__version__ = "0.1.0"
+__all__ = ["PAPER", "EnvConfig"]
+
+_ENTRY_POINT = "tying_env.env:LayerTyingEnv"
+
+for _name, _settings in {"LayerTying-GPT2-v0": {}, "LayerTying-GPT2-Paper-v0": PAPER}.items():
+    if _name not in registry:  # the package may be imported again, by a reload or as `tying_env:LayerTying-...`
+        register(id=_name, entry_point=_ENTRY_POINT, kwargs=_settings)

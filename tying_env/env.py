@@ -1,0 +1,306 @@
+"""LayerTyingEnv: a transformer under training as a Gymnasium environment."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tying_env import partition
+from tying_env.config import EnvConfig
+from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_windows, load_corpus
+from tying_env.primary.evaluation import MAX_MEAN_LOSS, Evaluation, evaluate, mean_loss, perplexity
+from tying_env.primary.models import build_network
+from tying_env.primary.tasks import CausalLM
+from tying_env.primary.trainer import Trainer
+from tying_env.render import replication_map_image, replication_map_text
+from tying_env.seeding import capture_numpy, check_seed, numpy_stream, restore_numpy, torch_stream
+from tying_env.tied_blocks import TiedBlocks
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass
+class _Episode:
+    """One training run: all that `reset` makes anew and `load_state_dict` replaces."""
+
+    trainer: Trainer
+    reward_windows: RandomWindows
+    train_step: int = 0
+    validation_perplexity: float = math.inf
+    over: bool = False
+
+
+class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
+    """Tie the layers of a transformer while it trains (Hay & Wolf, ICLR 2024).
+
+    ## Description
+    The environment wraps the primary network under training. A step applies a tying, runs `k` training steps and
+    returns the network's negative perplexity. One episode is one whole training run.
+
+    ## Action Space
+    `MultiDiscrete([1, 2, ..., L])`. Entry i is a layer 0..i: i itself makes layer i independent, a smaller one makes
+    it copy that layer. Layer 0 is always independent.
+
+    ## Observation Space
+    The same space: the tying in force, entry i is the lowest layer with the same weights as layer i (Eq. 1).
+
+    ## Rewards
+    Minus the perplexity on `reward_batches` fresh random training batches, without dropout: after the k training
+    steps, or right after tying (`reward_timing="after_tying"`). It is bounded below by -e^20, which is also the reward
+    of a step in which training diverged.
+
+    ## Starting State
+    A primary network with random weights and an all-zero tying. Only layer 0 and what lies outside the blocks trains
+    until the first step (`freeze_at_start`). `reset(options={"tying": vector})` begins with a tying instead: all layers
+    independent from the start is conventional training.
+
+    ## Episode End
+    Truncated after `total_steps` training steps. Terminated when training diverged: a loss, gradient or weight that
+    is not finite.
+
+    ## Info
+    Always the same keys, and no clock reading, so that equal seeds give equal infos: `tying`, `train_loss` (mean over
+    the k steps, nats per token), `perplexity` (of the reward), `validation_perplexity` (last measured),
+    `independent_layers`, `trainable_parameters`, `tied_events`, `untied_events` (of this step), `train_step`, `tokens`
+    (trained on so far), `diverged`. A number not yet measured, or not finite, is infinity.
+
+    ## Arguments
+    Every field of `tying_env.EnvConfig` is a keyword: `gym.make("LayerTying-GPT2-v0", n_layer=24, k=15)`.
+
+    ## Version History
+    - v0: first version.
+
+    Args:
+        render_mode: `"ansi"` or `"rgb_array"`: the replication map (paper, Fig. 1).
+        settings: fields of `EnvConfig`.
+
+    Raises:
+        TypeError, ValueError: a setting is unknown or wrong; the message names it.
+    """
+
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own form)
+
+    def __init__(self, *, render_mode: str | None = None, **settings: Any) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}")
+        self.render_mode = render_mode
+        self.config = config = EnvConfig.from_settings(settings)
+        self.device = _find_device(config.device)
+        self.corpus: Corpus = load_corpus(config.dataset, config.tokenizer, config.cache_dir)
+        for split in ("train", "validation", "test"):  # too short a text fails here, not hours later
+            evaluation_windows(self._tokens(split), config.seq_len, 1)
+        self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
+        self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
+        self._episode: _Episode | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[partition.IntVector, dict[str, Any]]:
+        """Begin a training run: fresh weights, data order and tying, all from `seed`.
+
+        Args:
+            seed: without one, the next is drawn from the generator that the last seed started.
+            options: `{"tying": vector}`, shape (L,), begins with this tying instead of the frozen start.
+
+        Raises:
+            TypeError, ValueError: an unknown option or a wrong tying; the running episode goes on.
+        """
+        if seed is not None:
+            check_seed(seed)
+        if unknown := set(options or {}) - {"tying"}:
+            raise ValueError(f"unknown reset option {sorted(unknown)[0]!r}; known: 'tying'")
+        tying = (options or {}).get("tying")
+        if tying is not None:
+            partition.validate_action(tying, self.config.n_layer)
+        elif not self.config.freeze_at_start:
+            tying = np.arange(self.config.n_layer)
+        super().reset(seed=seed)
+        episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))
+        self._episode = None  # two networks at once would double the memory
+        self._episode = self._begin(episode_seed, tying)
+        return self._observation(), self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
+
+    def step(self, action: partition.IntVector) -> tuple[partition.IntVector, float, bool, bool, dict[str, Any]]:
+        """Apply a tying, train for k steps, measure the reward.
+
+        Raises:
+            TypeError, ValueError: not a valid action; nothing is changed.
+            gymnasium.error.ResetNeeded: no episode is running.
+        """
+        episode, config = self._running(), self.config
+        if episode.over:
+            raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
+        action = partition.validate_action(action, config.n_layer)
+        trainer = episode.trainer
+        # 1. Tie (Algorithm 1, lines 8-19).
+        events = trainer.tied.change(action, trainer.optimizer)
+        # 2. Train (lines 5-6), with the reward before or after (lines 20-21).
+        reward_loss = self._reward_loss(episode) if config.reward_timing == "after_tying" else math.inf
+        trained = trainer.train(min(config.k, config.total_steps - episode.train_step))
+        if config.reward_timing == "after_training" and not trained.diverged:
+            reward_loss = self._reward_loss(episode)
+        before, episode.train_step = episode.train_step, episode.train_step + trained.steps
+        diverged = trained.diverged or not math.isfinite(reward_loss)
+        # 3. Validate, when a multiple of validate_every was reached, and at the end.
+        finished, every = episode.train_step >= config.total_steps, config.validate_every
+        if not diverged and every and (finished or before // every < episode.train_step // every):
+            episode.validation_perplexity = self.evaluate("validation").perplexity
+            diverged = not math.isfinite(episode.validation_perplexity)
+        truncated = finished and not diverged
+        episode.over = diverged or truncated
+        measured = math.inf if diverged else perplexity(reward_loss)
+        reward = -math.exp(MAX_MEAN_LOSS) if diverged else -measured
+        info = self._info(trained.mean_loss, measured, events, diverged)
+        return self._observation(), reward, diverged, truncated, info
+
+    def evaluate(self, split: Split, max_windows: int | None = None) -> Evaluation:
+        """Measure the network as it is on windows spread evenly over a split, without dropout.
+
+        Args:
+            split: "train", "validation" or "test".
+            max_windows: how many sequences of `seq_len` tokens, 0 for all; `validation_windows` by default.
+        """
+        limit = self.config.validation_windows if max_windows is None else max_windows
+        windows = evaluation_windows(self._tokens(split), self.config.seq_len, limit)  # (N, T + 1)
+        trainer, lengths = self._running().trainer, self.corpus.tokenizer.byte_lengths
+        return evaluate(trainer.network.model, trainer.task, windows, self.config.batch_size, self.device, lengths)
+
+    def render(self) -> Any:
+        """Return the replication map: text for `"ansi"`, pixels (height, width, 3) for `"rgb_array"`."""
+        if self.render_mode is None:
+            gym.logger.warn('render() needs a render_mode: gym.make(..., render_mode="ansi" or "rgb_array")')
+            return None
+        tying, title = self._observation(), f"Replication map at training step {self._running().train_step}"
+        if self.render_mode == "ansi":
+            return f"{title}: {len(partition.leaders(tying))} of {len(tying)} layers independent\n" + (
+                replication_map_text(tying)
+            )
+        return replication_map_image(tying, title)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the whole training state: a restored environment goes on with the same bits.
+
+        Tensors are under `trainer.weights`, `trainer.optimizer` and `trainer.dropout`; the rest is ready for JSON.
+        """
+        episode = self._running()
+        return {
+            "config": dataclasses.asdict(self.config),
+            "trainer": episode.trainer.state_dict(),
+            "reward_windows": episode.reward_windows.state_dict(),
+            "np_random": capture_numpy(self.np_random),
+            "train_step": episode.train_step,
+            "validation_perplexity": episode.validation_perplexity,
+            "over": episode.over,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave, of an environment with the same settings.
+
+        Raises:
+            ValueError: the state does not fit, and in what; this environment is as before then.
+        """
+        mine, theirs = dataclasses.asdict(self.config), state["config"]
+        free = {"device", "cache_dir", "compile_blocks"}  # these change where and how, not what
+        differ = [name for name in mine if name not in free and mine[name] != theirs.get(name)]
+        if differ:
+            listed = "; ".join(f"{name} is {theirs.get(name)!r} there, {mine[name]!r} here" for name in differ)
+            raise ValueError(f"the state is of an environment with other settings: {listed}")
+        saved = state["trainer"]
+        episode = self._begin(0, None if saved["frozen"] else saved["tying"])
+        episode.trainer.load_state_dict(saved)
+        episode.reward_windows.load_state_dict(state["reward_windows"])
+        episode.train_step = state["train_step"]
+        episode.validation_perplexity = state["validation_perplexity"]
+        episode.over = state["over"]
+        generator = np.random.default_rng(0)
+        restore_numpy(generator, state["np_random"])
+        self.np_random = generator
+        self._episode = episode
+
+    @property
+    def trainer(self) -> Trainer:
+        """The primary network under training, with its optimizer."""
+        return self._running().trainer
+
+    def _begin(self, seed: int, tying: npt.ArrayLike | None) -> _Episode:
+        config = self.config
+        network = build_network(config, self.corpus.tokenizer.vocab_size, self.device, torch_stream(seed, "weights"))
+        tied = TiedBlocks(
+            network.blocks,
+            tying,
+            gradient=config.gradient,
+            optimizer_state=config.optimizer_state,
+            group_lr=config.group_lr,
+        )
+        train = self._tokens("train")
+        trainer = Trainer(
+            network,
+            tied,
+            CausalLM(),
+            ShuffledWindows(train, config.batch_size, config.seq_len, numpy_stream(seed, "training batches")),
+            dropout=torch_stream(seed, "dropout", self.device),
+            device=self.device,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+        )
+        reward_stream = numpy_stream(seed, "reward batches")
+        return _Episode(trainer, RandomWindows(train, config.batch_size, config.seq_len, reward_stream))
+
+    def _running(self) -> _Episode:
+        if self._episode is None:
+            raise gym.error.ResetNeeded("no training run has begun: call reset() first")
+        return self._episode
+
+    def _reward_loss(self, episode: _Episode) -> float:
+        batches = [episode.reward_windows.next_batch() for _ in range(self.config.reward_batches)]
+        trainer, windows = episode.trainer, np.concatenate(batches)  # (reward_batches * B, T + 1)
+        return mean_loss(trainer.network.model, trainer.task, windows, self.config.batch_size, self.device)
+
+    def _tokens(self, split: str) -> npt.NDArray[np.uint16]:
+        if split not in ("train", "validation", "test"):
+            raise ValueError(f"split must be 'train', 'validation' or 'test', got {split!r}")
+        tokens: npt.NDArray[np.uint16] = getattr(self.corpus, split)
+        return tokens
+
+    def _observation(self) -> partition.IntVector:
+        return self._running().trainer.tied.tying
+
+    def _info(
+        self, train_loss: float, measured: float, events: partition.TyingEvents, diverged: bool
+    ) -> dict[str, Any]:
+        episode = self._running()
+        tying = self._observation()
+        return {
+            "tying": tying,
+            "train_loss": train_loss,
+            "perplexity": measured,
+            "validation_perplexity": episode.validation_perplexity,
+            "independent_layers": len(partition.leaders(tying)),
+            "trainable_parameters": episode.trainer.count_trainable(),
+            "tied_events": events.tied,
+            "untied_events": events.untied,
+            "train_step": episode.train_step,
+            "tokens": episode.trainer.tokens,
+            "diverged": diverged,
+        }
+
+
+def _find_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(f"device {name!r} is not there: this machine has {count} CUDA devices; use 'cpu' or 'auto'")
+    return device

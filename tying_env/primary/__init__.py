@@ -1,0 +1,1 @@
+"""The primary network: the transformer that is trained while its layers are tied."""

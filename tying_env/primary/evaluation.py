@@ -1,0 +1,69 @@
+"""How well a network predicts: mean loss, perplexity, bits per byte."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from tying_env.primary.tasks import Task, to_device
+
+# exp of a larger mean loss says nothing more, and soon it overflows. e^20 is 4.9e8; a uniform guess among GPT-2's
+# 50,257 tokens is e^10.8.
+MAX_MEAN_LOSS = 20.0
+
+
+class Evaluation(NamedTuple):
+    """How well a network predicts a piece of text."""
+
+    mean_loss: float  # nats per token; infinity if not finite
+    perplexity: float  # per token
+    bits_per_byte: float  # of UTF-8 text; compares across tokenizers, as perplexity does not
+    tokens: int  # predicted
+
+
+def perplexity(mean_loss: float) -> float:
+    """Return exp(mean loss in nats), at most e^20 for a finite loss; infinity for any other."""
+    return math.exp(min(mean_loss, MAX_MEAN_LOSS)) if math.isfinite(mean_loss) else math.inf
+
+
+@torch.no_grad()
+def mean_loss(
+    model: nn.Module, task: Task, windows: npt.NDArray[np.integer[Any]], batch_size: int, device: torch.device
+) -> float:
+    """Return the mean loss in nats per token over windows (N, T + 1), without dropout; infinity if not finite."""
+    model.eval()
+    total = 0.0
+    for start in range(0, len(windows), batch_size):
+        batch = to_device(windows[start : start + batch_size], device)  # (B, T + 1)
+        total += task.loss(model, batch).item() * len(batch)
+    mean = total / len(windows)
+    return mean if math.isfinite(mean) else math.inf
+
+
+def evaluate(
+    model: nn.Module,
+    task: Task,
+    windows: npt.NDArray[np.integer[Any]],
+    batch_size: int,
+    device: torch.device,
+    byte_lengths: npt.NDArray[np.int64],
+) -> Evaluation:
+    """Measure a language model on windows (N, T + 1); the tokens 1..T of each are predicted.
+
+    Args:
+        model: the network, on `device`.
+        task: its task.
+        windows: token windows.
+        batch_size: windows computed at once.
+        device: where the network is.
+        byte_lengths: UTF-8 bytes of every token of the vocabulary, shape (V,). A separator counts 0 bytes, but its
+            loss counts: a model has to predict where a text ends, too.
+    """
+    loss = mean_loss(model, task, windows, batch_size, device)
+    predicted = windows[:, 1:]
+    n_bytes = int(byte_lengths[predicted].sum())
+    bits = loss * predicted.size / math.log(2)
+    return Evaluation(loss, perplexity(loss), bits / n_bytes if n_bytes else math.inf, predicted.size)

@@ -1,0 +1,66 @@
+"""Builds primary networks from transformers' configurations and finds their blocks."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tying_env.config import EnvConfig
+from tying_env.seeding import torch_randomness_from
+
+
+@dataclass(frozen=True)
+class PrimaryNetwork:
+    """A network and the blocks in it that can be tied.
+
+    Attributes:
+        model: the whole network.
+        blocks_path: where the list of blocks hangs in `model`, in dots.
+    """
+
+    model: nn.Module
+    blocks_path: str
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The L blocks in the order in which they are computed."""
+        blocks = self.model.get_submodule(self.blocks_path)
+        assert isinstance(blocks, nn.ModuleList)
+        return list(blocks)
+
+
+def build_network(
+    config: EnvConfig, vocab_size: int, device: torch.device, generator: torch.Generator
+) -> PrimaryNetwork:
+    """Return the GPT-2 that `config` describes, with random weights.
+
+    Args:
+        config: sizes, dropout, dtype, and whether the blocks are compiled.
+        vocab_size: V, the rows of the embedding, which is the head as well.
+        device: where the network goes.
+        generator: draws the weights; on the CPU, so that every device starts from the same ones.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    architecture = GPT2Config(
+        vocab_size=vocab_size,
+        n_positions=config.seq_len,
+        n_embd=config.n_embd,
+        n_layer=config.n_layer,
+        n_head=config.n_head,
+        activation_function="gelu_pytorch_tanh",  # the function of GPT-2's "gelu_new", fused: 8 % faster
+        resid_pdrop=config.dropout,
+        embd_pdrop=config.dropout,
+        attn_pdrop=config.dropout,
+        use_cache=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        attn_implementation="sdpa",
+    )
+    with torch_randomness_from(generator):
+        model = GPT2LMHeadModel(architecture)
+    network = PrimaryNetwork(model.to(device=device, dtype=getattr(torch, config.dtype)), "transformer.h")
+    if config.compile_blocks:
+        for block in network.blocks:
+            block.compile()
+    return network

@@ -1,0 +1,85 @@
+"""The replication map (paper, Fig. 1): each layer with an arc to its leader, as text and as a picture."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tying_env import partition
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which readers with any kind of colour vision can tell apart (jfly.uni-koeln.de/color).
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
+_ALONE = "#808080"
+
+
+def replication_map_text(tying: npt.ArrayLike) -> str:
+    """Return the map as lines of text, one per layer; a rail joins the layers of a group.
+
+    >>> print(replication_map_text([0, 0, 2, 0, 2]))
+     0 ●    leads 1, 3
+     1 ○    = 0
+     2 │ ●  leads 4
+     3 ○ │  = 0
+     4   ○  = 2
+    """
+    leader_of = np.asarray(tying).tolist()
+    members = partition.groups(tying)
+    rails: list[int | None] = []  # column -> the leader whose rail runs there
+    rows: list[tuple[str, str]] = []
+    for i, leader in enumerate(leader_of):
+        if i == leader:
+            free = rails.index(None) if None in rails else len(rails)
+            rails[free : free + 1] = [leader]
+        marks = [" " if r is None else "│" if r != leader else "●" if i == leader else "○" for r in rails]
+        followers = ", ".join(map(str, members[i][1:])) if i == leader else ""
+        note = f"= {leader}" if i != leader else f"leads {followers}" if followers else "alone"
+        rows.append((" ".join(marks), note))
+        rails = [None if r is not None and members[r][-1] == i else r for r in rails]
+        while rails and rails[-1] is None:
+            rails.pop()
+    digits, width = len(str(len(rows) - 1)) + 1, max(len(marks) for marks, _ in rows)
+    return "\n".join(f"{i:>{digits}} {marks:<{width}}  {note}" for i, (marks, note) in enumerate(rows))
+
+
+def replication_map_figure(tying: npt.ArrayLike, title: str = "Replication map") -> "Figure":
+    """Return the map as a matplotlib figure: followers reach over to their leader, leaders are filled."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Arc
+
+    leader_of = np.asarray(tying)
+    n_layer = len(leader_of)
+    members = partition.groups(tying)
+    by_size = sorted((g for g in members.values() if len(g) > 1), key=len, reverse=True)
+    colour = {g[0]: _COLOURS[n % len(_COLOURS)] for n, g in enumerate(by_size)}
+    reach = max(1, int(np.max(np.arange(n_layer) - leader_of)))
+
+    figure = Figure(figsize=(max(6.0, 0.24 * n_layer), 3.2), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    for i, leader in enumerate(leader_of.tolist()):
+        shade = colour.get(leader, _ALONE)
+        if i != leader:
+            span = i - leader
+            axes.add_patch(
+                Arc(((i + leader) / 2, 0), span, 2 * span / reach, theta1=0, theta2=180, color=shade, lw=1.6)
+            )
+        axes.plot(i, 0, "o", color=shade, markerfacecolor=shade if i == leader else "white", markersize=9, zorder=3)
+    axes.set_xlim(-0.7, n_layer - 0.3)
+    axes.set_ylim(-0.13, 1.08)
+    axes.set_xticks(range(0, n_layer, 1 if n_layer <= 24 else 4))
+    axes.set_yticks([])
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.set_xlabel("layer (filled: has weights of its own; ring: copies the filled layer its arc ends at)", fontsize=9)
+    axes.set_title(f"{title}: {len(members)} of {n_layer} layers independent", fontsize=11)
+    return figure
+
+
+def replication_map_image(tying: npt.ArrayLike, title: str = "Replication map") -> npt.NDArray[np.uint8]:
+    """Return the picture as pixels, shape (height, width, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(replication_map_figure(tying, title))
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

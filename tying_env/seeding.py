@@ -1,0 +1,91 @@
+"""Named random streams: each consumer of randomness has its own, so that none disturbs another.
+
+A stream depends on the seed and its name alone. An arm that draws more reward batches than another still sees the
+same training batches, and equal seeds give equal bits whatever else runs in the process.
+"""
+
+import contextlib
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def numpy_stream(seed: int, name: str) -> np.random.Generator:
+    """Return the NumPy generator of the stream `name` under `seed`."""
+    return np.random.default_rng(_sequence(seed, name))
+
+
+def torch_stream(seed: int, name: str, device: "str | torch.device" = "cpu") -> "torch.Generator":
+    """Return the torch generator of the stream `name` under `seed`, for tensors on `device`."""
+    import torch
+
+    generator = torch.Generator(device)
+    generator.manual_seed(int(_sequence(seed, name).generate_state(1, np.uint64)[0] >> 1))
+    return generator
+
+
+@contextlib.contextmanager
+def torch_randomness_from(generator: "torch.Generator") -> Iterator[None]:
+    """Let torch code that only knows the global generator draw from `generator` instead.
+
+    Dropout and the weight initialisation of transformers take no generator. Inside this context they continue the
+    given stream; afterwards the stream has moved on and the global generator of its device is as it was.
+    """
+    import torch
+
+    on_cuda = generator.device.type == "cuda"
+
+    def get_state() -> torch.Tensor:
+        return torch.cuda.get_rng_state(generator.device) if on_cuda else torch.get_rng_state()
+
+    def set_state(state: torch.Tensor) -> None:
+        if on_cuda:
+            torch.cuda.set_rng_state(state, generator.device)
+        else:
+            torch.set_rng_state(state)
+
+    outside = get_state()
+    set_state(generator.get_state())
+    try:
+        yield
+    finally:
+        generator.set_state(get_state())
+        set_state(outside)
+
+
+def capture_numpy(generator: np.random.Generator) -> dict[str, Any]:
+    """Return the state of a NumPy generator as plain numbers and strings, ready for JSON."""
+    return dict(generator.bit_generator.state)
+
+
+def restore_numpy(generator: np.random.Generator, state: dict[str, Any]) -> None:
+    """Set a NumPy generator to a state that `capture_numpy` gave.
+
+    Raises:
+        ValueError: the state does not fit this kind of generator.
+    """
+    try:
+        generator.bit_generator.state = state
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not the state of a {type(generator.bit_generator).__name__} generator: {state!r}") from error
+
+
+def check_seed(seed: object) -> int:
+    """Return `seed` as an int.
+
+    Raises:
+        ValueError: it is not a whole number of at least 0.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
+    return int(seed)
+
+
+def _sequence(seed: int, name: str) -> np.random.SeedSequence:
+    # crc32 instead of hash(): Python salts the hash of a string in every process.
+    return np.random.SeedSequence([check_seed(seed), zlib.crc32(name.encode())])

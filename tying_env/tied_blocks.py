@@ -1,0 +1,273 @@
+"""Makes the blocks of a network share Parameters, and changes who shares with whom while it trains.
+
+It works on any list of structurally equal modules. Parameters are shared, not modules: every block stays its own
+module, so that its layer index, dropout and KV-cache slot stay right.
+
+The one rule, for a change of the tying from s to s' where W[i] are the weights layer i computed with before:
+
+    W'[i] = W[s'[i]]    for every layer i
+
+- A leader that stays a leader keeps its very Parameter objects and their optimizer state.
+- A new leader gets new Parameters: a copy of the weights it has been computing with. From then on it drifts alone.
+- A follower's own Parameters, gradients and optimizer state are dropped, and their memory is free.
+
+Source: Hay & Wolf, ICLR 2024, Sec. 3 and Algorithm 1 lines 2 and 10-19.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from tying_env import partition
+
+Gradient = Literal["shared", "leader"]
+OptimizerState = Literal["inherit", "reset"]
+GroupLR = Literal["none", "sqrt", "linear"]
+
+# The weights of one block: name inside the block -> Parameter.
+Weights = dict[str, nn.Parameter]
+
+# torch's optimizers fill in the state of a Parameter when they first meet it.
+_State = defaultdict[torch.Tensor, Any]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that a change will put in place, made before anything is touched."""
+
+    weights: list[Weights]
+    optimizer_state: _State | None
+    param_groups: list[dict[str, Any]] | None
+
+
+class TiedBlocks:
+    """Structurally equal blocks whose Parameters are shared as a tying says.
+
+    Args:
+        blocks: L modules with the same parameter names, shapes and dtypes, sharing nothing yet.
+        tying: the tying to begin with, shape (L,). None is the paper's frozen start (Algorithm 1, line 2): layers
+            1..L-1 stay at their own initial values without training, and the tying is reported as all zeros. At the
+            first change a layer that becomes a leader starts from those values.
+        gradient: `"shared"`: a leader's gradient is the sum over all layers of its group, as for any tied weight (the
+            paper's text). `"leader"`: only the leader's own position contributes; followers compute with the same
+            storage but need no weight gradient (the paper's published code).
+        optimizer_state: what a new leader's optimizer state is: `"inherit"`, a copy of its former leader's, or
+            `"reset"`, empty.
+        group_lr: the learning rate of a group of n layers: lr (`"none"`), lr/sqrt(n) (`"sqrt"`), lr/n (`"linear"`).
+
+    Raises:
+        ValueError: no blocks, blocks that differ or already share Parameters, an unknown choice, a wrong tying.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        tying: npt.ArrayLike | None = None,
+        *,
+        gradient: Gradient = "shared",
+        optimizer_state: OptimizerState = "inherit",
+        group_lr: GroupLR = "none",
+    ) -> None:
+        _check_choice("gradient", gradient, get_args(Gradient))
+        _check_choice("optimizer_state", optimizer_state, get_args(OptimizerState))
+        _check_choice("group_lr", group_lr, get_args(GroupLR))
+        _check_equal(blocks)
+        initial = None if tying is None else partition.canonicalise(partition.validate_action(tying, len(blocks)))
+        self.blocks = list(blocks)
+        self.gradient: Gradient = gradient
+        self.optimizer_state: OptimizerState = optimizer_state
+        self.group_lr: GroupLR = group_lr
+        self._slots = [_slots(block) for block in self.blocks]
+        self._tying = np.zeros(len(self.blocks), dtype=np.int64)
+        self._frozen = True
+        for block in self.blocks[1:]:
+            block.requires_grad_(False)
+        if initial is not None:
+            self.change(initial)
+
+    @property
+    def n_layer(self) -> int:
+        """L, the number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def tying(self) -> partition.IntVector:
+        """A copy of the tying in force, shape (L,)."""
+        return self._tying.copy()
+
+    @property
+    def frozen(self) -> bool:
+        """Whether this is still the frozen start: layers 1..L-1 hold values of their own and do not train."""
+        return self._frozen
+
+    def weights(self, layer: int) -> Weights:
+        """Return the Parameters that block `layer` computes with, by name."""
+        return {name: _get(slot) for name, slot in self._slots[layer].items()}
+
+    def owners(self) -> list[int]:
+        """Return the layers that hold weights of their own: the leaders, and at the frozen start every layer."""
+        return list(range(self.n_layer)) if self._frozen else partition.leaders(self._tying)
+
+    def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Return one optimizer parameter group per leader, each with the learning rate of its group of layers.
+
+        Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date.
+        """
+        members = {0: [0]} if self._frozen else partition.groups(self._tying)
+        return [self._parameter_group(leader, self.weights(leader), len(g), lr) for leader, g in members.items()]
+
+    def change(self, tying: npt.ArrayLike, optimizer: torch.optim.Optimizer | None = None) -> partition.TyingEvents:
+        """Put `tying` in force, all or nothing: whatever goes wrong, everything is as it was.
+
+        Args:
+            tying: shape (L,); an action will do, it is made canonical.
+            optimizer: the optimizer that holds the groups of `parameter_groups`, whose groups and state follow.
+
+        Returns:
+            The tied and untied events of this change.
+
+        Raises:
+            TypeError, ValueError: not a valid tying; nothing is changed.
+        """
+        after = partition.canonicalise(partition.validate_action(tying, self.n_layer))
+        events = partition.events(self._tying, after)
+        if not self._frozen and np.array_equal(after, self._tying):
+            return events
+        plan = self._plan(after, optimizer)
+        before = _Plan(
+            [self.weights(i) for i in range(self.n_layer)],
+            None if optimizer is None else optimizer.state,
+            None if optimizer is None else optimizer.param_groups,
+        )
+        undo_tying, undo_frozen = self._tying, self._frozen
+        try:
+            self._put(plan, optimizer)
+            self._tying, self._frozen = after, False
+            return events
+        except BaseException:  # Ctrl-C too
+            self._put(before, optimizer)
+            self._tying, self._frozen = undo_tying, undo_frozen
+            raise
+
+    def _plan(self, after: partition.IntVector, optimizer: torch.optim.Optimizer | None) -> _Plan:
+        """Make the Parameters, optimizer state and groups of `after` beside the present ones."""
+        led: dict[int, Weights] = {}
+        seen: dict[int, Weights] = {}  # what the followers of a leader compute with
+        state = None if optimizer is None else defaultdict(dict, optimizer.state)
+        members = partition.groups(after)
+        for leader in members:
+            if self._tying[leader] == leader:
+                led[leader] = self.weights(leader)
+            else:
+                led[leader] = self._new_leader(leader, state)
+            seen[leader] = led[leader] if self.gradient == "shared" else _aliases(led[leader])
+        weights = [led[i] if i in led else seen[int(after[i])] for i in range(self.n_layer)]
+
+        param_groups = None
+        if optimizer is not None and state is not None:
+            alive = {id(p) for own in led.values() for p in own.values()}
+            dropped = {id(p) for i in self.owners() for p in self.weights(i).values()} - alive
+            state = defaultdict(dict, {p: s for p, s in state.items() if id(p) not in dropped})
+            ours = [group for group in optimizer.param_groups if "leader" in group]
+            if not ours:
+                raise ValueError("optimizer has no group made by TiedBlocks.parameter_groups: its state cannot follow")
+            lr = ours[0]["base_lr"]
+            param_groups = [group for group in optimizer.param_groups if "leader" not in group]
+            param_groups += [ours[0] | self._parameter_group(j, led[j], len(g), lr) for j, g in members.items()]
+        return _Plan(weights, state, param_groups)
+
+    def _new_leader(self, layer: int, state: _State | None) -> Weights:
+        """Return the Parameters of a layer that is untied, and enter their optimizer state into `state`."""
+        created: dict[int, nn.Parameter] = {}  # a block may use one Parameter under two names
+        former = self.weights(layer if self._frozen else int(self._tying[layer]))
+        for parameter in former.values():
+            if id(parameter) in created:
+                continue
+            # At the frozen start the values are the layer's own already, and nobody else computes with them.
+            value = parameter.detach() if self._frozen else parameter.detach().clone()
+            created[id(parameter)] = new = nn.Parameter(value)
+            if state is not None and parameter in state and self.optimizer_state == "inherit" and not self._frozen:
+                state[new] = {
+                    key: value.clone() if isinstance(value, torch.Tensor) else value
+                    for key, value in state[parameter].items()
+                }
+        return {name: created[id(parameter)] for name, parameter in former.items()}
+
+    def _put(self, plan: _Plan, optimizer: torch.optim.Optimizer | None) -> None:
+        """Set references, nothing else: no memory is taken here, no number computed."""
+        for slots, weights in zip(self._slots, plan.weights, strict=True):
+            for name, (module, attribute) in slots.items():
+                if getattr(module, attribute) is not weights[name]:
+                    setattr(module, attribute, weights[name])
+        if optimizer is not None and plan.param_groups is not None and plan.optimizer_state is not None:
+            optimizer.state = plan.optimizer_state
+            optimizer.param_groups = plan.param_groups
+
+    def _parameter_group(self, leader: int, weights: Weights, size: int, lr: float) -> dict[str, Any]:
+        divisor = {"none": 1.0, "sqrt": math.sqrt(size), "linear": float(size)}[self.group_lr]
+        unique = list(dict.fromkeys(weights.values()))
+        return {"params": unique, "lr": lr / divisor, "base_lr": lr, "leader": leader}
+
+
+# A place in a block where a Parameter hangs: the submodule and its attribute.
+_Slot = tuple[nn.Module, str]
+
+
+def _slots(block: nn.Module) -> dict[str, _Slot]:
+    return {
+        name: (block.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
+        for name, _ in block.named_parameters(remove_duplicate=False)
+    }
+
+
+def _get(slot: _Slot) -> nn.Parameter:
+    module, attribute = slot
+    parameter = getattr(module, attribute)
+    assert isinstance(parameter, nn.Parameter)
+    return parameter
+
+
+def _aliases(weights: Weights) -> Weights:
+    """Return Parameters on the same storage that take no gradient."""
+    aliases = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in weights.values()}
+    return {name: aliases[id(p)] for name, p in weights.items()}
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _check_equal(blocks: Sequence[nn.Module]) -> None:
+    if not blocks:
+        raise ValueError("blocks must hold at least one module, got none")
+    seen: dict[int, int] = {}
+    first = _shapes(blocks[0])
+    if not first:
+        raise ValueError(f"block 0 ({type(blocks[0]).__name__}) has no parameters to tie")
+    for i, block in enumerate(blocks):
+        shapes = _shapes(block)
+        for name in [*first, *shapes]:
+            if first.get(name) != shapes.get(name):
+                here, there = first.get(name, "missing"), shapes.get(name, "missing")
+                raise ValueError(
+                    "blocks must have parameters of the same names, shapes and dtypes: "
+                    f"{name!r} is {here} in block 0 and {there} in block {i}"
+                )
+        for name, parameter in block.named_parameters():
+            if id(parameter) in seen:
+                raise ValueError(
+                    f"blocks must not share Parameters yet: blocks {seen[id(parameter)]} and {i} share {name!r}"
+                )
+        seen |= {id(parameter): i for parameter in block.parameters()}
+
+
+def _shapes(block: nn.Module) -> dict[str, str]:
+    return {name: f"{tuple(p.shape)} {p.dtype}" for name, p in block.named_parameters(remove_duplicate=False)}
