@@ -19,7 +19,7 @@ class EnvConfig:
     """
 
     dataset: str = "sotu"
-    """Text: "sotu", a data set of the hub by name (wikitext-2, ...), or a folder with train.txt, valid.txt, test.txt."""
+    """Text: "sotu", a name of the hub (wikitext-2, ...) or a folder with train.txt, valid.txt, test.txt."""
     tokenizer: Literal["gpt2", "bytes"] = "gpt2"
     """GPT-2's BPE with 50,257 tokens, or bytes (vocabulary 256: much faster; compare in bits per byte)."""
     cache_dir: str | None = None

@@ -165,10 +165,13 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             split: "train", "validation" or "test".
             max_windows: how many sequences of `seq_len` tokens, 0 for all; `validation_windows` by default.
         """
-        limit = self.config.validation_windows if max_windows is None else max_windows
-        windows = evaluation_windows(self._tokens(split), self.config.seq_len, limit)  # (N, T + 1)
+        windows = self.windows(split, self.config.validation_windows if max_windows is None else max_windows)
         trainer, lengths = self._running().trainer, self.corpus.tokenizer.byte_lengths
         return evaluate(trainer.network.model, trainer.task, windows, self.config.batch_size, self.device, lengths)
+
+    def windows(self, split: Split, max_windows: int) -> npt.NDArray[np.integer[Any]]:
+        """Return up to `max_windows` windows spread evenly over a split, (N, T + 1); 0 for all. They never change."""
+        return evaluation_windows(self._tokens(split), self.config.seq_len, max_windows)
 
     def render(self) -> Any:
         """Return the replication map: text for `"ansi"`, pixels (height, width, 3) for `"rgb_array"`."""

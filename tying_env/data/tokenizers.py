@@ -68,7 +68,7 @@ class Tokenizer:
         return len(self.pieces)
 
     def encode(self, text: str) -> TokenArray:
-        """Returns the token ids of `text`, as an array (N,); what looks like a special token is ordinary text.
+        """Return the token ids of `text`, as an array (N,); what looks like a special token is ordinary text.
 
         Raises:
             UnicodeEncodeError: `text` holds a lone surrogate, which has no UTF-8 form (a ValueError).
@@ -76,7 +76,7 @@ class Tokenizer:
         return self._encode(text)
 
     def encode_stream(self, texts: Iterable[str], piece_characters: int = _PIECE_CHARACTERS) -> Iterator[TokenArray]:
-        """Yields arrays which, joined, equal `encode("".join(texts))`, in memory for a few pieces and one of `texts`.
+        """Yield arrays which, joined, equal `encode("".join(texts))`, in memory for a few pieces and one of `texts`.
 
         Args:
             texts: Consecutive parts of one running text, cut anywhere.
@@ -94,7 +94,7 @@ class Tokenizer:
             yield self.encode(pending)
 
     def decode(self, tokens: npt.ArrayLike) -> str:
-        """Returns the text of token ids (N,); bytes that are not UTF-8 become U+FFFD.
+        """Return the text of token ids (N,); bytes that are not UTF-8 become U+FFFD.
 
         Raises:
             ValueError: `tokens` is not one-dimensional, not integers, or holds an id outside the vocabulary.
@@ -103,7 +103,7 @@ class Tokenizer:
         return data.decode("utf-8", errors="replace")
 
     def count_bytes(self, tokens: npt.ArrayLike) -> int:
-        """Returns the UTF-8 bytes of the text that token ids (N,) stand for, for bits per byte. Raises as `decode`."""
+        """Return the UTF-8 bytes of the text that token ids (N,) stand for, for bits per byte. Raises as `decode`."""
         return int(self.byte_lengths[self._checked(tokens)].sum())
 
     def _checked(self, tokens: npt.ArrayLike) -> npt.NDArray[np.integer]:
@@ -129,7 +129,7 @@ class Tokenizer:
 
 @functools.cache
 def load_tokenizer(name: str) -> Tokenizer:
-    """Returns the tokenizer `name`; the second call returns the same object.
+    """Return the tokenizer `name`; the second call returns the same object.
 
     Args:
         name: "gpt2", GPT-2's byte-pair encoding of 50,257 tokens, or "bytes", the 256 bytes of UTF-8.

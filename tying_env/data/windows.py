@@ -33,7 +33,7 @@ def check_windows(tokens: Tokens, seq_len: int) -> None:
 
 
 def evaluation_windows(tokens: Tokens, seq_len: int, max_windows: int) -> Tokens:
-    """Returns windows that do not overlap, evenly spaced over the split and always the same.
+    """Return windows that do not overlap, evenly spaced over the split and always the same.
 
     Args:
         tokens: Token ids of the split. # (N,)
@@ -111,7 +111,7 @@ class ShuffledWindows(_Windows):
         return self._epoch + self._position / len(self._starts)
 
     def next_batch(self) -> npt.NDArray[np.int64]:
-        """Returns the next batch of windows, an array (B, T+1)."""
+        """Return the next batch of windows, an array (B, T+1)."""
         parts = []
         wanted = self._batch_size
         while wanted:
@@ -123,7 +123,7 @@ class ShuffledWindows(_Windows):
         return self._cut(np.concatenate(parts))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the position in the data, as values that JSON can hold (with NumPy's default generator)."""
+        """Return the position in the data, as values that JSON can hold (with NumPy's default generator)."""
         return {
             "tokens": len(self._tokens),
             "seq_len": self._seq_len,
@@ -133,7 +133,7 @@ class ShuffledWindows(_Windows):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state` was taken; the batches that follow are those that followed then.
+        """Go on where `state` was taken; the batches that follow are those that followed then.
 
         Raises:
             ValueError: `state` is not one of this class, of this split and of this `seq_len`; nothing is changed then.
@@ -174,15 +174,15 @@ class RandomWindows(_Windows):
     """
 
     def next_batch(self) -> npt.NDArray[np.int64]:
-        """Returns the next batch of windows, an array (B, T+1)."""
+        """Return the next batch of windows, an array (B, T+1)."""
         return self._cut(self._rng.integers(len(self._tokens) - self._seq_len, size=self._batch_size))
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state of the generator, as values that JSON can hold (with NumPy's default generator)."""
+        """Return the state of the generator, as values that JSON can hold (with NumPy's default generator)."""
         return {"rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state` was taken.
+        """Go on where `state` was taken.
 
         Raises:
             ValueError: `state` is not one of this class; nothing is changed then.
@@ -198,7 +198,7 @@ def _check_keys(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 
 
 def _restored(rng: np.random.Generator, state: Any) -> np.random.Generator:
-    """Returns a new generator of the kind of `rng`, in `state`."""
+    """Return a new generator of the kind of `rng`, in `state`."""
     bits = type(rng.bit_generator)()
     try:
         bits.state = state

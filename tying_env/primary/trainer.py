@@ -86,6 +86,7 @@ class Trainer:
         self.device = device
         self.max_grad_norm = max_grad_norm
         self.tokens = 0  # predicted so far in training
+        self.memory_in_training = MemoryBytes(0, 0, 0)  # when gradients and optimizer state were last there together
         self._dropout = dropout
         in_blocks = {id(p) for block in network.blocks for p in block.parameters()}
         outside = [p for p in network.model.parameters() if id(p) not in in_blocks]
@@ -113,21 +114,18 @@ class Trainer:
                     diverged = True
                     break
                 self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
                 losses.append(value)
                 self.tokens += batch.shape[0] * (batch.shape[1] - 1)
+                if len(losses) == n_steps:
+                    self.memory_in_training = self.memory()
+                self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.zero_grad(set_to_none=True)
         diverged = diverged or not self.weights_are_finite()
         return TrainResult(len(losses), float(np.mean(losses)) if losses else math.inf, diverged)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield every weight once under the name of the layer that owns it: what a file has to hold."""
-        names = {id(module): name for name, module in self.network.model.named_modules()}
-        owners = set(self.tied.owners())
-        borrowed = tuple(f"{names[id(block)]}." for i, block in enumerate(self.network.blocks) if i not in owners)
-        for name, parameter in self.network.model.named_parameters():
-            if not name.startswith(borrowed):
-                yield name, parameter
+        """Yield every weight once under the name of the layer that owns it."""
+        return owned_parameters(self.network, self.tied)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return every Parameter that trains, once."""
@@ -136,6 +134,12 @@ class Trainer:
     def count_trainable(self) -> int:
         """Return the number of trainable parameters."""
         return sum(p.numel() for p in self.trainable_parameters())
+
+    def count_conventional(self) -> int:
+        """Return the number of parameters that conventional training has: every layer its own."""
+        block = sum(p.numel() for p in dict.fromkeys(self.tied.weights(0).values()))
+        outside: int = sum(p.numel() for g in self.optimizer.param_groups if "leader" not in g for p in g["params"])
+        return outside + self.tied.n_layer * block
 
     @torch.no_grad()
     def weights_are_finite(self) -> bool:
@@ -196,6 +200,15 @@ class Trainer:
         for name, entries in state["optimizer"].items():
             # torch keeps a fused optimizer's step counter beside its Parameter
             self.optimizer.state[own[name]] = {k: v.clone().to(own[name].device) for k, v in entries.items()}
+
+
+def owned_parameters(network: PrimaryNetwork, tied: TiedBlocks) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield every weight of a tied network once under the name of the layer that owns it: what a file has to hold."""
+    owners = set(tied.owners())
+    borrowed = tuple(f"{network.blocks_path}.{i}." for i in range(tied.n_layer) if i not in owners)
+    for name, parameter in network.model.named_parameters():
+        if not name.startswith(borrowed):
+            yield name, parameter
 
 
 def check_tensors(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], where: str = "the state") -> None:

@@ -1,0 +1,55 @@
+"""Shows how a run goes: a bar in a terminal, a line now and then in a log file."""
+
+import math
+import time
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_LOG_SECONDS = 10.0  # between two lines in a log file
+
+
+class ProgressBar:
+    """An `agents.runner.Observer` that writes to a console."""
+
+    def __init__(self, console: Console, total_steps: int) -> None:
+        self._console = console
+        self._total = total_steps
+        self._last_line = -math.inf
+        self._bar = Progress(
+            TextColumn("[bold]step {task.completed}/{task.total}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID = self._bar.add_task("starting ...", total=total_steps)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def decided(self, record: dict[str, Any], tokens_per_second: float) -> None:
+        """Show one decision."""
+        text = (
+            f"{tokens_per_second:,.0f} tok/s · loss {record['train_loss']:.3f} · ppl {record['perplexity']:,.1f} · "
+            f"val {record['validation_perplexity']:,.1f} · independent {record['independent_layers']}"
+        )
+        if "epsilon" in record:
+            text += f" · epsilon {record['epsilon']:.2f}"
+        self._bar.update(self._task, completed=record["train_step"], description=text)
+        now, last = time.monotonic(), record["train_step"] >= self._total
+        if not self._console.is_terminal and (last or now - self._last_line >= _LOG_SECONDS):
+            self._last_line = now
+            self._console.print(f"step {record['train_step']}/{self._total} · {text}", soft_wrap=True, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Show a remark above the bar."""
+        self._console.print(text, highlight=False)

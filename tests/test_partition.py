@@ -1,0 +1,128 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tying_env import partition
+
+
+def actions(max_layers: int = 60) -> st.SearchStrategy[list[int]]:
+    lengths = st.integers(1, max_layers)
+    return lengths.flatmap(lambda n: st.tuples(*(st.integers(0, i) for i in range(n)))).map(list)
+
+
+def chase(action: list[int], i: int) -> int:
+    """Eq. 1, as plainly as it can be written."""
+    return i if action[i] == i else chase(action, action[i])
+
+
+@given(actions())
+def test_canonical_form_is_equation_1(action: list[int]) -> None:
+    assert partition.canonicalise(action).tolist() == [chase(action, i) for i in range(len(action))]
+
+
+@given(actions())
+def test_a_tying_is_its_own_canonical_form(action: list[int]) -> None:
+    tying = partition.canonicalise(action)
+    assert tying[0] == 0
+    assert (tying[tying] == tying).all()
+    assert (partition.canonicalise(tying) == tying).all()
+    assert partition.is_tying(tying)
+
+
+@given(actions())
+def test_groups_partition_the_layers_and_leaders_are_their_lowest(action: list[int]) -> None:
+    tying = partition.canonicalise(action)
+    groups = partition.groups(tying)
+    assert sorted(itertools.chain(*groups.values())) == list(range(len(action)))
+    assert all(leader == min(members) for leader, members in groups.items())
+    assert partition.leaders(tying) == sorted(groups)
+
+
+@pytest.mark.parametrize("n_layer", range(1, 9))
+def test_tyings_are_the_set_partitions_and_every_action_has_one(n_layer: int) -> None:
+    tyings = [tuple(tying.tolist()) for tying in partition.all_tyings(n_layer)]
+    assert len(set(tyings)) == len(tyings) == partition.bell_number(n_layer)
+    assert tyings == sorted(tyings)
+    reached = {
+        tuple(partition.canonicalise(action).tolist())
+        for action in itertools.product(*(range(i + 1) for i in range(n_layer)))
+    }
+    assert reached == set(tyings)
+
+
+def test_bell_numbers() -> None:
+    assert [partition.bell_number(n) for n in range(9)] == [1, 1, 2, 5, 15, 52, 203, 877, 4140]
+
+
+@pytest.mark.parametrize("n_layer", range(1, 9))
+def test_chance_gives_the_harmonic_number_of_independent_layers(n_layer: int) -> None:
+    every = itertools.product(*(range(i + 1) for i in range(n_layer)))
+    counts = np.array([len(partition.leaders(partition.canonicalise(action))) for action in every])
+    mean, deviation = partition.chance_independent_layers(n_layer)
+    assert len(counts) == math.factorial(n_layer)
+    assert mean == pytest.approx(counts.mean())
+    assert deviation == pytest.approx(counts.std())
+
+
+def test_chance_at_the_papers_sizes() -> None:
+    assert partition.chance_independent_layers(48) == pytest.approx((4.459, 1.684), abs=1e-3)
+    assert partition.chance_independent_layers(12) == pytest.approx((3.103, 1.240), abs=1e-3)
+
+
+def test_random_actions_are_uniform_and_depend_on_the_generator_alone() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [tuple(partition.uniform_random_action(4, rng).tolist()) for _ in range(24_000)]
+    counts = np.array([drawn.count(action) for action in itertools.product(*(range(i + 1) for i in range(4)))])
+    assert ((counts - 1000) ** 2 / 1000).sum() < 49.7  # chi-squared with 23 degrees of freedom, p = 0.001
+    again = np.random.default_rng(0)
+    assert tuple(partition.uniform_random_action(4, again).tolist()) == drawn[0]
+
+
+def test_events_by_hand() -> None:
+    #        layer            0  1  2  3  4
+    before, after = [0, 0, 2, 2, 0], [0, 1, 0, 2, 0]
+    assert partition.events(before, after) == (1, 1)  # 1 untied; 2 tied to 0; 3 and 4 as before
+    assert partition.events(before, before) == (0, 0)
+    assert partition.events([0, 0, 0], [0, 1, 1]) == (1, 1)
+
+
+@given(actions(), st.randoms(use_true_random=False))
+def test_events_count_every_changed_layer_once(action: list[int], random: object) -> None:
+    before = partition.canonicalise(action)
+    after = partition.canonicalise(np.minimum(before[::-1], np.arange(len(action))))
+    assert sum(partition.events(before, after)) == int((before != after).sum())
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "message"),
+    [
+        ([0, 0], ValueError, r"shape \(3,\); got shape \(2,\)"),
+        ([[0, 0, 0]], ValueError, r"got shape \(1, 3\)"),
+        (0, ValueError, r"got shape \(\)"),
+        ([0, 0, -1], ValueError, r"action\[2\] is -1, expected 0 <= action\[2\] <= 2"),
+        ([0, 2, 0], ValueError, r"action\[1\] is 2, expected 0 <= action\[1\] <= 1"),
+        ([0, 0, 2**40], ValueError, r"action\[2\] is 1099511627776"),
+        ([0.0, 1.0, 2.0], TypeError, "float64"),
+        ([0, math.nan, 0], TypeError, "float64"),
+        ([True, False, True], TypeError, "bool"),
+        (["0", "1", "2"], TypeError, "<U1"),
+        ([0, None, 1], TypeError, "object"),
+        ([0, [1], 2], TypeError, "vector of 3 integers"),
+        (None, ValueError, r"got shape \(\)"),
+        ({"a": 1}, ValueError, r"got shape \(\)"),
+    ],
+)
+def test_bad_actions_are_refused_by_name(action: object, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        partition.validate_action(action, 3)
+
+
+def test_validation_returns_a_fresh_array() -> None:
+    action = np.array([0, 1, 0])
+    partition.validate_action(action, 3)[1] = 0
+    partition.canonicalise(action)[1] = 0
+    assert action.tolist() == [0, 1, 0]

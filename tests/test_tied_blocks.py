@@ -1,0 +1,429 @@
+import gc
+import math
+import sys
+import weakref
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tying_env import partition, tied_blocks
+from tying_env.tied_blocks import TiedBlocks
+
+L, WIDTH = 6, 3
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(WIDTH, 4)
+        self.down = nn.Linear(4, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(torch.tanh(self.up(x)))
+
+
+class Net(nn.Module):
+    """A residual stack of small blocks between an input and an output layer."""
+
+    def __init__(self, seed: int = 0, n_layer: int = L, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.first = nn.Linear(WIDTH, WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(n_layer))
+        self.to(dtype)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=dtype) / 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def batch(step: int) -> Tensor:
+    return torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+
+
+def make(tying: Any = None, **choices: Any) -> tuple[Net, TiedBlocks, torch.optim.AdamW]:
+    net = Net()
+    tied = TiedBlocks(list(net.blocks), tying, **choices)
+    optimizer = torch.optim.AdamW(
+        [{"params": list(net.first.parameters())}, *tied.parameter_groups(0.01)], lr=0.01, weight_decay=0.01
+    )
+    return net, tied, optimizer
+
+
+def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 1, start: int = 0) -> None:
+    for step in range(start, start + steps):
+        optimizer.zero_grad()
+        net(batch(step)).square().mean().backward()
+        optimizer.step()
+
+
+def values(tied: TiedBlocks) -> list[dict[str, Tensor]]:
+    """What every layer computes with."""
+    return [{name: p.detach().clone() for name, p in tied.weights(i).items()} for i in range(tied.n_layer)]
+
+
+tyings = st.tuples(*(st.integers(0, i) for i in range(L))).map(lambda a: partition.canonicalise(list(a)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(tyings, min_size=1, max_size=6), st.sampled_from(["shared", "leader"]), st.booleans())
+def test_every_change_follows_the_rule_and_tied_means_one(sequence: list[Any], gradient: str, frozen: bool) -> None:
+    net, tied, optimizer = make(None if frozen else np.arange(L), gradient=gradient)
+    for step, tying in enumerate(sequence):
+        train(net, optimizer, start=step)
+        before = values(tied)
+        tied.change(tying, optimizer)
+        after = values(tied)
+        for i in range(L):  # W'[i] = W[s'[i]]
+            assert all(torch.equal(after[i][name], before[tying[i]][name]) for name in after[i])
+        for i in range(L):
+            for name, parameter in tied.weights(i).items():
+                leader = tied.weights(int(tying[i]))[name]
+                assert parameter.untyped_storage().data_ptr() == leader.untyped_storage().data_ptr()
+                assert (parameter is leader) == (gradient == "shared" or tying[i] == i)
+                assert parameter.requires_grad == (gradient == "shared" or tying[i] == i)
+        storages = {p.untyped_storage().data_ptr() for block in net.blocks for p in block.parameters()}
+        assert len(storages) == 4 * len(partition.leaders(tying))
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        assert trained == {id(p) for p in net.parameters() if p.requires_grad}
+        assert {id(p) for p in optimizer.state} <= trained
+        assert tied.owners() == partition.leaders(tying)
+
+
+@pytest.mark.parametrize("gradient", ["shared", "leader"])
+def test_dropped_weights_gradients_and_state_are_freed(gradient: Any) -> None:
+    net, tied, optimizer = make(np.arange(L), gradient=gradient)
+    rng = np.random.default_rng(0)
+    for step in range(20):
+        train(net, optimizer, start=step)
+        tying = partition.canonicalise(partition.uniform_random_action(L, rng))
+        stays = set(partition.leaders(tying)) & set(partition.leaders(tied.tying))
+        watched = [
+            weakref.ref(tensor)
+            for i in partition.leaders(tied.tying)
+            if i not in stays
+            for p in tied.weights(i).values()
+            for tensor in (p, p.grad, *optimizer.state[p].values())
+        ]
+        kept = {i: list(tied.weights(i).values()) for i in stays}
+        tied.change(tying, optimizer)
+        gc.collect()
+        assert [ref for ref in watched if ref() is not None] == []
+        assert all(a is b for i in stays for a, b in zip(kept[i], tied.weights(i).values(), strict=True))
+        # An optimizer step still moves each weight once, and only what is in use.
+        train(net, optimizer, start=100 + step)
+        assert len(optimizer.state) == 2 + 4 * len(partition.leaders(tying))
+
+
+def test_the_gradient_of_a_tied_weight_is_the_sum_over_an_untied_twin() -> None:
+    tying = [0, 0, 2, 0, 2, 5]
+    net, tied, _ = make(tying)
+    twin, _, _ = make(np.arange(L))
+    with torch.no_grad():
+        for block, weights in zip(twin.blocks, values(tied), strict=True):
+            for name, p in block.named_parameters():
+                p.copy_(weights[name])
+    for model in (net, twin):
+        model(batch(0)).square().mean().backward()
+    for leader, members in partition.groups(tying).items():
+        for name, parameter in tied.weights(leader).items():
+            terms = [twin.blocks[i].get_parameter(name).grad for i in members]
+            assert all(term is not None for term in terms)
+            torch.testing.assert_close(parameter.grad, sum(terms), rtol=1e-12, atol=1e-12)  # type: ignore[arg-type]
+
+
+def test_the_leader_gradient_is_the_leaders_own_term() -> None:
+    tying = [0, 0, 2, 0, 2, 5]
+    net, tied, _ = make(tying, gradient="leader")
+    twin, _, _ = make(np.arange(L))
+    with torch.no_grad():
+        for block, weights in zip(twin.blocks, values(tied), strict=True):
+            for name, p in block.named_parameters():
+                p.copy_(weights[name])
+    outputs = [model(batch(0)) for model in (net, twin)]
+    assert torch.equal(*outputs)
+    for output in outputs:
+        output.square().mean().backward()
+    for leader in partition.leaders(tying):
+        for name, parameter in tied.weights(leader).items():
+            torch.testing.assert_close(parameter.grad, twin.blocks[leader].get_parameter(name).grad)
+    assert tied.weights(1)["up.weight"].grad is None
+
+
+def test_followers_see_what_their_leader_learns_in_both_modes() -> None:
+    for gradient in ("shared", "leader"):
+        net, tied, optimizer = make([0] * L, gradient=gradient)
+        train(net, optimizer, 3)
+        assert all(torch.equal(values(tied)[i][n], values(tied)[0][n]) for i in range(L) for n in values(tied)[0])
+
+
+def test_a_layer_that_is_untied_starts_as_a_copy_and_drifts_alone() -> None:
+    net, tied, optimizer = make([0] * L)
+    train(net, optimizer, 3)
+    tied.change([0, 0, 0, 3, 3, 3], optimizer)
+    assert torch.equal(tied.weights(3)["up.weight"], tied.weights(0)["up.weight"])
+    train(net, optimizer, 1)
+    assert not torch.equal(tied.weights(3)["up.weight"], tied.weights(0)["up.weight"])
+
+
+def test_optimizer_state_is_inherited_as_a_copy() -> None:
+    net, tied, optimizer = make([0] * L)
+    train(net, optimizer, 3)
+    former = {name: dict(optimizer.state[p]) for name, p in tied.weights(0).items()}
+    tied.change([0, 0, 2, 0, 0, 2], optimizer)
+    for name, parameter in tied.weights(2).items():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(optimizer.state[parameter][key], former[name][key])
+            assert optimizer.state[parameter][key] is not former[name][key]
+    assert all(optimizer.state[p]["exp_avg"] is former[name]["exp_avg"] for name, p in tied.weights(0).items())
+    before = former["up.weight"]["exp_avg"].clone()
+    train(net, optimizer, 1)
+    mine, theirs = (optimizer.state[tied.weights(i)["up.weight"]]["exp_avg"] for i in (2, 0))
+    assert not torch.equal(mine, before)
+    assert not torch.equal(mine, theirs)
+
+
+def test_optimizer_state_can_be_reset() -> None:
+    net, tied, optimizer = make([0] * L, optimizer_state="reset")
+    train(net, optimizer, 3)
+    tied.change([0, 0, 2, 0, 0, 2], optimizer)
+    assert all(p not in optimizer.state for p in tied.weights(2).values())
+    assert all(p in optimizer.state for p in tied.weights(0).values())
+    train(net, optimizer, 1)
+    assert optimizer.state[tied.weights(2)["up.weight"]]["step"] == 1
+
+
+def test_tied_training_equals_training_one_shared_module() -> None:
+    """The plainest way to tie is to call one module at several depths; that is what this has to equal."""
+    net, _, optimizer = make([0, 0, 2, 2, 0, 0])
+    plain = Net()
+    plain.blocks = nn.ModuleList([plain.blocks[i] for i in (0, 0, 2, 2, 0, 0)])
+    plain_optimizer = torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.01)
+    train(net, optimizer, 10)
+    train(plain, plain_optimizer, 10)
+    assert torch.equal(net(batch(99)), plain(batch(99)))
+
+
+@pytest.mark.parametrize(("rule", "divisor"), [("none", 1), ("sqrt", math.sqrt(4)), ("linear", 4)])
+def test_the_learning_rate_of_a_group_follows_its_size(rule: Any, divisor: float) -> None:
+    net, tied, optimizer = make(np.arange(L), group_lr=rule)
+    tied.change([0, 0, 0, 3, 0, 5], optimizer)
+    rates = {group["leader"]: group["lr"] for group in optimizer.param_groups if "leader" in group}
+    assert rates == pytest.approx({0: 0.01 / divisor, 3: 0.01, 5: 0.01})
+    assert optimizer.param_groups[0]["lr"] == 0.01  # outside the blocks
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01}
+    train(net, optimizer, 1)
+    tied.change(np.arange(L), optimizer)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.01}
+
+
+def test_at_the_frozen_start_only_layer_0_trains_and_leaders_begin_from_their_own_values() -> None:
+    net, tied, optimizer = make()
+    initial = values(tied)
+    assert tied.frozen
+    assert tied.tying.tolist() == [0] * L
+    assert tied.owners() == list(range(L))
+    train(net, optimizer, 3)
+    trained = values(tied)
+    assert not torch.equal(trained[0]["up.weight"], initial[0]["up.weight"])
+    assert all(torch.equal(trained[i][n], initial[i][n]) for i in range(1, L) for n in initial[i])
+    assert tied.change([0, 0, 2, 2, 0, 5], optimizer) == (1, 2)
+    assert not tied.frozen
+    for i, source in enumerate([trained[0], trained[0], initial[2], initial[2], trained[0], initial[5]]):
+        assert all(torch.equal(values(tied)[i][n], source[n]) for n in source)
+    assert all(p not in optimizer.state for p in tied.weights(2).values())  # nothing to inherit
+    train(net, optimizer, 1)
+    assert not torch.equal(tied.weights(2)["up.weight"], initial[2]["up.weight"])
+
+
+def test_the_first_change_ties_layers_that_were_reported_as_tied_already() -> None:
+    net, tied, optimizer = make()
+    train(net, optimizer, 1)
+    assert tied.change([0] * L, optimizer) == (0, 0)
+    assert len({id(p) for block in net.blocks for p in block.parameters()}) == 4
+
+
+def test_a_change_to_the_same_tying_changes_nothing() -> None:
+    net, tied, optimizer = make([0, 0, 2, 2, 0, 5])
+    train(net, optimizer, 1)
+    before, state = [id(p) for p in net.parameters()], optimizer.state
+    assert tied.change([0, 1 - 1, 2, 2, 1, 5], optimizer) == (0, 0)  # another action, the same tying
+    assert [id(p) for p in net.parameters()] == before
+    assert optimizer.state is state
+
+
+def snapshot(net: Net, tied: TiedBlocks, optimizer: torch.optim.Optimizer) -> list[Any]:
+    """All that a failed change has to leave alone, down to the identity of every object."""
+    state = {id(p): {k: (id(v), v.clone()) for k, v in entries.items()} for p, entries in optimizer.state.items()}
+    return [
+        tied.tying.tolist(),
+        tied.frozen,
+        [(name, id(p), p.requires_grad, p.detach().clone(), id(p.grad)) for name, p in net.named_parameters()],
+        state,
+        [
+            (id(g), {k: [id(p) for p in v] if k == "params" else v for k, v in g.items()})
+            for g in optimizer.param_groups
+        ],
+    ]
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+class Injected(BaseException):
+    """Not an Exception: a change must also survive Ctrl-C."""
+
+
+def change_failing_at(point: int, tied: TiedBlocks, tying: Any, optimizer: torch.optim.Optimizer) -> bool:
+    """Raise at the `point`-th line that runs inside tied_blocks.py during a change; tell whether it came to that."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal seen
+        if frame.f_code.co_filename != tied_blocks.__file__:
+            return None
+        if event == "line":
+            seen += 1
+            if seen == point:
+                raise Injected
+        return trace
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        tied.change(tying, optimizer)
+    except Injected:
+        return True
+    finally:
+        sys.settrace(former)
+    return False
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("gradient", ["shared", "leader"])
+def test_an_exception_at_any_line_of_a_change_leaves_everything_as_it_was(gradient: Any, frozen: bool) -> None:
+    net, tied, optimizer = make(None if frozen else [0, 0, 2, 2, 4, 0], gradient=gradient)
+    train(net, optimizer, 2)
+    before = snapshot(net, tied, optimizer)
+    point = 1
+    while change_failing_at(point, tied, [0, 1, 0, 3, 4, 1], optimizer):
+        assert same(snapshot(net, tied, optimizer), before)
+        point += 1
+    assert point > 100  # it went through the whole change, which then succeeded
+    assert tied.tying.tolist() == [0, 1, 0, 3, 4, 1]
+    train(net, optimizer, 1)
+
+
+@pytest.mark.parametrize("bad", [[0, 0, 3, 0, 0, 0], [0] * (L - 1), [0.0] * L, "abc", None])
+def test_a_bad_tying_is_refused_and_nothing_changes(bad: Any) -> None:
+    net, tied, optimizer = make([0, 0, 2, 2, 4, 0])
+    train(net, optimizer, 1)
+    before = snapshot(net, tied, optimizer)
+    with pytest.raises((TypeError, ValueError), match="action"):
+        tied.change(bad, optimizer)
+    assert same(snapshot(net, tied, optimizer), before)
+
+
+def test_an_optimizer_without_our_groups_is_refused() -> None:
+    net, tied, _ = make(np.arange(L))
+    other = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="parameter_groups"):
+        tied.change([0] * L, other)
+    assert tied.tying.tolist() == list(range(L))
+
+
+def test_blocks_that_cannot_be_tied_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one module"):
+        TiedBlocks([])
+    with pytest.raises(ValueError, match="has no parameters"):
+        TiedBlocks([nn.Tanh(), nn.Tanh()])
+    with pytest.raises(ValueError, match=r"'weight' is \(3, 3\) torch.float32 in block 0 and \(4, 3\).* in block 1"):
+        TiedBlocks([nn.Linear(3, 3), nn.Linear(3, 4)])
+    with pytest.raises(ValueError, match=r"'bias' is \(3,\) torch.float32 in block 0 and missing in block 1"):
+        TiedBlocks([nn.Linear(3, 3), nn.Linear(3, 3, bias=False)])
+    with pytest.raises(ValueError, match="float64 in block 1"):
+        TiedBlocks([nn.Linear(3, 3), nn.Linear(3, 3).double()])
+    shared = nn.Linear(3, 3)
+    with pytest.raises(ValueError, match="blocks 0 and 1 share 'weight'"):
+        TiedBlocks([shared, shared])
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"gradient": "both"}, "gradient must be one of 'shared', 'leader', got 'both'"),
+        ({"optimizer_state": "keep"}, "optimizer_state must be one of 'inherit', 'reset', got 'keep'"),
+        ({"group_lr": 2}, "group_lr must be one of 'none', 'sqrt', 'linear', got 2"),
+    ],
+)
+def test_unknown_choices_are_refused(choice: dict[str, Any], message: str) -> None:
+    net = Net()
+    with pytest.raises(ValueError, match=message):
+        TiedBlocks(list(net.blocks), **choice)
+    assert all(p.requires_grad for p in net.parameters())
+
+
+class SharesInside(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = nn.Linear(3, 3)
+        self.back = nn.Linear(3, 3)
+        self.back.weight = self.there.weight
+
+
+def test_a_parameter_that_a_block_uses_twice_stays_one_when_untied() -> None:
+    blocks = [SharesInside() for _ in range(3)]
+    tied = TiedBlocks(blocks, [0, 0, 0])
+    tied.change([0, 1, 1])
+    assert blocks[1].there.weight is blocks[1].back.weight
+    assert blocks[1].there.weight is not blocks[0].there.weight
+    assert blocks[2].there.weight is blocks[1].back.weight
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's compiler provokes it, and hides it from users
+@pytest.mark.parametrize("gradient", ["shared", "leader"])
+def test_compiled_blocks_are_compiled_once_for_all_tyings(gradient: Any) -> None:
+    compiled = 0
+
+    def counting_backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        nonlocal compiled
+        compiled += 1
+        return graph.forward
+
+    torch.compiler.reset()
+    net, tied, optimizer = make([0, 0, 2, 0, 2, 5], gradient=gradient)
+    plain, plain_tied, plain_optimizer = make([0, 0, 2, 0, 2, 5], gradient=gradient)
+    for block in net.blocks:
+        block.compile(backend=counting_backend)
+    train(net, optimizer, 1)
+    train(plain, plain_optimizer, 1)
+    # With the leader's gradient alone, a block whose weights take none may be another computation.
+    first = compiled
+    assert 1 <= first <= (1 if gradient == "shared" else 2)
+    rng = np.random.default_rng(0)
+    for step in range(1, 10):
+        tying = partition.uniform_random_action(L, rng)
+        tied.change(tying, optimizer)
+        plain_tied.change(tying, plain_optimizer)
+        train(net, optimizer, start=step)
+        train(plain, plain_optimizer, start=step)
+    assert compiled == first
+    torch.testing.assert_close(net(batch(50)), plain(batch(50)))

@@ -1,0 +1,87 @@
+"""The table at the end of a run."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tying_env import partition
+from tying_env.runs.run_directory import CONFIG, SUMMARY, RunDirectory
+
+# AdamW in one precision holds weight, gradient and two moments of every trained parameter.
+_COPIES = 4
+_ITEM_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2}
+
+
+def summary_rows(directory: RunDirectory) -> list[tuple[str, str]]:
+    """Return the table as (name, value) rows.
+
+    Raises:
+        FileNotFoundError: the run has not ended, so that it has no summary yet.
+    """
+    config, summary = directory.read_json(CONFIG), directory.read_json(SUMMARY)
+    records = directory.read_metrics()
+    rows = [("run", f"{config['agent']}, seed {config['seed']}, {summary['status']}")]
+    rows.append(("training", f"{summary['train_step']:,} steps, {summary['decisions']:,} decisions"))
+    rows += _quality(summary, config)
+    if records:
+        rows += _tying(records, summary, config)
+        rows += _cost(records, summary, config)
+    return rows
+
+
+def _quality(summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("best validation perplexity", _number(summary["best_validation_perplexity"]))]
+    test = summary["test"]
+    if test is None:
+        return [*rows, ("test perplexity", "not measured: the run did not finish")]
+    for which in ("best", "final"):
+        if (result := test[which]) is not None:
+            label = {"best": "test perplexity, best network", "final": "test perplexity, final network"}[which]
+            per_byte = f"{_number(result['bits_per_byte'], 3)} bits per byte"
+            rows.append((label, f"{_number(result['perplexity'])}   ({per_byte}, {result['tokens']:,} tokens)"))
+    return rows
+
+
+def _tying(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str, str]]:
+    layers = [record["independent_layers"] for record in records]
+    parameters = [record["trainable_parameters"] for record in records]
+    conventional, n_layer = summary["parameters_conventional"], config["env"]["n_layer"]
+    chance, _ = partition.chance_independent_layers(n_layer)
+
+    def share(value: float) -> str:
+        return f"{value / 1e6:,.2f} M ({value / conventional:.0%} of conventional)"
+
+    return [
+        ("independent layers, mean", f"{_mean(layers):.2f} of {n_layer}   (uniformly random actions: {chance:.2f})"),
+        ("independent layers, end", f"{layers[-1]} of {n_layer}"),
+        ("trainable parameters, mean", share(_mean(parameters))),
+        ("trainable parameters, end", share(parameters[-1])),
+        ("conventional training", f"{conventional / 1e6:,.2f} M trainable parameters"),
+        ("tied / untied events", f"{_total(records, 'tied_events'):,} / {_total(records, 'untied_events'):,}"),
+    ]
+
+
+def _cost(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str, str]]:
+    kinds = ("weights_bytes", "gradients_bytes", "optimizer_state_bytes")
+    held = [sum(record[kind] for kind in kinds) for record in records]
+    conventional = summary["parameters_conventional"] * _COPIES * _ITEM_BYTES[config["env"]["dtype"]]
+    return [
+        ("training speed", f"{summary['tokens_per_second']:,.0f} tokens/s over {summary['seconds']:,.0f} s"),
+        (
+            "weights + gradients + optimizer",
+            f"mean {_mean(held) / 1e6:,.1f} MB, peak {max(held) / 1e6:,.1f} MB   "
+            f"(conventional: {conventional / 1e6:,.1f} MB)",
+        ),
+        ("process memory, peak", f"{summary['peak_process_bytes'] / 1e6:,.0f} MB"),
+    ]
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "not finite" if value is None else f"{value:,.{digits}f}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _total(records: Sequence[dict[str, Any]], key: str) -> int:
+    return sum(record[key] for record in records)

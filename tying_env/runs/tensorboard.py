@@ -1,0 +1,53 @@
+"""TensorBoard curves of a run, and the replication map over time."""
+
+from pathlib import Path
+from typing import Any, Self
+
+from tying_env import partition
+from tying_env.config import EnvConfig
+from tying_env.render import replication_map_image
+
+# TensorBoard's tag -> key in a metrics record.
+_SCALARS = {
+    "train/loss_nats_per_token": "train_loss",
+    "train/perplexity": "perplexity",
+    "validation/perplexity": "validation_perplexity",
+    "tying/independent_layers": "independent_layers",
+    "tying/trainable_parameters": "trainable_parameters",
+    "tying/tied_events": "tied_events",
+    "tying/untied_events": "untied_events",
+    "controller/epsilon": "epsilon",
+    "controller/q_loss": "q_loss",
+}
+_PICTURES = 20  # in a whole run: a picture takes a tenth of a second
+
+
+class Curves:
+    """Writes TensorBoard events into a run directory."""
+
+    def __init__(self, path: Path, config: EnvConfig) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(path)
+        self._every = max(1, config.total_steps // config.k // _PICTURES)
+        self._chance, _ = partition.chance_independent_layers(config.n_layer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def add(self, record: dict[str, Any], tokens_per_second: float) -> None:
+        """Add one decision's numbers at its training step; every now and then the map."""
+        step = record["train_step"]
+        for tag, key in _SCALARS.items():
+            if key in record:
+                self._writer.add_scalar(tag, record[key], step)
+        # The line that chance gives, beside tying/independent_layers.
+        self._writer.add_scalar("tying/independent_layers_by_chance", self._chance, step)
+        self._writer.add_scalar("speed/tokens_per_second", tokens_per_second, step)
+        if record["decision"] == 1 or record["decision"] % self._every == 0:
+            picture = replication_map_image(record["tying"], f"Training step {step}")
+            self._writer.add_image("replication_map", picture, step, dataformats="HWC")
+        self._writer.flush()
