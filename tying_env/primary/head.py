@@ -64,15 +64,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     grad_weight.addmm_(scores.T, h, alpha=1 / n)
                 else:  # a sum over chunks in 16 bits would lose what the chunks add
                     grad_weight.add_(scores.T @ h, alpha=1 / n)
-        ctx.gradients = (grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
+        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
         return total / n
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        gradients = ctx.gradients
+        gradients = ctx.saved_tensors
         # Reading one number would stall a GPU, where the multiplication costs nothing to speak of.
         if grad_output.device.type != "cpu" or grad_output.item() != 1.0:
             gradients = [None if g is None else g * grad_output.to(g.dtype) for g in gradients]
-        ctx.gradients = None
         return gradients[0], gradients[1], None, None, None

@@ -1,0 +1,287 @@
+import copy
+import math
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+from tying_env import partition
+from tying_env.env import LayerTyingEnv
+
+INFO_KEYS = {
+    "tying",
+    "train_loss",
+    "perplexity",
+    "validation_perplexity",
+    "independent_layers",
+    "trainable_parameters",
+    "tied_events",
+    "untied_events",
+    "train_step",
+    "tokens",
+    "diverged",
+}
+
+
+def rollout(env: gym.Env[Any, Any], seed: int, steps: int) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    seen: list[Any] = [env.reset(seed=seed)]
+    for _ in range(steps):
+        n_layer = len(seen[0][0])
+        seen.append(env.step(partition.uniform_random_action(n_layer, rng)))
+    return seen
+
+
+def test_gymnasiums_checker_passes_without_a_warning(tiny: dict[str, Any]) -> None:
+    check_env(gym.make("LayerTying-GPT2-v0", **tiny).unwrapped)
+
+
+def test_stable_baselines3s_checker_passes_without_a_warning(tiny: dict[str, Any]) -> None:
+    check_env_sb3(gym.make("LayerTying-GPT2-v0", **tiny))
+
+
+@pytest.mark.parametrize("gradient", ["shared", "leader"])
+def test_two_environments_with_one_seed_agree_bit_for_bit(tiny: dict[str, Any], gradient: str) -> None:
+    settings = tiny | {"total_steps": 100, "gradient": gradient}
+    first = rollout(gym.make("LayerTying-GPT2-v0", **settings), 3, 50)
+    second = rollout(gym.make("LayerTying-GPT2-v0", **settings), 3, 50)
+    np.testing.assert_equal(second, first)  # observations, rewards, flags and infos
+    assert first[-1][3]
+    other = rollout(gym.make("LayerTying-GPT2-v0", **settings), 4, 50)
+    assert [step[1] for step in other[1:]] != [step[1] for step in first[1:]]
+
+
+def test_without_a_seed_every_episode_is_another_one(env: LayerTyingEnv) -> None:
+    def first_weight() -> torch.Tensor:
+        return next(env.trainer.network.model.parameters()).detach().clone()
+
+    env.reset(seed=5)
+    one = first_weight()
+    env.reset()
+    two = first_weight()
+    env.reset()
+    three = first_weight()
+    assert not torch.equal(one, two)
+    assert not torch.equal(two, three)
+    env.reset(seed=5)
+    env.reset()
+    assert torch.equal(first_weight(), two)  # and the sequence follows from the last seed
+
+
+def test_infos_have_the_promised_keys_and_are_fresh(env: LayerTyingEnv) -> None:
+    _, at_reset = env.reset(seed=0)
+    observation, reward, terminated, truncated, info = env.step(np.array([0, 1, 1, 0]))
+    assert set(at_reset) == set(info) == INFO_KEYS
+    assert info["tying"].tolist() == observation.tolist() == [0, 1, 1, 0]
+    assert (info["tied_events"], info["untied_events"], info["independent_layers"]) == (1, 1, 2)
+    assert (info["train_step"], info["tokens"]) == (2, 2 * 4 * 16)
+    assert reward == -info["perplexity"] < 0
+    assert not terminated
+    assert not truncated
+    observation[:] = 9
+    info["tying"][:] = 9
+    assert env.trainer.tied.tying.tolist() == [0, 1, 1, 0]
+
+
+def test_an_episode_ends_at_total_steps_exactly_and_needs_a_reset(tiny: dict[str, Any]) -> None:
+    env = LayerTyingEnv(**tiny | {"total_steps": 5, "k": 2})
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros(4, dtype=np.int64))
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(4, dtype=np.int64))[2:] for _ in range(3)]
+    assert [(terminated, truncated) for terminated, truncated, _ in ends] == [(False, False)] * 2 + [(False, True)]
+    assert [info["train_step"] for *_, info in ends] == [2, 4, 5]
+    with pytest.raises(gym.error.ResetNeeded, match="over"):
+        env.step(np.zeros(4, dtype=np.int64))
+    env.reset()
+    env.step(np.zeros(4, dtype=np.int64))
+
+
+def test_validation_is_measured_when_due_and_at_the_end(tiny: dict[str, Any]) -> None:
+    env = LayerTyingEnv(**tiny | {"total_steps": 9, "k": 2, "validate_every": 4})
+    env.reset(seed=0)
+    measured = [env.step(np.zeros(4, dtype=np.int64))[4]["validation_perplexity"] for _ in range(5)]
+    assert math.isinf(measured[0])
+    assert measured[1] == measured[2] != measured[3]
+    assert measured[3] != measured[4] == env.evaluate("validation").perplexity
+    never = LayerTyingEnv(**tiny | {"total_steps": 4, "validate_every": 0})
+    never.reset(seed=0)
+    assert math.isinf(never.step(np.zeros(4, dtype=np.int64))[4]["validation_perplexity"])
+
+
+@pytest.mark.parametrize("timing", ["after_training", "after_tying"])
+def test_the_reward_is_the_negative_perplexity_on_fresh_training_batches(tiny: dict[str, Any], timing: Any) -> None:
+    env = LayerTyingEnv(**tiny | {"reward_timing": timing, "reward_batches": 3})
+    env.reset(seed=0)
+    env.step(np.array([0, 0, 2, 0]))
+    twin = LayerTyingEnv(**tiny | {"reward_timing": timing, "reward_batches": 3})
+    twin.load_state_dict(env.state_dict())
+    _, reward, *_ = env.step(np.array([0, 1, 2, 0]))
+    # The same by hand: tie, train, measure, in the order asked for.
+    twin.trainer.tied.change([0, 1, 2, 0], twin.trainer.optimizer)
+    if timing == "after_training":
+        twin.trainer.train(2)
+    assert twin._episode is not None
+    windows = np.concatenate([twin._episode.reward_windows.next_batch() for _ in range(3)])
+    twin.trainer.network.model.eval()
+    with torch.no_grad():
+        loss = twin.trainer.task.loss(twin.trainer.network.model, torch.from_numpy(windows)).item()
+    assert reward == pytest.approx(-math.exp(loss), rel=1e-5)
+    assert not any((windows[0] == row).all() for row in windows[1:])
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient", "weight", "reward"])
+def test_divergence_terminates_with_a_finite_bounded_reward(env: LayerTyingEnv, where: str) -> None:
+    env.reset(seed=0)
+    env.step(np.array([0, 1, 2, 3]))
+    plain = env.trainer.task.loss
+
+    def broken(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        return plain(model, batch) * (math.nan if where == "loss" or not model.training else 1.0)
+
+    if where in ("loss", "reward"):
+        env.trainer.task.loss = broken  # type: ignore[method-assign]
+    weight = env.trainer.network.blocks[1].get_parameter("ln_1.weight")
+    if where == "gradient":
+        weight.register_hook(lambda gradient: gradient * math.nan)
+    if where == "weight":
+        with torch.no_grad():
+            weight[3] = math.inf
+    _, reward, terminated, truncated, info = env.step(np.array([0, 1, 2, 3]))
+    assert (terminated, truncated, info["diverged"]) == (True, False, True)
+    assert reward == -math.exp(20)
+    assert math.isinf(info["perplexity"])
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.array([0, 1, 2, 3]))
+
+
+def test_the_reward_is_bounded_when_the_perplexity_is_huge(env: LayerTyingEnv) -> None:
+    env.reset(seed=0)
+    with torch.no_grad():  # the head's largest logits are now in the thousands, and mostly wrong
+        env.trainer.network.model.get_parameter("transformer.wte.weight").mul_(1e4)
+    _, reward, terminated, _, info = env.step(np.array([0, 0, 0, 0]))
+    assert reward == -math.exp(20) == -info["perplexity"]
+    assert not terminated
+
+
+@pytest.mark.parametrize(
+    "action",
+    [[0, 0], [0, 0, 0, 4], [0, -1, 0, 0], [0.0, 0.0, 0.0, 0.0], [0, math.nan, 0, 0], "0000", None, [[0, 0, 0, 0]]],
+)
+def test_a_bad_action_is_refused_and_the_environment_goes_on_as_if_it_had_not_come(
+    env: LayerTyingEnv, tiny: dict[str, Any], action: Any
+) -> None:
+    undisturbed = LayerTyingEnv(**tiny)
+    for one in (env, undisturbed):
+        one.reset(seed=0)
+        one.step(np.array([0, 1, 1, 3]))
+    with pytest.raises((TypeError, ValueError), match="action"):
+        env.step(action)
+    np.testing.assert_equal(env.step(np.array([0, 0, 2, 2])), undisturbed.step(np.array([0, 0, 2, 2])))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"options": {"tie": [0]}}, "unknown reset option 'tie'"),
+        ({"options": {"tying": [0, 0, 3, 0]}}, r"action\[2\] is 3"),
+    ],
+)
+def test_a_bad_reset_is_refused_and_the_episode_goes_on(
+    env: LayerTyingEnv, arguments: dict[str, Any], message: str
+) -> None:
+    env.reset(seed=0)
+    env.step(np.array([0, 1, 1, 3]))
+    with pytest.raises(ValueError, match=message):
+        env.reset(**arguments)
+    assert env.step(np.array([0, 1, 1, 3]))[4]["train_step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"device": "cuda:7"}, ValueError, "device 'cuda:7' is not there"),
+        ({"device": "abacus"}, ValueError, "device must be auto, cpu, cuda or cuda:N, got 'abacus'"),
+        ({"device": "meta"}, ValueError, "got 'meta'"),
+        ({"dataset": "no-such-text"}, ValueError, "no-such-text"),
+        ({"n_layers": 3}, TypeError, "did you mean 'n_layer'"),
+        ({"seq_len": 10**6}, ValueError, r"tokens"),
+        ({"render_mode": "human"}, ValueError, "render_mode must be one of"),
+    ],
+)
+def test_a_bad_setting_is_refused_when_the_environment_is_made(
+    tiny: dict[str, Any], settings: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        LayerTyingEnv(**tiny | settings)
+
+
+def test_the_frozen_start_is_an_ablation_away(tiny: dict[str, Any]) -> None:
+    frozen, free = LayerTyingEnv(**tiny), LayerTyingEnv(**tiny | {"freeze_at_start": False})
+    (observation, info), (free_observation, free_info) = frozen.reset(seed=0), free.reset(seed=0)
+    assert observation.tolist() == [0, 0, 0, 0]
+    assert free_observation.tolist() == [0, 1, 2, 3]
+    assert info["trainable_parameters"] < free_info["trainable_parameters"]
+    assert (info["independent_layers"], free_info["independent_layers"]) == (1, 4)
+    observation, info = free.reset(options={"tying": [0, 0, 2, 2]})
+    assert observation.tolist() == [0, 0, 2, 2]
+
+
+def test_a_restored_environment_goes_on_with_the_same_bits(env: LayerTyingEnv, tiny: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    actions = [partition.uniform_random_action(4, rng) for _ in range(10)]
+    for cut in (0, 1, 4):  # 0: at the frozen start
+        env.reset(seed=7)
+        for action in actions[:cut]:
+            env.step(action)
+        state = copy.deepcopy(env.state_dict())
+        expected = [env.step(action) for action in actions[cut:]]
+        other = LayerTyingEnv(**tiny)  # not even reset
+        other.load_state_dict(state)
+        np.testing.assert_equal([other.step(action) for action in actions[cut:]], expected)
+        env.reset()
+        other.reset()
+        np.testing.assert_equal(other.step(actions[0]), env.step(actions[0]))  # the next episode's seed, too
+
+
+def test_a_state_of_other_settings_is_refused_by_name(env: LayerTyingEnv, tiny: dict[str, Any]) -> None:
+    env.reset(seed=0)
+    state = env.state_dict()
+    other = LayerTyingEnv(**tiny | {"learning_rate": 0.5, "k": 3})
+    other.reset(seed=1)
+    before = other.state_dict()
+    with pytest.raises(ValueError, match=r"learning_rate is 0.001 there, 0.5 here; k is 2 there, 3 here"):
+        other.load_state_dict(state)
+    now = other.state_dict()
+    assert now["trainer"]["batches"] == before["trainer"]["batches"]
+    assert all(torch.equal(t, before["trainer"]["weights"][name]) for name, t in now["trainer"]["weights"].items())
+
+
+def test_rendering(tiny: dict[str, Any]) -> None:
+    env = gym.make("LayerTying-GPT2-v0", render_mode="ansi", **tiny)
+    env.reset(seed=0)
+    env.step(np.array([0, 0, 2, 0]))
+    text = env.render()
+    assert isinstance(text, str)
+    assert text.startswith("Replication map at training step 2: 2 of 4 layers independent\n 0 ●    leads 1, 3")
+    image = gym.make("LayerTying-GPT2-v0", render_mode="rgb_array", **tiny)
+    image.reset(seed=0)
+    pixels: Any = image.render()
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning", "ignore:The .grad attribute")  # inside torch
+def test_an_environment_with_compiled_blocks_learns_the_same(tiny: dict[str, Any]) -> None:
+    settings = tiny | {"dropout": 0.0, "n_layer": 3}
+    plain, compiled = LayerTyingEnv(**settings), LayerTyingEnv(**settings | {"compile_blocks": True})
+    for one in (plain, compiled):
+        one.reset(seed=0)
+    for action in ([0, 0, 2], [0, 1, 1]):
+        expected, got = plain.step(np.array(action)), compiled.step(np.array(action))
+        assert got[1] == pytest.approx(expected[1], rel=1e-3)
