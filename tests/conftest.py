@@ -31,9 +31,12 @@ assert tying_env.PAPER["n_layer"] == 48  # the import above registers the enviro
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Two test processes run side by side: more threads would only wait for each other."""
+def one_thread() -> Iterator[None]:
+    """Two test processes run side by side: more threads, theirs or their children's, would wait for each other."""
     torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,21 +16,36 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary name to write to; when the block ends well, it becomes `path`, and is on the disk.
 
     Whatever goes wrong, an earlier `path` is left as it was and nothing half-written stays.
+
+    Raises:
+        OSError: the file cannot be written (no space left, say); the error names it.
     """
     unfinished = path.with_name(path.name + ".tmp")
-    try:
-        yield unfinished
-        with open(unfinished, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    if os.name == "posix":  # elsewhere folders cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
+    with naming(path):
         try:
-            os.fsync(folder)
+            yield unfinished
+            with open(unfinished, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
         finally:
-            os.close(folder)
+            unfinished.unlink(missing_ok=True)
+        if os.name == "posix":  # elsewhere folders cannot be opened
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError that comes out of this block name the file: one from a write or a sync does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -36,8 +36,8 @@ def _quality(summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str,
     for which in ("best", "final"):
         if (result := test[which]) is not None:
             label = {"best": "test perplexity, best network", "final": "test perplexity, final network"}[which]
-            per_byte = f"{_number(result['bits_per_byte'], 3)} bits per byte"
-            rows.append((label, f"{_number(result['perplexity'])}   ({per_byte}, {result['tokens']:,} tokens)"))
+            per_byte = f"{_number(result['bits_per_byte'], 3)} bits/byte"
+            rows.append((label, f"{_number(result['perplexity'])}  ({per_byte}, {result['tokens']:,} tokens)"))
     return rows
 
 
@@ -51,11 +51,11 @@ def _tying(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: d
         return f"{value / 1e6:,.2f} M ({value / conventional:.0%} of conventional)"
 
     return [
-        ("independent layers, mean", f"{_mean(layers):.2f} of {n_layer}   (uniformly random actions: {chance:.2f})"),
+        ("independent layers, mean", f"{_mean(layers):.2f} of {n_layer}  (by chance alone: {chance:.2f})"),
         ("independent layers, end", f"{layers[-1]} of {n_layer}"),
         ("trainable parameters, mean", share(_mean(parameters))),
         ("trainable parameters, end", share(parameters[-1])),
-        ("conventional training", f"{conventional / 1e6:,.2f} M trainable parameters"),
+        ("  in conventional training", f"{conventional / 1e6:,.2f} M"),
         ("tied / untied events", f"{_total(records, 'tied_events'):,} / {_total(records, 'untied_events'):,}"),
     ]
 
@@ -66,11 +66,8 @@ def _cost(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: di
     conventional = summary["parameters_conventional"] * _COPIES * _ITEM_BYTES[config["env"]["dtype"]]
     return [
         ("training speed", f"{summary['tokens_per_second']:,.0f} tokens/s over {summary['seconds']:,.0f} s"),
-        (
-            "weights + gradients + optimizer",
-            f"mean {_mean(held) / 1e6:,.1f} MB, peak {max(held) / 1e6:,.1f} MB   "
-            f"(conventional: {conventional / 1e6:,.1f} MB)",
-        ),
+        ("weights, gradients, optimizer", f"mean {_mean(held) / 1e6:,.1f} MB, peak {max(held) / 1e6:,.1f} MB"),
+        ("  in conventional training", f"{conventional / 1e6:,.1f} MB"),
         ("process memory, peak", f"{summary['peak_process_bytes'] / 1e6:,.0f} MB"),
     ]
 

@@ -14,6 +14,8 @@ from tying_env.primary.trainer import Trainer, check_tensors, owned_parameters
 from tying_env.seeding import torch_stream
 from tying_env.tied_blocks import TiedBlocks
 
+_KEY, _FORMAT = "tying_env", "network 1"
+
 
 class SavedNetwork(NamedTuple):
     """A network read back from its file."""
@@ -29,22 +31,22 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, vocab_size: in
     Raises:
         OSError: the file cannot be written; an earlier one is left whole.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     about = {
-        "format": "tying_env network 1",
-        "tying": to_json(trainer.tied.tying),
-        "frozen": to_json(trainer.tied.frozen),
-        "vocab_size": str(vocab_size),
-        "config": to_json(dataclasses.asdict(config)),
+        "format": _FORMAT,
+        "tying": trainer.tied.tying,
+        "frozen": trainer.tied.frozen,
+        "vocab_size": vocab_size,
+        "config": dataclasses.asdict(config),
     }
     tensors = {name: p.detach().contiguous() for name, p in trainer.named_parameters()}
     with written_whole(path) as unfinished:
         try:
-            save_file(tensors, unfinished, metadata=about)
-        except Exception as error:  # safetensors has an error class of its own for a full disk
-            if isinstance(error, OSError):
-                raise
+            # One entry: safetensors writes several in random order, and equal networks are to be equal files.
+            save_file(tensors, unfinished, metadata={_KEY: to_json(about)})
+        except SafetensorError as error:  # its own class, for a full disk too
             raise OSError(f"cannot write the network file {path}: {error}") from error
 
 
@@ -61,16 +63,15 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> SavedNetwork
         raise FileNotFoundError(f"there is no network file {path}")
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is not a safetensors file, or damaged: {error}") from error
-    if about.get("format") != "tying_env network 1":
+    if about.get("format") != _FORMAT:
         raise ValueError(f"{path} is not a network of this package: its format is {about.get('format')!r}")
-    config = dataclasses.replace(EnvConfig(**json.loads(about["config"])), compile_blocks=False)
-    vocab_size, frozen, tying = int(about["vocab_size"]), json.loads(about["frozen"]), json.loads(about["tying"])
-    network = build_network(config, vocab_size, torch.device(device), torch_stream(0, "weights"))
-    tied = TiedBlocks(network.blocks, None if frozen else tying, gradient=config.gradient)
+    config = dataclasses.replace(EnvConfig(**about["config"]), compile_blocks=False)
+    network = build_network(config, about["vocab_size"], torch.device(device), torch_stream(0, "weights"))
+    tied = TiedBlocks(network.blocks, None if about["frozen"] else about["tying"], gradient=config.gradient)
     own = dict(owned_parameters(network, tied))
     check_tensors(tensors, {name: tuple(p.shape) for name, p in own.items()}, str(path))
     with torch.no_grad():

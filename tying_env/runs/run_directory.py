@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
-from tying_env.files import to_json, written_whole
+from tying_env.files import naming, to_json, written_whole
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 BEST, FINAL, MAP = "best.safetensors", "final.safetensors", "replication_map.png"
@@ -67,9 +67,14 @@ class RunDirectory:
         return value
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl; if the disk is full, the lines before it stay whole."""
+        """Add a line to metrics.jsonl.
+
+        Raises:
+            OSError: it cannot be written (no space left, say); the lines before it stay whole.
+        """
         line = (to_json(record) + "\n").encode()
-        with open(self.path / METRICS, "ab", buffering=0) as file:
+        path = self.path / METRICS
+        with naming(path), open(path, "ab", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             try:
                 written = 0

@@ -1,10 +1,12 @@
 """TensorBoard curves of a run, and the replication map over time."""
 
+import threading
 from pathlib import Path
 from typing import Any, Self
 
 from tying_env import partition
 from tying_env.config import EnvConfig
+from tying_env.files import naming
 from tying_env.render import replication_map_image
 
 # TensorBoard's tag -> key in a metrics record.
@@ -28,26 +30,43 @@ class Curves:
     def __init__(self, path: Path, config: EnvConfig) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self._path = path
         self._writer = SummaryWriter(path)
         self._every = max(1, config.total_steps // config.k // _PICTURES)
         self._chance, _ = partition.chance_independent_layers(config.n_layer)
 
     def __enter__(self) -> Self:
+        # A full disk ends TensorBoard's writing thread with a traceback, and reaches us through `flush` as well.
+        self._hook, threading.excepthook = threading.excepthook, self._ignore_writing_thread
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        try:
+            with naming(self._path / "events.out.tfevents.*"):
+                self._writer.close()
+        finally:
+            threading.excepthook = self._hook
 
     def add(self, record: dict[str, Any], tokens_per_second: float) -> None:
-        """Add one decision's numbers at its training step; every now and then the map."""
+        """Add one decision's numbers at its training step; every now and then the map.
+
+        Raises:
+            OSError: the events cannot be written.
+        """
         step = record["train_step"]
-        for tag, key in _SCALARS.items():
-            if key in record:
-                self._writer.add_scalar(tag, record[key], step)
-        # The line that chance gives, beside tying/independent_layers.
-        self._writer.add_scalar("tying/independent_layers_by_chance", self._chance, step)
-        self._writer.add_scalar("speed/tokens_per_second", tokens_per_second, step)
-        if record["decision"] == 1 or record["decision"] % self._every == 0:
-            picture = replication_map_image(record["tying"], f"Training step {step}")
-            self._writer.add_image("replication_map", picture, step, dataformats="HWC")
-        self._writer.flush()
+        with naming(self._path / "events.out.tfevents.*"):
+            for tag, key in _SCALARS.items():
+                if key in record:
+                    self._writer.add_scalar(tag, record[key], step)
+            # The line that chance gives, beside tying/independent_layers.
+            self._writer.add_scalar("tying/independent_layers_by_chance", self._chance, step)
+            self._writer.add_scalar("speed/tokens_per_second", tokens_per_second, step)
+            if record["decision"] == 1 or record["decision"] % self._every == 0:
+                picture = replication_map_image(record["tying"], f"Training step {step}")
+                self._writer.add_image("replication_map", picture, step, dataformats="HWC")
+            self._writer.flush()
+
+    def _ignore_writing_thread(self, failure: threading.ExceptHookArgs) -> None:
+        if type(failure.thread).__module__.startswith("tensorboard."):
+            return
+        self._hook(failure)

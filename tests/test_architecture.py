@@ -1,0 +1,97 @@
+"""The house plan holds: imports go down only, the front door stays light."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Ground floor first; a module may import from its own floor and from those before it.
+FLOORS = [
+    ["tying_env.partition", "tying_env.seeding", "tying_env.config", "tying_env.files"],
+    ["tying_env"],  # its __init__: registration
+    ["tying_env.tied_blocks", "tying_env.data", "tying_env.render"],
+    ["tying_env.primary"],
+    ["tying_env.env"],
+    ["tying_env.runs"],
+    ["tying_env.reports"],
+    ["agents"],
+    ["scripts"],
+]
+MODULES = sorted(p for folder in ("tying_env", "agents", "scripts") for p in (ROOT / folder).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def floor(module: str) -> int:
+    found = [
+        (len(room), level)
+        for level, rooms in enumerate(FLOORS)
+        for room in rooms
+        if module == room or (room != "tying_env" and module.startswith(f"{room}."))
+    ]
+    assert found, f"{module} has no floor: add it to the house plan"
+    return max(found)[1]
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            # `from tying_env import partition` imports a room, `from tying_env import EnvConfig` the hall
+            for alias in node.names:
+                room = f"{node.module}.{alias.name}"
+                file = ROOT / Path(*room.split("."))
+                names.add(room if file.with_suffix(".py").exists() or file.is_dir() else node.module)
+    return {name for name in names if name.split(".")[0] in ("tying_env", "agents", "scripts", "tests")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_go_down_only(path: Path) -> None:
+    here = module_name(path)
+    upward = [name for name in imports(path) if floor(name) > floor(here)]
+    assert upward == []
+
+
+def test_the_reader_of_imports_sees_them() -> None:
+    assert "tying_env.partition" in imports(ROOT / "tying_env" / "env.py")
+    assert floor("tying_env.primary.head") > floor("tying_env.partition")
+
+
+def test_importing_the_package_brings_in_nothing_heavy() -> None:
+    code = (
+        "import sys, gymnasium, tying_env; gymnasium.spec('LayerTying-GPT2-v0'); "
+        "print([m for m in ('torch', 'transformers', 'datasets', 'tiktoken', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_environment_can_be_made_without_importing_the_package_first(tiny: dict[str, Any]) -> None:
+    code = (
+        "import sys, json, gymnasium; env = gymnasium.make('tying_env:LayerTying-GPT2-v0', **json.loads(sys.argv[1])); "
+        "print(env.reset(seed=0)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(tiny)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[0 0 0 0]"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_module_uses_a_global_generator_or_unsafe_loading(path: Path) -> None:
+    banned = {"manual_seed_all", "seed", "rand", "randn", "randint", "choice", "shuffle", "load", "loads"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Name, ast.Attribute)):
+            dotted = ast.unparse(node)
+            if dotted.startswith(("np.random.", "numpy.random.", "random.", "pickle.")):
+                assert node.attr not in banned, f"{path}:{node.lineno}: {dotted}"
+            assert dotted not in ("torch.manual_seed", "torch.load", "torch.seed"), f"{path}:{node.lineno}: {dotted}"
