@@ -40,7 +40,7 @@ class ProgressBar:
         """Show one decision."""
         text = (
             f"{tokens_per_second:,.0f} tok/s · loss {record['train_loss']:.3f} · ppl {record['perplexity']:,.1f} · "
-            f"val {record['validation_perplexity']:,.1f} · independent {record['independent_layers']}"
+            f"val {_measured(record['validation_perplexity'])} · independent {record['independent_layers']}"
         )
         if "epsilon" in record:
             text += f" · epsilon {record['epsilon']:.2f}"
@@ -53,3 +53,7 @@ class ProgressBar:
     def note(self, text: str) -> None:
         """Show a remark above the bar."""
         self._console.print(text, highlight=False)
+
+
+def _measured(value: float) -> str:
+    return f"{value:,.1f}" if math.isfinite(value) else "-"

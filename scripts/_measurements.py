@@ -1,0 +1,316 @@
+"""What scripts/benchmark.py measures, one function for each measurement."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from _turns import Arm, Row, milliseconds, per_second, take_turns, to_rows
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agents.base import Transition
+from agents.factorized_dqn import DQNConfig, FactorizedDQN
+from tying_env import EnvConfig, partition
+from tying_env.data import RandomWindows
+from tying_env.env import LayerTyingEnv
+from tying_env.partition import IntVector
+from tying_env.primary.evaluation import mean_loss, perplexity
+from tying_env.primary.head import linear_cross_entropy
+from tying_env.primary.tasks import CausalLM, Task, to_device
+from tying_env.primary.trainer import Trainer
+from tying_env.seeding import numpy_stream, torch_stream
+
+SMALL = EnvConfig()
+SEED = 0
+DECISIONS = 20  # of the controller in one turn: a single one is too short to time
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is computed, and how often; the defaults are the environment's.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    repeats: int = 15
+    """Turns of every arm, after one to warm up."""
+    device: str = SMALL.device
+    """Where to train: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
+    dataset: str = SMALL.dataset
+    """Text: a name or a folder, as for the environment."""
+    n_layer: int = SMALL.n_layer
+    """L, the number of transformer blocks; at least 3."""
+    n_embd: int = SMALL.n_embd
+    """Width of the network in step, change and memory."""
+    wide_n_embd: int = 256
+    """Width of the network in head, tying and the second half of change."""
+    n_head: int = SMALL.n_head
+    """Attention heads in each block."""
+    seq_len: int = SMALL.seq_len
+    """Tokens in a training sequence."""
+    batch_size: int = SMALL.batch_size
+    """Sequences in a training step."""
+    k: int = SMALL.k
+    """Training steps in one env.step."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("repeats", 1), ("n_layer", 3)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens predicted in a training step."""
+        return self.batch_size * self.seq_len
+
+    @property
+    def independent(self) -> IntVector:
+        """The tying of conventional training, shape (L,)."""
+        return np.arange(self.n_layer)
+
+    @property
+    def three_leaders(self) -> IntVector:
+        """Three groups of neighbours, as equal in size as can be, shape (L,)."""
+        starts = [self.n_layer * group // 3 for group in range(3)]
+        return np.array([max(s for s in starts if s <= i) for i in range(self.n_layer)])
+
+
+def make_env(work: Workload, tying: IntVector, **settings: Any) -> tuple[gym.Env[IntVector, IntVector], LayerTyingEnv]:
+    """Return an environment begun with `tying`, as gym.make wraps it and bare; it has no end and does not validate."""
+    names = ("dataset", "device", "n_layer", "n_embd", "n_head", "seq_len", "batch_size", "k")
+    settings = {name: getattr(work, name) for name in names} | {"validate_every": 0, "total_steps": 10**9} | settings
+    env = gym.make("LayerTying-GPT2-v0", **settings)
+    env.reset(seed=SEED, options={"tying": tying})
+    assert isinstance(env.unwrapped, LayerTyingEnv)
+    return env, env.unwrapped
+
+
+# 1. env.step
+
+
+@dataclass
+class BareLoop:
+    """The training and the reward of one env.step, written without this package's environment, trainer and tying."""
+
+    twin: LayerTyingEnv  # gives the network and the data; never stepped
+    optimizer: torch.optim.Optimizer
+    reward_windows: RandomWindows
+
+    def run(self) -> float:
+        """Train for k steps; return the perplexity on random training batches."""
+        device, config, task = self.twin.device, self.twin.config, CausalLM()
+        model, batches = self.twin.trainer.network.model, self.twin.trainer.batches
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        model.train()
+        for _ in range(config.k):
+            loss = task.loss(model, to_device(batches.next_batch(), device))
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        windows = np.concatenate([self.reward_windows.next_batch() for _ in range(config.reward_batches)])
+        return perplexity(mean_loss(model, task, windows, config.batch_size, device))
+
+
+def measure_step(work: Workload) -> list[Row]:
+    """env.step against a bare loop that computes the same: weights, batches, dropout, tying and reward are equal."""
+    return compare_step(work, random=False) + compare_step(work, random=True)
+
+
+def compare_step(work: Workload, random: bool) -> list[Row]:
+    """Compare with all layers independent throughout, or with random actions.
+
+    The bare network has then to be tied alike, but the loop does not know of it, and its time is not counted.
+
+    Raises:
+        RuntimeError: the two do not compute the same, so that comparing their times says nothing.
+    """
+    env, inner = make_env(work, work.independent)
+    _, twin = make_env(work, work.independent)  # equal seeds: the same network, the same batches
+    config, trainer, rng = twin.config, twin.trainer, np.random.default_rng(SEED)
+    windows = RandomWindows(twin.corpus.train, config.batch_size, config.seq_len, numpy_stream(SEED, "reward batches"))
+    plain = torch.optim.AdamW(
+        trainer.network.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    loop = BareLoop(twin, trainer.optimizer if random else plain, windows)
+    actions = [
+        partition.uniform_random_action(work.n_layer, rng) if random else work.independent
+        for _ in range(work.repeats + 2)  # one to compare the results, one to warm up
+    ]
+    # The loop's dropout draws from torch's global generator, which env.step leaves as it found it.
+    torch.manual_seed(torch_stream(SEED, "dropout").initial_seed())
+    for_env, for_loop = iter(actions), iter(actions)
+
+    def step() -> float:
+        return float(env.step(next(for_env))[1])
+
+    def tie() -> None:
+        trainer.tied.change(next(for_loop), loop.optimizer)
+
+    tie()
+    reward, perplexity_of_loop = step(), loop.run()
+    if not math.isclose(-reward, perplexity_of_loop, rel_tol=1e-3):
+        raise RuntimeError(f"env.step came to perplexity {-reward}, the bare loop to {perplexity_of_loop}")
+    kind = "random actions" if random else "all layers independent"
+    bare, ours = f"bare loop, {kind}", f"env.step, {kind}"
+    seconds = take_turns([Arm(bare, loop.run, tie), Arm(ours, step)], work.repeats, inner.device)
+    return to_rows(milliseconds(seconds), "ms", bare, {ours: "at most 1.03"})
+
+
+# 2. The head
+
+
+def plain_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss as everyone writes it."""
+    return F.cross_entropy(F.linear(hidden, weight), targets)
+
+
+class PlainLM:
+    """`CausalLM` with the plain head."""
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Return the mean cross-entropy of windows (B, T + 1)."""
+        hidden = model.get_submodule("transformer")(input_ids=batch[:, :-1], use_cache=False).last_hidden_state
+        return plain_cross_entropy(hidden.flatten(0, 1), model.get_parameter("lm_head.weight"), batch[:, 1:].flatten())
+
+
+def measure_head(work: Workload) -> list[Row]:
+    """The chunked head against the plain one: in a training step of the wide network, and alone."""
+    _, env = make_env(work, work.independent, n_embd=work.wide_n_embd)
+    trainer, device = env.trainer, env.device
+
+    def train(task: Task) -> None:
+        trainer.task = task
+        trainer.train(1)
+
+    plain, chunked = "training step, plain head", "training step, chunked head"
+    arms = [Arm(plain, lambda: train(PlainLM())), Arm(chunked, lambda: train(CausalLM()))]
+    speeds = per_second(take_turns(arms, work.repeats, device), work.tokens)
+
+    weight = trainer.network.model.get_parameter("lm_head.weight").detach().requires_grad_()  # (V, D)
+    generator, n = torch_stream(SEED, "head alone", device), work.tokens
+    hidden = torch.randn(n, work.wide_n_embd, generator=generator, device=device, requires_grad=True)  # (N, D)
+    targets = torch.randint(len(weight), (n,), generator=generator, device=device)  # (N,)
+    logits = torch.empty(n, len(weight), device=device)  # (N, V)
+    grad_hidden, grad_weight = torch.empty_like(hidden), torch.empty_like(weight)
+
+    def learn(head: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        hidden.grad = weight.grad = None
+        head(hidden, weight, targets).backward()
+
+    @torch.no_grad()
+    def multiply() -> None:
+        torch.mm(hidden, weight.T, out=logits)
+        torch.mm(logits, weight, out=grad_hidden)
+        torch.mm(logits.T, hidden, out=grad_weight)
+
+    arms = [
+        Arm("head alone, plain", lambda: learn(plain_cross_entropy)),
+        Arm("head alone, chunked", lambda: learn(linear_cross_entropy)),
+        Arm("its three matrix products", multiply),
+    ]
+    alone = milliseconds(take_turns(arms, work.repeats, device))
+    return [
+        *to_rows(speeds, "tokens/s", plain, {chunked: "at least 1"}),
+        *to_rows(alone, "ms", "its three matrix products"),
+    ]
+
+
+# 3. Tied training
+
+
+def measure_tying(work: Workload) -> list[Row]:
+    """Training steps of the wide network: all layers independent against three leaders, in both gradient modes."""
+    rows = []
+    tokenizers = {"gpt2": "vocabulary 50,257", "bytes": "vocabulary 256"}
+    for tokenizer, vocabulary in tokenizers.items():
+        arms = []
+        for name, tying, gradient in (
+            ("conventional", work.independent, "shared"),
+            ('tied, gradient "shared"', work.three_leaders, "shared"),
+            ('tied, gradient "leader"', work.three_leaders, "leader"),
+        ):
+            settings = {"n_embd": work.wide_n_embd, "tokenizer": tokenizer, "gradient": gradient}
+            _, env = make_env(work, tying, **settings)
+            arms.append(Arm(f"{name}, {vocabulary}", functools.partial(env.trainer.train, 1)))
+        seconds = take_turns(arms, work.repeats, env.device)
+        rows += to_rows(per_second(seconds, work.tokens), "tokens/s", arms[0].name)
+    return rows
+
+
+# 4. Changing the tying
+
+
+def measure_change(work: Workload) -> list[Row]:
+    """A change to a random tying against a training step, one after the other in the same network."""
+    rows = []
+    for width, required in ((work.n_embd, "below 0.05"), (work.wide_n_embd, None)):
+        _, env = make_env(work, work.independent, n_embd=width)
+        trainer, rng = env.trainer, np.random.default_rng(SEED)
+        trainer.train(1)  # fills the optimizer's state, which a change has to move
+
+        def change(trainer: Trainer = trainer, rng: np.random.Generator = rng) -> None:
+            trainer.tied.change(partition.uniform_random_action(work.n_layer, rng), trainer.optimizer)
+
+        step, name = f"training step, width {width}", f"tying change, width {width}"
+        arms = [Arm(step, functools.partial(trainer.train, 1)), Arm(name, change)]
+        seconds = take_turns(arms, work.repeats, env.device)
+        rows += to_rows(milliseconds(seconds), "ms", step, {name: required} if required else None)
+    return rows
+
+
+# 5. The controller
+
+
+def measure_dqn(work: Workload) -> list[Row]:
+    """One greedy decision of the DQN and the update on it; random decisions, which need no network, take less."""
+    arms = []
+    for n_layer in (12, 48):
+        agent = make_dqn(n_layer)
+        rng = np.random.default_rng(SEED)
+        before, after = (partition.canonicalise(partition.uniform_random_action(n_layer, rng)) for _ in range(2))
+
+        def decide(agent: FactorizedDQN = agent, before: IntVector = before, after: IntVector = after) -> None:
+            for _ in range(DECISIONS):
+                agent.update(Transition(before, agent.act(before), -1.0, after, False))
+
+        arms.append(Arm(f"decision and update, L={n_layer}", decide))
+    seconds = take_turns(arms, work.repeats, torch.device("cpu"))
+    return to_rows(milliseconds(seconds, DECISIONS), "ms", arms[0].name, {arms[1].name: "median below 3 ms"})
+
+
+def make_dqn(n_layer: int) -> FactorizedDQN:
+    """Return the paper's controller without exploration."""
+    config = DQNConfig(epsilon_start=0, epsilon_floor=0)
+    return FactorizedDQN(n_layer, config, np.random.default_rng(SEED), torch_stream(SEED, "q-network"))
+
+
+# 6. Memory
+
+
+def measure_memory(work: Workload) -> list[Row]:
+    """What is held in training: all layers independent against three leaders. These are exact, and checked.
+
+    Raises:
+        RuntimeError: more or less is held than 16 bytes for every parameter (weight, gradient, two moments).
+    """
+    held: dict[str, dict[str, int]] = {}
+    for name, tying in (("conventional", work.independent), ("tied", work.three_leaders)):
+        _, env = make_env(work, tying)
+        env.trainer.train(1)
+        memory = env.trainer.memory_in_training
+        floor = 16 * sum(p.numel() for p in env.trainer.network.model.parameters())  # counts a shared one once
+        if memory.total != floor:
+            raise RuntimeError(f"{name} training holds {memory.total} bytes, expected {floor}")
+        held[name] = memory._asdict() | {"total": memory.total, "16 bytes x unique parameters": floor}
+    rows = []
+    for part in held["tied"]:
+        values = {f"{part}, {name}": [float(parts[part])] for name, parts in held.items()}
+        rows += to_rows(values, "bytes", f"{part}, conventional")
+    return rows

@@ -1,0 +1,72 @@
+"""Every command and every example of the README runs, at a size that takes seconds."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+def test_the_readme_has_examples_and_commands() -> None:
+    assert len(PYTHON_BLOCKS) >= 2
+    assert sum(command.startswith("python scripts/") for command in COMMANDS) >= 3
+
+
+@pytest.mark.parametrize("code", PYTHON_BLOCKS)
+def test_python_examples_run(code: str, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    shortened = code.replace("total_timesteps=60", "total_timesteps=20")
+    monkeypatch.setattr(gym.spec("LayerTying-GPT2-v0"), "kwargs", tiny | {"total_steps": 30})
+    exec(compile(shortened, "README.md", "exec"), {})
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_run(command: str, text_folder: Path, tmp_path: Path) -> None:
+    small = "--n-layer 3 --n-embd 16 --n-head 2 --seq-len 16 --batch-size 2 --total-steps 5 --test-windows 2"
+    words = shlex.split(command)
+    if words[:2] == ["python", "scripts/run_agent.py"]:
+        arguments = [sys.executable, *words[1:], *small.split(), "--dataset", str(text_folder), "--run-dir", "run"]
+        arguments[1] = str(ROOT / arguments[1])
+    elif words[0] == "make":
+        arguments = [*words, "-n", "-C", str(ROOT)]  # what it would run; the scripts themselves are run above
+    elif words[0] == "tensorboard":
+        arguments = [str(Path(sys.executable).parent / "tensorboard"), *words[1:], "--inspect"]
+        (tmp_path / "runs").mkdir()
+    else:
+        assert words[0] in ("source",), f"nobody checks {command!r}"
+        assert (ROOT / words[1]).exists() or not (ROOT / ".venv").exists()
+        return
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {"COLUMNS": "100"}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    if words[0] == "make" and "ARGS" in command:
+        assert words[-1].removeprefix("ARGS=") in done.stdout
+
+
+def test_paths_in_the_tree_exist() -> None:
+    tree = README.split("## What is where")[1].split("```")[1]
+    folder = Path()
+    for line in tree.strip("\n").splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = Path(name)
+            assert (ROOT / folder).is_dir(), name
+        else:
+            assert (ROOT / folder / name).exists(), name
+    for name in re.findall(r"docs/\w+\.\w+", README):
+        assert (ROOT / name).is_file(), name
