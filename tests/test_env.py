@@ -249,6 +249,22 @@ def test_a_restored_environment_goes_on_with_the_same_bits(env: LayerTyingEnv, t
         np.testing.assert_equal(other.step(actions[0]), env.step(actions[0]))  # the next episode's seed, too
 
 
+def test_a_fork_is_independent_both_ways(env: LayerTyingEnv) -> None:
+    env.reset(seed=0)
+    env.step(np.array([0, 1, 1, 3]))
+    one, two = env.fork(), env.fork()
+    action, other = np.array([0, 0, 2, 2]), np.array([0, 1, 0, 3])
+    first = one.step(action)
+    np.testing.assert_equal(two.step(action), first)  # the same state, the same action, the same bits
+    for _ in range(3):
+        one.step(other)  # what a fork does is its own affair ...
+    np.testing.assert_equal(env.step(action), first)  # ... and the original goes on as if there were none
+    np.testing.assert_equal(two.step(other), env.step(other))  # nor does the original reach into a fork
+    storages = [{p.untyped_storage().data_ptr() for p in e.trainer.network.model.parameters()} for e in (env, one, two)]
+    assert not (storages[0] & storages[1] or storages[0] & storages[2] or storages[1] & storages[2])
+    assert one.corpus is env.corpus
+
+
 def test_a_state_of_other_settings_is_refused_by_name(env: LayerTyingEnv, tiny: dict[str, Any]) -> None:
     env.reset(seed=0)
     state = env.state_dict()

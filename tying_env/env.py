@@ -1,9 +1,10 @@
 """LayerTyingEnv: a transformer under training as a Gymnasium environment."""
 
+import copy
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +15,7 @@ from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_windows, load_corpus
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, Evaluation, evaluate, mean_loss, perplexity
-from tying_env.primary.models import build_network
+from tying_env.primary.models import build_network, find_device
 from tying_env.primary.tasks import CausalLM
 from tying_env.primary.trainer import Trainer
 from tying_env.render import replication_map_image, replication_map_text
@@ -90,7 +91,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             raise ValueError(f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}")
         self.render_mode = render_mode
         self.config = config = EnvConfig.from_settings(settings)
-        self.device = _find_device(config.device)
+        self.device = find_device(config.device)
         self.corpus: Corpus = load_corpus(config.dataset, config.tokenizer, config.cache_dir)
         for split in ("train", "validation", "test"):  # too short a text fails here, not hours later
             evaluation_windows(self._tokens(split), config.seq_len, 1)
@@ -225,6 +226,18 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         self.np_random = generator
         self._episode = episode
 
+    def fork(self) -> Self:
+        """Return an independent environment in the same state: a counterfactual to try a tying on the same batches.
+
+        Weights, optimizer, data position and generators are copies; the text in memory is shared.
+        """
+        state = self.state_dict()
+        twin = copy.copy(self)  # the corpus is read-only
+        twin.action_space, twin.observation_space = copy.deepcopy((self.action_space, self.observation_space))
+        twin._episode = None
+        twin.load_state_dict(state)
+        return twin
+
     @property
     def trainer(self) -> Trainer:
         """The primary network under training, with its optimizer."""
@@ -292,18 +305,3 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             "tokens": episode.trainer.tokens,
             "diverged": diverged,
         }
-
-
-def _find_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise ValueError(f"device {name!r} is not there: this machine has {count} CUDA devices; use 'cpu' or 'auto'")
-    return device

@@ -64,3 +64,23 @@ def build_network(
         for block in network.blocks:
             block.compile()
     return network
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of this name; "auto" is the GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: no such device; the message says what there is.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(f"device {name!r} is not there: this machine has {count} CUDA devices; use 'cpu' or 'auto'")
+    return device
