@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+from tying_env.env import LayerTyingEnv
 from tying_env.partition import IntVector
 
 
@@ -22,6 +23,12 @@ class Controller(ABC):
     def initial_tying(self) -> IntVector | None:
         """Return the tying to begin the episode with, shape (L,); None is the paper's frozen start."""
         return None
+
+    def bind(self, env: LayerTyingEnv) -> None:  # noqa: B027 (most controllers do not need it)
+        """Take note of the environment, for a controller that tries things out in forks of it."""
+
+    def begin(self) -> None:  # noqa: B027
+        """Take note that an episode begins."""
 
     @abstractmethod
     def act(self, observation: IntVector) -> IntVector:

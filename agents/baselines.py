@@ -1,6 +1,7 @@
 """Controllers that do not learn: chance, and fixed patterns of tying."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,48 @@ def cycle_rev(n_layer: int) -> IntVector:
 def sequence(n_layer: int) -> IntVector:
     """Consecutive pairs tied (paper, ablation ix). For odd L the last layer is alone."""
     return np.arange(n_layer) // 2 * 2
+
+
+def periodic(n_layer: int, period: int) -> IntVector:
+    """Layers i and i + period tied: the trunk of `period` layers is gone through again and again.
+
+    Raises:
+        ValueError: not 1 <= period <= L.
+    """
+    if not 1 <= period <= n_layer:
+        raise ValueError(f"period must be between 1 and the number of layers {n_layer}, got {period}")
+    return np.arange(n_layer) % period
+
+
+def sandwich(n_layer: int, untied_first: int, untied_last: int) -> IntVector:
+    """A few independent layers first and last, one shared trunk between (Subformer: Reid et al., 2021).
+
+    Raises:
+        ValueError: the untied layers leave no trunk.
+    """
+    if untied_first < 0 or untied_last < 0 or untied_first + untied_last >= n_layer:
+        raise ValueError(
+            f"untied_first and untied_last must leave a trunk between them, "
+            f"got {untied_first} and {untied_last} of {n_layer} layers"
+        )
+    layers = np.arange(n_layer)
+    trunk = (layers >= untied_first) & (layers < n_layer - untied_last)
+    return np.where(trunk, untied_first, layers)
+
+
+def read_pattern(path: Path, n_layer: int) -> IntVector:
+    """Read a tying from a text file: L whole numbers between white space; an action will do.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not hold a valid action for L layers.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no pattern file {path}")
+    try:
+        return partition.canonicalise(partition.validate_action([int(w) for w in path.read_text().split()], n_layer))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a pattern for {n_layer} layers: {error}") from error
 
 
 PATTERNS: dict[str, Callable[[int], IntVector]] = {

@@ -144,7 +144,11 @@ def compare_step(work: Workload, random: bool) -> list[Row]:
         for _ in range(work.repeats + 2)  # one to compare the results, one to warm up
     ]
     # The loop's dropout draws from torch's global generator, which env.step leaves as it found it.
-    torch.manual_seed(torch_stream(SEED, "dropout").initial_seed())
+    state = torch_stream(SEED, "dropout", trainer.device).get_state()
+    if trainer.device.type == "cuda":
+        torch.cuda.set_rng_state(state, trainer.device)
+    else:
+        torch.set_rng_state(state)
     for_env, for_loop = iter(actions), iter(actions)
 
     def step() -> float:
@@ -157,7 +161,7 @@ def compare_step(work: Workload, random: bool) -> list[Row]:
     reward, perplexity_of_loop = step(), loop.run()
     if not math.isclose(-reward, perplexity_of_loop, rel_tol=1e-3):
         raise RuntimeError(f"env.step came to perplexity {-reward}, the bare loop to {perplexity_of_loop}")
-    kind = "random actions" if random else "all layers independent"
+    kind = "random actions" if random else "all independent"
     bare, ours = f"bare loop, {kind}", f"env.step, {kind}"
     seconds = take_turns([Arm(bare, loop.run, tie), Arm(ours, step)], work.repeats, inner.device)
     return to_rows(milliseconds(seconds), "ms", bare, {ours: "at most 1.03"})
@@ -211,14 +215,14 @@ def measure_head(work: Workload) -> list[Row]:
         torch.mm(logits.T, hidden, out=grad_weight)
 
     arms = [
-        Arm("head alone, plain", lambda: learn(plain_cross_entropy)),
-        Arm("head alone, chunked", lambda: learn(linear_cross_entropy)),
-        Arm("its three matrix products", multiply),
+        Arm("its three products alone", multiply),
+        Arm("plain head alone", lambda: learn(plain_cross_entropy)),
+        Arm("chunked head alone", lambda: learn(linear_cross_entropy)),
     ]
     alone = milliseconds(take_turns(arms, work.repeats, device))
     return [
         *to_rows(speeds, "tokens/s", plain, {chunked: "at least 1"}),
-        *to_rows(alone, "ms", "its three matrix products"),
+        *to_rows(alone, "ms", arms[0].name),
     ]
 
 
@@ -228,17 +232,16 @@ def measure_head(work: Workload) -> list[Row]:
 def measure_tying(work: Workload) -> list[Row]:
     """Training steps of the wide network: all layers independent against three leaders, in both gradient modes."""
     rows = []
-    tokenizers = {"gpt2": "vocabulary 50,257", "bytes": "vocabulary 256"}
-    for tokenizer, vocabulary in tokenizers.items():
+    for tokenizer in ("gpt2", "bytes"):
         arms = []
         for name, tying, gradient in (
             ("conventional", work.independent, "shared"),
-            ('tied, gradient "shared"', work.three_leaders, "shared"),
-            ('tied, gradient "leader"', work.three_leaders, "leader"),
+            ("tied, shared", work.three_leaders, "shared"),
+            ("tied, leader", work.three_leaders, "leader"),
         ):
             settings = {"n_embd": work.wide_n_embd, "tokenizer": tokenizer, "gradient": gradient}
             _, env = make_env(work, tying, **settings)
-            arms.append(Arm(f"{name}, {vocabulary}", functools.partial(env.trainer.train, 1)))
+            arms.append(Arm(f"{tokenizer}: {name}", functools.partial(env.trainer.train, 1)))
         seconds = take_turns(arms, work.repeats, env.device)
         rows += to_rows(per_second(seconds, work.tokens), "tokens/s", arms[0].name)
     return rows
@@ -282,7 +285,7 @@ def measure_dqn(work: Workload) -> list[Row]:
 
         arms.append(Arm(f"decision and update, L={n_layer}", decide))
     seconds = take_turns(arms, work.repeats, torch.device("cpu"))
-    return to_rows(milliseconds(seconds, DECISIONS), "ms", arms[0].name, {arms[1].name: "median below 3 ms"})
+    return to_rows(milliseconds(seconds, DECISIONS), "ms", arms[0].name, {arms[1].name: "below 3 ms"})
 
 
 def make_dqn(n_layer: int) -> FactorizedDQN:
@@ -308,9 +311,9 @@ def measure_memory(work: Workload) -> list[Row]:
         floor = 16 * sum(p.numel() for p in env.trainer.network.model.parameters())  # counts a shared one once
         if memory.total != floor:
             raise RuntimeError(f"{name} training holds {memory.total} bytes, expected {floor}")
-        held[name] = memory._asdict() | {"total": memory.total, "16 bytes x unique parameters": floor}
+        held[name] = memory._asdict() | {"total": memory.total, "16 x parameters": floor}
     rows = []
     for part in held["tied"]:
-        values = {f"{part}, {name}": [float(parts[part])] for name, parts in held.items()}
-        rows += to_rows(values, "bytes", f"{part}, conventional")
+        values = {f"{part.replace('_', ' ')}, {name}": [float(parts[part])] for name, parts in held.items()}
+        rows += to_rows(values, "bytes", next(iter(values)))
     return rows

@@ -38,12 +38,14 @@ from tying_env.files import to_json, written_whole
 Measurement = Literal["step", "head", "tying", "change", "dqn", "memory"]
 MEASUREMENTS: dict[Measurement, tuple[str, Callable[[Workload], list[Row]]]] = {
     "step": ("env.step against a bare training loop", measure_step),
-    "head": ("The head: chunked against plain", measure_head),
-    "tying": ("Training conventionally and tied", measure_tying),
-    "change": ("Changing the tying", measure_change),
-    "dqn": ("The factorized DQN", measure_dqn),
-    "memory": ("Memory of what is trained", measure_memory),
+    "head": ("The head, chunked against plain", measure_head),
+    "tying": ("Conventional training against 3 leaders, vocabulary 50,257 (gpt2) and 256 (bytes)", measure_tying),
+    "change": ("A change of the tying against a training step", measure_change),
+    "dqn": ("A decision and update of the factorized DQN", measure_dqn),
+    "memory": ("Memory of what is trained, 3 leaders against conventional training", measure_memory),
 }
+
+BUSY = 0.5  # load average from which on the numbers are doubtful
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             torch.set_num_threads(options.threads)
         machine, results = describe_machine(), {}
         console.print(", ".join(f"{name} {value}" for name, value in machine.items() if value is not None))
+        if machine["load_at_start"] > BUSY:
+            console.print("[yellow]warning:[/] this machine is busy; threads then wait for each other, expect noise")
         for i, name in enumerate(options.only):
             title, measure = MEASUREMENTS[name]
             console.print(f"[{i + 1}/{len(options.only)}] measuring {name} ...", markup=False)
@@ -118,12 +122,17 @@ def read_cpuinfo() -> list[str]:
 
 
 def to_table(title: str, rows: Sequence[Row]) -> Table:
-    """Return the rows as a table."""
-    table = Table("", "median", "min .. max", "unit", "ratio", "to", "required", title=title, title_justify="left")
+    """Return the rows as a table; ratios are to the first row of their section."""
+    table = Table("", title=title, title_justify="left")
+    for column in ("median", "min .. max", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("required")
     for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
+        if row.against is None:
+            table.add_section()
         spread = "" if row.min == row.max else f"{number(row.min)} .. {number(row.max)}"
-        table.add_row(row.name, number(row.median), spread, row.unit, ratio, row.against, row.required)
+        ratio = "1" if row.ratio is None else f"{row.ratio:.4g}"
+        table.add_row(row.name, f"{number(row.median)} {row.unit}", spread, ratio, row.required)
     return table
 
 

@@ -16,8 +16,10 @@ FLOORS = [
     ["tying_env.partition", "tying_env.seeding", "tying_env.config", "tying_env.files"],
     ["tying_env"],  # its __init__: registration
     ["tying_env.tied_blocks", "tying_env.data", "tying_env.render"],
+    ["tying_env.replication"],
     ["tying_env.primary"],
     ["tying_env.env"],
+    ["tying_env.wrappers"],
     ["tying_env.runs"],
     ["tying_env.reports"],
     ["agents"],

@@ -232,7 +232,13 @@ def test_the_frozen_start_is_an_ablation_away(tiny: dict[str, Any]) -> None:
     assert observation.tolist() == [0, 0, 2, 2]
 
 
-def test_a_restored_environment_goes_on_with_the_same_bits(env: LayerTyingEnv, tiny: dict[str, Any]) -> None:
+@pytest.mark.parametrize("replication", ["tied", "copied", "aliased"])
+@pytest.mark.parametrize("gradient", ["shared", "leader"])
+def test_a_restored_environment_goes_on_with_the_same_bits(
+    tiny: dict[str, Any], replication: str, gradient: str
+) -> None:
+    tiny = tiny | {"replication": replication, "gradient": gradient}
+    env = LayerTyingEnv(**tiny)
     rng = np.random.default_rng(0)
     actions = [partition.uniform_random_action(4, rng) for _ in range(10)]
     for cut in (0, 1, 4):  # 0: at the frozen start

@@ -1,5 +1,6 @@
 import itertools
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -126,3 +127,32 @@ def test_validation_returns_a_fresh_array() -> None:
     partition.validate_action(action, 3)[1] = 0
     partition.canonicalise(action)[1] = 0
     assert action.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("n_groups", range(1, 6))
+def test_random_tyings_with_given_groups_are_uniform(n_groups: int) -> None:
+    rng = np.random.default_rng(0)
+    having = [tuple(t.tolist()) for t in partition.all_tyings(5) if len(partition.leaders(t)) == n_groups]
+    drawn = [tuple(partition.random_tying(5, n_groups, rng).tolist()) for _ in range(200 * len(having))]
+    counts = np.array([drawn.count(tying) for tying in having])
+    assert counts.sum() == len(drawn)
+    # chi-squared at p = 0.001 for the degrees of freedom that occur: 0, 14, 24, 9
+    limit = {1: 0, 15: 36.1, 25: 51.2, 10: 27.9}[len(having)]
+    assert ((counts - 200) ** 2 / 200).sum() <= limit
+
+
+def test_the_number_of_groups_must_be_possible() -> None:
+    for n_groups in (0, 6):
+        with pytest.raises(ValueError, match=f"n_groups must be between 1 and the number of layers 5, got {n_groups}"):
+            partition.random_tying(5, n_groups, np.random.default_rng(0))
+
+
+@given(actions(20), st.randoms(use_true_random=False))
+def test_a_permuted_tying_ties_the_permuted_layers(action: list[int], random: Random) -> None:
+    tying = partition.canonicalise(action)
+    order = list(range(len(tying)))
+    random.shuffle(order)
+    permuted = partition.permute(tying, order)
+    assert partition.is_tying(permuted)
+    for i, j in itertools.combinations(range(len(tying)), 2):
+        assert (tying[i] == tying[j]) == (permuted[order[i]] == permuted[order[j]])

@@ -163,7 +163,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(env: LayerTyin
         (state | {"tying": [0, 0, 0, 0]}, r"tying \[0, 0, 0, 0\]"),
         (state | {"weights": {}}, "lacks the tensor"),
         (state | {"weights": state["weights"] | {"more": torch.ones(1)}}, "unexpected tensor 'more'"),
-        (state | {"optimizer": {"nobody": {}}}, "'nobody', which this network does not own"),
+        (state | {"optimizer": {"nobody": {}}}, "'nobody', which this network does not train"),
         (state | {"optimizer": {"transformer.ln_f.bias": {}}}, "optimizer state of 'transformer.ln_f.bias' lacks"),
         (state | {"batches": {}}, "state must be a dictionary"),
     ]

@@ -59,6 +59,8 @@ class EnvConfig:
     """AdamW's state of a layer that is untied: a copy of its former leader's, or empty."""
     group_lr: Literal["none", "sqrt", "linear"] = "none"
     """Learning rate of a group of n layers: lr, lr/sqrt(n) or lr/n."""
+    replication: Literal["tied", "copied", "aliased"] = "tied"
+    """Tie replicated layers; or only copy weights and train on alone (ablation v); or alias as the published code."""
     freeze_at_start: bool = True
     """Train only layer 0 until the first decision (Algorithm 1 line 2). Without: all layers train (ablation vi)."""
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, Self
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from tying_env import partition
 from tying_env.config import EnvConfig
@@ -19,8 +18,8 @@ from tying_env.primary.models import build_network, find_device
 from tying_env.primary.tasks import CausalLM
 from tying_env.primary.trainer import Trainer
 from tying_env.render import replication_map_image, replication_map_text
+from tying_env.replication import make_blocks
 from tying_env.seeding import capture_numpy, check_seed, numpy_stream, restore_numpy, torch_stream
-from tying_env.tied_blocks import TiedBlocks
 
 Split = Literal["train", "validation", "test"]
 
@@ -215,7 +214,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             listed = "; ".join(f"{name} is {theirs.get(name)!r} there, {mine[name]!r} here" for name in differ)
             raise ValueError(f"the state is of an environment with other settings: {listed}")
         saved = state["trainer"]
-        episode = self._begin(0, None if saved["frozen"] else saved["tying"])
+        episode = self._begin(0, None if saved["frozen"] else saved["tying"], saved["sources"])
         episode.trainer.load_state_dict(saved)
         episode.reward_windows.load_state_dict(state["reward_windows"])
         episode.train_step = state["train_step"]
@@ -239,20 +238,33 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         return twin
 
     @property
+    def train_step(self) -> int:
+        """Training steps done in this episode."""
+        return self._running().train_step
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode has ended, so that the next call must be reset()."""
+        return self._running().over
+
+    @property
     def trainer(self) -> Trainer:
         """The primary network under training, with its optimizer."""
         return self._running().trainer
 
-    def _begin(self, seed: int, tying: npt.ArrayLike | None) -> _Episode:
+    def _begin(self, seed: int, tying: npt.ArrayLike | None, sources: npt.ArrayLike | None = None) -> _Episode:
         config = self.config
         network = build_network(config, self.corpus.tokenizer.vocab_size, self.device, torch_stream(seed, "weights"))
-        tied = TiedBlocks(
+        tied = make_blocks(
+            config.replication,
             network.blocks,
             tying,
             gradient=config.gradient,
             optimizer_state=config.optimizer_state,
             group_lr=config.group_lr,
         )
+        if sources is not None:
+            tied.restore_sources(sources)
         train = self._tokens("train")
         trainer = Trainer(
             network,

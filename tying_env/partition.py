@@ -123,6 +123,45 @@ def all_tyings(n_layer: int) -> Iterator[IntVector]:
     return extend([])
 
 
+def random_tying(n_layer: int, n_groups: int, rng: np.random.Generator) -> IntVector:
+    """Draw one of the tyings with exactly `n_groups` groups, all equally likely, shape (L,).
+
+    With S(n, g) partitions of n layers into g groups (Stirling), layer n-1 is alone in S(n-1, g-1) of the S(n, g), and
+    else in any of g groups alike. Drawn from the last layer down, then the groups are named.
+
+    Raises:
+        ValueError: not 1 <= n_groups <= L.
+    """
+    if not 1 <= n_groups <= n_layer:
+        raise ValueError(f"n_groups must be between 1 and the number of layers {n_layer}, got {n_groups}")
+    count = [[0] * (n_groups + 1) for _ in range(n_layer + 1)]  # S(n, g)
+    count[0][0] = 1
+    for n in range(1, n_layer + 1):
+        for g in range(1, n_groups + 1):
+            count[n][g] = count[n - 1][g - 1] + g * count[n - 1][g]
+    labels, g = np.zeros(n_layer, dtype=np.int64), n_groups
+    for n in range(n_layer, 0, -1):
+        if rng.random() * count[n][g] < count[n - 1][g - 1]:
+            g -= 1
+            labels[n - 1] = g
+        else:
+            labels[n - 1] = rng.integers(g)
+    return same_groups(labels)
+
+
+def same_groups(labels: npt.ArrayLike) -> IntVector:
+    """Return the tying in which layers with equal labels share weights, shape (L,)."""
+    listed = np.asarray(labels).tolist()
+    return np.array([listed.index(label) for label in listed], dtype=np.int64)
+
+
+def permute(tying: npt.ArrayLike, order: npt.ArrayLike) -> IntVector:
+    """Return the tying in which layer `order[i]` takes the place of layer i (paper, ablation iii), shape (L,)."""
+    labels = np.empty(len(np.asarray(order)), dtype=np.int64)
+    labels[np.asarray(order)] = np.asarray(tying)
+    return same_groups(labels)
+
+
 def bell_number(n: int) -> int:
     """Return Bell(n), the number of tyings of n layers, by the Bell triangle."""
     row = [1]

@@ -35,15 +35,15 @@ GroupLR = Literal["none", "sqrt", "linear"]
 Weights = dict[str, nn.Parameter]
 
 # torch's optimizers fill in the state of a Parameter when they first meet it.
-_State = defaultdict[torch.Tensor, Any]
+OptimizerStates = defaultdict[torch.Tensor, Any]
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """All that a change will put in place, made before anything is touched."""
 
     weights: list[Weights]
-    optimizer_state: _State | None
+    optimizer_state: OptimizerStates | None
     param_groups: list[dict[str, Any]] | None
 
 
@@ -111,17 +111,35 @@ class TiedBlocks:
         """Return the Parameters that block `layer` computes with, by name."""
         return {name: _get(slot) for name, slot in self._slots[layer].items()}
 
+    def sources(self) -> partition.IntVector:
+        """Return for each layer the lowest layer on whose storage it computes, shape (L,).
+
+        That is the tying, but for the frozen start, where every layer has a storage of its own.
+        """
+        storages = [next(iter(self.weights(i).values())).untyped_storage().data_ptr() for i in range(self.n_layer)]
+        return np.array([storages.index(storage) for storage in storages])
+
+    def restore_sources(self, sources: npt.ArrayLike) -> None:
+        """Compute on these storages again, shape (L,), as `sources` gave them for the tying in force.
+
+        Raises:
+            ValueError: they do not belong to this tying.
+        """
+        given = np.asarray(sources).tolist()
+        if given != self.sources().tolist():
+            raise ValueError(f"sources {given} do not belong to the tying {self._tying.tolist()}")
+
     def owners(self) -> list[int]:
-        """Return the layers that hold weights of their own: the leaders, and at the frozen start every layer."""
-        return list(range(self.n_layer)) if self._frozen else partition.leaders(self._tying)
+        """Return the layers that hold weights: the leaders, and at the frozen start every layer."""
+        return partition.leaders(self.sources())
 
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return one optimizer parameter group per leader, each with the learning rate of its group of layers.
 
         Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date.
         """
-        members = {0: [0]} if self._frozen else partition.groups(self._tying)
-        return [self._parameter_group(leader, self.weights(leader), len(g), lr) for leader, g in members.items()]
+        sizes = {0: 1} if self._frozen else self._trained(self._tying)
+        return [self._parameter_group(leader, self.weights(leader), size, lr) for leader, size in sizes.items()]
 
     def change(self, tying: npt.ArrayLike, optimizer: torch.optim.Optimizer | None = None) -> partition.TyingEvents:
         """Put `tying` in force, all or nothing: whatever goes wrong, everything is as it was.
@@ -141,7 +159,7 @@ class TiedBlocks:
         if not self._frozen and np.array_equal(after, self._tying):
             return events
         plan = self._plan(after, optimizer)
-        before = _Plan(
+        before = Plan(
             [self.weights(i) for i in range(self.n_layer)],
             None if optimizer is None else optimizer.state,
             None if optimizer is None else optimizer.param_groups,
@@ -156,51 +174,54 @@ class TiedBlocks:
             self._tying, self._frozen = undo_tying, undo_frozen
             raise
 
-    def _plan(self, after: partition.IntVector, optimizer: torch.optim.Optimizer | None) -> _Plan:
+    def _plan(self, after: partition.IntVector, optimizer: torch.optim.Optimizer | None) -> Plan:
         """Make the Parameters, optimizer state and groups of `after` beside the present ones."""
+        state = None if optimizer is None else defaultdict(dict, optimizer.state)
+        weights = self._new_weights(after, state)
+        if optimizer is None or state is None:
+            return Plan(weights, None, None)
+        ours = [group for group in optimizer.param_groups if "leader" in group]
+        if not ours:
+            raise ValueError("optimizer has no group made by TiedBlocks.parameter_groups: its state cannot follow")
+        lr = ours[0]["base_lr"]
+        groups = [group for group in optimizer.param_groups if "leader" not in group]
+        groups += [ours[0] | self._parameter_group(j, weights[j], n, lr) for j, n in self._trained(after).items()]
+        alive = {id(p) for group in groups for p in group["params"]}
+        return Plan(weights, defaultdict(dict, {p: s for p, s in state.items() if id(p) in alive}), groups)
+
+    def _trained(self, tying: partition.IntVector) -> dict[int, int]:
+        """Return the layers whose Parameters the optimizer moves, and how many layers each moves."""
+        return {leader: len(members) for leader, members in partition.groups(tying).items()}
+
+    def _new_weights(self, after: partition.IntVector, state: OptimizerStates | None) -> list[Weights]:
+        """Return what each layer will compute with, and enter the optimizer state of new Parameters into `state`."""
         led: dict[int, Weights] = {}
         seen: dict[int, Weights] = {}  # what the followers of a leader compute with
-        state = None if optimizer is None else defaultdict(dict, optimizer.state)
-        members = partition.groups(after)
-        for leader in members:
+        for leader in partition.leaders(after):
             if self._tying[leader] == leader:
                 led[leader] = self.weights(leader)
+            elif self._frozen:  # the values are the layer's own already, and nobody else computes with them
+                led[leader] = aliases(self.weights(leader), requires_grad=True)
             else:
-                led[leader] = self._new_leader(leader, state)
-            seen[leader] = led[leader] if self.gradient == "shared" else _aliases(led[leader])
-        weights = [led[i] if i in led else seen[int(after[i])] for i in range(self.n_layer)]
+                led[leader] = self._copy(int(self._tying[leader]), state)
+            seen[leader] = led[leader] if self.gradient == "shared" else aliases(led[leader], requires_grad=False)
+        return [led[i] if i in led else seen[int(after[i])] for i in range(self.n_layer)]
 
-        param_groups = None
-        if optimizer is not None and state is not None:
-            alive = {id(p) for own in led.values() for p in own.values()}
-            dropped = {id(p) for i in self.owners() for p in self.weights(i).values()} - alive
-            state = defaultdict(dict, {p: s for p, s in state.items() if id(p) not in dropped})
-            ours = [group for group in optimizer.param_groups if "leader" in group]
-            if not ours:
-                raise ValueError("optimizer has no group made by TiedBlocks.parameter_groups: its state cannot follow")
-            lr = ours[0]["base_lr"]
-            param_groups = [group for group in optimizer.param_groups if "leader" not in group]
-            param_groups += [ours[0] | self._parameter_group(j, led[j], len(g), lr) for j, g in members.items()]
-        return _Plan(weights, state, param_groups)
-
-    def _new_leader(self, layer: int, state: _State | None) -> Weights:
-        """Return the Parameters of a layer that is untied, and enter their optimizer state into `state`."""
+    def _copy(self, layer: int, state: OptimizerStates | None) -> Weights:
+        """Return new Parameters with the values of a layer's, and enter a copy of their optimizer state."""
         created: dict[int, nn.Parameter] = {}  # a block may use one Parameter under two names
-        former = self.weights(layer if self._frozen else int(self._tying[layer]))
-        for parameter in former.values():
+        for parameter in self.weights(layer).values():
             if id(parameter) in created:
                 continue
-            # At the frozen start the values are the layer's own already, and nobody else computes with them.
-            value = parameter.detach() if self._frozen else parameter.detach().clone()
-            created[id(parameter)] = new = nn.Parameter(value)
-            if state is not None and parameter in state and self.optimizer_state == "inherit" and not self._frozen:
+            created[id(parameter)] = new = nn.Parameter(parameter.detach().clone())
+            if state is not None and parameter in state and self.optimizer_state == "inherit":
                 state[new] = {
                     key: value.clone() if isinstance(value, torch.Tensor) else value
                     for key, value in state[parameter].items()
                 }
-        return {name: created[id(parameter)] for name, parameter in former.items()}
+        return {name: created[id(parameter)] for name, parameter in self.weights(layer).items()}
 
-    def _put(self, plan: _Plan, optimizer: torch.optim.Optimizer | None) -> None:
+    def _put(self, plan: Plan, optimizer: torch.optim.Optimizer | None) -> None:
         """Set references, nothing else: no memory is taken here, no number computed."""
         for slots, weights in zip(self._slots, plan.weights, strict=True):
             for name, (module, attribute) in slots.items():
@@ -234,10 +255,10 @@ def _get(slot: _Slot) -> nn.Parameter:
     return parameter
 
 
-def _aliases(weights: Weights) -> Weights:
-    """Return Parameters on the same storage that take no gradient."""
-    aliases = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in weights.values()}
-    return {name: aliases[id(p)] for name, p in weights.items()}
+def aliases(weights: Weights, requires_grad: bool) -> Weights:
+    """Return new Parameters on the same storage."""
+    created = {id(p): nn.Parameter(p.detach(), requires_grad=requires_grad) for p in weights.values()}
+    return {name: created[id(p)] for name, p in weights.items()}
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -18,10 +18,18 @@ _KEY, _FORMAT = "tying_env", "network 1"
 
 
 class SavedNetwork(NamedTuple):
-    """A network read back from its file."""
+    """A network read back from its file.
+
+    Attributes:
+        network: the model, with the weights of the file.
+        tied: its blocks; layers that computed on one storage do so again.
+        tying: the tying as it was reported; at the frozen start, for instance, nothing was tied yet.
+        config: the settings of the environment it was trained in.
+    """
 
     network: PrimaryNetwork
     tied: TiedBlocks
+    tying: list[int]
     config: EnvConfig
 
 
@@ -37,7 +45,7 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, vocab_size: in
     about = {
         "format": _FORMAT,
         "tying": trainer.tied.tying,
-        "frozen": trainer.tied.frozen,
+        "sources": trainer.tied.sources(),
         "vocab_size": vocab_size,
         "config": dataclasses.asdict(config),
     }
@@ -71,10 +79,10 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> SavedNetwork
         raise ValueError(f"{path} is not a network of this package: its format is {about.get('format')!r}")
     config = dataclasses.replace(EnvConfig(**about["config"]), compile_blocks=False)
     network = build_network(config, about["vocab_size"], torch.device(device), torch_stream(0, "weights"))
-    tied = TiedBlocks(network.blocks, None if about["frozen"] else about["tying"], gradient=config.gradient)
+    tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient)
     own = dict(owned_parameters(network, tied))
     check_tensors(tensors, {name: tuple(p.shape) for name, p in own.items()}, str(path))
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
-    return SavedNetwork(network, tied, config)
+    return SavedNetwork(network, tied, about["tying"], config)

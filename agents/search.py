@@ -1,0 +1,155 @@
+"""Controllers that search: they change one entry of the tying at a time and judge it by a counterfactual.
+
+A counterfactual is a fork of the environment in which a candidate is tried on the very batches that come next
+(`LayerTyingEnv.fork`). It costs training steps of its own, which `counterfactual_steps` counts: compare arms with that
+in mind. The paper names such searches as future work (Sec. 5).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agents.base import Controller
+from tying_env.env import LayerTyingEnv
+from tying_env.partition import IntVector
+from tying_env.seeding import capture_numpy, restore_numpy
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Settings of hill-climbing, annealing and tree-search.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    candidates: int = 2
+    """Changes tried at each decision, beside keeping the tying (tree-search: at each level of the tree)."""
+    tree_depth: int = 2
+    """Decisions that tree-search looks ahead."""
+    temperature: float = 0.05
+    """Annealing's first temperature, in nats of the log-perplexity."""
+    temperature_decay: float = 0.95
+    """Factor on the temperature after each decision."""
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "tree_depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature!r}")
+        if not 0 < self.temperature_decay <= 1:
+            raise ValueError(f"temperature_decay must be in (0, 1], got {self.temperature_decay!r}")
+
+
+class SearchController(Controller):
+    """What the searches share: candidates, and trying one in a fork."""
+
+    def __init__(self, n_layer: int, config: SearchConfig, rng: np.random.Generator) -> None:
+        if n_layer < 2:
+            raise ValueError(f"n_layer must be at least 2 for a search to have a choice, got {n_layer}")
+        self.n_layer = n_layer
+        self.config = config
+        self.counterfactual_steps = 0
+        self._rng = rng
+        self._env: LayerTyingEnv | None = None
+
+    def bind(self, env: LayerTyingEnv) -> None:
+        """Take note of the environment to fork."""
+        self._env = env
+
+    def metrics(self) -> dict[str, float]:
+        """Return the training steps that went into counterfactuals so far."""
+        return {"counterfactual_steps": float(self.counterfactual_steps)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the generator and the count of steps."""
+        return {"rng": capture_numpy(self._rng), "counterfactual_steps": self.counterfactual_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore generator and count."""
+        restore_numpy(self._rng, state["rng"])
+        self.counterfactual_steps = state["counterfactual_steps"]
+
+    def _change_one(self, tying: IntVector) -> IntVector:
+        """Return an action with one entry other than in `tying`, all such changes of a layer equally likely."""
+        layer = int(self._rng.integers(1, self.n_layer))
+        target = int(self._rng.integers(layer))  # one of the layer's other `layer` choices
+        action = tying.copy()
+        action[layer] = target + (target >= tying[layer])
+        return action
+
+    def _try(self, env: LayerTyingEnv, action: IntVector) -> tuple[LayerTyingEnv, float]:
+        """Return a fork after a step with `action`, and its log-perplexity; infinity if it diverged."""
+        fork = env.fork()
+        before = fork.train_step
+        *_, info = fork.step(action)
+        self.counterfactual_steps += info["train_step"] - before
+        return fork, math.log(info["perplexity"]) if math.isfinite(info["perplexity"]) else math.inf
+
+    def _bound(self) -> LayerTyingEnv:
+        if self._env is None:
+            raise RuntimeError("a search needs the environment: call bind(env) before act")
+        return self._env
+
+
+class HillClimbing(SearchController):
+    """Of the present tying and a few changes of one entry, take the best."""
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Try them all on the next batches; keep the tying unless a change is better."""
+        options = [observation, *(self._change_one(observation) for _ in range(self.config.candidates))]
+        losses = [self._try(self._bound(), option)[1] for option in options]
+        return options[int(np.argmin(losses))].copy()
+
+
+class Annealing(SearchController):
+    """Simulated annealing (Kirkpatrick et al., 1983): a worse change is taken with probability exp(-loss / T)."""
+
+    def __init__(self, n_layer: int, config: SearchConfig, rng: np.random.Generator) -> None:
+        super().__init__(n_layer, config, rng)
+        self.temperature = config.temperature
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Try one change beside keeping the tying."""
+        proposal = self._change_one(observation)
+        kept, changed = (self._try(self._bound(), action)[1] for action in (observation, proposal))
+        worse = changed - kept if math.isfinite(changed) else math.inf
+        accepted = worse <= 0 or self._rng.random() < math.exp(-worse / self.temperature)
+        self.temperature *= self.config.temperature_decay
+        return proposal if accepted else observation.copy()
+
+    def metrics(self) -> dict[str, float]:
+        """Return the temperature as well."""
+        return super().metrics() | {"temperature": self.temperature}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the temperature as well."""
+        return super().state_dict() | {"temperature": self.temperature}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the temperature as well."""
+        super().load_state_dict(state)
+        self.temperature = state["temperature"]
+
+
+class TreeSearch(SearchController):
+    """Look a few decisions ahead: at each, keep the tying or change one entry; take the first step to the best leaf."""
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Search the whole small tree, depth first."""
+        return self._best(self._bound(), observation, self.config.tree_depth)[1]
+
+    def _best(self, env: LayerTyingEnv, tying: IntVector, depth: int) -> tuple[float, IntVector]:
+        """Return the lowest log-perplexity among the leaves below, and the action that leads there."""
+        options = [tying, *(self._change_one(tying) for _ in range(self.config.candidates))]
+        values = []
+        for option in options:
+            fork, loss = self._try(env, option)
+            if depth > 1 and not fork.over:
+                loss = self._best(fork, fork.trainer.tied.tying, depth - 1)[0]
+            values.append(loss)
+        best = int(np.argmin(values))
+        return values[best], options[best].copy()

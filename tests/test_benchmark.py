@@ -1,0 +1,98 @@
+"""The benchmark runs from end to end at a tiny size; what it times is not checked here, what it counts is."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
+N_LAYER, WIDTH, SEQ_LEN, VOCABULARY = 4, 16, 16, 50257
+TINY = [
+    *("--repeats", "2", "--threads", "1", "--device", "cpu", "--k", "2", "--batch-size", "2", "--n-head", "2"),
+    *("--n-layer", str(N_LAYER), "--n-embd", str(WIDTH), "--wide-n-embd", "32", "--seq-len", str(SEQ_LEN)),
+]
+
+
+def benchmark(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", str(SCRIPT), *TINY, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def result(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one run of everything writes."""
+    file = tmp_path_factory.mktemp("benchmark") / "all.json"
+    run = benchmark("--dataset", str(text_folder), "--json", str(file))
+    assert run.returncode == 0, run.stdout + run.stderr
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def rows_of(result: dict[str, Any], measurement: str) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in result["measurements"][measurement]}
+
+
+def test_every_measurement_has_its_arms(result: dict[str, Any]) -> None:
+    arms = {name: len(rows) for name, rows in result["measurements"].items()}
+    assert arms == {"step": 4, "head": 5, "tying": 6, "change": 4, "dqn": 2, "memory": 10}
+
+
+def test_all_numbers_are_positive_and_finite(result: dict[str, Any]) -> None:
+    for rows in result["measurements"].values():
+        for row in rows:
+            assert 0 < row["min"] <= row["median"] <= row["max"] < math.inf, row
+            assert row["ratio"] is None or 0 < row["ratio"] < math.inf, row
+
+
+def test_every_ratio_is_to_a_row_of_the_same_measurement_and_unit(result: dict[str, Any]) -> None:
+    for measurement in result["measurements"]:
+        rows = rows_of(result, measurement)
+        for row in rows.values():
+            assert (row["ratio"] is None) == (row["against"] is None), row
+            if row["against"] is not None:
+                base = rows[row["against"]]
+                assert base["unit"] == row["unit"]
+                # Each turn's ratio lies between these, and so does their median.
+                assert row["min"] / base["max"] <= row["ratio"] * (1 + 1e-9)
+                assert row["ratio"] <= row["max"] / base["min"] * (1 + 1e-9)
+
+
+def test_bytes_are_those_of_the_leaders_and_of_what_lies_outside_the_blocks(result: dict[str, Any]) -> None:
+    memory = rows_of(result, "memory")
+    outside = (VOCABULARY + SEQ_LEN + 2) * WIDTH  # two embeddings, the final norm's scale and shift
+    block = 12 * WIDTH**2 + 13 * WIDTH  # attention 4, MLP 8 matrices; their biases 4 + 5, two norms 4
+    for name, leaders in (("conventional", N_LAYER), ("tied", 3)):
+        parameters = outside + leaders * block
+        assert memory[f"weights, {name}"]["median"] == 4 * parameters
+        assert memory[f"gradients, {name}"]["median"] == 4 * parameters
+        assert memory[f"optimizer state, {name}"]["median"] == 8 * parameters
+        assert memory[f"total, {name}"]["median"] == memory[f"16 x parameters, {name}"]["median"] == 16 * parameters
+
+
+def test_the_file_says_where_and_with_which_settings_it_was_measured(result: dict[str, Any]) -> None:
+    assert result["machine"]["torch_threads"] == 1
+    assert {"cpu", "cores", "torch", "load_at_start"} <= set(result["machine"])
+    assert result["options"]["workload"]["n_embd"] == WIDTH
+
+
+def test_one_measurement_alone_can_be_run(tmp_path: Path) -> None:
+    run = benchmark("--only", "dqn", "--json", str(tmp_path / "dqn.json"))
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "L=48" in run.stdout
+    assert list(json.loads((tmp_path / "dqn.json").read_text())["measurements"]) == ["dqn"]
+    assert [path.name for path in tmp_path.iterdir()] == ["dqn.json"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [("--n-layer", "2", "n_layer must be at least 3"), ("--json", "missing/file.json", "folder that exists")],
+)
+def test_a_wrong_setting_is_named_before_anything_is_measured(option: str, value: str, named: str) -> None:
+    run = benchmark(option, value)
+    assert run.returncode != 0
+    assert named in " ".join((run.stdout + run.stderr).split())
+    assert "measuring" not in run.stdout
