@@ -1,76 +1,89 @@
-"""Drives one controller through one environment into one run directory."""
+"""Drives one agent through one environment into one run directory."""
 
 import dataclasses
 import importlib.metadata
 import platform
-import resource
 import subprocess
-import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, get_args
 
 import gymnasium as gym
 
 from agents.base import Controller, Transition
-from agents.controllers import AgentName, make_controller
+from agents.controllers import ControllerName, PatternConfig, make_controller
 from agents.factorized_dqn import DQNConfig
 from agents.interrupt import Interrupt
+from agents.recorder import Observer, Recorder
+from agents.sb3 import SB3Config, SB3Name, train_sb3
+from agents.search import SearchConfig
 from tying_env.config import EnvConfig
-from tying_env.env import LayerTyingEnv
-from tying_env.partition import IntVector
-from tying_env.primary.evaluation import Evaluation, evaluate
-from tying_env.render import replication_map_figure
-from tying_env.runs import RunDirectory, load_network, save_network
-from tying_env.runs.run_directory import BEST, CONFIG, FINAL, MAP, SUMMARY
+from tying_env.runs import RunDirectory
+from tying_env.runs.run_directory import CONFIG
 from tying_env.runs.tensorboard import Curves
 from tying_env.seeding import check_seed
+from tying_env.wrappers import wrap
 
 ENV_ID = "LayerTying-GPT2-v0"
+
+AgentName = Literal[ControllerName, SB3Name]
+RewardName = Literal["log-perplexity", "improvement", "clipped", "probe", "parameter-penalty", "shuffled"]
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run: which controller, on which environment, into which folder.
+    """One run: which agent, on which environment, into which folder.
 
     Raises:
         ValueError: a setting is outside its range.
     """
 
     agent: AgentName = "dqn"
-    """The controller: the paper's DQN, uniformly random actions, or a fixed pattern of tying."""
+    """Who chooses the tying: the paper's DQN, a Stable-Baselines3 agent, chance, a fixed pattern, a search, a trace."""
     seed: int = 0
     """Seed of everything random in the run: weights, data order, dropout, exploration."""
+    episodes: int = 1
+    """Training runs, one after the other, that the agent learns over; networks and results are of the last."""
+    rewards: tuple[RewardName, ...] = ()
+    """Wrappers that change the reward, innermost first; "shuffled" is the control whose rewards mean nothing."""
     run_dir: Path | None = None
     """Folder for the results; the default is runs/<time>-<agent>-seed<seed>. It must not exist yet."""
+    label: str | None = None
+    """Name of this run's arm in a comparison; the default is the agent's name."""
     test_windows: int = 128
     """Sequences of the test split to measure at the end, spread evenly; 0 for the whole split."""
     env: EnvConfig = field(default_factory=EnvConfig)
     """The environment."""
     dqn: DQNConfig = field(default_factory=DQNConfig)
     """The DQN; other agents pass it over."""
+    pattern: PatternConfig = field(default_factory=PatternConfig)
+    """Fixed patterns and replay."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """Searches by counterfactuals."""
+    sb3: SB3Config = field(default_factory=SB3Config)
+    """Stable-Baselines3 agents."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        if self.agent not in (names := agent_names()):
+            raise ValueError(f"agent must be one of {', '.join(names)}, got {self.agent!r}")
+        if self.episodes < 1:
+            raise ValueError(f"episodes must be at least 1, got {self.episodes!r}")
         if self.test_windows < 0:
             raise ValueError(f"test_windows must be at least 0, got {self.test_windows!r}")
+        for name in self.rewards:
+            if name not in get_args(RewardName):
+                raise ValueError(f"rewards must be among {', '.join(get_args(RewardName))}, got {name!r}")
 
 
-class Observer(Protocol):
-    """Is told how the run goes; see agents.progress."""
-
-    def decided(self, record: dict[str, Any], tokens_per_second: float) -> None:
-        """Take note of one decision, the record that went to metrics.jsonl."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Take note of something worth saying."""
-        ...
+def agent_names() -> tuple[str, ...]:
+    """Return the names of all agents."""
+    return (*get_args(ControllerName), *get_args(SB3Name))
 
 
 def run(config: RunConfig, observer: Observer) -> tuple[RunDirectory, str]:
-    """Train one primary network under one controller, and leave a run directory.
+    """Train one primary network under one agent, and leave a run directory.
 
     Ctrl-C ends the run after the decision in progress; what was recorded stays, and the network is saved.
 
@@ -83,87 +96,54 @@ def run(config: RunConfig, observer: Observer) -> tuple[RunDirectory, str]:
         OSError: the disk is full, say; what was written before is whole.
     """
     # Everything that can be wrong with the settings shows before anything is written.
-    env = gym.make(ENV_ID, **dataclasses.asdict(config.env))
-    layer_tying = env.unwrapped
-    assert isinstance(layer_tying, LayerTyingEnv)
-    controller = make_controller(config.agent, config.env.n_layer, config.seed, config.dqn)
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.agent}-seed{config.seed}"
-    directory = RunDirectory.create(config.run_dir or Path("runs") / name)
+    env = wrap(gym.make(ENV_ID, **dataclasses.asdict(config.env)), config.rewards)
+    controller = None
+    if config.agent not in get_args(SB3Name):
+        name: Any = config.agent
+        controller = make_controller(name, config.env.n_layer, config.seed, config.dqn, config.search, config.pattern)
+    directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config))
     directory.write_json(CONFIG, describe(config))
-
     with Interrupt(observer.note) as interrupt, Curves(directory.path, config.env) as curves:
-        seconds, best = 0.0, float("inf")
-        options = None if (tying := controller.initial_tying()) is None else {"tying": tying}
-        observation, info = env.reset(seed=config.seed, options=options)
-        decision, over = 0, False
-        while not over and not interrupt.asked:
-            # 1. Decide, tie, train, measure.
-            action = controller.act(observation)
-            started = time.perf_counter()
-            following, reward, terminated, truncated, info = env.step(action)
-            elapsed = time.perf_counter() - started
-            # 2. Learn.
-            controller.update(Transition(observation, action, float(reward), following, terminated))
-            # 3. Record.
-            decision += 1
-            seconds += elapsed
-            record = _record(decision, action, float(reward), info, controller, layer_tying)
-            directory.append_metrics(record)
-            if info["validation_perplexity"] < best:
-                best = info["validation_perplexity"]
-                save_network(directory.path / BEST, *_network_of(layer_tying))
-            speed = info["tokens"] / seconds
-            curves.add(record, speed)
-            observer.decided(record, speed)
-            observation, over = following, terminated or truncated
-        # 4. Conclude.
-        save_network(directory.path / FINAL, *_network_of(layer_tying))
-        figure = replication_map_figure(observation, f"{config.agent}, training step {info['train_step']}")
-        figure.savefig(directory.path / MAP, format="png")
-        status = "interrupted" if not over else "diverged" if info["diverged"] else "finished"
-        summary = {
-            "status": status,
-            "decisions": decision,
-            "train_step": info["train_step"],
-            "best_validation_perplexity": best,
-            "test": _test(layer_tying, directory, config) if status == "finished" else None,
-            "parameters_conventional": layer_tying.trainer.count_conventional(),
-            "seconds": seconds,
-            "tokens_per_second": info["tokens"] / seconds if seconds else None,
-            "peak_process_bytes": _peak_process_bytes(),
-        }
-        directory.write_json(SUMMARY, summary)
+        recorder = Recorder(
+            env,
+            directory,
+            curves,
+            observer,
+            seed=config.seed,
+            episodes=config.episodes,
+            test_windows=config.test_windows,
+        )
+        if controller is None:
+            agent: Any = config.agent
+            train_sb3(agent, config.sb3, recorder, config.seed, lambda: interrupt.asked)
+        else:
+            drive(controller, recorder, interrupt)
+        status = recorder.conclude()
     env.close()
     return directory, status
 
 
-def _record(
-    decision: int, action: IntVector, reward: float, info: dict[str, Any], controller: Controller, env: LayerTyingEnv
-) -> dict[str, Any]:
-    memory = env.trainer.memory_in_training._asdict()
-    return {
-        "decision": decision,
-        "action": action,
-        "reward": reward,
-        **info,
-        **controller.metrics(),
-        **{f"{kind}_bytes": n for kind, n in memory.items()},
-    }
+def drive(controller: Controller, recorder: Recorder, interrupt: Interrupt) -> None:
+    """Let a controller decide until its episodes are over."""
+    controller.bind(recorder.layer_tying)
+    while not recorder.finished and not interrupt.asked:
+        controller.begin()
+        observation, _ = recorder.reset(controller.initial_tying())
+        over = False
+        while not over and not interrupt.asked:
+            # 1. Decide, tie, train, measure.
+            action = controller.act(observation)
+            following, reward, terminated, truncated, _ = recorder.step(action)
+            # 2. Learn.
+            controller.update(Transition(observation, action, reward, following, terminated))
+            # 3. Record.
+            recorder.record(controller.metrics())
+            observation, over = following, terminated or truncated
 
 
-def _network_of(env: LayerTyingEnv) -> tuple[Any, EnvConfig, int]:
-    return env.trainer, env.config, env.corpus.tokenizer.vocab_size
-
-
-def _test(env: LayerTyingEnv, directory: RunDirectory, config: RunConfig) -> dict[str, Any]:
-    """Measure the final network and the one with the best validation perplexity on the test split."""
-    final = env.evaluate("test", config.test_windows)
-    best: Evaluation | None = None
-    if (directory.path / BEST).exists():
-        windows = env.windows("test", config.test_windows)
-        model, task = load_network(directory.path / BEST, env.device).network.model, env.trainer.task
-        best = evaluate(model, task, windows, config.env.batch_size, env.device, env.corpus.tokenizer.byte_lengths)
-    return {"final": final._asdict(), "best": None if best is None else best._asdict()}
+def default_name(config: RunConfig) -> str:
+    """Return the name of a run's folder when none was asked for."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{config.agent}-seed{config.seed}"
 
 
 def describe(config: RunConfig) -> dict[str, Any]:
@@ -171,6 +151,7 @@ def describe(config: RunConfig) -> dict[str, Any]:
     packages = ("tying-env", "torch", "transformers", "gymnasium", "numpy", "tiktoken", "safetensors")
     return {
         **dataclasses.asdict(config),
+        "label": config.label or config.agent,
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "git_commit": _git_commit(),
         "versions": {
@@ -196,8 +177,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return commit.stdout.strip() or None
-
-
-def _peak_process_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024

@@ -68,7 +68,7 @@ def train(config: RunConfig, console: Console) -> int:
     from tying_env.render import replication_map_text
     from tying_env.reports.summary import summary_rows
 
-    with ProgressBar(console, config.env.total_steps) as progress:
+    with ProgressBar(console, config.episodes * config.env.total_steps) as progress:
         directory, status = run(config, progress)
     table = Table(show_header=False, title="Dynamic layer tying", title_justify="left")
     for name, value in summary_rows(directory):

@@ -67,19 +67,22 @@ class RunDirectory:
         return value
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl.
+        """Add a line to metrics.jsonl, as `append` does."""
+        self.append(METRICS, to_json(record) + "\n")
+
+    def append(self, name: str, text: str) -> None:
+        """Add text to the end of a file.
 
         Raises:
-            OSError: it cannot be written (no space left, say); the lines before it stay whole.
+            OSError: it cannot be written (no space left, say); what stood in the file before stays whole.
         """
-        line = (to_json(record) + "\n").encode()
-        path = self.path / METRICS
+        data, path = text.encode(), self.path / name
         with naming(path), open(path, "ab", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             try:
                 written = 0
-                while written < len(line):
-                    written += file.write(line[written:])
+                while written < len(data):
+                    written += file.write(data[written:])
             except BaseException:
                 file.truncate(end)
                 raise

@@ -1,0 +1,52 @@
+"""What several wrappers share: types, the environment below them, and checks of their arguments."""
+
+import math
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+
+if TYPE_CHECKING:
+    from tying_env.env import LayerTyingEnv
+
+AnyEnv: TypeAlias = gym.Env[Any, Any]
+AnyWrapper: TypeAlias = gym.Wrapper[Any, Any, Any, Any]
+# What `step` returns: observation, reward, terminated, truncated, info.
+Step: TypeAlias = tuple[Any, float, bool, bool, dict[str, Any]]
+
+
+def layer_tying_env(env: AnyEnv) -> "LayerTyingEnv":
+    """Return the environment under all wrappers.
+
+    Raises:
+        TypeError: it is not a LayerTyingEnv.
+    """
+    # Here and not above: an environment that exists has imported torch already, `import tying_env.wrappers` need not.
+    from tying_env.env import LayerTyingEnv
+
+    unwrapped: AnyEnv = env.unwrapped
+    if not isinstance(unwrapped, LayerTyingEnv):
+        raise TypeError(f"this wrapper needs a LayerTyingEnv, got {type(unwrapped).__name__}")
+    return unwrapped
+
+
+def check_whole(name: str, value: object, least: int) -> int:
+    """Return `value` as an int.
+
+    Raises:
+        ValueError: it is not a whole number of at least `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
+def check_finite(name: str, value: object) -> float:
+    """Return `value` as a float.
+
+    Raises:
+        ValueError: it is not a finite number.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return float(value)
