@@ -45,7 +45,7 @@ class Recorder:
         observer: is told of every decision.
         seed: of the first episode; those after it follow from it.
         episodes: how many there will be.
-        test_windows: sequences of the test split to measure at the end; 0 for all.
+        test_windows: sequences of the test split to measure at the end; 0 for all, None to leave it alone.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Recorder:
         *,
         seed: int,
         episodes: int,
-        test_windows: int,
+        test_windows: int | None,
     ) -> None:
         unwrapped = env.unwrapped
         assert isinstance(unwrapped, LayerTyingEnv)
@@ -146,7 +146,7 @@ class Recorder:
             "decisions": self._decision,
             "train_step": info["train_step"],
             "best_validation_perplexity": self._best,
-            "test": self._test() if status == "finished" else None,
+            "test": None if status != "finished" or self._test_windows is None else self._test(self._test_windows),
             "parameters_conventional": env.trainer.count_conventional(),
             "seconds": self._seconds,
             "tokens_per_second": self._speed(),
@@ -162,12 +162,12 @@ class Recorder:
         env = self.layer_tying
         save_network(self.directory.path / name, env.trainer, env.config, env.corpus.tokenizer.vocab_size)
 
-    def _test(self) -> dict[str, Any]:
+    def _test(self, test_windows: int) -> dict[str, Any]:
         """Measure the final network and the one with the best validation perplexity on the test split."""
         env, best = self.layer_tying, None
-        final = env.evaluate("test", self._test_windows)
+        final = env.evaluate("test", test_windows)
         if np.isfinite(self._best):
-            windows, lengths = env.windows("test", self._test_windows), env.corpus.tokenizer.byte_lengths
+            windows, lengths = env.windows("test", test_windows), env.corpus.tokenizer.byte_lengths
             model = load_network(self.directory.path / BEST, env.device).network.model
             best = evaluate(model, env.trainer.task, windows, env.config.batch_size, env.device, lengths)
         return {"final": final._asdict(), "best": None if best is None else best._asdict()}

@@ -53,6 +53,8 @@ class RunConfig:
     """Name of this run's arm in a comparison; the default is the agent's name."""
     test_windows: int = 128
     """Sequences of the test split to measure at the end, spread evenly; 0 for the whole split."""
+    measure_test: bool = True
+    """Measure on the test split at the end. Runs that choose settings leave it alone."""
     env: EnvConfig = field(default_factory=EnvConfig)
     """The environment."""
     dqn: DQNConfig = field(default_factory=DQNConfig)
@@ -111,7 +113,7 @@ def run(config: RunConfig, observer: Observer) -> tuple[RunDirectory, str]:
             observer,
             seed=config.seed,
             episodes=config.episodes,
-            test_windows=config.test_windows,
+            test_windows=config.test_windows if config.measure_test else None,
         )
         if controller is None:
             agent: Any = config.agent

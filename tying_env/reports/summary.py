@@ -32,7 +32,8 @@ def _quality(summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str,
     rows = [("best validation perplexity", _number(summary["best_validation_perplexity"]))]
     test = summary["test"]
     if test is None:
-        return [*rows, ("test perplexity", "not measured: the run did not finish")]
+        why = "as asked" if summary["status"] == "finished" else "the run did not finish"
+        return [*rows, ("test perplexity", f"not measured: {why}")]
     for which in ("best", "final"):
         if (result := test[which]) is not None:
             label = {"best": "test perplexity, best network", "final": "test perplexity, final network"}[which]
