@@ -36,11 +36,13 @@ class Arm:
         label: its name, in the report and as a folder.
         configure: makes its configuration for a seed; seed, label and folder are filled in.
         after: labels of arms whose runs it needs.
+        rate_of: label of the arm whose chosen learning rate it takes, instead of a grid of its own.
     """
 
     label: str
     configure: Configure
     after: tuple[str, ...] = ()
+    rate_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,10 @@ def compare(arms: Sequence[Arm], plan: Plan, settings: dict[str, Any], on_run: C
     for i, arm in enumerate(arms):
         if arm.label in labels[:i]:
             raise ValueError(f"the arm {arm.label!r} is there twice")
-        if missing := set(arm.after) - set(labels[:i]):
+        if missing := {*arm.after, *([arm.rate_of] if arm.rate_of else [])} - set(labels[:i]):
             raise ValueError(f"the arm {arm.label!r} needs the arm {sorted(missing)[0]!r} before it")
     _remember(plan.folder, settings)
-    tuning = len(arms) * len(plan.learning_rates) * len(plan.tuning_seeds)
+    tuning = sum(arm.rate_of is None for arm in arms) * len(plan.learning_rates) * len(plan.tuning_seeds)
     total, done = tuning + len(arms) * len(plan.seeds), 0
     on_run(done, total)
 
@@ -117,8 +119,8 @@ def compare(arms: Sequence[Arm], plan: Plan, settings: dict[str, Any], on_run: C
 
     ready: set[str] = set()
     while len(ready) < len(arms):  # arms that need no run that is still to come
-        wave = [arm for arm in arms if arm.label not in ready and set(arm.after) <= ready]
-        carry_out([c for arm in wave for c in _tuning_runs(arm, plan)])
+        wave = [arm for arm in arms if arm.label not in ready and {*arm.after, arm.rate_of} <= {*ready, None}]
+        carry_out([c for arm in wave if arm.rate_of is None for c in _tuning_runs(arm, plan)])
         carry_out([_final_run(arm, plan, seed) for arm in wave for seed in plan.seeds])
         ready |= {arm.label for arm in wave}
 
@@ -150,7 +152,7 @@ def _tuning_runs(arm: Arm, plan: Plan) -> list[RunConfig]:
 
 def _final_run(arm: Arm, plan: Plan, seed: int) -> RunConfig:
     folder = plan.folder / "runs" / arm.label / f"seed{seed}"
-    config = _with_rate(arm.configure(plan.folder / "runs", seed), chosen_learning_rate(arm.label, plan))
+    config = _with_rate(arm.configure(plan.folder / "runs", seed), chosen_learning_rate(arm.rate_of or arm.label, plan))
     return dataclasses.replace(config, seed=seed, label=arm.label, run_dir=folder)
 
 

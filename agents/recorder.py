@@ -117,6 +117,7 @@ class Recorder:
             "action": action,
             "reward": reward,
             **info,
+            "storages": len(self.layer_tying.trainer.tied.owners()),
             **metrics,
             **{f"{kind}_bytes": n for kind, n in memory.items()},
         }

@@ -3,10 +3,13 @@
 
 python scripts/run_agent.py --agent dqn
 python scripts/run_agent.py --agent random --seed 3 --n-layer 24 --dataset path/to/folder
+python scripts/run_agent.py --agent replay --trace runs/one --permute 1
+python scripts/run_agent.py --semantics published-code
 python scripts/run_agent.py --preset paper --device cuda
 """
 
 import argparse
+import dataclasses
 import logging
 import sys
 from dataclasses import dataclass, field
@@ -23,6 +26,7 @@ from tying_env import PAPER, EnvConfig
 
 Preset = Literal["small", "paper"]
 PRESETS: dict[Preset, EnvConfig] = {"small": EnvConfig(), "paper": EnvConfig(**PAPER)}
+Semantics = Literal["paper", "published-code"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Options:
 
     preset: Preset = "small"
     """Where the environment's defaults come from: minutes on two CPU cores, or the paper's sizes (a large GPU)."""
+    semantics: Semantics = "paper"
+    """Which defaults decide what tying means: the paper's Algorithm 1, or what its published code does instead."""
     run: RunConfig = field(default_factory=RunConfig)
 
 
@@ -51,15 +57,25 @@ def main() -> int:
 
 
 def parse() -> RunConfig:
-    """Read the command line; the preset decides the defaults, so that --help shows the ones in force."""
-    first = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    """Read the command line; preset and semantics decide the defaults, so that --help shows the ones in force."""
+    first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     first.add_argument("--preset", choices=get_args(Preset), default="small")
+    first.add_argument("--semantics", choices=get_args(Semantics), default="paper")
     try:
-        preset: Preset = first.parse_known_args()[0].preset
+        chosen = first.parse_known_args()[0]
     except argparse.ArgumentError:
-        preset = "small"  # the full parser below says what is wrong
-    default = Options(preset, RunConfig(env=PRESETS[preset]))
+        chosen = argparse.Namespace(preset="small", semantics="paper")  # the full parser below says what is wrong
+    run_config = RunConfig(env=PRESETS[chosen.preset])
+    if chosen.semantics == "published-code":
+        run_config = as_published(run_config)
+    default = Options(chosen.preset, chosen.semantics, run_config)
     return tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,)).run
+
+
+def as_published(config: RunConfig) -> RunConfig:
+    """Return the choices of the paper's published code: see agents.published_dqn and tying_env.replication."""
+    env = dataclasses.replace(config.env, k=4, gradient="leader", replication="aliased", dropout=0.2)
+    return dataclasses.replace(config, agent="layer-sweep-dqn", rewards=("clipped",), env=env)
 
 
 def train(config: RunConfig, console: Console) -> int:

@@ -1,0 +1,138 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.controllers import PatternConfig, make_controller
+from agents.runner import RunConfig, run
+from agents.traces import ReplayController, header, line, read_trace
+from tests.test_run_agent import Silent
+from tying_env import EnvConfig, partition
+
+
+def recorded(tmp_path: Path, tiny: Any, name: str, **settings: Any) -> Any:
+    config = RunConfig(run_dir=tmp_path / name, env=EnvConfig(**tiny), test_windows=4, **settings)
+    directory, _ = run(config, Silent())
+    return directory
+
+
+def test_a_run_writes_its_tyings_as_text_and_replaying_them_repeats_the_run(tmp_path: Path, tiny: Any) -> None:
+    first = recorded(tmp_path, tiny, "first", agent="dqn", seed=5)
+    trace = read_trace(first.path)
+    assert trace.start is None
+    assert [t.tolist() for t in trace.tyings] == [record["tying"] for record in first.read_metrics()]
+    pattern = PatternConfig(trace=first.path)
+    again = recorded(tmp_path, tiny, "again", agent="replay", seed=5, pattern=pattern)
+    for a, b in zip(first.read_metrics(), again.read_metrics(), strict=True):
+        assert {k: a[k] for k in ("tying", "reward", "train_loss")} == {
+            k: b[k] for k in ("tying", "reward", "train_loss")
+        }
+    assert (first.path / "trace.txt").read_text() == (again.path / "trace.txt").read_text()
+    other = recorded(tmp_path, tiny, "other", agent="replay", seed=6, pattern=pattern)
+    assert [r["tying"] for r in other.read_metrics()] == [t.tolist() for t in trace.tyings]
+    assert [r["reward"] for r in other.read_metrics()] != [r["reward"] for r in first.read_metrics()]
+
+
+def test_a_permuted_replay_applies_one_permutation_throughout(tmp_path: Path, tiny: Any) -> None:
+    first = recorded(tmp_path, tiny, "first", agent="random", seed=5)
+    tyings = read_trace(first.path).tyings
+    permuted = recorded(tmp_path, tiny, "permuted", agent="replay", pattern=PatternConfig(trace=first.path, permute=3))
+    applied = [record["tying"] for record in permuted.read_metrics()]
+    candidates = [
+        order
+        for order in __import__("itertools").permutations(range(4))
+        if [partition.permute(t, order).tolist() for t in tyings] == applied
+    ]
+    assert len(candidates) >= 1
+    assert applied != [t.tolist() for t in tyings]
+
+
+def test_the_final_tying_can_be_trained_from_scratch(tmp_path: Path, tiny: Any) -> None:
+    first = recorded(tmp_path, tiny, "first", agent="random", seed=1)
+    last = read_trace(first.path).tyings[-1].tolist()
+    final = recorded(tmp_path, tiny, "final", agent="replay", pattern=PatternConfig(trace=first.path, final=True))
+    assert all(record["tying"] == last for record in final.read_metrics())
+    assert read_trace(final.path).start is not None
+    assert read_trace(final.path).start.tolist() == last  # type: ignore[union-attr]
+
+
+def test_a_trace_of_a_fixed_pattern_begins_with_it(tmp_path: Path, tiny: Any) -> None:
+    first = recorded(tmp_path, tiny, "first", agent="cycle")
+    again = recorded(tmp_path, tiny, "again", agent="replay", pattern=PatternConfig(trace=first.path))
+    assert [r["reward"] for r in again.read_metrics()] == [r["reward"] for r in first.read_metrics()]
+
+
+def test_a_replay_holds_its_last_tying_and_can_be_restored(tmp_path: Path) -> None:
+    file = tmp_path / "trace.txt"
+    file.write_text(header(3, None) + line(0, np.array([0, 0, 2])) + line(5, np.array([0, 1, 1])))
+    controller = ReplayController(read_trace(file), 3)
+    seen = [controller.act(np.zeros(3, dtype=np.int64)).tolist() for _ in range(4)]
+    assert seen == [[0, 0, 2], [0, 1, 1], [0, 1, 1], [0, 1, 1]]
+    controller.load_state_dict({"next": 0})
+    assert controller.act(np.zeros(3, dtype=np.int64)).tolist() == [0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "not a tying trace"),
+        ("hello\nworld\n", "not a tying trace"),
+        ("# tying trace, x layers\nstart frozen\n0 0 0\n", "line 1"),
+        (header(3, None), "holds no decision"),
+        (header(3, None) + "0 0 0\n", r"line 3 is damaged: .*shape \(3,\)"),
+        (header(3, None) + "0 0 0 2\n5 0 1 x\n", "line 4 is damaged: .*'x'"),
+        (header(3, None) + "0 0 2 2\n", r"line 3 is damaged: .*action\[1\] is 2"),
+        (header(3, None) + "0 0 0 1\n", "not a tying in canonical form"),
+        ("# tying trace, 3 layers\nstart 0 1\n0 0 0 0\n", "line 2 is damaged"),
+    ],
+)
+def test_damaged_traces_are_refused_with_the_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "trace.txt"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_trace(file)
+
+
+def test_other_wrong_traces_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no trace at"):
+        read_trace(tmp_path)
+    (tmp_path / "trace.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        read_trace(tmp_path)
+    (tmp_path / "trace.txt").write_text(header(3, None) + "0 0 0 2\n")
+    with pytest.raises(ValueError, match="the trace is of 3 layers, the environment has 4"):
+        make_controller("replay", 4, 0, pattern=PatternConfig(trace=tmp_path))
+    with pytest.raises(ValueError, match="needs --trace"):
+        make_controller("replay", 4, 0)
+
+
+def test_patterns_from_settings(tmp_path: Path) -> None:
+    zeros = np.zeros(6, dtype=np.int64)
+
+    def tying(agent: Any, **settings: Any) -> list[int]:
+        return make_controller(agent, 6, 0, pattern=PatternConfig(**settings)).act(zeros).tolist()
+
+    assert tying("periodic", period=2) == [0, 1, 0, 1, 0, 1]
+    assert tying("sandwich", untied_first=1, untied_last=2) == [0, 1, 1, 1, 4, 5]
+    assert tying("sandwich", untied_first=0, untied_last=0) == [0] * 6
+    assert len(set(tying("random-static", groups=4))) == 4
+    assert len(set(tying("random-static"))) == 2  # H_6 = 2.45
+    file = tmp_path / "pattern.txt"
+    file.write_text("0 0 1\n3 3 4\n")
+    assert tying("pattern", pattern=file) == [0, 0, 0, 3, 3, 3]
+    for settings, agent, message in (
+        ({"period": 7}, "periodic", "period must be between 1 and the number of layers 6, got 7"),
+        ({"untied_first": 5, "untied_last": 1}, "sandwich", "must leave a trunk"),
+        ({"groups": 7}, "random-static", "n_groups must be between 1 and the number of layers 6, got 7"),
+        ({}, "pattern", "needs --pattern FILE"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tying(agent, **settings)
+    with pytest.raises(FileNotFoundError, match="no pattern file"):
+        tying("pattern", pattern=tmp_path / "none")
+    file.write_text("0 0 9 0 0 0")
+    with pytest.raises(ValueError, match=r"pattern.txt is not a pattern for 6 layers: action\[2\] is 9"):
+        tying("pattern", pattern=file)
+    with pytest.raises(ValueError, match="groups must be at least 0"):
+        PatternConfig(groups=-1)
