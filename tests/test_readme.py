@@ -11,6 +11,10 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
+from agents.comparison import Quiet
+from agents.runner import RunConfig, run
+from tying_env import EnvConfig
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -34,6 +38,12 @@ def test_python_examples_run(code: str, tiny: dict[str, Any], monkeypatch: pytes
     assert capsys.readouterr().out
 
 
+def make_run(text_folder: Path, folder: Path) -> None:
+    small = {"n_layer": 3, "n_embd": 16, "n_head": 2, "seq_len": 16, "batch_size": 2, "total_steps": 5}
+    env = EnvConfig(tokenizer="bytes", dataset=str(text_folder), **small)  # type: ignore[arg-type]
+    run(RunConfig("random", run_dir=folder, env=env, test_windows=2), Quiet())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run(command: str, text_folder: Path, tmp_path: Path) -> None:
     small = "--n-layer 3 --n-embd 16 --n-head 2 --seq-len 16 --batch-size 2 --total-steps 5 --test-windows 2"
@@ -41,6 +51,12 @@ def test_commands_run(command: str, text_folder: Path, tmp_path: Path) -> None:
     if words[:2] == ["python", "scripts/run_agent.py"]:
         arguments = [sys.executable, *words[1:], *small.split(), "--dataset", str(text_folder), "--run-dir", "run"]
         arguments[1] = str(ROOT / arguments[1])
+    elif words[0] == "python" and words[1] in ("scripts/compare.py", "scripts/ablations.py"):
+        tiny = f"{small} --tokenizer bytes --dataset {text_folder} --seeds 2 --jobs 1"
+        arguments = [sys.executable, str(ROOT / words[1]), *words[2:], *tiny.split()]
+    elif words[:2] == ["python", "scripts/report.py"]:
+        make_run(text_folder, tmp_path / "runs" / "one")
+        arguments = [sys.executable, str(ROOT / words[1]), *words[2:]]
     elif words[0] == "make":
         arguments = [*words, "-n", "-C", str(ROOT)]  # what it would run; the scripts themselves are run above
     elif words[0] == "tensorboard":
