@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import tyro
+from report import print_comparison
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,6 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agents.comparison import Arm, Backend, Plan, chosen_learning_rate, compare
 from agents.runner import RewardName, RunConfig, agent_names
 from tying_env.files import to_json
+from tying_env.reports.comparison import load_comparison
+from tying_env.reports.html import make_report, write_report
 
 # Tuning runs must not see a seed of the comparison: theirs begin here.
 FIRST_TUNING_SEED = 1000
@@ -127,8 +130,13 @@ def carry_out(arms: list[Arm], plan: Plan, settings: dict[str, Any], console: Co
 
 
 def report(folder: Path, reference: str, console: Console) -> int:
-    """Write the HTML report of the runs and print its table."""
-    raise NotImplementedError
+    """Write the HTML report of the runs and print its tables."""
+    comparison = load_comparison([folder / "runs"], reference)
+    print_comparison(comparison, console)
+    page = folder / "report.html"
+    write_report(make_report(comparison), page, overwrite=True)  # made from the runs beside it, again and again
+    console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+    return 0
 
 
 if __name__ == "__main__":
