@@ -96,14 +96,13 @@ class Recorder:
 
     def step(self, action: IntVector) -> Step:
         """Step the environment, and measure how long it takes."""
-        before = self._info["train_step"]
         started = time.perf_counter()
         following, reward, terminated, truncated, info = self.env.step(action)
         self._seconds += time.perf_counter() - started
         self._decision += 1
         self._info, self._over = info, terminated or truncated
         self._pending = (np.asarray(action), float(reward), info)
-        self.directory.append(traces.TRACE, traces.line(before, info["tying"]))
+        self.directory.append(traces.TRACE, traces.line(self.layer_tying.tied_at, info["tying"]))
         return following, float(reward), terminated, truncated, info
 
     def record(self, metrics: dict[str, float]) -> None:

@@ -2,7 +2,7 @@
 
     # tying trace, 12 layers
     start frozen
-    0 0 0 2 3 0 0 1 0 0 0 2 0
+    5 0 0 2 3 0 0 1 0 0 0 2 0
 
 The first number of a line is the training step at which the tying was applied, the others are the tying.
 """

@@ -46,7 +46,7 @@ def test_stable_baselines3s_checker_passes_without_a_warning(tiny: dict[str, Any
 
 @pytest.mark.parametrize("gradient", ["shared", "leader"])
 def test_two_environments_with_one_seed_agree_bit_for_bit(tiny: dict[str, Any], gradient: str) -> None:
-    settings = tiny | {"total_steps": 100, "gradient": gradient}
+    settings = tiny | {"total_steps": 102, "gradient": gradient}
     first = rollout(gym.make("LayerTying-GPT2-v0", **settings), 3, 50)
     second = rollout(gym.make("LayerTying-GPT2-v0", **settings), 3, 50)
     np.testing.assert_equal(second, first)  # observations, rewards, flags and infos
@@ -78,7 +78,7 @@ def test_infos_have_the_promised_keys_and_are_fresh(env: LayerTyingEnv) -> None:
     assert set(at_reset) == set(info) == INFO_KEYS
     assert info["tying"].tolist() == observation.tolist() == [0, 1, 1, 0]
     assert (info["tied_events"], info["untied_events"], info["independent_layers"]) == (1, 1, 2)
-    assert (info["train_step"], info["tokens"]) == (2, 2 * 4 * 16)
+    assert (info["train_step"], info["tokens"]) == (4, 4 * 4 * 16)  # k at the frozen start, and k
     assert reward == -info["perplexity"] < 0
     assert not terminated
     assert not truncated
@@ -92,9 +92,9 @@ def test_an_episode_ends_at_total_steps_exactly_and_needs_a_reset(tiny: dict[str
     with pytest.raises(gym.error.ResetNeeded):
         env.step(np.zeros(4, dtype=np.int64))
     env.reset(seed=0)
-    ends = [env.step(np.zeros(4, dtype=np.int64))[2:] for _ in range(3)]
-    assert [(terminated, truncated) for terminated, truncated, _ in ends] == [(False, False)] * 2 + [(False, True)]
-    assert [info["train_step"] for *_, info in ends] == [2, 4, 5]
+    ends = [env.step(np.zeros(4, dtype=np.int64))[2:] for _ in range(2)]
+    assert [(terminated, truncated) for terminated, truncated, _ in ends] == [(False, False), (False, True)]
+    assert [info["train_step"] for *_, info in ends] == [4, 5]
     with pytest.raises(gym.error.ResetNeeded, match="over"):
         env.step(np.zeros(4, dtype=np.int64))
     env.reset()
@@ -104,10 +104,12 @@ def test_an_episode_ends_at_total_steps_exactly_and_needs_a_reset(tiny: dict[str
 def test_validation_is_measured_when_due_and_at_the_end(tiny: dict[str, Any]) -> None:
     env = LayerTyingEnv(**tiny | {"total_steps": 9, "k": 2, "validate_every": 4})
     env.reset(seed=0)
-    measured = [env.step(np.zeros(4, dtype=np.int64))[4]["validation_perplexity"] for _ in range(5)]
-    assert math.isinf(measured[0])
-    assert measured[1] == measured[2] != measured[3]
-    assert measured[3] != measured[4] == env.evaluate("validation").perplexity
+    measured = [env.step(np.zeros(4, dtype=np.int64))[4]["validation_perplexity"] for _ in range(4)]
+    # after steps 4, 6, 8, 9
+    assert measured[0] == measured[1] != measured[2]
+    assert measured[2] != measured[3] == env.evaluate("validation").perplexity
+    env.reset(seed=0, options={"tying": [0, 0, 0, 0]})
+    assert math.isinf(env.step(np.zeros(4, dtype=np.int64))[4]["validation_perplexity"])
     never = LayerTyingEnv(**tiny | {"total_steps": 4, "validate_every": 0})
     never.reset(seed=0)
     assert math.isinf(never.step(np.zeros(4, dtype=np.int64))[4]["validation_perplexity"])
@@ -199,7 +201,7 @@ def test_a_bad_reset_is_refused_and_the_episode_goes_on(
     env.step(np.array([0, 1, 1, 3]))
     with pytest.raises(ValueError, match=message):
         env.reset(**arguments)
-    assert env.step(np.array([0, 1, 1, 3]))[4]["train_step"] == 4
+    assert env.step(np.array([0, 1, 1, 3]))[4]["train_step"] == 6
 
 
 @pytest.mark.parametrize(
@@ -221,6 +223,33 @@ def test_a_bad_setting_is_refused_when_the_environment_is_made(
         LayerTyingEnv(**tiny | settings)
 
 
+def test_before_the_first_decision_only_layer_0_trains_for_k_steps(tiny: dict[str, Any]) -> None:
+    """The first step's action comes after k steps of the frozen start (Algorithm 1, line 2)."""
+    env, twin = LayerTyingEnv(**tiny), LayerTyingEnv(**tiny)
+    env.reset(seed=0)
+    twin.reset(seed=0)
+    env.step(np.array([0, 0, 2, 0]))
+    initial = [p.detach().clone() for p in twin.trainer.network.blocks[2].parameters()]
+    first = [p.detach().clone() for p in twin.trainer.network.blocks[0].parameters()]
+    twin.trainer.train(2)
+    blocks = twin.trainer.network.blocks
+    assert all(torch.equal(p, q) for p, q in zip(blocks[2].parameters(), initial, strict=True))
+    assert not any(torch.equal(p, q) for p, q in zip(blocks[0].parameters(), first, strict=True))
+    twin.trainer.tied.change([0, 0, 2, 0], twin.trainer.optimizer)
+    twin.trainer.train(2)
+    for (name, mine), (_, theirs) in zip(env.trainer.named_parameters(), twin.trainer.named_parameters(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+@pytest.mark.parametrize(("settings", "first"), [({"total_steps": 1}, 1), ({"total_steps": 3}, 3), ({"k": 15}, 20)])
+def test_short_episodes_end_in_order(tiny: dict[str, Any], settings: dict[str, Any], first: int) -> None:
+    env = LayerTyingEnv(**tiny | settings)
+    env.reset(seed=0)
+    *_, truncated, info = env.step(np.array([0, 1, 0, 1]))
+    assert (truncated, info["train_step"]) == (True, first)
+    assert math.isfinite(info["train_loss"])
+
+
 def test_the_frozen_start_is_an_ablation_away(tiny: dict[str, Any]) -> None:
     frozen, free = LayerTyingEnv(**tiny), LayerTyingEnv(**tiny | {"freeze_at_start": False})
     (observation, info), (free_observation, free_info) = frozen.reset(seed=0), free.reset(seed=0)
@@ -237,7 +266,7 @@ def test_the_frozen_start_is_an_ablation_away(tiny: dict[str, Any]) -> None:
 def test_a_restored_environment_goes_on_with_the_same_bits(
     tiny: dict[str, Any], replication: str, gradient: str
 ) -> None:
-    tiny = tiny | {"replication": replication, "gradient": gradient}
+    tiny = tiny | {"replication": replication, "gradient": gradient, "total_steps": 22}
     env = LayerTyingEnv(**tiny)
     rng = np.random.default_rng(0)
     actions = [partition.uniform_random_action(4, rng) for _ in range(10)]
@@ -290,7 +319,7 @@ def test_rendering(tiny: dict[str, Any]) -> None:
     env.step(np.array([0, 0, 2, 0]))
     text = env.render()
     assert isinstance(text, str)
-    assert text.startswith("Replication map at training step 2: 2 of 4 layers independent\n 0 ●    leads 1, 3")
+    assert text.startswith("Replication map at training step 4: 2 of 4 layers independent\n 0 ●    leads 1, 3")
     image = gym.make("LayerTying-GPT2-v0", render_mode="rgb_array", **tiny)
     image.reset(seed=0)
     pixels: Any = image.render()

@@ -46,7 +46,7 @@ def test_the_step_taken_is_the_one_that_was_tried(env: LayerTyingEnv) -> None:
     assert tried[tuple(action.tolist())] == min(tried.values())
     _, reward, *_ = env.step(action)
     assert np.log(-reward) == pytest.approx(min(tried.values()), abs=1e-12)
-    assert controller.metrics()["counterfactual_steps"] == 5 * env.config.k
+    assert controller.metrics()["counterfactual_steps"] == 5 * 2 * env.config.k  # the frozen start included
 
 
 def test_annealing_takes_a_worse_change_when_hot_and_refuses_it_when_cold(env: LayerTyingEnv) -> None:

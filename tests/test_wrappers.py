@@ -290,7 +290,7 @@ def test_a_sweep_asks_for_the_layers_in_turn_and_begins_anew_at_reset(make: Make
 
 
 def test_a_sweep_counts_decisions_and_not_whole_intervals(make: Make) -> None:
-    env = LayerSweepAction(make(total_steps=3, k=2))
+    env = LayerSweepAction(make(total_steps=5, k=2))
     assert [env.reset(seed=0)[0][-1], env.step(0)[0][-1], env.step(0)[0][-1]] == [1, 2, 3]
 
 
@@ -323,7 +323,7 @@ def test_progress_says_tying_loss_time_and_independent_layers(make: Make) -> Non
     observation, _ = env.reset(seed=0)
     assert observation.tolist() == [0, 0, 0, 0, MAX_MEAN_LOSS, 0, 0.25]
     observation, *_, info = env.step(np.array([0, 1, 0, 1]))
-    expected = [0, 1, 0, 1 / 3, info["train_loss"], 2 / 20, 0.5]
+    expected = [0, 1, 0, 1 / 3, info["train_loss"], 4 / 20, 0.5]
     np.testing.assert_allclose(observation, expected, rtol=1e-6)
     assert observation.dtype == np.float32
     while not env.step(np.array([0, 1, 2, 3]))[3]:

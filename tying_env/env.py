@@ -16,7 +16,7 @@ from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_wi
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, Evaluation, evaluate, mean_loss, perplexity
 from tying_env.primary.models import build_network, find_device
 from tying_env.primary.tasks import CausalLM
-from tying_env.primary.trainer import Trainer
+from tying_env.primary.trainer import Trainer, TrainResult
 from tying_env.render import replication_map_image, replication_map_text
 from tying_env.replication import make_blocks
 from tying_env.seeding import capture_numpy, check_seed, numpy_stream, restore_numpy, torch_stream
@@ -30,6 +30,9 @@ class _Episode:
 
     trainer: Trainer
     reward_windows: RandomWindows
+    undecided: bool  # no tying was given at the start, and no decision was made yet
+    decisions: int = 0
+    tied_at: int = 0  # the training step at which the last action was applied
     train_step: int = 0
     validation_perplexity: float = math.inf
     over: bool = False
@@ -55,9 +58,11 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     of a step in which training diverged.
 
     ## Starting State
-    A primary network with random weights and an all-zero tying. Only layer 0 and what lies outside the blocks trains
-    until the first step (`freeze_at_start`). `reset(options={"tying": vector})` begins with a tying instead: all layers
-    independent from the start is conventional training.
+    A primary network with random weights and an all-zero tying. The first k training steps lie before the first
+    decision, and in them only layer 0 and what lies outside the blocks trains (`freeze_at_start`): the first step runs
+    them, then applies its action and runs k more. (So says the paper's Sec. 3 and Appendix A; Algorithm 1 to the letter
+    would decide after a single step.) `reset(options={"tying": vector})` begins with a tying instead, and without those
+    k steps: all layers independent from the start is conventional training.
 
     ## Episode End
     Truncated after `total_steps` training steps. Terminated when training diverged: a loss, gradient or weight that
@@ -65,7 +70,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
 
     ## Info
     Always the same keys, and no clock reading, so that equal seeds give equal infos: `tying`, `train_loss` (mean over
-    the k steps, nats per token), `perplexity` (of the reward), `validation_perplexity` (last measured),
+    the k steps after the action, nats per token), `perplexity` (of the reward), `validation_perplexity` (last measured),
     `independent_layers`, `trainable_parameters`, `tied_events`, `untied_events` (of this step), `train_step`, `tokens`
     (trained on so far), `diverged`. A number not yet measured, or not finite, is infinity.
 
@@ -117,12 +122,12 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         tying = (options or {}).get("tying")
         if tying is not None:
             partition.validate_action(tying, self.config.n_layer)
-        elif not self.config.freeze_at_start:
-            tying = np.arange(self.config.n_layer)
+        start = np.arange(self.config.n_layer) if tying is None and not self.config.freeze_at_start else tying
         super().reset(seed=seed)
         episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         self._episode = None  # two networks at once would double the memory
-        self._episode = self._begin(episode_seed, tying)
+        self._episode = self._begin(episode_seed, start)
+        self._episode.undecided = tying is None
         return self._observation(), self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
 
     def step(self, action: partition.IntVector) -> tuple[partition.IntVector, float, bool, bool, dict[str, Any]]:
@@ -136,17 +141,20 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         if episode.over:
             raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
         action = partition.validate_action(action, config.n_layer)
-        trainer = episode.trainer
-        # 1. Tie (Algorithm 1, lines 8-19).
+        trainer, before = episode.trainer, episode.train_step
+        # 1. The first k steps lie before the first decision (Algorithm 1, line 2; Sec. 3).
+        diverged = self._train(episode, min(config.k, config.total_steps - 1)).diverged if episode.undecided else False
+        episode.undecided, episode.decisions = False, episode.decisions + 1
+        # 2. Tie (lines 8-19).
+        episode.tied_at = episode.train_step
         events = trainer.tied.change(action, trainer.optimizer)
-        # 2. Train (lines 5-6), with the reward before or after (lines 20-21).
+        # 3. Train (lines 5-6), with the reward before or after (lines 20-21).
         reward_loss = self._reward_loss(episode) if config.reward_timing == "after_tying" else math.inf
-        trained = trainer.train(min(config.k, config.total_steps - episode.train_step))
-        if config.reward_timing == "after_training" and not trained.diverged:
+        trained = self._train(episode, 0 if diverged else min(config.k, config.total_steps - episode.train_step))
+        if config.reward_timing == "after_training":
             reward_loss = self._reward_loss(episode)
-        before, episode.train_step = episode.train_step, episode.train_step + trained.steps
-        diverged = trained.diverged or not math.isfinite(reward_loss)
-        # 3. Validate, when a multiple of validate_every was reached, and at the end.
+        diverged = diverged or trained.diverged or not math.isfinite(reward_loss)
+        # 4. Validate, when a multiple of validate_every was reached, and at the end.
         finished, every = episode.train_step >= config.total_steps, config.validate_every
         if not diverged and every and (finished or before // every < episode.train_step // every):
             episode.validation_perplexity = self.evaluate("validation").perplexity
@@ -196,8 +204,11 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             "trainer": episode.trainer.state_dict(),
             "reward_windows": episode.reward_windows.state_dict(),
             "np_random": capture_numpy(self.np_random),
+            "decisions": episode.decisions,
+            "tied_at": episode.tied_at,
             "train_step": episode.train_step,
             "validation_perplexity": episode.validation_perplexity,
+            "undecided": episode.undecided,
             "over": episode.over,
         }
 
@@ -217,8 +228,10 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         episode = self._begin(0, None if saved["frozen"] else saved["tying"], saved["sources"])
         episode.trainer.load_state_dict(saved)
         episode.reward_windows.load_state_dict(state["reward_windows"])
+        episode.decisions, episode.tied_at = state["decisions"], state["tied_at"]
         episode.train_step = state["train_step"]
         episode.validation_perplexity = state["validation_perplexity"]
+        episode.undecided = state["undecided"]
         episode.over = state["over"]
         generator = np.random.default_rng(0)
         restore_numpy(generator, state["np_random"])
@@ -241,6 +254,16 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     def train_step(self) -> int:
         """Training steps done in this episode."""
         return self._running().train_step
+
+    @property
+    def decisions(self) -> int:
+        """Decisions made in this episode."""
+        return self._running().decisions
+
+    @property
+    def tied_at(self) -> int:
+        """Training step at which the last action was applied."""
+        return self._running().tied_at
 
     @property
     def over(self) -> bool:
@@ -278,7 +301,13 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             max_grad_norm=config.max_grad_norm,
         )
         reward_stream = numpy_stream(seed, "reward batches")
-        return _Episode(trainer, RandomWindows(train, config.batch_size, config.seq_len, reward_stream))
+        reward_windows = RandomWindows(train, config.batch_size, config.seq_len, reward_stream)
+        return _Episode(trainer, reward_windows, undecided=True)
+
+    def _train(self, episode: _Episode, steps: int) -> TrainResult:
+        trained = episode.trainer.train(steps)
+        episode.train_step += trained.steps
+        return trained
 
     def _running(self) -> _Episode:
         if self._episode is None:

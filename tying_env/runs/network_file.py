@@ -14,7 +14,7 @@ from tying_env.primary.trainer import Trainer, check_tensors, owned_parameters
 from tying_env.seeding import torch_stream
 from tying_env.tied_blocks import TiedBlocks
 
-_KEY, _FORMAT = "tying_env", "network 1"
+_KEY, _FORMAT = "tying_env", "network 2"
 
 
 class SavedNetwork(NamedTuple):

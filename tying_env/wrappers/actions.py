@@ -8,7 +8,6 @@ The first decision ends the frozen start, whose tying is all zeros: every layer 
 `reset(options={"tying": ...})` begins elsewhere.
 """
 
-import math
 from typing import Any
 
 import gymnasium as gym
@@ -131,7 +130,7 @@ class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def layer(self) -> int:
         """The layer that the next step decides about."""
         env = layer_tying_env(self)
-        decisions = math.ceil(env.train_step / env.config.k)  # not counted here: right after load_state_dict, too
+        decisions = env.decisions  # not counted here: right after load_state_dict, too
         return 1 + decisions % (self._n_layer - 1)
 
     def reset(

@@ -1,0 +1,182 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from tests.test_reports_runs import make_arms, make_records, make_run
+from tying_env.env import LayerTyingEnv
+from tying_env.reports import figures, run_figures
+from tying_env.reports.comparison import load_comparison
+from tying_env.reports.drawing import COLOURS, arm_styles, as_png, as_svg, new_axes, save_figure
+from tying_env.reports.gallery import comparison_pictures, run_pictures
+from tying_env.reports.loading import Run, load_run
+from tying_env.runs import save_network
+
+OF_A_RUN: list[Callable[[Run], Figure]] = [
+    run_figures.replication_map,
+    run_figures.tying_events,
+    run_figures.trainable_steps,
+    run_figures.tying_raster,
+    run_figures.memory_over_time,
+]
+
+
+def drawn(figure: Figure) -> str:
+    """The text of everything drawn."""
+    as_png(figure, dpi=40)  # lays it out: a warning is an error
+    artists: Any = figure.findobj(lambda artist: hasattr(artist, "get_text"))
+    return " | ".join(artist.get_text() for artist in artists)
+
+
+def saved_run(path: Path, env: LayerTyingEnv, tying: list[int]) -> Run:
+    """A run with the network of an environment, trained a little under one tying."""
+    env.reset(seed=0, options={"tying": tying})
+    env.step(np.array(tying))
+    make_run(path)
+    save_network(path / "final.safetensors", env.trainer, env.config, env.corpus.tokenizer.vocab_size)
+    return load_run(path)
+
+
+@pytest.mark.parametrize("draw", OF_A_RUN)
+@pytest.mark.parametrize(("n_layer", "decisions"), [(1, 1), (4, 1), (6, 120), (48, 30)])
+def test_every_figure_of_a_run_can_be_drawn(
+    tmp_path: Path, draw: Callable[[Run], Figure], n_layer: int, decisions: int
+) -> None:
+    records = make_records(decisions, n_layer, 0)
+    run = load_run(make_run(tmp_path / "run", env={"n_layer": n_layer}, records=records))
+    axes = draw(run).axes[-1]
+    assert drawn(axes.figure)  # type: ignore[arg-type]
+    assert axes.get_xlabel() or axes.get_ylabel()
+
+
+@pytest.mark.parametrize("draw", OF_A_RUN)
+def test_a_run_without_decisions_is_an_error_that_says_so(tmp_path: Path, draw: Callable[[Run], Figure]) -> None:
+    run = load_run(make_run(tmp_path / "run", records=[], status=None))
+    with pytest.raises(ValueError, match="no decision yet"):
+        draw(run)
+
+
+def test_steps_as_leader_count_training_steps_not_decisions(tmp_path: Path) -> None:
+    records = make_records(3, 3, 0)
+    for record, tying, step in zip(records, ([0, 1, 0], [0, 0, 2], [0, 1, 2]), (5, 10, 12), strict=True):
+        record |= {"tying": tying, "train_step": step}
+    run = load_run(make_run(tmp_path / "run", env={"n_layer": 3}, records=records))
+    assert run_figures.steps_as_leader(run).tolist() == [12, 7, 7]
+
+
+def test_the_figures_show_what_chance_gives(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run", env={"n_layer": 12}, records=make_records(9, 12, 0)))
+    assert "random actions: 3.10" in drawn(run_figures.tying_raster(run))
+    assert "untied, random actions (1.54)" in drawn(run_figures.tying_events(run))
+    assert "random actions" in drawn(run_figures.trainable_steps(run))
+
+
+def test_a_validation_curve_has_a_point_for_each_measurement(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run"))  # measured every 4 of 20 steps, two steps a decision
+    points, values = figures.validation_curve(run)
+    assert points.tolist() == [4, 8, 12, 16, 20]
+    assert values.tolist() == [100, 50, 100 / 3, 25, 20]
+    assert figures.validation_curve(run, "tokens")[0].tolist() == [256, 512, 768, 1024, 1280]
+    never = load_run(make_run(tmp_path / "never", env={"validate_every": 0}))
+    assert len(figures.validation_curve(never)[0]) == 0
+
+
+def test_the_end_of_a_diverged_run_is_no_measurement(tmp_path: Path) -> None:
+    records = make_records(4, 4, 0)
+    records[-1] |= {"diverged": True}
+    run = load_run(make_run(tmp_path / "run", records=records, status="diverged"))
+    assert figures.validation_curve(run)[0].tolist() == [4]
+
+
+def test_learning_curves_name_arms_and_seeds(tmp_path: Path) -> None:
+    make_arms(tmp_path)
+    make_run(tmp_path / "x", "dqn", 6, status="diverged", records=make_records(5, 4, 6))
+    arms = [summary.arm for summary in load_comparison([tmp_path]).arms]
+    text = drawn(figures.learning_curves(arms))
+    assert "dqn (n = 6)" in text and "random (n = 6)" in text
+    assert "training step" in text
+    assert "tokens" in drawn(figures.learning_curves(arms, "tokens"))
+
+
+def test_without_validation_there_are_no_learning_curves(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", env={"validate_every": 0})
+    pictures = comparison_pictures(load_comparison([tmp_path]))
+    assert pictures[0].figure is None
+    assert "validate_every is 0" in pictures[0].problem
+    assert all(picture.figure is not None for picture in pictures[1:])
+
+
+def test_the_pareto_front_keeps_what_is_not_beaten() -> None:
+    points = [(1.0, 9.0), (2.0, 5.0), (3.0, 7.0), (3.0, 5.0), (4.0, 1.0), (1.0, 9.5)]
+    assert figures.pareto_front(points) == [(1.0, 9.0), (2.0, 5.0), (4.0, 1.0)]
+
+
+def test_one_seed_can_be_drawn(tmp_path: Path) -> None:
+    comparison = load_comparison([make_run(tmp_path / "run")])
+    for picture in comparison_pictures(comparison):
+        assert picture.figure is not None
+        assert drawn(picture.figure)
+
+
+def test_correlations_are_those_of_the_feed_forward_weights(tmp_path: Path, env: LayerTyingEnv) -> None:
+    run = saved_run(tmp_path / "run", env, [0, 1, 0, 3])
+    layers, correlations = run_figures.correlate_feed_forward(run)
+    mlps: list[Any] = [env.trainer.network.blocks[i].mlp for i in (0, 1, 3)]
+    rows = [np.concatenate([m.c_fc.weight.detach().ravel(), m.c_proj.weight.detach().ravel()]) for m in mlps]
+    assert layers == [0, 1, 3]
+    np.testing.assert_allclose(correlations, np.corrcoef(rows), atol=1e-6)
+    assert "Pearson" in drawn(run_figures.feed_forward_correlations(run))
+
+
+def test_correlations_say_why_there_are_none(tmp_path: Path, env: LayerTyingEnv) -> None:
+    run = saved_run(tmp_path / "tied", env, [0, 0, 0, 0])
+    with pytest.raises(ValueError, match="one independent layer"):
+        run_figures.feed_forward_correlations(run)
+    with pytest.raises(ValueError, match="larger than"):
+        run_figures.feed_forward_correlations(run, max_bytes=100)
+    broken = saved_run(tmp_path / "broken", env, [0, 1, 2, 3])
+    next(env.trainer.network.blocks[1].mlp.parameters()).data.fill_(float("nan"))  # type: ignore[union-attr]
+    save_network(broken.path / "final.safetensors", env.trainer, env.config, env.corpus.tokenizer.vocab_size)
+    with pytest.raises(ValueError, match="not finite"):
+        run_figures.feed_forward_correlations(broken)
+    without = load_run(make_run(tmp_path / "without"))
+    assert "no network file" in run_pictures(without, "a/b c")[-1].problem
+
+
+def test_names_of_pictures_fit_files(tmp_path: Path) -> None:
+    names = [picture.name for picture in run_pictures(load_run(make_run(tmp_path / "run")), "arm1-dqn/../x y")]
+    assert names[0] == "arm1-dqn-..-x-y-replication-map"
+    assert len(set(names)) == len(names)
+
+
+def test_arms_look_different_and_always_the_same() -> None:
+    labels = [f"arm {i}" for i in range(30)]
+    styles = arm_styles(labels)
+    assert len(set(styles.values())) == 30
+    assert arm_styles(labels) == styles
+    assert styles["arm 0"].colour == COLOURS[0]
+
+
+def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run"))
+    for write in (as_svg, as_png):
+        assert write(run_figures.tying_raster(run)) == write(run_figures.tying_raster(run))
+
+
+def test_figures_are_saved_as_png_and_svg(tmp_path: Path) -> None:
+    figure, _ = new_axes("Title", "x (m)", "y (s)")
+    paths = save_figure(figure, tmp_path / "new" / "folder", "name")
+    assert [path.name for path in paths] == ["name.png", "name.svg"]
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in paths[1].read_bytes()
+
+
+def test_records_here_have_the_keys_of_real_ones(tmp_path: Path, env: LayerTyingEnv) -> None:
+    _, info = env.reset(seed=0)
+    record = json.loads((make_run(tmp_path / "run") / "metrics.jsonl").read_text().splitlines()[0])
+    memory = {f"{kind}_bytes" for kind in env.trainer.memory_in_training._asdict()}
+    assert set(record) <= set(info) | memory | {"decision"}

@@ -1,0 +1,160 @@
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.test_reports_runs import change, make_arms, make_records, make_run
+from tying_env.reports.comparison import load_comparison
+from tying_env.reports.html import check_out, make_report, render_page, write_report
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "report.py"
+VOID = {"meta", "img", "br", "link"}
+
+
+class Checked(HTMLParser):
+    """Reads a page and checks that its elements nest."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def report(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = make_arms(tmp_path_factory.mktemp("arms"))
+    make_run(folder / "x", "dqn", 6, status="diverged")
+    return render_page(make_report(load_comparison([folder])))
+
+
+def test_the_page_holds_the_tables_and_how_to_read_them(page: str) -> None:
+    text = Checked(page).text
+    for expected in (
+        "6 of 7",
+        "12.50",
+        "-1.00",
+        "0.031",
+        "chance 2.08",
+        "502",
+        "diverged: no result",
+        "learning_rate",
+    ):
+        assert expected in text, expected
+    for term in ("interquartile mean", "exact paired permutation test", "Holm", "noncentral t", "harmonic number"):
+        assert term in text, term
+
+
+def test_the_page_needs_nothing_from_outside(page: str) -> None:
+    elements = Checked(page).seen
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in elements}
+    images = [attributes for tag, attributes in elements if tag == "img"]
+    assert len(images) == 3 + 2 * 5  # no networks here, so no correlations
+    assert all(str(image["src"]).startswith("data:image/") and image["alt"] for image in images)
+    assert "@import" not in page and "url(" not in page
+    assert len(page) < 3_000_000
+
+
+def test_every_id_is_there_once(page: str) -> None:
+    ids = [attributes["id"] for _, attributes in Checked(page).seen if "id" in attributes]
+    assert len(ids) == len(set(ids)) == 3 + 2 * 6
+
+
+def test_the_page_is_for_light_dark_and_paper(page: str) -> None:
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+
+
+def test_all_text_is_escaped(tmp_path: Path) -> None:
+    nasty = "<script>alert('x')</script> & \"co\""
+    make_run(tmp_path / "a&b<i>", "dqn", config={"label": nasty}, env={"dataset": nasty})
+    page = render_page(make_report(load_comparison([tmp_path])))
+    checked = Checked(page)
+    assert "script" not in {tag for tag, _ in checked.seen} and "i" not in {tag for tag, _ in checked.seen}
+    assert nasty in checked.text
+    assert "a&b<i>" in checked.text
+
+
+def test_equal_input_gives_an_equal_page(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    one, two = (render_page(make_report(load_comparison([tmp_path]))) for _ in range(2))
+    assert one == two
+
+
+def test_a_long_run_goes_in_as_pixels_and_stays_small(tmp_path: Path) -> None:
+    records = make_records(6_000, 48, 0)
+    make_run(tmp_path / "run", env={"n_layer": 48, "total_steps": 12_000}, records=records)
+    page = render_page(make_report(load_comparison([tmp_path])))
+    assert "data:image/png" in page
+    assert len(page) < 3_000_000
+
+
+def test_a_page_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "page.html"
+    finished = make_report(load_comparison([make_run(tmp_path / "run")]))
+    write_report(finished, out)
+    with pytest.raises(FileExistsError, match="--force"):
+        write_report(finished, out)
+    write_report(finished, out, overwrite=True)
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        check_out(tmp_path, overwrite=True)
+
+
+def test_the_script_writes_page_and_figures_and_prints_the_table(tmp_path: Path) -> None:
+    make_arms(tmp_path / "runs")
+    out, folder = tmp_path / "page.html", tmp_path / "figures"
+    done = report(tmp_path / "runs", "--out", out, "--figures", folder, "--reference", "dqn")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "difference" in done.stdout and "6 of 6" in done.stdout
+    assert "reference arm: dqn" in out.read_text(encoding="utf-8")
+    names = {path.name for path in folder.iterdir()}
+    assert {"pareto.png", "pareto.svg", "learning-curves.svg", "arm2-random-tying-raster.png"} <= names
+    again = report(tmp_path / "runs", "--out", out)
+    assert again.returncode == 1 and "exists already" in again.stdout
+    assert report(tmp_path / "runs", "--out", out, "--force", "--metric", "bits-per-byte").returncode == 0
+
+
+def test_the_script_says_what_is_wrong(tmp_path: Path) -> None:
+    make_arms(tmp_path / "runs", seeds=1)
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "page.html"
+    one_seed = report(tmp_path / "runs", "--out", out)
+    assert one_seed.returncode == 0
+    assert re.search(r"one\s+seed", one_seed.stdout)
+    out.unlink()
+    change(tmp_path / "runs/dqn/0", "config.json", seed=1)
+    for arguments, message in (
+        ([tmp_path / "empty"], "no runs found in"),
+        ([tmp_path / "runs", "--reference", "ppo"], "the labels are 'dqn', 'random'"),
+    ):
+        done = report(*arguments, "--out", out)
+        assert done.returncode == 1
+        assert message in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+        assert not out.exists()
+    with open(tmp_path / "runs/dqn/0/metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"decision": 1')
+    damaged = report(tmp_path / "runs", "--out", out)
+    assert damaged.returncode == 1
+    assert "metrics.jsonl, line 11 is damaged" in damaged.stdout

@@ -1,0 +1,141 @@
+"""Sorts runs into arms: runs with one label, over seeds.
+
+Nothing is dropped in silence: a run without a result stays in its arm with the reason, and whatever makes arms hard to
+compare is put in words by `comparability_notes`.
+"""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tying_env.reports.loading import Metric, Run
+
+# What is not a setting, and settings of where and how, not of what: runs may differ in them and still be one arm.
+_NO_SETTINGS = frozenset({"seed", "label", "run_dir", "started", "git_commit", "versions", "platform"})
+_PLACE_SETTINGS = frozenset({"device", "cache_dir", "compile_blocks"})
+# With these different, results are about different texts or in different units.
+YARDSTICK_SETTINGS = ("dataset", "tokenizer", "seq_len", "validation_windows", "test_windows")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs with one label and the same settings, one for each seed, in the order of the seeds."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of all its runs."""
+        return tuple(run.seed for run in self.runs)
+
+    def results(self, metric: Metric) -> dict[int, float]:
+        """Return seed -> value for the runs that have one."""
+        values = {run.seed: run.result(metric) for run in self.runs}
+        return {seed: value for seed, value in values.items() if value is not None}
+
+
+def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
+    """Sort runs into arms by label; arms and seeds in ascending order.
+
+    Raises:
+        ValueError: an arm has a seed twice, or mixes settings; the message names the runs.
+    """
+    by_label: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.label, run.seed)):
+        by_label.setdefault(run.label, []).append(run)
+    for label, members in by_label.items():
+        hint = 'Give runs of another arm a "label" of their own in config.json, or leave them out.'
+        for one, other in itertools.pairwise(members):
+            if one.seed == other.seed:
+                raise ValueError(f"arm {label!r} has seed {one.seed} twice: {one.path} and {other.path}. {hint}")
+        for other in members[1:]:
+            # Agents' own settings may differ: each run of an arm can replay a trace of its own, say. That is noted.
+            differ = {key: values for key, values in _differences(members[0], other).items() if "." not in key}
+            for key, (mine, theirs) in differ.items():
+                raise ValueError(
+                    f"arm {label!r} mixes settings: {key} is {mine!r} in {members[0].path}, "
+                    f"{theirs!r} in {other.path}. {hint}"
+                )
+    return [Arm(label, tuple(members)) for label, members in by_label.items()]
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return what decides a run's results but for seed and software, flat: `learning_rate`, `episodes`, `dqn.gamma`.
+
+    Settings of the environment stand by their own names. Those of all agents are there, also of agents not in use.
+    """
+    settings: dict[str, Any] = {}
+    for key, value in run.config.items():
+        if key in _NO_SETTINGS:
+            continue
+        if not isinstance(value, dict):
+            settings[key] = value
+        elif key == "env":
+            settings |= {name: entry for name, entry in value.items() if name not in _PLACE_SETTINGS}
+        else:
+            settings |= {f"{key}.{name}": entry for name, entry in value.items()}
+    return settings
+
+
+def varying_settings(arms: Sequence[Arm]) -> list[str]:
+    """Return the settings in which arms differ: what defines them."""
+    settings = [settings_of(arm.runs[0]) for arm in arms]
+    return [key for key in _union(settings) if any(s.get(key) != settings[0].get(key) for s in settings)]
+
+
+def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> list[str]:
+    """Return, in sentences, everything that a reader of the comparison should beware of."""
+    notes = []
+    yardsticks = [key for key in varying_settings(arms) if key in YARDSTICK_SETTINGS]
+    if yardsticks:
+        notes.append(
+            f"Arms differ in {', '.join(yardsticks)}: their results are not on one scale, and differences say nothing "
+            "about tying."
+        )
+    without = [(arm, run) for arm in arms for run in arm.runs if run.result(metric) is None]
+    for arm, run in without:
+        notes.append(f"{arm.label}, seed {run.seed}: {run.why_no_result(metric)}. It counts in no mean.")
+    if any(run.status == "diverged" for _, run in without):
+        notes.append("An arm whose diverged runs are left out looks better than it is.")
+    theirs = reference.results(metric)
+    for arm in arms:
+        mine = arm.results(metric)
+        if arm is not reference and mine.keys() != theirs.keys():
+            common = sorted(mine.keys() & theirs.keys())
+            covers = f"the seeds {_listed(common)} only" if common else "nothing: they have no seed in common"
+            notes.append(
+                f"{arm.label} has results of the seeds {_listed(sorted(mine))}, {reference.label} of "
+                f"{_listed(sorted(theirs))}: pairing covers {covers}."
+            )
+        if len(mine) == 1:
+            notes.append(f"{arm.label} has one seed with a result: no interval and no test.")
+    for arm in arms:
+        differ = dict.fromkeys(key for run in arm.runs[1:] for key in _differences(arm.runs[0], run))
+        if differ:
+            notes.append(f"The runs of {arm.label} differ in {', '.join(differ)}.")
+    runs = [run for arm in arms for run in arm.runs]
+    if changed := [key for key in ("git_commit", "versions", "platform") if _distinct(runs, key) > 1]:
+        notes.append(f"Not all runs were made with the same {', '.join(changed).replace('_', ' ')}: see config.json.")
+    if any(run.config.get("episodes", 1) > 1 for run in runs):
+        notes.append("Some agents learned over several episodes; everything here is about each run's last one.")
+    return notes
+
+
+def _differences(one: Run, other: Run) -> dict[str, tuple[Any, Any]]:
+    mine, theirs = settings_of(one), settings_of(other)
+    return {key: (mine.get(key), theirs.get(key)) for key in _union([mine, theirs]) if mine.get(key) != theirs.get(key)}
+
+
+def _distinct(runs: Sequence[Run], key: str) -> int:
+    return len({json.dumps(run.config.get(key), sort_keys=True) for run in runs})
+
+
+def _union(settings: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for one in settings for key in one))
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds)) or "none"

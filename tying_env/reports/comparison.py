@@ -1,0 +1,240 @@
+"""The comparison of arms: every arm's results, its difference to the reference arm, and the tables made from them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tying_env.reports.arms import Arm, comparability_notes, group_into_arms
+from tying_env.reports.chance import ChanceComparison, compare_with_chance
+from tying_env.reports.loading import METRICS_BY_KEY, Metric, Run, find_runs, load_run
+from tying_env.reports.statistics import (
+    Interval,
+    PairedDifference,
+    holm,
+    interquartile_mean,
+    interquartile_mean_interval,
+    paired_difference,
+    smallest_p_value,
+)
+
+# Every interval starts its own generator from this, so that no arm's numbers depend on which others are there.
+BOOTSTRAP_SEED = 20240116
+NOTHING = "–"
+
+
+class TextTable(NamedTuple):
+    """A table ready to print."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """What the runs of one arm that have a result come to.
+
+    Attributes:
+        arm: the arm.
+        counted: its runs with a result; all numbers below are over these.
+        centre: interquartile mean of the metric over seeds.
+        interval: of `centre`, or None.
+        no_interval: why there is none.
+        difference: to the reference arm; None for the reference itself and without a common seed.
+        corrected_p: Holm's, over all arms compared with the reference.
+        chance: all decisions of all counted runs against uniformly random actions.
+    """
+
+    arm: Arm
+    counted: tuple[Run, ...]
+    centre: float | None = None
+    interval: Interval | None = None
+    no_interval: str = "no result"
+    difference: PairedDifference | None = None
+    corrected_p: float | None = None
+    chance: ChanceComparison | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms side by side.
+
+    Attributes:
+        metric: what is compared.
+        reference: the arm that the others are compared with.
+        arms: one summary each, in the order of the arms.
+        notes: what to beware of, in sentences.
+    """
+
+    metric: Metric
+    reference: Arm
+    arms: tuple[ArmSummary, ...]
+    notes: tuple[str, ...]
+
+
+def load_comparison(paths: Sequence[Path], reference: str | None = None, metric: str = "test-perplexity") -> Comparison:
+    """Read run directories, or folders of them, and compare their arms.
+
+    Args:
+        paths: run directories, or folders that hold some at any depth.
+        reference: label of the arm that the others are compared with; see `choose_reference`.
+        metric: a key of METRICS_BY_KEY.
+
+    Raises:
+        FileNotFoundError: no runs are there.
+        ValueError: a file is damaged, an arm is mixed, the reference or metric is unknown, or nothing has a result.
+    """
+    if metric not in METRICS_BY_KEY:
+        raise ValueError(f"metric must be one of {', '.join(METRICS_BY_KEY)}, got {metric!r}")
+    arms = group_into_arms([load_run(path) for path in find_runs(paths)])
+    return compare(arms, choose_reference(arms, reference), METRICS_BY_KEY[metric])
+
+
+def choose_reference(arms: Sequence[Arm], label: str | None = None) -> Arm:
+    """Return the arm with this label; without one `random`, the arm of chance, or else the first.
+
+    Raises:
+        ValueError: there is no such arm; the message lists the labels.
+    """
+    by_label = {arm.label: arm for arm in arms}
+    if label is None:
+        return by_label.get("random", arms[0])
+    if label not in by_label:
+        raise ValueError(f"there is no arm {label!r} to refer to; the labels are {', '.join(map(repr, by_label))}")
+    return by_label[label]
+
+
+def compare(arms: Sequence[Arm], reference: Arm, metric: Metric) -> Comparison:
+    """Compare all arms with the reference arm, seed by seed.
+
+    Raises:
+        ValueError: no run has a value of the metric; the message says why, and which metrics there are.
+    """
+    runs = [run for arm in arms for run in arm.runs]
+    if all(run.result(metric) is None for run in runs):
+        others = [key for key, other in METRICS_BY_KEY.items() if any(run.result(other) is not None for run in runs)]
+        hint = f"try --metric {' or '.join(others)}" if others else "no run has finished with a result"
+        raise ValueError(f"no run has a {metric.name} ({runs[0].path}: {runs[0].why_no_result(metric)}); {hint}")
+    summaries = [_summarise(arm, reference, metric) for arm in arms]
+    tested = {i: s.difference for i, s in enumerate(summaries) if s.difference and len(s.difference.seeds) > 1}
+    for i, corrected in zip(tested, holm([found.p_value for found in tested.values()]), strict=True):
+        summaries[i] = replace(summaries[i], corrected_p=corrected)
+    notes = comparability_notes(arms, reference, metric)
+    fewest = min((len(found.seeds) for found in tested.values()), default=0)
+    if tested and smallest_p_value(fewest) > 0.05:
+        notes.append(
+            f"With {fewest} pairs of seeds the exact test cannot give less than p = {smallest_p_value(fewest):.3g}; "
+            "six are the fewest with which it can fall below 0.05."
+        )
+    return Comparison(metric, reference, tuple(summaries), tuple(notes))
+
+
+def results_table(comparison: Comparison) -> TextTable:
+    """Return how well the arms do: interquartile mean, and differences to the reference arm."""
+    metric, reference = comparison.metric, comparison.reference
+    headings = (
+        "arm",
+        "seeds",
+        "IQM [95%]",
+        "bits/byte",
+        f"difference to {reference.label} [95%]",
+        "p",
+        "p (Holm)",
+        "detectable",
+    )
+    rows = [(*_quality_cells(s, metric), *_difference_cells(s, reference, metric)) for s in comparison.arms]
+    title = f"{metric.name[0].upper()}{metric.name[1:]} ({metric.unit}), lower is better"
+    return TextTable(title, headings, tuple(rows))
+
+
+def cost_table(comparison: Comparison) -> TextTable:
+    """Return how the arms tie and what they cost: means over decisions and runs."""
+    headings = ("arm", "independent layers", "z", "p (chance)", "trainable parameters", "tokens/s", "memory (peak)")
+    rows = [(summary.arm.label, *_cost_cells(summary)) for summary in comparison.arms]
+    return TextTable("Tying and cost, means over decisions and runs", headings, tuple(rows))
+
+
+def format_p(p: float) -> str:
+    """Return a p-value with three digits behind the point; "< 0.001" below."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _summarise(arm: Arm, reference: Arm, metric: Metric) -> ArmSummary:
+    results = arm.results(metric)
+    counted = tuple(run for run in arm.runs if run.seed in results)
+    if not counted:
+        return ArmSummary(arm, counted)
+    values = list(results.values())
+    interval, no_interval = None, ""
+    try:
+        interval = interquartile_mean_interval(values, _generator())
+    except ValueError as error:
+        no_interval = str(error)
+    compared = arm is not reference and results.keys() & reference.results(metric).keys()
+    layers = [n for run in counted for n in run.column("independent_layers")]
+    return ArmSummary(
+        arm=arm,
+        counted=counted,
+        centre=interquartile_mean(values),
+        interval=interval,
+        no_interval=no_interval,
+        difference=paired_difference(results, reference.results(metric), _generator()) if compared else None,
+        chance=compare_with_chance(layers, counted[0].n_layer) if layers else None,
+    )
+
+
+def _quality_cells(summary: ArmSummary, metric: Metric) -> tuple[str, ...]:
+    seeds = f"{len(summary.counted)} of {len(summary.arm.runs)}"
+    if summary.centre is None:
+        return summary.arm.label, seeds, "no result", NOTHING
+    digits = metric.digits
+    interval = _interval(summary.interval, summary.no_interval, f",.{digits}f")
+    in_bytes = Metric("", "", "", metric.network or "best", "bits_per_byte")
+    bits = [bits for run in summary.counted if (bits := run.result(in_bytes)) is not None]
+    per_byte = f"{interquartile_mean(bits):.3f}" if bits else NOTHING
+    return summary.arm.label, seeds, f"{summary.centre:,.{digits}f}\n{interval}", per_byte
+
+
+def _difference_cells(summary: ArmSummary, reference: Arm, metric: Metric) -> tuple[str, ...]:
+    if summary.arm is reference:
+        return "reference", NOTHING, NOTHING, NOTHING
+    found = summary.difference
+    if found is None:
+        return "no result" if summary.centre is None else "no seed in common", NOTHING, NOTHING, NOTHING
+    spec = f"+,.{metric.digits}f"
+    difference = f"{found.mean:{spec}}\n{_interval(found.interval, found.no_interval, spec)}"
+    if summary.corrected_p is None:  # a single pair
+        return difference, NOTHING, NOTHING, NOTHING
+    detectable = NOTHING if found.detectable is None else f"{found.detectable:,.{metric.digits}f}"
+    return difference, format_p(found.p_value), format_p(summary.corrected_p), detectable
+
+
+def _cost_cells(summary: ArmSummary) -> tuple[str, ...]:
+    chance = summary.chance
+    if chance is None:
+        return (NOTHING,) * 6
+    runs = summary.counted
+    parameters = float(np.mean([n for run in runs for n in run.column("trainable_parameters")]))
+    memory = [n for run in runs for n in run.memory()]
+    summaries = [run.summary for run in runs if run.summary is not None]
+    conventional = summaries[0]["parameters_conventional"]
+    speeds = [s["tokens_per_second"] for s in summaries if s["tokens_per_second"]]
+    return (
+        f"{chance.mean:.2f} of {runs[0].n_layer}\n(chance {chance.chance_mean:.2f})",
+        f"{chance.z:+.1f}" if np.isfinite(chance.z) else NOTHING,
+        format_p(chance.p_value),
+        f"{parameters / 1e6:,.2f} M\n({parameters / conventional:.0%})",
+        f"{np.mean(speeds):,.0f}" if speeds else NOTHING,
+        f"{np.mean(memory) / 1e6:,.1f} MB\n({max(memory) / 1e6:,.1f} MB)",
+    )
+
+
+def _interval(interval: Interval | None, otherwise: str, spec: str) -> str:
+    return f"({otherwise})" if interval is None else f"[{interval.low:{spec}}, {interval.high:{spec}}]"
+
+
+def _generator() -> np.random.Generator:
+    return np.random.default_rng(BOOTSTRAP_SEED)

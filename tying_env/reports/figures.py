@@ -1,0 +1,169 @@
+"""Figures that compare arms: learning curves, perplexity against parameters, training speed."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tying_env.reports.arms import Arm
+from tying_env.reports.comparison import BOOTSTRAP_SEED, Comparison
+from tying_env.reports.drawing import Style, arm_styles, fit_log_axis, legend_right, new_axes
+from tying_env.reports.loading import Run
+from tying_env.reports.statistics import mean_band
+
+_X_NAMES = {"train_step": "training step", "tokens": "tokens trained on"}
+
+
+def validation_curve(
+    run: Run, x: Literal["train_step", "tokens"] = "train_step"
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return where validation perplexity was measured, and what came out; both shape (measurements,).
+
+    A record repeats the last measurement until the next: every `validate_every` training steps, and at the end.
+    """
+    every, total = run.env["validate_every"], run.env["total_steps"]
+    points: list[tuple[int, float]] = []
+    before = 0
+    for record in run.records:
+        step = record["train_step"]
+        measured = every and (step >= total or before // every < step // every) and not record["diverged"]
+        if measured and record["validation_perplexity"] is not None:
+            points.append((record[x], record["validation_perplexity"]))
+        before = step
+    return np.array([p for p, _ in points], dtype=np.int64), np.array([v for _, v in points], dtype=np.float64)
+
+
+def learning_curves(arms: Sequence[Arm], x: Literal["train_step", "tokens"] = "train_step") -> Figure:
+    """Draw validation perplexity against training: the mean over seeds, and its 95% bootstrap interval as a band.
+
+    The mean is over runs that finished; a run that did not is a thin line up to its last measurement, with a cross.
+
+    Raises:
+        ValueError: no run has measured validation perplexity.
+    """
+    styles = arm_styles([arm.label for arm in arms])
+    figure, axes = new_axes("Learning curves", _X_NAMES[x], "validation perplexity (per token)")
+    drawn: list[float] = []
+    for arm in arms:
+        style = styles[arm.label]
+        whole = [validation_curve(run, x) for run in arm.runs if run.status == "finished"]
+        whole = [curve for curve in whole if len(curve[0])]
+        for run in arm.runs:
+            points, values = validation_curve(run, x)
+            if run.status != "finished" and len(points):
+                axes.plot(points, values, style.line, color=style.colour, lw=0.7)
+                axes.plot(points[-1], values[-1], "x", color=style.colour, markersize=7)
+                drawn += values.tolist()
+        if whole:
+            drawn += _draw_arm(axes, whole, style, arm.label)
+    if not drawn:
+        raise ValueError("no run has measured validation perplexity (validate_every is 0, or it ended before)")
+    fit_log_axis(axes, drawn)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_xlim(left=0)
+    if axes.get_legend_handles_labels()[0]:
+        legend_right(figure)
+    return figure
+
+
+def pareto(comparison: Comparison) -> Figure:
+    """Draw the metric against the mean number of trainable parameters: small a run, large an arm's centre over seeds.
+
+    The line joins the arms that no other arm beats in both. Bars are the 95% intervals.
+    """
+    metric = comparison.metric
+    styles = arm_styles([s.arm.label for s in comparison.arms])
+    figure, axes = new_axes(
+        "Results against trainable parameters",
+        "trainable parameters, mean over training (millions)",
+        f"{metric.name.split(' of ')[0]} ({metric.unit})",
+    )
+    centres: list[tuple[float, float]] = []
+    values: list[float] = []
+    for summary in comparison.arms:
+        if summary.centre is None:
+            continue
+        style = styles[summary.arm.label]
+        parameters = [float(np.mean(run.column("trainable_parameters"))) / 1e6 for run in summary.counted]
+        results = [value for value in summary.arm.results(metric).values()]
+        axes.plot(parameters, results, style.marker, color=style.colour, alpha=0.4, markersize=4, markeredgewidth=0)
+        x, y = float(np.mean(parameters)), summary.centre
+        if summary.interval is not None:
+            axes.plot([x, x], summary.interval, "-", color=style.colour, lw=1.4)
+        label = f"{summary.arm.label} (n = {len(results)})"
+        axes.plot(x, y, style.marker, color=style.colour, markersize=9, markeredgecolor="white", label=label)
+        centres.append((x, y))
+        values += results
+    front = pareto_front(centres)
+    axes.plot(
+        *zip(*front, strict=True),
+        "-",
+        drawstyle="steps-post",
+        color="#999999",
+        lw=1,
+        zorder=0,
+        label="not beaten in both",
+    )
+    fit_log_axis(axes, values)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.25)
+    legend_right(figure)
+    return figure
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points for which no other has both coordinates lower or equal (and one lower), by the first."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(set(points)):
+        if not front or point[1] < front[-1][1]:
+            front.append(point)
+    return front
+
+
+def training_speed(arms: Sequence[Arm]) -> Figure:
+    """Draw the tokens per second of every run, and each arm's mean as a line.
+
+    Raises:
+        ValueError: no run has ended.
+    """
+    styles = arm_styles([arm.label for arm in arms])
+    size = (7.5, 1.2 + 0.35 * len(arms))
+    figure, axes = new_axes("Training speed (validation included)", "tokens per second", "", size)
+    largest = 0.0
+    for row, arm in enumerate(arms):
+        ended = [run.summary for run in arm.runs if run.summary is not None]
+        speeds = [summary["tokens_per_second"] for summary in ended if summary["tokens_per_second"]]
+        if speeds:
+            style = styles[arm.label]
+            axes.plot(speeds, [row] * len(speeds), style.marker, color=style.colour, alpha=0.6, markeredgewidth=0)
+            axes.vlines(float(np.mean(speeds)), row - 0.3, row + 0.3, color=style.colour, lw=2)
+            largest = max(largest, *speeds)
+    if not largest:
+        raise ValueError("no run has ended: there is no speed to show")
+    axes.set_yticks(range(len(arms)), [arm.label for arm in arms])
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.set_xlim(0, 1.05 * largest)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(axis="x", alpha=0.25)
+    return figure
+
+
+def _draw_arm(
+    axes: Axes,
+    curves: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]],
+    style: Style,
+    label: str,
+) -> list[float]:
+    """Draw the mean of finished runs where all of them were measured, and return what was drawn."""
+    points = np.array(sorted(set.intersection(*(set(p.tolist()) for p, _ in curves))), dtype=np.int64)
+    values = np.stack([v[np.isin(p, points)] for p, v in curves])  # (seeds, points)
+    mean = values.mean(axis=0)
+    if len(curves) > 1:
+        band = mean_band(values, np.random.default_rng(BOOTSTRAP_SEED))
+        axes.fill_between(points, band.low, band.high, color=style.colour, alpha=0.18, lw=0)
+    name = f"{label} (n = {len(curves)})"
+    axes.plot(points, mean, style.line, marker=style.marker, markersize=3, color=style.colour, lw=1.4, label=name)
+    return [float(v) for v in mean]

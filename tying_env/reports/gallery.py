@@ -1,0 +1,105 @@
+"""All figures of a report, with names and captions; what cannot be drawn says why."""
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from tying_env.reports import figures, run_figures
+from tying_env.reports.comparison import Comparison
+from tying_env.reports.loading import Run
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure of a report.
+
+    Attributes:
+        name: fit for a file.
+        caption: what it shows, in plain words.
+        figure: the figure, or None.
+        problem: why there is none, else empty.
+    """
+
+    name: str
+    caption: str
+    figure: Figure | None
+    problem: str = ""
+
+
+_OF_A_RUN: tuple[tuple[str, Callable[[Run], Figure], str], ...] = (
+    (
+        "replication-map",
+        run_figures.replication_map,
+        "Which layers share weights at the end of training (the paper's Figure 1).",
+    ),
+    (
+        "tying-events",
+        run_figures.tying_events,
+        "How many layers began to copy another one (tied) or got weights of their own (untied) at each decision "
+        "(the paper's Figure 2). Dashed: the mean if every action were random.",
+    ),
+    (
+        "trainable-steps",
+        run_figures.trainable_steps,
+        "For how many training steps each layer had weights of its own (the paper's Figure 3). The dashes fall as "
+        "1/(layer + 1): random actions alone give that.",
+    ),
+    (
+        "tying-raster",
+        run_figures.tying_raster,
+        "The leader of every layer at every decision, and the number of independent layers against what chance gives.",
+    ),
+    (
+        "memory",
+        run_figures.memory_over_time,
+        "Bytes of weights, gradients and optimizer state; activations are not in it. The dashed line has every layer "
+        "independent.",
+    ),
+    (
+        "correlations",
+        run_figures.feed_forward_correlations,
+        "How alike the feed-forward weights of the independent layers are at the end (the paper's Figure 4): 1 is "
+        "equal up to scale, 0 unrelated.",
+    ),
+)
+
+
+def comparison_pictures(comparison: Comparison) -> list[Picture]:
+    """Draw the figures that compare arms."""
+    arms = [summary.arm for summary in comparison.arms]
+    return [
+        _draw(
+            "learning-curves",
+            "Mean over the seeds of finished runs; the band is the 95% bootstrap interval of that mean. A thin line "
+            "that ends in a cross is a run that did not finish.",
+            lambda: figures.learning_curves(arms),
+        ),
+        _draw(
+            "pareto",
+            "Small: one run. Large: the interquartile mean over seeds, with its 95% interval. Further down and further "
+            "left is better; the grey steps join the arms that no other arm beats in both.",
+            lambda: figures.pareto(comparison),
+        ),
+        _draw(
+            "training-speed",
+            "One mark a run, a bar for the mean. Runs that shared a machine with other work are slower; compare arms "
+            "only if they had the same conditions.",
+            lambda: figures.training_speed(arms),
+        ),
+    ]
+
+
+def run_pictures(run: Run, prefix: str) -> list[Picture]:
+    """Draw the figures of a single run."""
+    stem = re.sub(r"[^A-Za-z0-9.+-]+", "-", prefix)
+    return [_draw(f"{stem}-{name}", caption, functools.partial(draw, run)) for name, draw, caption in _OF_A_RUN]
+
+
+def _draw(name: str, caption: str, draw: Callable[[], Figure]) -> Picture:
+    try:
+        return Picture(name, caption, draw())
+    except (ValueError, OSError) as error:
+        return Picture(name, caption, None, str(error))

@@ -1,0 +1,234 @@
+"""The report as one HTML file that opens offline: tables, figures, and how to read them."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from tying_env.files import written_whole
+from tying_env.reports.arms import Arm, settings_of, varying_settings
+from tying_env.reports.chance import compare_with_chance
+from tying_env.reports.comparison import NOTHING, Comparison, TextTable, cost_table, format_p, results_table
+from tying_env.reports.drawing import as_png, as_svg
+from tying_env.reports.gallery import Picture, comparison_pictures, run_pictures
+from tying_env.reports.loading import Metric, Run
+from tying_env.reports.template import PAGE, STYLE
+
+# A larger drawing (thousands of decisions) goes in as pixels.
+_MAX_SVG_BYTES = 100_000
+
+
+@dataclass(frozen=True)
+class ArmPictures:
+    """The figures of one arm: those of its first run.
+
+    Attributes:
+        label: of the arm.
+        seed: of the run.
+        about: which run it is, in words.
+        pictures: the figures.
+    """
+
+    label: str
+    seed: int
+    about: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A comparison with its figures drawn."""
+
+    comparison: Comparison
+    pictures: tuple[Picture, ...]
+    arms: tuple[ArmPictures, ...]
+
+    def all_pictures(self) -> list[Picture]:
+        """Return every figure of the report."""
+        return [*self.pictures, *(picture for arm in self.arms for picture in arm.pictures)]
+
+
+def make_report(comparison: Comparison) -> Report:
+    """Draw all figures of a comparison."""
+    arms = []
+    for number, summary in enumerate(comparison.arms, start=1):
+        run = (summary.counted or summary.arm.runs)[0]
+        about = f"The arm's first run: {run.status}, {run.path}"
+        pictures = run_pictures(run, f"arm{number}-{summary.arm.label}")
+        arms.append(ArmPictures(summary.arm.label, run.seed, about, tuple(pictures)))
+    return Report(comparison, tuple(comparison_pictures(comparison)), tuple(arms))
+
+
+def write_report(report: Report, path: Path, overwrite: bool = False) -> None:
+    """Write a report as one HTML file; equal input gives an equal file.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is off.
+        OSError: it cannot be written.
+    """
+    check_out(path, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as unfinished:
+        unfinished.write_text(render_page(report), encoding="utf-8")
+
+
+def check_out(path: Path, overwrite: bool = False) -> None:
+    """Check that a report may be written to `path`.
+
+    Raises:
+        FileExistsError: there is something, and `overwrite` is off.
+        IsADirectoryError: it is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; the report is one file")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists already and is left as it is; use --force or another --out")
+
+
+def render_page(report: Report) -> str:
+    """Return the page; every text in it is escaped."""
+    comparison = report.comparison
+    arms = [summary.arm for summary in comparison.arms]
+    runs = [run for arm in arms for run in arm.runs]
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.from_string(PAGE.lstrip()).render(
+        title="Dynamic layer tying: " + ", ".join(arm.label for arm in arms),
+        subtitle=f"{len(runs)} runs in {len(arms)} arms. Compared by {comparison.metric.name} "
+        f"({comparison.metric.unit}); reference arm: {comparison.reference.label}.",
+        style=Markup(STYLE),  # our own text, in which > and quotes are to stay
+        notes=comparison.notes,
+        results=results_table(comparison),
+        cost=cost_table(comparison),
+        glossary=_glossary(comparison),
+        pictures=[_for_page(picture) for picture in report.pictures],
+        arms=[
+            {"label": a.label, "seed": a.seed, "about": a.about, "pictures": [_for_page(p) for p in a.pictures]}
+            for a in report.arms
+        ],
+        runs=runs_table(runs, comparison.metric),
+        varying=_varying_table(arms),
+        common=_common_table(arms),
+    )
+
+
+def runs_table(runs: Sequence[Run], metric: Metric) -> TextTable:
+    """Return every run with how it ended and what it came to."""
+    headings = ("arm", "seed", "status", "training step", metric.name, "independent layers", "z", "p (chance)", "path")
+    return TextTable("All runs, also those without a result", headings, tuple(_run_cells(run, metric) for run in runs))
+
+
+def _run_cells(run: Run, metric: Metric) -> tuple[str, ...]:
+    value = run.result(metric)
+    layers, z, p = NOTHING, NOTHING, NOTHING
+    if run.records:
+        chance = compare_with_chance(run.column("independent_layers"), run.n_layer)
+        layers, p = f"{chance.mean:.2f}", format_p(chance.p_value)
+        z = NOTHING if chance.chance_sd == 0 else f"{chance.z:+.1f}"
+    return (
+        run.label,
+        str(run.seed),
+        run.status,
+        f"{run.records[-1]['train_step']:,}" if run.records else "0",
+        run.why_no_result(metric) if value is None else f"{value:,.{metric.digits}f}",
+        layers,
+        z,
+        p,
+        str(run.path),
+    )
+
+
+def _varying_table(arms: Sequence[Arm]) -> TextTable:
+    settings = [settings_of(arm.runs[0]) for arm in arms]
+    rows = [(key, *(_text(s[key]) if key in s else NOTHING for s in settings)) for key in varying_settings(arms)]
+    return TextTable("What the arms differ in", ("setting", *(arm.label for arm in arms)), tuple(rows))
+
+
+def _common_table(arms: Sequence[Arm]) -> TextTable:
+    varying = varying_settings(arms)
+    common = [(key, _text(value)) for key, value in settings_of(arms[0].runs[0]).items() if key not in varying]
+    return TextTable("What they have in common", ("setting", "value"), tuple(common))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _for_page(picture: Picture) -> dict[str, str]:
+    source = ""
+    if picture.figure is not None:
+        kind, content = "svg+xml", as_svg(picture.figure)
+        if len(content) > _MAX_SVG_BYTES:
+            kind, content = "png", as_png(picture.figure, dpi=130)
+        # An image of its own, so that the names inside one drawing cannot meet those of another.
+        source = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return {"name": picture.name, "caption": picture.caption, "problem": picture.problem, "source": source}
+
+
+def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
+    reference = comparison.reference.label
+    chance = next((summary.chance for summary in comparison.arms if summary.chance is not None), None)
+    by_chance = f", here {chance.chance_mean:.2f}" if chance is not None else ""
+    return [
+        (
+            "IQM [95%]",
+            "The interquartile mean over seeds: a quarter of the values is cut off at each end (nothing with fewer "
+            "than four seeds). In brackets its 95% percentile bootstrap interval. With few seeds such intervals are "
+            "too narrow; one seed has none.",
+        ),
+        (
+            f"difference to {reference} [95%]",
+            f"The mean over seeds of arm minus {reference}, each pair with the same seed, so with the same initial "
+            "weights and data. Below zero the arm is better. In brackets the 95% BCa bootstrap interval.",
+        ),
+        (
+            "p, p (Holm)",
+            "How often a mean difference at least this large would come up if every seed's sign were a coin flip: the "
+            "exact paired permutation test, two-sided. n seeds cannot give less than 2/2^n: 0.063 for five, 0.031 for "
+            "six. Holm's correction accounts for the number of arms compared; judge by that one. A large p does not "
+            "show that arms are equal; look at the interval and the detectable difference.",
+        ),
+        (
+            "detectable",
+            "The smallest true mean difference that a paired t-test with these seeds would find with probability 0.8 "
+            "(two-sided, alpha 0.05): the d for which P(|T'| > t(0.975; n - 1)) = 0.8, where T' is noncentral t with "
+            "n - 1 degrees of freedom and noncentrality d * sqrt(n) / s, and s is the standard deviation of the n "
+            "differences. A smaller effect than this could easily have been missed.",
+        ),
+        (
+            "independent layers (chance)",
+            "Layers with weights of their own, mean over all decisions. Uniformly random actions give the harmonic "
+            f"number H_L = 1 + 1/2 + ... + 1/L on average{by_chance}. A controller near this number may have learned "
+            "nothing about how many layers to untie.",
+        ),
+        (
+            "z, p (chance)",
+            "How far that mean is from chance, in standard errors, and how probable so far a mean is either way "
+            "(exact). Both suppose that decisions are independent of each other, which holds for the random agent "
+            "only. For any other agent successive tyings hang together: as a rule z is too large and p too small, so "
+            "take them as a description, not as a test.",
+        ),
+        (
+            "trainable parameters",
+            "Mean over decisions, and as a share of what conventional training has (every layer its own).",
+        ),
+        (
+            "memory",
+            "Weights, gradients and optimizer state, without activations: mean over decisions, and the peak.",
+        ),
+        (
+            "bits/byte",
+            "Interquartile mean of bits per byte of the same test text. It compares across tokenizers; perplexity per "
+            "token does not.",
+        ),
+    ]

@@ -1,0 +1,192 @@
+"""Reads run directories: settings, a record per decision, results."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tying_env.runs.run_directory import CONFIG, METRICS, SUMMARY
+
+# Marks a folder that scripts/compare.py filled.
+COMPARISON = "comparison.json"
+# AdamW in one precision holds weight, gradient and two moments of every trained parameter.
+_COPIES = 4
+_ITEM_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A result of a run that arms are compared by; lower is better.
+
+    Attributes:
+        key: its name on the command line.
+        name: its name in tables.
+        unit: of its values.
+        network: the network it was measured on, "best" or "final", if it is a test result.
+        field: where that network's result has it.
+        digits: to show behind the point.
+    """
+
+    key: str
+    name: str
+    unit: str
+    network: str | None = None
+    field: str = "perplexity"
+    digits: int = 2
+
+
+METRICS_BY_KEY = {
+    metric.key: metric
+    for metric in (
+        Metric("test-perplexity", "test perplexity of the best network", "per token", "best"),
+        Metric("final-test-perplexity", "test perplexity of the final network", "per token", "final"),
+        Metric("bits-per-byte", "test bits per byte of the best network", "bits/byte", "best", "bits_per_byte", 3),
+        Metric("validation-perplexity", "best validation perplexity", "per token"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory, read.
+
+    Attributes:
+        path: of the directory.
+        label: of its arm.
+        seed: of the run.
+        config: config.json.
+        records: metrics.jsonl, one for each decision of the last episode.
+        summary: summary.json, or None while the run has not ended (or was broken off).
+    """
+
+    path: Path
+    label: str
+    seed: int
+    config: dict[str, Any]
+    records: list[dict[str, Any]] = field(repr=False)
+    summary: dict[str, Any] | None = field(repr=False)
+
+    @property
+    def env(self) -> dict[str, Any]:
+        """The settings of the environment."""
+        settings: dict[str, Any] = self.config["env"]
+        return settings
+
+    @property
+    def n_layer(self) -> int:
+        """L."""
+        return int(self.env["n_layer"])
+
+    @property
+    def status(self) -> str:
+        """How it ended: finished, diverged, interrupted; "not ended" without a summary."""
+        return "not ended" if self.summary is None else str(self.summary["status"])
+
+    def column(self, key: str) -> list[Any]:
+        """Return one entry of every record."""
+        return [record[key] for record in self.records]
+
+    def memory(self) -> list[int]:
+        """Return the bytes of weights, gradients and optimizer state at every decision."""
+        return [r["weights_bytes"] + r["gradients_bytes"] + r["optimizer_state_bytes"] for r in self.records]
+
+    def conventional_memory(self) -> int | None:
+        """Return what `memory` would be with every layer independent; None while the run has not ended."""
+        if self.summary is None:
+            return None
+        return int(self.summary["parameters_conventional"]) * _COPIES * _ITEM_BYTES[self.env["dtype"]]
+
+    def result(self, metric: Metric) -> float | None:
+        """Return the value of a metric; None unless the run finished and has one."""
+        if self.summary is None or self.status != "finished":
+            return None
+        if metric.network is None:
+            return _number(self.summary["best_validation_perplexity"])
+        measured = (self.summary["test"] or {}).get(metric.network)
+        return None if measured is None else _number(measured[metric.field])
+
+    def why_no_result(self, metric: Metric) -> str:
+        """Say why the run has no value of a metric; empty if it has one."""
+        if self.result(metric) is not None:
+            return ""
+        return f"{self.status}: no result" if self.status != "finished" else f"finished, but has no {metric.name}"
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """Return the run directories among `paths` and, at any depth, in them; each once, sorted within a path.
+
+    Of a comparison's folder only what was compared is taken, not the runs that chose learning rates.
+
+    Raises:
+        FileNotFoundError: a path is not there, or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise FileNotFoundError(f"there is no folder {path}")
+        here = list(_run_directories(path))
+        if not here:
+            raise FileNotFoundError(f"no runs found in {path}: no folder in it has a {CONFIG}")
+        for run in here:
+            found.setdefault(run.resolve(), run)
+    if not found:
+        raise FileNotFoundError("no runs found: no folder was named")
+    return list(found.values())
+
+
+def load_run(path: Path) -> Run:
+    """Read one run directory.
+
+    Raises:
+        FileNotFoundError: it is not one.
+        ValueError: a file in it is damaged; the message names the file, and for metrics.jsonl the line.
+    """
+    config = _read_json(path / CONFIG)
+    for key in ("agent", "seed", "env"):
+        if key not in config:
+            raise ValueError(f"{path / CONFIG} is not of a run: it has no {key!r}")
+    summary = _read_json(path / SUMMARY) if (path / SUMMARY).exists() else None
+    label = config.get("label") or config["agent"]
+    return Run(path, str(label), int(config["seed"]), config, _read_metrics(path / METRICS), summary)
+
+
+def _run_directories(path: Path) -> Iterable[Path]:
+    for folder, inside, files in os.walk(path):
+        inside.sort()
+        if COMPARISON in files and "runs" in inside:
+            inside[:] = ["runs"]  # beside them are the runs that chose learning rates
+        if CONFIG in files:
+            inside.clear()  # what a run keeps in itself is not another run
+            yield Path(folder)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it holds no object")
+    return value
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number} is damaged: {error}") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}, line {number} is damaged: it holds no object")
+        records.append(record)
+    last = records[-1].get("episode") if records else None
+    return [record for record in records if record.get("episode") == last]
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,217 @@
+"""Figures of a single run, the paper's among them, each with what chance would give where there is such a thing."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.colors import BoundaryNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tying_env.partition import chance_independent_layers, leaders
+from tying_env.render import replication_map_figure
+from tying_env.reports.chance import chance_events
+from tying_env.reports.drawing import COLOURS, legend_below, name_axes, new_axes, new_figure
+from tying_env.reports.loading import Run
+from tying_env.runs import load_network
+from tying_env.runs.run_directory import FINAL
+
+# Perceptually even, and readable with any kind of colour vision.
+_COLOUR_MAP = "viridis"
+_TIED, _UNTIED = COLOURS[0], COLOURS[1]
+MAX_NETWORK_BYTES = 500_000_000
+
+
+def replication_map(run: Run) -> Figure:
+    """Draw each layer with an arc to its leader at the end (paper, Fig. 1).
+
+    Raises:
+        ValueError: the run has no decision yet.
+    """
+    _check_decisions(run)
+    last = run.records[-1]
+    return replication_map_figure(last["tying"], f"Replication map at training step {last['train_step']:,}")
+
+
+def tying_events(run: Run) -> Figure:
+    """Draw tied and untied events over decisions (paper, Fig. 2): counts thin, moving mean thick, chance dashed.
+
+    Raises:
+        ValueError: the run has no decision yet.
+    """
+    decisions = _decisions(run)
+    window = max(1, len(decisions) // 20)
+    title = f"Changes of tying (thick: mean of {window} decisions)" if window > 1 else "Changes of tying"
+    figure, axes = new_axes(title, "decision", "layers changed in a decision")
+    by_chance = chance_events(run.n_layer)
+    for key, colour, chance in zip(("tied", "untied"), (_TIED, _UNTIED), by_chance, strict=True):
+        counts = np.array(run.column(f"{key}_events"), dtype=np.float64)
+        axes.plot(decisions, counts, color=colour, lw=0.6, alpha=0.35)
+        smooth = np.convolve(counts, np.ones(window) / window, mode="valid")
+        axes.plot(decisions[window - 1 :], smooth, color=colour, lw=2, label=f"{key} events")
+        axes.axhline(chance, color=colour, lw=1, ls="--", label=f"{key}, random actions ({chance:.2f})")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(figure, 2)
+    return figure
+
+
+def trainable_steps(run: Run) -> Figure:
+    """Draw for how many training steps each layer was independent (paper, Fig. 3), and what random actions give.
+
+    Raises:
+        ValueError: the run has no decision yet.
+    """
+    steps = steps_as_leader(run)
+    layers = np.arange(run.n_layer)
+    size = (max(7.5, 0.2 * run.n_layer), 4.0)
+    figure, axes = new_axes("Training steps with weights of its own", "layer", "training steps", size)
+    axes.bar(layers, steps, color=COLOURS[0], width=0.8, label="this run")
+    chance = steps[0] / (layers + 1)
+    axes.plot(layers, chance, "_", color=COLOURS[1], markersize=12, markeredgewidth=2, label="random actions")
+    axes.set_xticks(layers[:: 1 if run.n_layer <= 24 else 4])
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    legend_below(figure, 2)
+    return figure
+
+
+def steps_as_leader(run: Run) -> npt.NDArray[np.int64]:
+    """Return the number of training steps in which each layer was independent, shape (L,).
+
+    A decision's tying holds for the training steps since the decision before it. The frozen start, in which layer 0
+    alone trains, is before the first decision and lasts no training step.
+
+    Raises:
+        ValueError: the run has no decision yet.
+    """
+    _check_decisions(run)
+    lengths = np.diff(run.column("train_step"), prepend=0)  # (decisions,)
+    independent = np.array(run.column("tying")) == np.arange(run.n_layer)  # (decisions, L)
+    steps: npt.NDArray[np.int64] = (lengths[:, None] * independent).sum(axis=0)
+    return steps
+
+
+def tying_raster(run: Run) -> Figure:
+    """Draw every layer's leader at every decision, and below the number of independent layers with the chance line.
+
+    Raises:
+        ValueError: the run has no decision yet.
+    """
+    decisions, n_layer = _decisions(run), run.n_layer
+    figure = new_figure((8.5, 5.5))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    tyings = np.array(run.column("tying"))  # (decisions, L)
+    norm = BoundaryNorm(np.arange(n_layer + 1) - 0.5, 256)
+    extent = (0.5, len(decisions) + 0.5, n_layer - 0.5, -0.5)
+    image = above.imshow(
+        tyings.T, aspect="auto", interpolation="nearest", cmap=_COLOUR_MAP, norm=norm, extent=extent, rasterized=True
+    )
+    ticks = np.arange(0, n_layer, max(1, math.ceil(n_layer / 12)))
+    figure.colorbar(image, ax=above, label="its leader (layer)", ticks=ticks).minorticks_off()
+    name_axes(above, "", "layer")
+    above.set_yticks(ticks)
+    above.set_title("Who has whose weights", fontsize=11)
+
+    mean, deviation = chance_independent_layers(n_layer)
+    below.axhspan(mean - deviation, mean + deviation, color=COLOURS[1], alpha=0.15, lw=0)
+    below.axhline(mean, color=COLOURS[1], ls="--", lw=1.5, zorder=3, label=f"random actions: {mean:.2f} (band: ± 1 SD)")
+    counts = run.column("independent_layers")
+    label = f"this run: mean {np.mean(counts):.2f}"
+    below.plot(decisions, counts, color=COLOURS[0], lw=0.9, drawstyle="steps-mid", label=label)
+    name_axes(below, "decision", "independent layers")
+    below.set_ylim(0, 1.08 * max(*counts, mean + deviation))
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    legend_below(figure, 2)
+    return figure
+
+
+def memory_over_time(run: Run) -> Figure:
+    """Draw the bytes of weights, gradients and optimizer state over training, and those of conventional training.
+
+    Raises:
+        ValueError: the run has no decision yet.
+    """
+    _check_decisions(run)
+    ends = np.array(run.column("train_step"))
+    edges = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1).ravel()  # flat within a decision
+    kinds = {"weights": "weights_bytes", "gradients": "gradients_bytes", "optimizer state": "optimizer_state_bytes"}
+    heights = [np.repeat(run.column(key), 2) / 1e6 for key in kinds.values()]
+    figure, axes = new_axes("Memory of what is trained (no activations)", "training step", "memory (MB)")
+    axes.stackplot(edges, heights, labels=list(kinds), colors=COLOURS[:3], alpha=0.8, lw=0)
+    if (conventional := run.conventional_memory()) is not None:
+        axes.axhline(conventional / 1e6, color="black", ls="--", lw=1.2, label="conventional training")
+    axes.set_xlim(0, max(1, int(ends[-1])))
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:,g}")
+    legend_below(figure, 4)
+    return figure
+
+
+def feed_forward_correlations(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> Figure:
+    """Draw Pearson's correlation between the feed-forward weights of every two independent layers (paper, Fig. 4).
+
+    Args:
+        run: its final network is read.
+        max_bytes: a larger network file is not read.
+
+    Raises:
+        FileNotFoundError: the run has no final network.
+        ValueError: the file is damaged or too large, has weights that are not finite, or one independent layer only.
+    """
+    layers, correlations = correlate_feed_forward(run, max_bytes)
+    if len(layers) == 1:
+        raise ValueError("one independent layer: there is nothing to correlate it with")
+    title, name = "Correlation of feed-forward weights", "independent layer"
+    figure, axes = new_axes(title, name, name, (7.5, min(7.5, 3.0 + 0.35 * len(layers))))
+    lowest = min(0.0, float(correlations.min()))
+    image = axes.imshow(correlations, cmap=_COLOUR_MAP, vmin=lowest, vmax=1)
+    figure.colorbar(image, ax=axes, label="Pearson's r", shrink=0.85)
+    axes.set_xticks(range(len(layers)), [str(i) for i in layers])
+    axes.set_yticks(range(len(layers)), [str(i) for i in layers])
+    if len(layers) <= 12:
+        dark = lowest + 0.6 * (1 - lowest)
+        for (row, column), r in np.ndenumerate(correlations):
+            shade = "white" if r < dark else "black"
+            axes.text(column, row, f"{r:.3f}", ha="center", va="center", fontsize=8, color=shade)
+    return figure
+
+
+def correlate_feed_forward(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> tuple[list[int], npt.NDArray[np.float64]]:
+    """Return the independent layers of the final network and their correlations, shape (leaders, leaders).
+
+    Raises:
+        FileNotFoundError, ValueError: as `feed_forward_correlations`.
+    """
+    path = run.path / FINAL
+    if path.is_file() and path.stat().st_size > max_bytes:
+        raise ValueError(f"the network is larger than {max_bytes / 1e6:,.0f} MB and was not read")
+    saved = load_network(path)
+    independent = leaders(saved.tying)
+    weights = [_feed_forward(saved.network.blocks[i]) for i in independent]
+    if not np.isfinite(weights).all():  # of a run that diverged
+        raise ValueError("the final network has weights that are not finite")
+    return independent, np.corrcoef(weights).reshape(len(independent), len(independent))
+
+
+def _feed_forward(block: object) -> npt.NDArray[np.float32]:
+    """Return the matrices of a block outside its attention in one row: in GPT-2, BERT and ViT the feed-forward part."""
+    from torch import nn
+
+    assert isinstance(block, nn.Module)
+    rows = [
+        parameter.detach().float().numpy().ravel()
+        for name, parameter in block.named_parameters()
+        if parameter.ndim == 2 and not name.startswith(("attn.", "attention."))
+    ]
+    return np.concatenate(rows)
+
+
+def _check_decisions(run: Run) -> None:
+    if not run.records:
+        raise ValueError("the run has no decision yet")
+
+
+def _decisions(run: Run) -> npt.NDArray[np.int64]:
+    _check_decisions(run)
+    return np.arange(1, len(run.records) + 1)
