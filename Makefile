@@ -9,7 +9,7 @@ setup: .venv/.installed
 
 # Installed again only when what is to be installed has changed.
 .venv/.installed: pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@echo "Setting up .venv with the versions of constraints.txt (the first time takes a few minutes) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
 	@touch $@

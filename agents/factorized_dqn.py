@@ -63,8 +63,8 @@ class DQNConfig:
     """Layer numbers into the Q-network as they are, or divided by L - 1."""
 
     def __post_init__(self) -> None:
-        if not self.q_learning_rate > 0:
-            raise ValueError(f"q_learning_rate must be above 0, got {self.q_learning_rate!r}")
+        if not 0 < self.q_learning_rate < float("inf"):
+            raise ValueError(f"q_learning_rate must be a finite number above 0, got {self.q_learning_rate!r}")
         for name in ("gamma", "epsilon_start", "epsilon_decay", "epsilon_floor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}")

@@ -2,32 +2,43 @@
 
 import math
 import time
+from collections.abc import Iterable
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 _LOG_SECONDS = 10.0  # between two lines in a log file
 
 
+class _Bar(Progress):
+    """A bar with a line of numbers below it: side by side they do not fit into 80 columns."""
+
+    numbers = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(self.numbers, overflow="ellipsis", no_wrap=True)
+
+
 class ProgressBar:
-    """An `agents.runner.Observer` that writes to a console."""
+    """An `agents.recorder.Observer` that writes to a console."""
 
     def __init__(self, console: Console, total_steps: int) -> None:
         self._console = console
         self._total = total_steps
         self._last_line = -math.inf
-        self._bar = Progress(
+        self._bar = _Bar(
             TextColumn("[bold]step {task.completed}/{task.total}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=30),
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),
-            TextColumn("{task.description}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task: TaskID = self._bar.add_task("starting ...", total=total_steps)
+        self._task: TaskID = self._bar.add_task("training", total=total_steps)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -39,20 +50,22 @@ class ProgressBar:
     def decided(self, record: dict[str, Any], tokens_per_second: float) -> None:
         """Show one decision."""
         text = (
-            f"{tokens_per_second:,.0f} tok/s · loss {record['train_loss']:.3f} · ppl {record['perplexity']:,.1f} · "
-            f"val {_measured(record['validation_perplexity'])} · independent {record['independent_layers']}"
+            f"{tokens_per_second:,.0f} tok/s · loss {record['train_loss']:.3f} · ppl {record['perplexity']:,.1f}"
+            f" · val {_measured(record['validation_perplexity'])} · independent {record['independent_layers']}"
         )
         if "epsilon" in record:
             text += f" · epsilon {record['epsilon']:.2f}"
-        self._bar.update(self._task, completed=record["train_step"], description=text)
+        self._bar.numbers = text
+        self._bar.update(self._task, completed=record["train_step"])
         now, last = time.monotonic(), record["train_step"] >= self._total
         if not self._console.is_terminal and (last or now - self._last_line >= _LOG_SECONDS):
             self._last_line = now
-            self._console.print(f"step {record['train_step']}/{self._total} · {text}", soft_wrap=True, highlight=False)
+            line = f"step {record['train_step']}/{self._total} · {text}"
+            self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def note(self, text: str) -> None:
         """Show a remark above the bar."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False)
 
 
 def _measured(value: float) -> str:

@@ -21,9 +21,18 @@ WEIGHT_DECAY = 0.01
 
 
 class LayerSweepDQN(FactorizedDQN):
-    """Decides one layer per step, layers 1..L-1 in turn and then again; the other entries stay as they are."""
+    """Decides one layer per step, layers 1..L-1 in turn and then again; the other entries stay as they are.
+
+    Raises:
+        ValueError: an option of the DQN is on that the published code does not have.
+    """
 
     def __init__(self, n_layer: int, config: DQNConfig, rng: np.random.Generator, weights: torch.Generator) -> None:
+        for name in ("replay_size", "target_every", "double_q"):
+            if getattr(config, name):
+                raise ValueError(f"layer-sweep-dqn has no {name}: it is the published code's; use the agent dqn")
+        if config.reward_scale != "none":
+            raise ValueError("layer-sweep-dqn has no reward_scale: it is the published code's; use the agent dqn")
         super().__init__(n_layer, config, rng, weights)
         self._decisions = 0
         parameters = self.network.parameters()
@@ -65,6 +74,12 @@ class LayerSweepDQN(FactorizedDQN):
         return super().state_dict() | {"decisions": self._decisions}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the turn as well."""
+        """Restore the turn as well.
+
+        Raises:
+            ValueError: it is not the state of such a controller; nothing is changed then.
+        """
+        if "decisions" not in state:
+            raise ValueError("the state lacks 'decisions': it is not of a layer-sweep-dqn")
         super().load_state_dict({key: value for key, value in state.items() if key != "decisions"})
         self._decisions = state["decisions"]

@@ -1,7 +1,6 @@
 """Steps an environment and writes down what happens: the one place where a run directory is filled."""
 
 import platform
-import resource
 import time
 from typing import Any, Protocol
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from agents import traces
 from tying_env.env import LayerTyingEnv
+from tying_env.files import written_whole
 from tying_env.partition import IntVector
 from tying_env.primary.evaluation import evaluate
 from tying_env.render import replication_map_figure
@@ -130,7 +130,7 @@ class Recorder:
         self._observer.decided(shown, self._speed())
 
     def conclude(self) -> str:
-        """Save the network, measure it on the test split, sum up; return how the run ended.
+        """Save the network, draw its map, sum up; return how the run ended.
 
         Returns:
             "finished", "diverged" (in the last episode) or "interrupted".
@@ -139,21 +139,29 @@ class Recorder:
         status = "interrupted" if not self.finished else "diverged" if info["diverged"] else "finished"
         self._save(FINAL)
         figure = replication_map_figure(info["tying"], f"Replication map at training step {info['train_step']}")
-        figure.savefig(self.directory.path / MAP, format="png")
-        summary = {
+        with written_whole(self.directory.path / MAP) as unfinished:
+            figure.savefig(unfinished, format="png")
+        self._summary = {
             "status": status,
             "episodes": self._episode,
             "decisions": self._decision,
             "train_step": info["train_step"],
             "best_validation_perplexity": self._best,
-            "test": None if status != "finished" or self._test_windows is None else self._test(self._test_windows),
+            "test": None,
             "parameters_conventional": env.trainer.count_conventional(),
             "seconds": self._seconds,
             "tokens_per_second": self._speed(),
             "peak_process_bytes": _peak_process_bytes(),
         }
-        self.directory.write_json(SUMMARY, summary)
+        self.directory.write_json(SUMMARY, self._summary)
         return status
+
+    def measure_test(self) -> None:
+        """Measure the final network and the best one on the test split, and add that to the summary."""
+        if self._test_windows is None:
+            return
+        self._observer.note("Measuring on the test split ...")
+        self.directory.write_json(SUMMARY, self._summary | {"test": self._test(self._test_windows)})
 
     def _speed(self) -> float:
         return float((self._tokens + self._info["tokens"]) / self._seconds) if self._seconds else 0.0
@@ -173,6 +181,10 @@ class Recorder:
         return {"final": final._asdict(), "best": None if best is None else best._asdict()}
 
 
-def _peak_process_bytes() -> int:
+def _peak_process_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024

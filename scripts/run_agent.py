@@ -54,6 +54,14 @@ def main() -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+            raise
+        hint = "lower --batch-size, --seq-len, --n-embd or --n-layer, or choose another --device"
+        console.print(
+            f"[bold red]error:[/] out of memory: {hint}\n{escape(str(error))}", highlight=False, soft_wrap=True
+        )
+        return 1
 
 
 def parse() -> RunConfig:
@@ -65,7 +73,8 @@ def parse() -> RunConfig:
         chosen = first.parse_known_args()[0]
     except argparse.ArgumentError:
         chosen = argparse.Namespace(preset="small", semantics="paper")  # the full parser below says what is wrong
-    run_config = RunConfig(env=PRESETS[chosen.preset])
+    windows = 0 if chosen.preset == "paper" else RunConfig.test_windows  # the paper measures the whole test split
+    run_config = RunConfig(env=PRESETS[chosen.preset], test_windows=windows)
     if chosen.semantics == "published-code":
         run_config = as_published(run_config)
     default = Options(chosen.preset, chosen.semantics, run_config)
@@ -93,8 +102,8 @@ def train(config: RunConfig, console: Console) -> int:
     if records := directory.read_metrics():
         console.print("Replication map at the end:")
         console.print(replication_map_text(records[-1]["tying"]), highlight=False, markup=False)
-    console.print(f"run directory: {directory.path}", highlight=False, soft_wrap=True)
-    console.print(f"curves:        tensorboard --logdir {directory.path.parent}", highlight=False, soft_wrap=True)
+    for text in (f"run directory: {directory.path}", f"curves:        tensorboard --logdir {directory.path.parent}"):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     return {"finished": 0, "diverged": 3, "interrupted": 130}[status]
 
 

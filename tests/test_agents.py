@@ -189,7 +189,7 @@ def test_the_paper_starts_frozen_and_patterns_do_not() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"q_learning_rate": 0}, "q_learning_rate must be above 0, got 0"),
+        ({"q_learning_rate": 0}, "q_learning_rate must be a finite number above 0, got 0"),
         ({"gamma": 1.5}, r"gamma must be in \[0, 1\], got 1.5"),
         ({"epsilon_floor": -0.1}, r"epsilon_floor must be in \[0, 1\], got -0.1"),
         ({"hidden_units": 0}, "hidden_units must be at least 1, got 0"),

@@ -1,5 +1,11 @@
 import copy
+import gc
+import json
 import math
+import pickle
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -336,3 +342,96 @@ def test_an_environment_with_compiled_blocks_learns_the_same(tiny: dict[str, Any
     for action in ([0, 0, 2], [0, 1, 1]):
         expected, got = plain.step(np.array(action)), compiled.step(np.array(action))
         assert got[1] == pytest.approx(expected[1], rel=1e-3)
+
+
+def test_a_state_is_restored_through_gym_make_and_json(tiny: dict[str, Any]) -> None:
+    first = gym.make("LayerTying-GPT2-v0", **tiny)
+    first.reset(seed=0)
+    state = first.unwrapped.state_dict()  # type: ignore[attr-defined]  # before anything was measured
+    tensors = {key: state["trainer"].pop(key) for key in ("weights", "optimizer", "dropout")}
+    state = json.loads(json.dumps(state, allow_nan=False))
+    state["trainer"] |= tensors
+    second = gym.make("LayerTying-GPT2-v0", **tiny)
+    observation, info = second.reset(options={"state": state})
+    assert observation.tolist() == [0, 0, 0, 0]
+    assert set(info) == INFO_KEYS
+    for action in ([0, 1, 0, 3], [0, 0, 2, 2]):
+        np.testing.assert_equal(second.step(np.array(action)), first.step(np.array(action)))
+    assert second.unwrapped.np_random_seed == first.unwrapped.np_random_seed
+
+
+def test_states_that_are_none_are_refused(env: LayerTyingEnv) -> None:
+    env.reset(seed=0)
+    state = env.state_dict()
+    for bad, message in (
+        ({}, "lacks 'config'"),
+        ({key: value for key, value in state.items() if key != "over"}, "lacks 'over'"),
+        ([], "is a list"),
+        (state | {"train_step": "x"}, "train_step must be a whole number, got 'x'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            env.load_state_dict(bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="give no seed"):
+        env.reset(seed=3, options={"state": state})
+    with pytest.raises(ValueError, match="options must be a dictionary"):
+        env.reset(options=5)  # type: ignore[arg-type]
+    assert env.step(np.zeros(4, dtype=np.int64))[4]["train_step"] == 4
+
+
+def test_numpy_seeds_do(env: LayerTyingEnv) -> None:
+    env.reset(seed=np.int64(3))  # type: ignore[arg-type]
+    assert env.np_random_seed == 3
+
+
+def test_close_lets_go_of_the_network(env: LayerTyingEnv) -> None:
+    env.reset(seed=0)
+    network = weakref.ref(env.trainer.network.model)
+    env.close()
+    gc.collect()
+    assert network() is None
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros(4, dtype=np.int64))
+
+
+def test_environments_in_threads_agree_with_one_alone(tiny: dict[str, Any]) -> None:
+    settings = tiny | {"dropout": 0.3}
+    expected = rollout(LayerTyingEnv(**settings), 3, 5)
+    with ThreadPoolExecutor(2) as pool:
+        for got in pool.map(lambda seed: rollout(LayerTyingEnv(**settings), seed, 5), [3, 3]):
+            np.testing.assert_equal(got, expected)
+
+
+def test_copies_and_pickles_of_an_environment_go_on_the_same(env: LayerTyingEnv) -> None:
+    env.reset(seed=0)
+    env.step(np.array([0, 1, 1, 3]))
+    twins = [copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
+    expected = env.step(np.array([0, 0, 2, 0]))
+    for twin in twins:
+        np.testing.assert_equal(twin.step(np.array([0, 0, 2, 0])), expected)
+
+
+def test_vectorized_environments_are_independent(tiny: dict[str, Any]) -> None:
+    envs = gym.make_vec("LayerTying-GPT2-v0", num_envs=2, vectorization_mode="sync", **tiny)
+    envs.reset(seed=[3, 4])
+    actions = np.array([[0, 1, 0, 1], [0, 0, 2, 0]])
+    observations, rewards, *_ = envs.step(actions)
+    assert observations.tolist() == actions.tolist()
+    alone = LayerTyingEnv(**tiny)
+    alone.reset(seed=4)
+    assert alone.step(actions[1])[1] == rewards[1]
+
+
+def test_too_short_a_text_names_split_and_data_set(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    for name, text in (("train", "a" * 500), ("valid", "abc"), ("test", "a" * 500)):
+        (tmp_path / f"{name}.txt").write_text(text)
+    with pytest.raises(ValueError, match=f"the validation split of '{tmp_path}' is too short"):
+        LayerTyingEnv(**tiny | {"dataset": str(tmp_path)})
+
+
+def test_the_frozen_start_makes_a_difference(tiny: dict[str, Any]) -> None:
+    rewards = []
+    for freeze in (True, False):
+        env = LayerTyingEnv(**tiny | {"freeze_at_start": freeze})
+        env.reset(seed=0)
+        rewards.append(env.step(np.array([0, 1, 2, 3]))[1])
+    assert rewards[0] != rewards[1]

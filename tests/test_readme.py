@@ -84,5 +84,5 @@ def test_paths_in_the_tree_exist() -> None:
             assert (ROOT / folder).is_dir(), name
         else:
             assert (ROOT / folder / name).exists(), name
-    for name in re.findall(r"docs/\w+\.\w+", README):
+    for name in re.findall(r"docs/[\w/]+\.\w+", README):
         assert (ROOT / name).is_file(), name

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tying_env.env import LayerTyingEnv
@@ -103,11 +104,11 @@ def test_files_that_are_no_networks_are_refused(tmp_path: Path, env: LayerTyingE
         load_network(tmp_path / "missing")
     garbage = tmp_path / "garbage"
     garbage.write_bytes(b"garbage" * 100)
-    with pytest.raises(ValueError, match="garbage is not a safetensors file"):
+    with pytest.raises(ValueError, match="garbage is not a network file"):
         load_network(garbage)
     foreign = tmp_path / "foreign"
     save_file({"a": torch.ones(2)}, foreign)
-    with pytest.raises(ValueError, match="foreign is not a network of this package"):
+    with pytest.raises(ValueError, match=r"foreign is not a network file .* its format is None"):
         load_network(foreign)
     env.reset(seed=0)
     network = tmp_path / "network"
@@ -115,3 +116,40 @@ def test_files_that_are_no_networks_are_refused(tmp_path: Path, env: LayerTyingE
     network.write_bytes(network.read_bytes()[:-5])
     with pytest.raises(ValueError, match="damaged"):
         load_network(network)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vocab_size": 10**13}, "embeddings of the shapes"),
+        ({"vocab_size": -5}, "embeddings of the shapes"),
+        ({"vocab_size": "256"}, "embeddings of the shapes"),
+        ({"sources": [0, 0]}, "does not hold"),
+        ({"sources": [0, 1, 1, 1], "tying": [0, 1, 1, 1]}, "unexpected tensor|lacks the tensor"),
+        ({"sources": [0, 1, 1, 2]}, "canonical"),
+        ({"tying": ["<script>", 9]}, "does not hold"),
+        ({"config": "x"}, "does not hold"),
+        ({"config": {"n_layers": 3}}, "does not hold"),
+        ({"format": "network 1"}, "its format is 'network 1'"),
+    ],
+)
+def test_network_files_that_lie_about_themselves_are_refused(
+    tmp_path: Path, env: LayerTyingEnv, change: dict[str, Any], message: str
+) -> None:
+    env.reset(seed=0, options={"tying": [0, 0, 2, 0]})
+    path = tmp_path / "network"
+    save_network(path, env.trainer, env.config, 256)
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = json.loads(file.metadata()["tying_env"])
+    save_file(tensors, path, metadata={"tying_env": json.dumps(about | change)})
+    with pytest.raises(ValueError, match=message):
+        load_network(path)
+    for text in ("[]", "3", "[" * 100_000, "{"):
+        save_file(tensors, path, metadata={"tying_env": text})
+        with pytest.raises(ValueError, match="not a network file"):
+            load_network(path)
+    other = {name: t.double() for name, t in tensors.items()}
+    save_file(other, path, metadata={"tying_env": json.dumps(about)})
+    with pytest.raises(ValueError, match="float64"):
+        load_network(path)

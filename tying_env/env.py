@@ -23,6 +23,11 @@ from tying_env.seeding import capture_numpy, check_seed, numpy_stream, restore_n
 
 Split = Literal["train", "validation", "test"]
 
+_STATE_KEYS = {
+    *("config", "trainer", "reward_windows", "np_random", "np_random_seed", "decisions", "tied_at", "train_step"),
+    *("validation_perplexity", "undecided", "over"),
+}
+
 
 @dataclass
 class _Episode:
@@ -70,7 +75,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
 
     ## Info
     Always the same keys, and no clock reading, so that equal seeds give equal infos: `tying`, `train_loss` (mean over
-    the k steps after the action, nats per token), `perplexity` (of the reward), `validation_perplexity` (last measured),
+    the k steps after the action, nats per token), `perplexity` (of the reward), `validation_perplexity` (the last one),
     `independent_layers`, `trainable_parameters`, `tied_events`, `untied_events` (of this step), `train_step`, `tokens`
     (trained on so far), `diverged`. A number not yet measured, or not finite, is infinity.
 
@@ -98,7 +103,10 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         self.device = find_device(config.device)
         self.corpus: Corpus = load_corpus(config.dataset, config.tokenizer, config.cache_dir)
         for split in ("train", "validation", "test"):  # too short a text fails here, not hours later
-            evaluation_windows(self._tokens(split), config.seq_len, 1)
+            try:
+                evaluation_windows(self._tokens(split), config.seq_len, 1)
+            except ValueError as error:
+                raise ValueError(f"the {split} split of {config.dataset!r} is too short: {error}") from error
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self._episode: _Episode | None = None
@@ -111,14 +119,22 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         Args:
             seed: without one, the next is drawn from the generator that the last seed started.
             options: `{"tying": vector}`, shape (L,), begins with this tying instead of the frozen start.
+                `{"state": state}` goes on from a `state_dict` instead of beginning anew; so Gymnasium's wrappers know
+                that the environment is ready.
 
         Raises:
             TypeError, ValueError: an unknown option or a wrong tying; the running episode goes on.
         """
-        if seed is not None:
-            check_seed(seed)
-        if unknown := set(options or {}) - {"tying"}:
-            raise ValueError(f"unknown reset option {sorted(unknown)[0]!r}; known: 'tying'")
+        seed = None if seed is None else check_seed(seed)
+        if options is not None and not isinstance(options, dict):
+            raise ValueError(f"options must be a dictionary, got {options!r}")
+        if unknown := [name for name in options or {} if name not in ("tying", "state")]:
+            raise ValueError(f"unknown reset option {unknown[0]!r}; known: 'tying', 'state'")
+        if options and "state" in options:
+            if seed is not None or "tying" in options:
+                raise ValueError("a state brings its own generators and tying: give no seed and no tying with it")
+            self.load_state_dict(options["state"])
+            return self._observation(), self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
         tying = (options or {}).get("tying")
         if tying is not None:
             partition.validate_action(tying, self.config.n_layer)
@@ -199,15 +215,17 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         Tensors are under `trainer.weights`, `trainer.optimizer` and `trainer.dropout`; the rest is ready for JSON.
         """
         episode = self._running()
+        validation = episode.validation_perplexity
         return {
             "config": dataclasses.asdict(self.config),
             "trainer": episode.trainer.state_dict(),
             "reward_windows": episode.reward_windows.state_dict(),
             "np_random": capture_numpy(self.np_random),
+            "np_random_seed": self.np_random_seed,
             "decisions": episode.decisions,
             "tied_at": episode.tied_at,
             "train_step": episode.train_step,
-            "validation_perplexity": episode.validation_perplexity,
+            "validation_perplexity": validation if math.isfinite(validation) else None,
             "undecided": episode.undecided,
             "over": episode.over,
         }
@@ -218,6 +236,12 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         Raises:
             ValueError: the state does not fit, and in what; this environment is as before then.
         """
+        if not isinstance(state, dict) or (missing := _STATE_KEYS - set(state)):
+            lacks = f"lacks {sorted(missing)[0]!r}" if isinstance(state, dict) else f"is a {type(state).__name__}"
+            raise ValueError(f"the state must be a dictionary that state_dict gave; it {lacks}")
+        for name in ("train_step", "decisions", "tied_at"):
+            if type(state[name]) is not int or state[name] < 0:
+                raise ValueError(f"the state's {name} must be a whole number, got {state[name]!r}")
         mine, theirs = dataclasses.asdict(self.config), state["config"]
         free = {"device", "cache_dir", "compile_blocks"}  # these change where and how, not what
         differ = [name for name in mine if name not in free and mine[name] != theirs.get(name)]
@@ -230,12 +254,13 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         episode.reward_windows.load_state_dict(state["reward_windows"])
         episode.decisions, episode.tied_at = state["decisions"], state["tied_at"]
         episode.train_step = state["train_step"]
-        episode.validation_perplexity = state["validation_perplexity"]
+        validation = state["validation_perplexity"]
+        episode.validation_perplexity = math.inf if validation is None else validation
         episode.undecided = state["undecided"]
         episode.over = state["over"]
         generator = np.random.default_rng(0)
         restore_numpy(generator, state["np_random"])
-        self.np_random = generator
+        self._np_random, self._np_random_seed = generator, state["np_random_seed"]
         self._episode = episode
 
     def fork(self) -> Self:
@@ -249,6 +274,11 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         twin._episode = None
         twin.load_state_dict(state)
         return twin
+
+    def close(self) -> None:
+        """Let go of the network and its optimizer."""
+        self._episode = None
+        super().close()
 
     @property
     def train_step(self) -> int:

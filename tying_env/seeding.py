@@ -5,6 +5,7 @@ same training batches, and equal seeds give equal bits whatever else runs in the
 """
 
 import contextlib
+import threading
 import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+# torch's generator is one for all threads: who borrows it keeps the others out.
+_BORROWING = threading.RLock()
 
 
 def numpy_stream(seed: int, name: str) -> np.random.Generator:
@@ -49,13 +53,14 @@ def torch_randomness_from(generator: "torch.Generator") -> Iterator[None]:
         else:
             torch.set_rng_state(state)
 
-    outside = get_state()
-    set_state(generator.get_state())
-    try:
-        yield
-    finally:
-        generator.set_state(get_state())
-        set_state(outside)
+    with _BORROWING:
+        outside = get_state()
+        set_state(generator.get_state())
+        try:
+            yield
+        finally:
+            generator.set_state(get_state())
+            set_state(outside)
 
 
 def capture_numpy(generator: np.random.Generator) -> dict[str, Any]:

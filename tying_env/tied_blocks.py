@@ -136,7 +136,8 @@ class TiedBlocks:
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return one optimizer parameter group per leader, each with the learning rate of its group of layers.
 
-        Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date.
+        Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date,
+        from the rate under "base_lr": who schedules the learning rate sets that, not "lr" alone.
         """
         sizes = {0: 1} if self._frozen else self._trained(self._tying)
         return [self._parameter_group(leader, self.weights(leader), size, lr) for leader, size in sizes.items()]

@@ -145,7 +145,8 @@ class Trainer:
     def weights_are_finite(self) -> bool:
         """Tell whether every trainable weight is finite.
 
-        A sum is not finite if any term is not: the cheapest pass over the weights that cannot miss one.
+        A sum is not finite if any term is not: the cheapest pass over the weights that cannot miss one. (It also says
+        no when finite weights add up to more than the largest float, 3e38: training is lost by then as well.)
         """
         return bool(torch.stack([p.sum() for p in self.trainable_parameters()]).isfinite().all())
 

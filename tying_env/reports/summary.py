@@ -64,12 +64,13 @@ def _tying(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: d
 def _cost(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str, str]]:
     kinds = ("weights_bytes", "gradients_bytes", "optimizer_state_bytes")
     held = [sum(record[kind] for kind in kinds) for record in records]
+    peak = summary["peak_process_bytes"]
     conventional = summary["parameters_conventional"] * _COPIES * _ITEM_BYTES[config["env"]["dtype"]]
     return [
-        ("training speed", f"{summary['tokens_per_second']:,.0f} tokens/s over {summary['seconds']:,.0f} s"),
+        ("speed, measuring included", f"{summary['tokens_per_second']:,.0f} tokens/s over {summary['seconds']:,.0f} s"),
         ("weights, gradients, optimizer", f"mean {_mean(held) / 1e6:,.1f} MB, peak {max(held) / 1e6:,.1f} MB"),
         ("  in conventional training", f"{conventional / 1e6:,.1f} MB"),
-        ("process memory, peak", f"{summary['peak_process_bytes'] / 1e6:,.0f} MB"),
+        ("process memory, peak", "unknown" if peak is None else f"{peak / 1e6:,.0f} MB"),
     ]
 
 

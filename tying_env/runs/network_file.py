@@ -3,10 +3,11 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.files import to_json, written_whole
 from tying_env.primary.models import PrimaryNetwork, build_network
@@ -15,6 +16,7 @@ from tying_env.seeding import torch_stream
 from tying_env.tied_blocks import TiedBlocks
 
 _KEY, _FORMAT = "tying_env", "network 2"
+_TOKENS, _POSITIONS = "transformer.wte.weight", "transformer.wpe.weight"
 
 
 class SavedNetwork(NamedTuple):
@@ -61,9 +63,11 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, vocab_size: in
 def load_network(path: Path, device: str | torch.device = "cpu") -> SavedNetwork:
     """Read a network that `save_network` wrote; tied layers share memory.
 
+    What the file says of itself is held against the tensors it has before any memory is taken for a network.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a network file, or lacks something; the message says what.
+        ValueError: it is not a network file, is damaged, or its parts do not fit each other; the message says what.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -71,12 +75,11 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> SavedNetwork
         raise FileNotFoundError(f"there is no network file {path}")
     try:
         with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path} is not a safetensors file, or damaged: {error}") from error
-    if about.get("format") != _FORMAT:
-        raise ValueError(f"{path} is not a network of this package: its format is {about.get('format')!r}")
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            about = _read_about((file.metadata() or {}).get(_KEY), shapes)
+            tensors = {name: file.get_tensor(name) for name in shapes}
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a network file of this package, or damaged: {error}") from error
     config = dataclasses.replace(EnvConfig(**about["config"]), compile_blocks=False)
     network = build_network(config, about["vocab_size"], torch.device(device), torch_stream(0, "weights"))
     tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient)
@@ -84,5 +87,33 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> SavedNetwork
     check_tensors(tensors, {name: tuple(p.shape) for name, p in own.items()}, str(path))
     with torch.no_grad():
         for name, parameter in own.items():
+            if tensors[name].dtype != parameter.dtype:
+                raise ValueError(f"{path} has {name!r} in {tensors[name].dtype}, its settings say {config.dtype}")
             parameter.copy_(tensors[name])
     return SavedNetwork(network, tied, about["tying"], config)
+
+
+def _read_about(text: str | None, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Read the file's metadata and check it against the shapes of its tensors.
+
+    Raises:
+        ValueError: something is missing, of the wrong type, or does not fit.
+    """
+    about = json.loads(text or "{}")
+    if not isinstance(about, dict) or about.get("format") != _FORMAT:
+        found = about.get("format") if isinstance(about, dict) else about
+        raise ValueError(f"its format is {found!r}, expected {_FORMAT!r}")
+    try:
+        config = EnvConfig.from_settings(about["config"])
+        tyings = [partition.validate_action(about[key], config.n_layer) for key in ("tying", "sources")]
+        vocab_size = about["vocab_size"]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"its description of itself does not hold: {error!r}") from error
+    if not all(map(partition.is_tying, tyings)):
+        raise ValueError("its tying is not in canonical form")
+    embedding = (vocab_size, config.n_embd), (config.seq_len, config.n_embd)
+    if type(vocab_size) is not int or embedding != (shapes.get(_TOKENS), shapes.get(_POSITIONS)):
+        raise ValueError(f"its settings ask for embeddings of the shapes {embedding}, its tensors have others")
+    if len(partition.leaders(tyings[1])) > len(shapes):
+        raise ValueError(f"it has fewer tensors ({len(shapes)}) than layers with weights of their own")
+    return about

@@ -1,5 +1,6 @@
 """TensorBoard curves of a run, and the replication map over time."""
 
+import math
 import threading
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +22,7 @@ _SCALARS = {
     "controller/epsilon": "epsilon",
     "controller/q_loss": "q_loss",
 }
-_PICTURES = 20  # in a whole run: a picture takes a tenth of a second
+_PICTURES = 20  # in an episode: a picture takes a tenth of a second
 
 
 class Curves:
@@ -31,6 +32,7 @@ class Curves:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = path
+        self._last: dict[str, float] = {}
         self._writer = SummaryWriter(path)
         self._every = max(1, config.total_steps // config.k // _PICTURES)
         self._chance, _ = partition.chance_independent_layers(config.n_layer)
@@ -56,8 +58,9 @@ class Curves:
         step = record["train_step"]
         with naming(self._path / "events.out.tfevents.*"):
             for tag, key in _SCALARS.items():
-                if key in record:
+                if key in record and record[key] != self._last.get(key) and math.isfinite(record[key]):
                     self._writer.add_scalar(tag, record[key], step)
+            self._last = {"validation_perplexity": record["validation_perplexity"]}  # it is measured now and then
             # The line that chance gives, beside tying/independent_layers.
             self._writer.add_scalar("tying/independent_layers_by_chance", self._chance, step)
             self._writer.add_scalar("speed/tokens_per_second", tokens_per_second, step)
