@@ -74,6 +74,11 @@ def test_commands_run(command: str, text_folder: Path, tmp_path: Path) -> None:
         assert words[-1].removeprefix("ARGS=") in done.stdout
 
 
+def test_no_placeholder_is_left() -> None:
+    assert "@@" not in README
+    assert "best validation perplexity" in README  # what a run prints
+
+
 def test_paths_in_the_tree_exist() -> None:
     tree = README.split("## What is where")[1].split("```")[1]
     folder = Path()
