@@ -235,15 +235,13 @@ def test_ctrl_c_ends_with_what_was_recorded_in_place(text_folder: Path, tmp_path
     assert "Traceback" not in out + error
     records = RunDirectory.open(path).read_metrics()
     assert len(records) >= 1
-    if times == 1:
+    if times == 1 or "Interrupted" not in out:  # a first one just at the end of a decision leaves nothing to break off
         assert "finishing this decision" in out
         summary = RunDirectory.open(path).read_json("summary.json")
         assert summary["status"] == "interrupted"
         assert summary["decisions"] == len(records)
         assert (path / "final.safetensors").exists()
         assert (path / "replication_map.png").exists()
-    else:
-        assert "Interrupted" in out
     assert [p for p in path.iterdir() if p.suffix == ".tmp"] == []
 
 
