@@ -83,7 +83,7 @@ def test_a_network_comes_back_from_its_file_with_its_tying(
     env.reset(seed=0, options=None if tying is None else {"tying": tying})
     env.trainer.train(2)
     path = tmp_path / "network.safetensors"
-    save_network(path, env.trainer, env.config, 256)
+    save_network(path, env.trainer, env.config, env.workload.sizes)
     unique = sum(p.numel() for _, p in env.trainer.named_parameters())
     assert 0 <= path.stat().st_size - 4 * unique < 8000  # every weight once, and a header
     saved = load_network(path)
@@ -112,7 +112,7 @@ def test_files_that_are_no_networks_are_refused(tmp_path: Path, env: LayerTyingE
         load_network(foreign)
     env.reset(seed=0)
     network = tmp_path / "network"
-    save_network(network, env.trainer, env.config, 256)
+    save_network(network, env.trainer, env.config, env.workload.sizes)
     network.write_bytes(network.read_bytes()[:-5])
     with pytest.raises(ValueError, match="damaged"):
         load_network(network)
@@ -121,9 +121,12 @@ def test_files_that_are_no_networks_are_refused(tmp_path: Path, env: LayerTyingE
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"vocab_size": 10**13}, "embeddings of the shapes"),
-        ({"vocab_size": -5}, "embeddings of the shapes"),
-        ({"vocab_size": "256"}, "embeddings of the shapes"),
+        ({"sizes": {"vocab_size": 10**13}}, r"ask for 'transformer.wte.weight' of shape \(10000000000000, 16\)"),
+        ({"sizes": {"vocab_size": 10**30}}, "does not hold"),
+        ({"sizes": {"vocab_size": -5}}, "vocab_size must be a whole number above 0, got -5"),
+        ({"sizes": {"vocab_size": "256"}}, "vocab_size must be a whole number above 0, got '256'"),
+        ({"sizes": {}}, "does not hold"),
+        ({"sizes": 3}, "does not hold"),
         ({"sources": [0, 0]}, "does not hold"),
         ({"sources": [0, 1, 1, 1], "tying": [0, 1, 1, 1]}, "unexpected tensor|lacks the tensor"),
         ({"sources": [0, 1, 1, 2]}, "canonical"),
@@ -138,7 +141,7 @@ def test_network_files_that_lie_about_themselves_are_refused(
 ) -> None:
     env.reset(seed=0, options={"tying": [0, 0, 2, 0]})
     path = tmp_path / "network"
-    save_network(path, env.trainer, env.config, 256)
+    save_network(path, env.trainer, env.config, env.workload.sizes)
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = json.loads(file.metadata()["tying_env"])

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
@@ -12,21 +12,22 @@ import numpy.typing as npt
 
 from tying_env import partition
 from tying_env.config import EnvConfig
-from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_windows, load_corpus
-from tying_env.primary.evaluation import MAX_MEAN_LOSS, Evaluation, evaluate, mean_loss, perplexity
-from tying_env.primary.models import build_network, find_device
-from tying_env.primary.tasks import CausalLM
+from tying_env.data import Batch, Batches
+from tying_env.data.corpus import Split
+from tying_env.primary.evaluation import MAX_MEAN_LOSS, Evaluation, Measurement, measure, perplexity
+from tying_env.primary.models import find_device
 from tying_env.primary.trainer import Trainer, TrainResult
+from tying_env.primary.workloads import Workload, open_workload
 from tying_env.render import replication_map_image, replication_map_text
 from tying_env.replication import make_blocks
-from tying_env.seeding import capture_numpy, check_seed, numpy_stream, restore_numpy, torch_stream
-
-Split = Literal["train", "validation", "test"]
+from tying_env.seeding import capture_numpy, check_seed, restore_numpy, torch_stream
 
 _STATE_KEYS = {
-    *("config", "trainer", "reward_windows", "np_random", "np_random_seed", "decisions", "tied_at", "train_step"),
-    *("validation_perplexity", "undecided", "over"),
+    *("config", "trainer", "reward_batches", "np_random", "np_random_seed", "decisions", "tied_at", "train_step"),
+    *("validation_perplexity", "validation_accuracy", "undecided", "over"),
 }
+
+_UNMEASURED = Measurement(math.inf)
 
 
 @dataclass
@@ -34,12 +35,13 @@ class _Episode:
     """One training run: all that `reset` makes anew and `load_state_dict` replaces."""
 
     trainer: Trainer
-    reward_windows: RandomWindows
+    reward_batches: Batches
     undecided: bool  # no tying was given at the start, and no decision was made yet
     decisions: int = 0
     tied_at: int = 0  # the training step at which the last action was applied
     train_step: int = 0
     validation_perplexity: float = math.inf
+    validation_accuracy: float = 0.0  # of a network that classifies
     over: bool = False
 
 
@@ -101,12 +103,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         self.render_mode = render_mode
         self.config = config = EnvConfig.from_settings(settings)
         self.device = find_device(config.device)
-        self.corpus: Corpus = load_corpus(config.dataset, config.tokenizer, config.cache_dir)
-        for split in ("train", "validation", "test"):  # too short a text fails here, not hours later
-            try:
-                evaluation_windows(self._tokens(split), config.seq_len, 1)
-            except ValueError as error:
-                raise ValueError(f"the {split} split of {config.dataset!r} is too short: {error}") from error
+        self.workload: Workload = open_workload(config)
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self._episode: _Episode | None = None
@@ -134,7 +131,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             if seed is not None or "tying" in options:
                 raise ValueError("a state brings its own generators and tying: give no seed and no tying with it")
             self.load_state_dict(options["state"])
-            return self._observation(), self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
+            return self._observation(), self._info(math.inf, _UNMEASURED, partition.TyingEvents(0, 0), False)
         tying = (options or {}).get("tying")
         if tying is not None:
             partition.validate_action(tying, self.config.n_layer)
@@ -144,7 +141,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         self._episode = None  # two networks at once would double the memory
         self._episode = self._begin(episode_seed, start)
         self._episode.undecided = tying is None
-        return self._observation(), self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
+        return self._observation(), self._info(math.inf, _UNMEASURED, partition.TyingEvents(0, 0), False)
 
     def step(self, action: partition.IntVector) -> tuple[partition.IntVector, float, bool, bool, dict[str, Any]]:
         """Apply a tying, train for k steps, measure the reward.
@@ -165,37 +162,41 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         episode.tied_at = episode.train_step
         events = trainer.tied.change(action, trainer.optimizer)
         # 3. Train (lines 5-6), with the reward before or after (lines 20-21).
-        reward_loss = self._reward_loss(episode) if config.reward_timing == "after_tying" else math.inf
+        measured = self._measure(episode) if config.reward_timing == "after_tying" else _UNMEASURED
         trained = self._train(episode, 0 if diverged else min(config.k, config.total_steps - episode.train_step))
         if config.reward_timing == "after_training":
-            reward_loss = self._reward_loss(episode)
-        diverged = diverged or trained.diverged or not math.isfinite(reward_loss)
+            measured = self._measure(episode)
+        diverged = diverged or trained.diverged or not math.isfinite(measured.mean_loss)
         # 4. Validate, when a multiple of validate_every was reached, and at the end.
         finished, every = episode.train_step >= config.total_steps, config.validate_every
         if not diverged and every and (finished or before // every < episode.train_step // every):
-            episode.validation_perplexity = self.evaluate("validation").perplexity
+            validation = self.evaluate("validation")
+            episode.validation_perplexity = validation.perplexity
+            episode.validation_accuracy = validation.accuracy or 0.0
             diverged = not math.isfinite(episode.validation_perplexity)
         truncated = finished and not diverged
         episode.over = diverged or truncated
-        measured = math.inf if diverged else perplexity(reward_loss)
-        reward = -math.exp(MAX_MEAN_LOSS) if diverged else -measured
+        measured = _UNMEASURED if diverged else measured
+        reward = self._reward(measured)
         info = self._info(trained.mean_loss, measured, events, diverged)
         return self._observation(), reward, diverged, truncated, info
 
     def evaluate(self, split: Split, max_windows: int | None = None) -> Evaluation:
-        """Measure the network as it is on windows spread evenly over a split, without dropout.
+        """Measure the network as it is on examples spread evenly over a split, without dropout.
 
         Args:
             split: "train", "validation" or "test".
-            max_windows: how many sequences of `seq_len` tokens, 0 for all; `validation_windows` by default.
+            max_windows: how many sequences of `seq_len` tokens, or images, 0 for all; `validation_windows` by default.
         """
-        windows = self.windows(split, self.config.validation_windows if max_windows is None else max_windows)
-        trainer, lengths = self._running().trainer, self.corpus.tokenizer.byte_lengths
-        return evaluate(trainer.network.model, trainer.task, windows, self.config.batch_size, self.device, lengths)
+        most = self.config.validation_windows if max_windows is None else max_windows
+        return self.workload.evaluate(self._running().trainer.network.model, split, most, self.device)
 
-    def windows(self, split: Split, max_windows: int) -> npt.NDArray[np.integer[Any]]:
-        """Return up to `max_windows` windows spread evenly over a split, (N, T + 1); 0 for all. They never change."""
-        return evaluation_windows(self._tokens(split), self.config.seq_len, max_windows)
+    def windows(self, split: Split, max_windows: int) -> Batch:
+        """Return up to `max_windows` examples spread evenly over a split, 0 for all. They never change.
+
+        GPT-2's are windows (N, T + 1); for the others see `Workload.examples`.
+        """
+        return self.workload.examples(split, max_windows)
 
     def render(self) -> Any:
         """Return the replication map: text for `"ansi"`, pixels (height, width, 3) for `"rgb_array"`."""
@@ -219,13 +220,14 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         return {
             "config": dataclasses.asdict(self.config),
             "trainer": episode.trainer.state_dict(),
-            "reward_windows": episode.reward_windows.state_dict(),
+            "reward_batches": episode.reward_batches.state_dict(),
             "np_random": capture_numpy(self.np_random),
             "np_random_seed": self.np_random_seed,
             "decisions": episode.decisions,
             "tied_at": episode.tied_at,
             "train_step": episode.train_step,
             "validation_perplexity": validation if math.isfinite(validation) else None,
+            "validation_accuracy": episode.validation_accuracy,
             "undecided": episode.undecided,
             "over": episode.over,
         }
@@ -251,11 +253,12 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         saved = state["trainer"]
         episode = self._begin(0, None if saved["frozen"] else saved["tying"], saved["sources"])
         episode.trainer.load_state_dict(saved)
-        episode.reward_windows.load_state_dict(state["reward_windows"])
+        episode.reward_batches.load_state_dict(state["reward_batches"])
         episode.decisions, episode.tied_at = state["decisions"], state["tied_at"]
         episode.train_step = state["train_step"]
         validation = state["validation_perplexity"]
         episode.validation_perplexity = math.inf if validation is None else validation
+        episode.validation_accuracy = state["validation_accuracy"]
         episode.undecided = state["undecided"]
         episode.over = state["over"]
         generator = np.random.default_rng(0)
@@ -266,10 +269,10 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     def fork(self) -> Self:
         """Return an independent environment in the same state: a counterfactual to try a tying on the same batches.
 
-        Weights, optimizer, data position and generators are copies; the text in memory is shared.
+        Weights, optimizer, data position and generators are copies; the data in memory are shared.
         """
         state = self.state_dict()
-        twin = copy.copy(self)  # the corpus is read-only
+        twin = copy.copy(self)  # the data are read-only
         twin.action_space, twin.observation_space = copy.deepcopy((self.action_space, self.observation_space))
         twin._episode = None
         twin.load_state_dict(state)
@@ -307,7 +310,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
 
     def _begin(self, seed: int, tying: npt.ArrayLike | None, sources: npt.ArrayLike | None = None) -> _Episode:
         config = self.config
-        network = build_network(config, self.corpus.tokenizer.vocab_size, self.device, torch_stream(seed, "weights"))
+        network = self.workload.build(self.device, torch_stream(seed, "weights"))
         tied = make_blocks(
             config.replication,
             network.blocks,
@@ -318,21 +321,18 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         )
         if sources is not None:
             tied.restore_sources(sources)
-        train = self._tokens("train")
         trainer = Trainer(
             network,
             tied,
-            CausalLM(),
-            ShuffledWindows(train, config.batch_size, config.seq_len, numpy_stream(seed, "training batches")),
+            self.workload.task,
+            self.workload.training_batches(seed),
             dropout=torch_stream(seed, "dropout", self.device),
             device=self.device,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
         )
-        reward_stream = numpy_stream(seed, "reward batches")
-        reward_windows = RandomWindows(train, config.batch_size, config.seq_len, reward_stream)
-        return _Episode(trainer, reward_windows, undecided=True)
+        return _Episode(trainer, self.workload.reward_batches(seed), undecided=True)
 
     def _train(self, episode: _Episode, steps: int) -> TrainResult:
         trained = episode.trainer.train(steps)
@@ -344,29 +344,28 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             raise gym.error.ResetNeeded("no training run has begun: call reset() first")
         return self._episode
 
-    def _reward_loss(self, episode: _Episode) -> float:
-        batches = [episode.reward_windows.next_batch() for _ in range(self.config.reward_batches)]
-        trainer, windows = episode.trainer, np.concatenate(batches)  # (reward_batches * B, T + 1)
-        return mean_loss(trainer.network.model, trainer.task, windows, self.config.batch_size, self.device)
+    def _measure(self, episode: _Episode) -> Measurement:
+        batches = [episode.reward_batches.next_batch() for _ in range(self.config.reward_batches)]
+        return measure(episode.trainer.network.model, episode.trainer.task, batches, self.device)
 
-    def _tokens(self, split: str) -> npt.NDArray[np.uint16]:
-        if split not in ("train", "validation", "test"):
-            raise ValueError(f"split must be 'train', 'validation' or 'test', got {split!r}")
-        tokens: npt.NDArray[np.uint16] = getattr(self.corpus, split)
-        return tokens
+    def _reward(self, measured: Measurement) -> float:
+        """Return a finite number whatever was measured; the lowest there is if training diverged."""
+        if self.config.reward == "accuracy":
+            return measured.accuracy or 0.0
+        return -math.exp(MAX_MEAN_LOSS) if math.isinf(measured.mean_loss) else -perplexity(measured.mean_loss)
 
     def _observation(self) -> partition.IntVector:
         return self._running().trainer.tied.tying
 
     def _info(
-        self, train_loss: float, measured: float, events: partition.TyingEvents, diverged: bool
+        self, train_loss: float, measured: Measurement, events: partition.TyingEvents, diverged: bool
     ) -> dict[str, Any]:
         episode = self._running()
         tying = self._observation()
         return {
             "tying": tying,
             "train_loss": train_loss,
-            "perplexity": measured,
+            "perplexity": perplexity(measured.mean_loss),
             "validation_perplexity": episode.validation_perplexity,
             "independent_layers": len(partition.leaders(tying)),
             "trainable_parameters": episode.trainer.count_trainable(),
@@ -375,4 +374,9 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             "train_step": episode.train_step,
             "tokens": episode.trainer.tokens,
             "diverged": diverged,
+            **(
+                {"accuracy": measured.accuracy or 0.0, "validation_accuracy": episode.validation_accuracy}
+                if self.workload.classifies
+                else {}
+            ),
         }
