@@ -26,7 +26,7 @@ from tying_env.runs.tensorboard import Curves
 from tying_env.seeding import check_seed
 from tying_env.wrappers import wrap
 
-ENV_ID = "LayerTying-GPT2-v0"
+ENV_ID = "LayerTying-GPT2-v0"  # every setting is given to it, also which network it is
 
 # Whose versions a run writes down.
 PACKAGES = (

@@ -79,7 +79,7 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
         ),
         _draw(
             "pareto",
-            "Small: one run. Large: the interquartile mean over seeds, with its 95% interval. Further down and further "
+            "Small: one run. Large: the interquartile mean over seeds, with its 95% interval. Better and further "
             "left is better; the grey steps join the arms that no other arm beats in both.",
             lambda: figures.pareto(comparison),
         ),
