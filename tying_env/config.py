@@ -31,7 +31,7 @@ class EnvConfig:
     """GPT-2's BPE with 50,257 tokens, or bytes (vocabulary 256: much faster; compare in bits per byte)."""
     mask_seed: int = 0
     """BERT: seed of the masks on validation and test, which are the same at every measurement."""
-    patch_size: int = 2
+    patch_size: int = 4
     """ViT: pixels along a side of the squares an image is cut into; it divides the image's."""
     augment: Literal["none", "crop", "crop-flip"] = "none"
     """ViT: training images are shifted by up to an eighth (crop), and mirrored every other time (flip)."""
@@ -167,12 +167,19 @@ PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
     ("gpt2", "paper"): PAPER,
     ("bert", "small"): {"model": "bert"},
     ("bert", "paper"): PAPER | {"model": "bert", "n_layer": 12, "n_embd": 768, "n_head": 12},
-    ("vit", "small"): {"model": "vit", "dataset": "digits", "augment": "crop", "n_embd": 64, "batch_size": 32},
+    ("vit", "small"): {
+        "model": "vit",
+        "dataset": "digits",
+        "augment": "crop",
+        "n_embd": 64,
+        "batch_size": 64,
+        "total_steps": 600,
+        "validation_windows": 0,
+    },
     ("vit", "paper"): {
         "model": "vit",
         "dataset": "cifar10",
         "augment": "crop-flip",
-        "patch_size": 4,
         "n_layer": 32,
         "n_embd": 1280,
         "n_head": 16,

@@ -1,9 +1,9 @@
 """LayerTyingEnv: a transformer under training as a Gymnasium environment."""
 
-import copy
+import copy as copying
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Self
 
 import gymnasium as gym
@@ -12,45 +12,29 @@ import numpy.typing as npt
 
 from tying_env import partition
 from tying_env.config import EnvConfig
-from tying_env.data import Batch, Batches
+from tying_env.data import Batch
 from tying_env.data.corpus import Split
-from tying_env.primary.evaluation import MAX_MEAN_LOSS, Evaluation, Measurement, measure, perplexity
+from tying_env.episode import Episode
+from tying_env.primary.evaluation import MAX_MEAN_LOSS, UNMEASURED, Evaluation, Measurement, perplexity
 from tying_env.primary.models import find_device
-from tying_env.primary.trainer import Trainer, TrainResult
+from tying_env.primary.trainer import Trainer, never
 from tying_env.primary.workloads import Workload, open_workload
 from tying_env.render import replication_map_image, replication_map_text
 from tying_env.replication import make_blocks
 from tying_env.seeding import capture_numpy, check_seed, restore_numpy, torch_stream
 
 _STATE_KEYS = {
-    *("config", "trainer", "reward_batches", "np_random", "np_random_seed", "decisions", "tied_at", "train_step"),
-    *("validation_perplexity", "validation_accuracy", "undecided", "over"),
+    *("config", "np_random", "np_random_seed", "trainer", "reward_batches", "decisions", "tied_at", "train_step"),
+    *("frozen_steps_left", "validation_perplexity", "over", "under_way"),
 }
-
-_UNMEASURED = Measurement(math.inf)
-
-
-@dataclass
-class _Episode:
-    """One training run: all that `reset` makes anew and `load_state_dict` replaces."""
-
-    trainer: Trainer
-    reward_batches: Batches
-    undecided: bool  # no tying was given at the start, and no decision was made yet
-    decisions: int = 0
-    tied_at: int = 0  # the training step at which the last action was applied
-    train_step: int = 0
-    validation_perplexity: float = math.inf
-    validation_accuracy: float = 0.0  # of a network that classifies
-    over: bool = False
 
 
 class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     """Tie the layers of a transformer while it trains (Hay & Wolf, ICLR 2024).
 
     ## Description
-    The environment wraps the primary network under training. A step applies a tying, runs `k` training steps and
-    returns the network's negative perplexity. One episode is one whole training run.
+    The environment wraps the primary network under training: a GPT-2, a BERT or a ViT. A step applies a tying, runs `k`
+    training steps and returns the network's negative perplexity. One episode is one whole training run.
 
     ## Action Space
     `MultiDiscrete([1, 2, ..., L])`. Entry i is a layer 0..i: i itself makes layer i independent, a smaller one makes
@@ -62,7 +46,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     ## Rewards
     Minus the perplexity on `reward_batches` fresh random training batches, without dropout: after the k training
     steps, or right after tying (`reward_timing="after_tying"`). It is bounded below by -e^20, which is also the reward
-    of a step in which training diverged.
+    of a step in which training diverged. With `reward="accuracy"`, for a network that classifies, it is the share of
+    these examples that it classifies correctly, and 0 when training diverged.
 
     ## Starting State
     A primary network with random weights and an all-zero tying. The first k training steps lie before the first
@@ -79,7 +64,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     Always the same keys, and no clock reading, so that equal seeds give equal infos: `tying`, `train_loss` (mean over
     the k steps after the action, nats per token), `perplexity` (of the reward), `validation_perplexity` (the last one),
     `independent_layers`, `trainable_parameters`, `tied_events`, `untied_events` (of this step), `train_step`, `tokens`
-    (trained on so far), `diverged`. A number not yet measured, or not finite, is infinity.
+    (trained on so far), `diverged`; of a network that classifies also `accuracy` (of the reward's batches) and
+    `validation_accuracy`. A number not yet measured, or not finite, is infinity; such an accuracy is 0.
 
     ## Arguments
     Every field of `tying_env.EnvConfig` is a keyword: `gym.make("LayerTying-GPT2-v0", n_layer=24, k=15)`.
@@ -106,7 +92,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         self.workload: Workload = open_workload(config)
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
-        self._episode: _Episode | None = None
+        self.should_stop: Callable[[], bool] = never
+        self._episode: Episode | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -131,7 +118,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             if seed is not None or "tying" in options:
                 raise ValueError("a state brings its own generators and tying: give no seed and no tying with it")
             self.load_state_dict(options["state"])
-            return self._observation(), self._info(math.inf, _UNMEASURED, partition.TyingEvents(0, 0), False)
+            return self._observation(), self._info(math.inf, UNMEASURED, partition.TyingEvents(0, 0), False)
         tying = (options or {}).get("tying")
         if tying is not None:
             partition.validate_action(tying, self.config.n_layer)
@@ -139,47 +126,31 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         super().reset(seed=seed)
         episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         self._episode = None  # two networks at once would double the memory
-        self._episode = self._begin(episode_seed, start)
-        self._episode.undecided = tying is None
-        return self._observation(), self._info(math.inf, _UNMEASURED, partition.TyingEvents(0, 0), False)
+        self._episode = self._begin(episode_seed, start, frozen_start=tying is None)
+        return self._observation(), self._info(math.inf, UNMEASURED, partition.TyingEvents(0, 0), False)
 
     def step(self, action: partition.IntVector) -> tuple[partition.IntVector, float, bool, bool, dict[str, Any]]:
         """Apply a tying, train for k steps, measure the reward.
 
+        A program that may have to end at any time sets the attribute `should_stop`, a function that is asked between
+        training steps. When it says yes, `step` raises `tying_env.episode.Stopped`; the same call later goes on with
+        the same bits, also from a `state_dict` of that moment.
+
         Raises:
-            TypeError, ValueError: not a valid action; nothing is changed.
+            TypeError, ValueError: not a valid action, or another than that of a step that was stopped; nothing is
+                changed.
             gymnasium.error.ResetNeeded: no episode is running.
+            tying_env.episode.Stopped: `should_stop` said so.
         """
-        episode, config = self._running(), self.config
+        episode = self._running()
         if episode.over:
             raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
-        action = partition.validate_action(action, config.n_layer)
-        trainer, before = episode.trainer, episode.train_step
-        # 1. The first k steps lie before the first decision (Algorithm 1, line 2; Sec. 3).
-        diverged = self._train(episode, min(config.k, config.total_steps - 1)).diverged if episode.undecided else False
-        episode.undecided, episode.decisions = False, episode.decisions + 1
-        # 2. Tie (lines 8-19).
-        episode.tied_at = episode.train_step
-        events = trainer.tied.change(action, trainer.optimizer)
-        # 3. Train (lines 5-6), with the reward before or after (lines 20-21).
-        measured = self._measure(episode) if config.reward_timing == "after_tying" else _UNMEASURED
-        trained = self._train(episode, 0 if diverged else min(config.k, config.total_steps - episode.train_step))
-        if config.reward_timing == "after_training":
-            measured = self._measure(episode)
-        diverged = diverged or trained.diverged or not math.isfinite(measured.mean_loss)
-        # 4. Validate, when a multiple of validate_every was reached, and at the end.
-        finished, every = episode.train_step >= config.total_steps, config.validate_every
-        if not diverged and every and (finished or before // every < episode.train_step // every):
-            validation = self.evaluate("validation")
-            episode.validation_perplexity = validation.perplexity
-            episode.validation_accuracy = validation.accuracy or 0.0
-            diverged = not math.isfinite(episode.validation_perplexity)
-        truncated = finished and not diverged
-        episode.over = diverged or truncated
-        measured = _UNMEASURED if diverged else measured
-        reward = self._reward(measured)
-        info = self._info(trained.mean_loss, measured, events, diverged)
-        return self._observation(), reward, diverged, truncated, info
+        action = partition.validate_action(action, self.config.n_layer)
+        outcome = episode.decide(action, self.should_stop, lambda: self.evaluate("validation"))
+        truncated = bool(episode.over) and not outcome.diverged
+        measured = UNMEASURED if outcome.diverged else outcome.measured
+        info = self._info(outcome.train_loss, measured, outcome.events, outcome.diverged)
+        return self._observation(), self._reward(measured), outcome.diverged, truncated, info
 
     def evaluate(self, split: Split, max_windows: int | None = None) -> Evaluation:
         """Measure the network as it is on examples spread evenly over a split, without dropout.
@@ -210,26 +181,19 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             )
         return replication_map_image(tying, title)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the whole training state: a restored environment goes on with the same bits.
+    def state_dict(self, copy: bool = True) -> dict[str, Any]:
+        """Return the whole training state: a restored environment goes on with the same bits.
 
         Tensors are under `trainer.weights`, `trainer.optimizer` and `trainer.dropout`; the rest is ready for JSON.
+
+        Args:
+            copy: whether the tensors are copies. Without, they are the live ones: write them down at once.
         """
-        episode = self._running()
-        validation = episode.validation_perplexity
         return {
             "config": dataclasses.asdict(self.config),
-            "trainer": episode.trainer.state_dict(),
-            "reward_batches": episode.reward_batches.state_dict(),
             "np_random": capture_numpy(self.np_random),
             "np_random_seed": self.np_random_seed,
-            "decisions": episode.decisions,
-            "tied_at": episode.tied_at,
-            "train_step": episode.train_step,
-            "validation_perplexity": validation if math.isfinite(validation) else None,
-            "validation_accuracy": episode.validation_accuracy,
-            "undecided": episode.undecided,
-            "over": episode.over,
+            **self._running().state_dict(copy),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -241,28 +205,20 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         if not isinstance(state, dict) or (missing := _STATE_KEYS - set(state)):
             lacks = f"lacks {sorted(missing)[0]!r}" if isinstance(state, dict) else f"is a {type(state).__name__}"
             raise ValueError(f"the state must be a dictionary that state_dict gave; it {lacks}")
-        for name in ("train_step", "decisions", "tied_at"):
-            if type(state[name]) is not int or state[name] < 0:
-                raise ValueError(f"the state's {name} must be a whole number, got {state[name]!r}")
         mine, theirs = dataclasses.asdict(self.config), state["config"]
         free = {"device", "cache_dir", "compile_blocks"}  # these change where and how, not what
         differ = [name for name in mine if name not in free and mine[name] != theirs.get(name)]
         if differ:
             listed = "; ".join(f"{name} is {theirs.get(name)!r} there, {mine[name]!r} here" for name in differ)
             raise ValueError(f"the state is of an environment with other settings: {listed}")
-        saved = state["trainer"]
-        episode = self._begin(0, None if saved["frozen"] else saved["tying"], saved["sources"])
-        episode.trainer.load_state_dict(saved)
-        episode.reward_batches.load_state_dict(state["reward_batches"])
-        episode.decisions, episode.tied_at = state["decisions"], state["tied_at"]
-        episode.train_step = state["train_step"]
-        validation = state["validation_perplexity"]
-        episode.validation_perplexity = math.inf if validation is None else validation
-        episode.validation_accuracy = state["validation_accuracy"]
-        episode.undecided = state["undecided"]
-        episode.over = state["over"]
-        generator = np.random.default_rng(0)
-        restore_numpy(generator, state["np_random"])
+        try:
+            generator = np.random.default_rng(0)
+            restore_numpy(generator, state["np_random"])
+            saved = state["trainer"]
+            episode = self._begin(0, None if saved["frozen"] else saved["tying"], saved["sources"])
+            episode.load_state_dict(state)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the state is damaged: {error!r}") from error
         self._np_random, self._np_random_seed = generator, state["np_random_seed"]
         self._episode = episode
 
@@ -272,8 +228,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         Weights, optimizer, data position and generators are copies; the data in memory are shared.
         """
         state = self.state_dict()
-        twin = copy.copy(self)  # the data are read-only
-        twin.action_space, twin.observation_space = copy.deepcopy((self.action_space, self.observation_space))
+        twin = copying.copy(self)  # the data are read-only
+        twin.action_space, twin.observation_space = copying.deepcopy((self.action_space, self.observation_space))
         twin._episode = None
         twin.load_state_dict(state)
         return twin
@@ -308,7 +264,13 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         """The primary network under training, with its optimizer."""
         return self._running().trainer
 
-    def _begin(self, seed: int, tying: npt.ArrayLike | None, sources: npt.ArrayLike | None = None) -> _Episode:
+    def _begin(
+        self,
+        seed: int,
+        tying: npt.ArrayLike | None,
+        sources: npt.ArrayLike | None = None,
+        frozen_start: bool = False,
+    ) -> Episode:
         config = self.config
         network = self.workload.build(self.device, torch_stream(seed, "weights"))
         tied = make_blocks(
@@ -332,21 +294,12 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
         )
-        return _Episode(trainer, self.workload.reward_batches(seed), undecided=True)
+        return Episode(trainer, self.workload.reward_batches(seed), config, frozen_start)
 
-    def _train(self, episode: _Episode, steps: int) -> TrainResult:
-        trained = episode.trainer.train(steps)
-        episode.train_step += trained.steps
-        return trained
-
-    def _running(self) -> _Episode:
+    def _running(self) -> Episode:
         if self._episode is None:
             raise gym.error.ResetNeeded("no training run has begun: call reset() first")
         return self._episode
-
-    def _measure(self, episode: _Episode) -> Measurement:
-        batches = [episode.reward_batches.next_batch() for _ in range(self.config.reward_batches)]
-        return measure(episode.trainer.network.model, episode.trainer.task, batches, self.device)
 
     def _reward(self, measured: Measurement) -> float:
         """Return a finite number whatever was measured; the lowest there is if training diverged."""
@@ -355,7 +308,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         return -math.exp(MAX_MEAN_LOSS) if math.isinf(measured.mean_loss) else -perplexity(measured.mean_loss)
 
     def _observation(self) -> partition.IntVector:
-        return self._running().trainer.tied.tying
+        return self._running().tying
 
     def _info(
         self, train_loss: float, measured: Measurement, events: partition.TyingEvents, diverged: bool

@@ -34,6 +34,9 @@ class Measurement(NamedTuple):
     accuracy: float | None = None  # None where nothing is classified
 
 
+UNMEASURED = Measurement(math.inf)
+
+
 def perplexity(mean_loss: float) -> float:
     """Return exp(mean loss in nats), at most e^20 for a finite loss; infinity for any other."""
     return math.exp(min(mean_loss, MAX_MEAN_LOSS)) if math.isfinite(mean_loss) else math.inf
