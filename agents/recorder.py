@@ -174,7 +174,7 @@ class Recorder:
         env, best = self.layer_tying, None
         final = env.evaluate("test", test_windows)
         if np.isfinite(self._best):
-            model = load_network(self.directory.path / BEST, env.device).network.model
+            model = load_network(self.directory.path / BEST, env.device, env.workload).network.model
             best = env.workload.evaluate(model, "test", test_windows, env.device)
         return {"final": final._asdict(), "best": None if best is None else best._asdict()}
 

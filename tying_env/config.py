@@ -76,6 +76,9 @@ class EnvConfig:
     """Learning rate of a group of n layers: lr, lr/sqrt(n) or lr/n."""
     replication: Literal["tied", "copied", "aliased"] = "tied"
     """Tie replicated layers; or only copy weights and train on alone (ablation v); or alias as the published code."""
+    unequal_blocks: Literal["refuse", "within-kind"] = "refuse"
+    """Your own network, if its blocks differ: refuse it, or tie each kind of block within itself; a layer that names
+    one of another kind is independent then."""
     freeze_at_start: bool = True
     """Train only layer 0 until the first decision (Algorithm 1 line 2). Without: all layers train (ablation vi)."""
 
@@ -138,6 +141,7 @@ _ONLY: dict[str, tuple[Model, ...]] = {
     **dict.fromkeys(("n_embd", "n_head", "dropout"), ("gpt2", "bert", "vit")),
     "dataset": ("gpt2", "bert", "vit"),
     "mask_seed": ("bert",),
+    "unequal_blocks": ("custom",),
     "patch_size": ("vit",),
     "augment": ("vit",),
 }

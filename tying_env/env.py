@@ -3,20 +3,23 @@
 import copy as copying
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import Batch
 from tying_env.data.corpus import Split
 from tying_env.episode import Episode
+from tying_env.primary.custom import CustomParts, CustomWorkload, Draw
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, UNMEASURED, Evaluation, Measurement, perplexity
 from tying_env.primary.models import find_device
+from tying_env.primary.tasks import Loss
 from tying_env.primary.trainer import Trainer, never
 from tying_env.primary.workloads import Workload, open_workload
 from tying_env.render import replication_map_image, replication_map_text
@@ -73,8 +76,16 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     ## Version History
     - v0: first version.
 
+    A network of your own is given as a module, with its blocks and its data:
+    `LayerTyingEnv(model=my_model, blocks="model.layers", batches=my_examples, loss=my_loss)`. The other settings are
+    then those of training, tying and validation; `batch_size` counts where `batches` are examples.
+
     Args:
         render_mode: `"ansi"` or `"rgb_array"`: the replication map (paper, Fig. 1).
+        model: "gpt2", "bert" or "vit"; or a network of your own: a module, of which every episode trains a copy, or a
+            function that makes one with random weights.
+        blocks, batches, loss, validation, test: of a network of your own; see
+            `tying_env.primary.custom.CustomParts`.
         settings: fields of `EnvConfig`.
 
     Raises:
@@ -83,13 +94,39 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own form)
 
-    def __init__(self, *, render_mode: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        render_mode: str | None = None,
+        model: str | nn.Module | Callable[[], nn.Module] = "gpt2",
+        blocks: str | Sequence[str] | None = None,
+        batches: Draw | Batch | None = None,
+        loss: Loss | None = None,
+        validation: Batch | None = None,
+        test: Batch | None = None,
+        **settings: Any,
+    ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}")
         self.render_mode = render_mode
-        self.config = config = EnvConfig.from_settings(settings)
-        self.device = find_device(config.device)
-        self.workload: Workload = open_workload(config)
+        own: dict[str, Any] = {
+            "blocks": blocks,
+            "batches": batches,
+            "loss": loss,
+            "validation": validation,
+            "test": test,
+        }
+        if isinstance(model, str):
+            if given := [name for name, part in own.items() if part is not None]:
+                raise TypeError(f"{given[0]} is for a network of your own, given as a module; the model is {model!r}")
+            self.config = EnvConfig.from_settings(settings | {"model": model})
+            self.device = find_device(self.config.device)
+            self.workload: Workload = open_workload(self.config)
+        else:
+            self.workload = CustomWorkload(CustomParts(model, **own), settings)
+            self.config = self.workload.config
+            self.device = find_device(self.config.device)
+        config = self.config
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self.should_stop: Callable[[], bool] = never
@@ -121,7 +158,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             return self._observation(), self._info(math.inf, UNMEASURED, partition.TyingEvents(0, 0), False)
         tying = (options or {}).get("tying")
         if tying is not None:
-            partition.validate_action(tying, self.config.n_layer)
+            tying = self._permitted(tying)
         start = np.arange(self.config.n_layer) if tying is None and not self.config.freeze_at_start else tying
         super().reset(seed=seed)
         episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))
@@ -145,8 +182,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         episode = self._running()
         if episode.over:
             raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
-        action = partition.validate_action(action, self.config.n_layer)
-        outcome = episode.decide(action, self.should_stop, lambda: self.evaluate("validation"))
+        outcome = episode.decide(self._permitted(action), self.should_stop, lambda: self.evaluate("validation"))
         truncated = bool(episode.over) and not outcome.diverged
         measured = UNMEASURED if outcome.diverged else outcome.measured
         info = self._info(outcome.train_loss, measured, outcome.events, outcome.diverged)
@@ -280,6 +316,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             gradient=config.gradient,
             optimizer_state=config.optimizer_state,
             group_lr=config.group_lr,
+            kinds=self.workload.kinds,
         )
         if sources is not None:
             tied.restore_sources(sources)
@@ -300,6 +337,11 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         if self._episode is None:
             raise gym.error.ResetNeeded("no training run has begun: call reset() first")
         return self._episode
+
+    def _permitted(self, action: object) -> partition.IntVector:
+        """Check an action, and return what it comes to where only blocks of one kind can be tied."""
+        valid = partition.validate_action(action, self.config.n_layer)
+        return valid if self.workload.kinds is None else partition.within_kinds(valid, self.workload.kinds)
 
     def _reward(self, measured: Measurement) -> float:
         """Return a finite number whatever was measured; the lowest there is if training diverged."""

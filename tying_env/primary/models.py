@@ -60,7 +60,12 @@ def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generat
     """
     with torch_randomness_from(generator):
         model = build_model(config, sizes)
-    network = PrimaryNetwork(model.to(device=device, dtype=getattr(torch, config.dtype)), find_blocks(model))
+    return prepared(PrimaryNetwork(model, find_blocks(model)), config, device)
+
+
+def prepared(network: PrimaryNetwork, config: EnvConfig, device: torch.device) -> PrimaryNetwork:
+    """Bring a network to its device and precision, and have its blocks compiled if that is asked for."""
+    network.model.to(device=device, dtype=getattr(torch, config.dtype))
     if config.compile_blocks:
         for block in network.blocks:
             block.compile()

@@ -83,7 +83,7 @@ class Trainer:
         self.memory_in_training = MemoryBytes(0, 0, 0)  # when gradients and optimizer state were last there together
         self._dropout = dropout
         in_blocks = {id(p) for block in network.blocks for p in block.parameters()}
-        outside = [p for p in network.model.parameters() if id(p) not in in_blocks]
+        outside = [p for p in network.model.parameters() if id(p) not in in_blocks and p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [{"params": outside}, *tied.parameter_groups(learning_rate)],
             lr=learning_rate,
@@ -227,10 +227,10 @@ class Trainer:
 
 def owned_parameters(network: PrimaryNetwork, tied: TiedBlocks) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield every weight of a tied network once under the name of the layer that owns it: what a file has to hold."""
-    owners = set(tied.owners())
-    borrowed = tuple(f"{name}." for i, name in enumerate(network.block_names) if i not in owners)
+    owners, names = set(tied.owners()), network.block_names
+    borrowed = {f"{names[i]}.{name}" for i in range(tied.n_layer) if i not in owners for name in tied.weights(i)}
     for name, parameter in network.model.named_parameters():
-        if not name.startswith(borrowed):
+        if name not in borrowed:
             yield name, parameter
 
 

@@ -36,6 +36,7 @@ from tying_env.primary.evaluation import Evaluation, evaluate, measure, perplexi
 from tying_env.primary.models import PrimaryNetwork, Sizes, build_network
 from tying_env.primary.tasks import CausalLM, ImageClassification, MaskedLM, Task
 from tying_env.seeding import numpy_stream
+from tying_env.slots import check_kinds, find_kinds
 
 
 class Workload(ABC):
@@ -46,12 +47,14 @@ class Workload(ABC):
         task: turns a batch into a loss.
         sizes: what the network has to know of its data, enough to build it again without them.
         classifies: whether accuracy is measured.
+        kinds: for each block the lowest one of its kind, (L,); None where all are alike.
     """
 
     config: EnvConfig
     task: Task
     sizes: Sizes
     classifies = False
+    kinds: npt.NDArray[np.int64] | None = None
 
     def build(self, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
         """Return a new network; `generator` draws its weights."""
@@ -83,6 +86,22 @@ class Workload(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return what identifies the data, ready for JSON: what a run writes into its config.json."""
+
+    def _find_kinds(self, network: PrimaryNetwork) -> None:
+        """Find the kinds of block, or check that there is one only.
+
+        Raises:
+            ValueError: there are several, and the settings do not allow for that.
+        """
+        blocks = network.blocks
+        if self.config.unequal_blocks == "within-kind":
+            self.kinds = find_kinds(blocks, network.lists)
+        try:
+            check_kinds(blocks, np.zeros(len(blocks), dtype=np.int64) if self.kinds is None else self.kinds)
+        except ValueError as error:
+            if self.kinds is not None or "same names" not in str(error):
+                raise
+            raise ValueError(f"{error}; unequal_blocks='within-kind' ties each with those of its kind") from error
 
     def _prepared(self, batch: Batch) -> Batch:
         """Return examples as the task takes them."""

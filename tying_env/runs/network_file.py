@@ -12,6 +12,7 @@ from tying_env.config import EnvConfig
 from tying_env.files import to_json, written_whole
 from tying_env.primary.models import PrimaryNetwork, Sizes, build_model, build_network
 from tying_env.primary.trainer import Trainer, check_tensors, owned_parameters
+from tying_env.primary.workloads import Workload
 from tying_env.seeding import torch_stream
 from tying_env.tied_blocks import TiedBlocks
 
@@ -61,8 +62,13 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, sizes: Sizes) 
             raise OSError(f"cannot write the network file {path}: {error}") from error
 
 
-def load_network(path: Path, device: str | torch.device = "cpu") -> SavedNetwork:
+def load_network(path: Path, device: str | torch.device = "cpu", workload: Workload | None = None) -> SavedNetwork:
     """Read a network that `save_network` wrote; tied layers share memory.
+
+    Args:
+        path: the file.
+        device: where the network goes.
+        workload: builds the network, where it is the user's own; others are built from the settings in the file.
 
     What the file says of itself is held against the tensors it has before any memory is taken for a network.
 
@@ -77,13 +83,15 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> SavedNetwork
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            about = _read_about((file.metadata() or {}).get(_KEY), shapes)
+            about = _read_about((file.metadata() or {}).get(_KEY), None if workload else shapes)
             tensors = {name: file.get_tensor(name) for name in shapes}
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a network file of this package, or damaged: {error}") from error
     config = dataclasses.replace(EnvConfig(**about["config"]), compile_blocks=False)
-    network = build_network(config, about["sizes"], torch.device(device), torch_stream(0, "weights"))
-    tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient)
+    place, generator = torch.device(device), torch_stream(0, "weights")
+    network = workload.build(place, generator) if workload else build_network(config, about["sizes"], place, generator)
+    kinds = workload.kinds if workload else None
+    tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient, kinds=kinds)
     own = dict(owned_parameters(network, tied))
     check_tensors(tensors, {name: tuple(p.shape) for name, p in own.items()}, str(path))
     with torch.no_grad():
@@ -94,8 +102,8 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> SavedNetwork
     return SavedNetwork(network, tied, about["tying"], config, about["sizes"])
 
 
-def _read_about(text: str | None, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Read the file's metadata and check it against the shapes of its tensors.
+def _read_about(text: str | None, shapes: dict[str, tuple[int, ...]] | None) -> dict[str, Any]:
+    """Read the file's metadata and check it against the shapes of its tensors, where the network follows from it.
 
     Raises:
         ValueError: something is missing, of the wrong type, or does not fit.
@@ -107,11 +115,13 @@ def _read_about(text: str | None, shapes: dict[str, tuple[int, ...]]) -> dict[st
     try:
         config = EnvConfig.from_settings(about["config"])
         tyings = [partition.validate_action(about[key], config.n_layer) for key in ("tying", "sources")]
-        shapes_by_config = _skeleton(config, about["sizes"])
+        shapes_by_config = None if shapes is None else _skeleton(config, about["sizes"])
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"its description of itself does not hold: {error!r}") from error
     if not all(map(partition.is_tying, tyings)):
         raise ValueError("its tying is not in canonical form")
+    if shapes is None or shapes_by_config is None:
+        return about
     differ = [name for name, shape in shapes.items() if shapes_by_config.get(name) != shape]
     if differ:
         asked = shapes_by_config.get(differ[0], "no such tensor")
