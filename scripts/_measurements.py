@@ -64,6 +64,11 @@ class Workload:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
+    def config(self) -> EnvConfig:
+        """Return the environment's settings for this workload."""
+        names = ("dataset", "device", "n_layer", "n_embd", "n_head", "seq_len", "batch_size", "k")
+        return EnvConfig(**{name: getattr(self, name) for name in names})
+
     @property
     def tokens(self) -> int:
         """Tokens predicted in a training step."""
@@ -292,28 +297,3 @@ def make_dqn(n_layer: int) -> FactorizedDQN:
     """Return the paper's controller without exploration."""
     config = DQNConfig(epsilon_start=0, epsilon_floor=0)
     return FactorizedDQN(n_layer, config, np.random.default_rng(SEED), torch_stream(SEED, "q-network"))
-
-
-# 6. Memory
-
-
-def measure_memory(work: Workload) -> list[Row]:
-    """What is held in training: all layers independent against three leaders. These are exact, and checked.
-
-    Raises:
-        RuntimeError: more or less is held than 16 bytes for every parameter (weight, gradient, two moments).
-    """
-    held: dict[str, dict[str, int]] = {}
-    for name, tying in (("conventional", work.independent), ("tied", work.three_leaders)):
-        _, env = make_env(work, tying)
-        env.trainer.train(1)
-        memory = env.trainer.memory_in_training
-        floor = 16 * sum(p.numel() for p in env.trainer.network.model.parameters())  # counts a shared one once
-        if memory.total != floor:
-            raise RuntimeError(f"{name} training holds {memory.total} bytes, expected {floor}")
-        held[name] = memory._asdict() | {"total": memory.total, "16 x parameters": floor}
-    rows = []
-    for part in held["tied"]:
-        values = {f"{part.replace('_', ' ')}, {name}": [float(parts[part])] for name, parts in held.items()}
-        rows += to_rows(values, "bytes", next(iter(values)))
-    return rows

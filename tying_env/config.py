@@ -75,6 +75,16 @@ class EnvConfig:
     """Type of weights, gradients and optimizer state."""
     compile_blocks: bool = False
     """Compile each block with torch.compile; a change of the tying compiles nothing again."""
+    checkpoint_blocks: bool = False
+    """Keep only the inputs of each block for the backward pass, and compute the rest again there."""
+    frozen_weights: Literal["held", "redrawn"] = "held"
+    """Hold the layers that the start freezes; or draw their initial values again whenever they compute (same bits)."""
+    autocast: bool = False
+    """Compute matrix products in bfloat16; weights, gradients and optimizer state stay in dtype."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other; divides batch_size. Memory for fewer sequences."""
+    prefetch: bool = False
+    """Draw the next batch, and copy it to the GPU, while the present one is computed."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
@@ -88,6 +98,15 @@ class EnvConfig:
                 raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate must divide batch_size, got accumulate={self.accumulate} and batch_size={self.batch_size}"
+            )
+        if self.frozen_weights == "redrawn" and self.replication != "tied":
+            raise ValueError(
+                "frozen_weights must be 'held' where the layers of the start go on to train, "
+                f"got 'redrawn' with replication={self.replication!r}"
+            )
         if self.n_embd % self.n_head:
             raise ValueError(f"n_head must divide n_embd, got n_head={self.n_head} and n_embd={self.n_embd}")
 
@@ -121,6 +140,7 @@ PAPER: dict[str, Any] = {
     "total_steps": 300 * 597,
     "validate_every": 600,
     "validation_windows": 0,
+    "frozen_weights": "redrawn",  # held, they would be 5.8 GB
 }
 
 

@@ -243,7 +243,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             if type(state[name]) is not int or state[name] < 0:
                 raise ValueError(f"the state's {name} must be a whole number, got {state[name]!r}")
         mine, theirs = dataclasses.asdict(self.config), state["config"]
-        free = {"device", "cache_dir", "compile_blocks"}  # these change where and how, not what
+        # These change where and how, not what.
+        free = {"device", "cache_dir", "compile_blocks", "checkpoint_blocks", "frozen_weights", "prefetch"}
         differ = [name for name in mine if name not in free and mine[name] != theirs.get(name)]
         if differ:
             listed = "; ".join(f"{name} is {theirs.get(name)!r} there, {mine[name]!r} here" for name in differ)
@@ -315,6 +316,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             gradient=config.gradient,
             optimizer_state=config.optimizer_state,
             group_lr=config.group_lr,
+            recipes=network.recipes,
         )
         if sources is not None:
             tied.restore_sources(sources)
@@ -329,6 +331,9 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
+            accumulate=config.accumulate,
+            autocast=config.autocast,
+            prefetch=config.prefetch,
         )
         reward_stream = numpy_stream(seed, "reward batches")
         reward_windows = RandomWindows(train, config.batch_size, config.seq_len, reward_stream)

@@ -16,7 +16,7 @@ Source: Hay & Wolf, ICLR 2024, Sec. 3 and Algorithm 1 lines 2 and 10-19.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -26,13 +26,12 @@ import torch
 from torch import nn
 
 from tying_env import partition
+from tying_env.redrawing import Recipe, ReleasedWeights
+from tying_env.slots import Slots, Weights
 
 Gradient = Literal["shared", "leader"]
 OptimizerState = Literal["inherit", "reset"]
 GroupLR = Literal["none", "sqrt", "linear"]
-
-# The weights of one block: name inside the block -> Parameter.
-Weights = dict[str, nn.Parameter]
 
 # torch's optimizers fill in the state of a Parameter when they first meet it.
 OptimizerStates = defaultdict[torch.Tensor, Any]
@@ -74,6 +73,7 @@ class TiedBlocks:
         gradient: Gradient = "shared",
         optimizer_state: OptimizerState = "inherit",
         group_lr: GroupLR = "none",
+        recipes: Mapping[nn.Parameter, Recipe] | None = None,
     ) -> None:
         _check_choice("gradient", gradient, get_args(Gradient))
         _check_choice("optimizer_state", optimizer_state, get_args(OptimizerState))
@@ -84,13 +84,19 @@ class TiedBlocks:
         self.gradient: Gradient = gradient
         self.optimizer_state: OptimizerState = optimizer_state
         self.group_lr: GroupLR = group_lr
-        self._slots = [_slots(block) for block in self.blocks]
+        self._slots = [Slots(block) for block in self.blocks]
+        first = next(self.blocks[0].parameters())
+        self._device, self._dtype = first.device, first.dtype
         self._tying = np.zeros(len(self.blocks), dtype=np.int64)
         self._frozen = True
         for block in self.blocks[1:]:
             block.requires_grad_(False)
+        self._released = ReleasedWeights()
         if initial is not None:
             self.change(initial)
+        elif recipes:
+            for layer in range(1, self.n_layer):
+                self._released.release(layer, self.blocks[layer], self._slots[layer], recipes)
 
     @property
     def n_layer(self) -> int:
@@ -109,14 +115,15 @@ class TiedBlocks:
 
     def weights(self, layer: int) -> Weights:
         """Return the Parameters that block `layer` computes with, by name."""
-        return {name: _get(slot) for name, slot in self._slots[layer].items()}
+        return self._slots[layer].weights()
 
     def sources(self) -> partition.IntVector:
         """Return for each layer the lowest layer on whose storage it computes, shape (L,).
 
         That is the tying, but for the frozen start, where every layer has a storage of its own.
         """
-        storages = [next(iter(self.weights(i).values())).untyped_storage().data_ptr() for i in range(self.n_layer)]
+        # Not by address: on the meta device all would have the same.
+        storages = [next(iter(self.weights(i).values())).untyped_storage()._cdata for i in range(self.n_layer)]
         return np.array([storages.index(storage) for storage in storages])
 
     def restore_sources(self, sources: npt.ArrayLike) -> None:
@@ -159,21 +166,31 @@ class TiedBlocks:
         events = partition.events(self._tying, after)
         if not self._frozen and np.array_equal(after, self._tying):
             return events
+        self.hold(partition.leaders(after))
         plan = self._plan(after, optimizer)
         before = Plan(
             [self.weights(i) for i in range(self.n_layer)],
             None if optimizer is None else optimizer.state,
             None if optimizer is None else optimizer.param_groups,
         )
-        undo_tying, undo_frozen = self._tying, self._frozen
+        undo_tying, undo_frozen, undo_released = self._tying, self._frozen, dict(self._released.layers)
         try:
             self._put(plan, optimizer)
             self._tying, self._frozen = after, False
+            self._released.layers.clear()  # they copy others from now on
             return events
         except BaseException:  # Ctrl-C too
             self._put(before, optimizer)
             self._tying, self._frozen = undo_tying, undo_frozen
+            self._released.layers.update(undo_released)
             raise
+
+    def hold(self, layers: Sequence[int] | None = None) -> None:
+        """Hold the initial values of these frozen layers, all by default, from now on."""
+        for layer in list(self._released.layers):
+            if layers is None or layer in layers:
+                self._slots[layer].put(self._released.draw(layer, self._device, self._dtype))
+                del self._released.layers[layer]
 
     def _plan(self, after: partition.IntVector, optimizer: torch.optim.Optimizer | None) -> Plan:
         """Make the Parameters, optimizer state and groups of `after` beside the present ones."""
@@ -225,9 +242,7 @@ class TiedBlocks:
     def _put(self, plan: Plan, optimizer: torch.optim.Optimizer | None) -> None:
         """Set references, nothing else: no memory is taken here, no number computed."""
         for slots, weights in zip(self._slots, plan.weights, strict=True):
-            for name, (module, attribute) in slots.items():
-                if getattr(module, attribute) is not weights[name]:
-                    setattr(module, attribute, weights[name])
+            slots.put(weights)
         if optimizer is not None and plan.param_groups is not None and plan.optimizer_state is not None:
             optimizer.state = plan.optimizer_state
             optimizer.param_groups = plan.param_groups
@@ -236,24 +251,6 @@ class TiedBlocks:
         divisor = {"none": 1.0, "sqrt": math.sqrt(size), "linear": float(size)}[self.group_lr]
         unique = list(dict.fromkeys(weights.values()))
         return {"params": unique, "lr": lr / divisor, "base_lr": lr, "leader": leader}
-
-
-# A place in a block where a Parameter hangs: the submodule and its attribute.
-_Slot = tuple[nn.Module, str]
-
-
-def _slots(block: nn.Module) -> dict[str, _Slot]:
-    return {
-        name: (block.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
-        for name, _ in block.named_parameters(remove_duplicate=False)
-    }
-
-
-def _get(slot: _Slot) -> nn.Parameter:
-    module, attribute = slot
-    parameter = getattr(module, attribute)
-    assert isinstance(parameter, nn.Parameter)
-    return parameter
 
 
 def aliases(weights: Weights, requires_grad: bool) -> Weights:

@@ -1,11 +1,17 @@
 """Builds primary networks from transformers' configurations and finds their blocks."""
 
-from dataclasses import dataclass
+import contextlib
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from tying_env.config import EnvConfig
+from tying_env.redrawing import InitialisationRecorder, Recipe
 from tying_env.seeding import torch_randomness_from
 
 
@@ -16,10 +22,12 @@ class PrimaryNetwork:
     Attributes:
         model: the whole network.
         blocks_path: where the list of blocks hangs in `model`, in dots.
+        recipes: how to draw the initial values of the blocks' Parameters again, if they are not to be held.
     """
 
     model: nn.Module
     blocks_path: str
+    recipes: Mapping[nn.Parameter, Recipe] = field(default_factory=dict)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -57,13 +65,42 @@ def build_network(
         eos_token_id=None,
         attn_implementation="sdpa",
     )
-    with torch_randomness_from(generator):
+    recorder = InitialisationRecorder() if config.frozen_weights == "redrawn" else None
+    with torch_randomness_from(generator), recorder or contextlib.nullcontext():
         model = GPT2LMHeadModel(architecture)
-    network = PrimaryNetwork(model.to(device=device, dtype=getattr(torch, config.dtype)), "transformer.h")
+    recipes = {} if recorder is None else _recipes(recorder, model.get_submodule("transformer.h"))
+    model = model.to(device=device, dtype=getattr(torch, config.dtype))
+    network = PrimaryNetwork(model, "transformer.h", recipes)
+    if config.checkpoint_blocks:
+        for block in network.blocks:
+            checkpoint_activations(block)
     if config.compile_blocks:
         for block in network.blocks:
             block.compile()
     return network
+
+
+def _recipes(recorder: InitialisationRecorder, blocks: nn.Module) -> dict[nn.Parameter, Recipe]:
+    recipes = recorder.recipes(blocks.parameters())
+    if missing := [name for name, parameter in blocks.named_parameters() if parameter not in recipes]:
+        raise ValueError(
+            "frozen_weights must be 'held' for this network, got 'redrawn': "
+            f"the initial values of the blocks' {missing[0]!r} cannot be drawn again bit for bit"
+        )
+    return recipes
+
+
+def checkpoint_activations(block: nn.Module) -> None:
+    """Let a block keep only its inputs for the backward pass, and compute the rest once more there."""
+    compute = block.forward
+
+    @functools.wraps(compute)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return compute(*args, **kwargs)
+        return checkpoint(compute, *args, use_reentrant=False, **kwargs)
+
+    block.forward = forward
 
 
 def find_device(name: str) -> torch.device:

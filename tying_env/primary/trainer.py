@@ -64,6 +64,9 @@ class Trainer:
         device: where the network is.
         learning_rate, weight_decay: of AdamW; weight decay is applied to every parameter, as torch does by default.
         max_grad_norm: the gradient's global norm is clipped to this.
+        accumulate: parts in which a batch is computed, one after the other; their gradients add up to the batch's.
+        autocast: whether training computes matrix products in bfloat16.
+        prefetch: whether the next batch is drawn, and copied to the device, while the present one is computed.
     """
 
     def __init__(
@@ -78,6 +81,9 @@ class Trainer:
         learning_rate: float,
         weight_decay: float,
         max_grad_norm: float,
+        accumulate: int = 1,
+        autocast: bool = False,
+        prefetch: bool = False,
     ) -> None:
         self.network = network
         self.tied = tied
@@ -88,6 +94,8 @@ class Trainer:
         self.tokens = 0  # predicted so far in training
         self.memory_in_training = MemoryBytes(0, 0, 0)  # when gradients and optimizer state were last there together
         self._dropout = dropout
+        self._accumulate, self._autocast, self._prefetch = accumulate, autocast, prefetch
+        self._fetched: tuple[dict[str, Any], Tensor] | None = None  # the position before a batch, and the batch
         in_blocks = {id(p) for block in network.blocks for p in block.parameters()}
         outside = [p for p in network.model.parameters() if id(p) not in in_blocks]
         self.optimizer = torch.optim.AdamW(
@@ -99,18 +107,17 @@ class Trainer:
 
     def train(self, n_steps: int) -> TrainResult:
         """Run up to `n_steps` training steps; stop before a step whose loss or gradient is not finite is applied."""
-        model = self.network.model.train()
         losses: list[float] = []
         diverged = False
         with torch_randomness_from(self._dropout):
-            for _ in range(n_steps):
-                batch = to_device(self.batches.next_batch(), self.device)
-                loss = self.task.loss(model, batch)
-                loss.backward()
-                norm = nn.utils.clip_grad_norm_(self.trainable_parameters(), self.max_grad_norm)
+            for step in range(n_steps):
+                batch = self._next_batch()
+                outcome = self.compute_gradients(batch)
+                if self._prefetch and step + 1 < n_steps:
+                    self._fetched = self.batches.state_dict(), to_device(self.batches.next_batch(), self.device)
                 # One number to wait for: it is finite only if loss and gradient are.
-                value, total = torch.stack([loss.detach().double(), norm.double()]).tolist()
-                if not (math.isfinite(value) and math.isfinite(total)):
+                value, norm = outcome.tolist()
+                if not (math.isfinite(value) and math.isfinite(norm)):
                     diverged = True
                     break
                 self.optimizer.step()
@@ -122,6 +129,27 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         diverged = diverged or not self.weights_are_finite()
         return TrainResult(len(losses), float(np.mean(losses)) if losses else math.inf, diverged)
+
+    def compute_gradients(self, batch: Tensor) -> Tensor:
+        """Leave the clipped gradients of a batch (B, T + 1) in the Parameters.
+
+        Returns:
+            Mean loss in nats and the gradient's norm before clipping, shape (2,), float64, on the device.
+        """
+        model, losses = self.network.model.train(), []
+        for part in batch.chunk(self._accumulate):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+                loss = self.task.loss(model, part) / self._accumulate
+            loss.backward()
+            losses.append(loss.detach().double())
+        norm = nn.utils.clip_grad_norm_(self.trainable_parameters(), self.max_grad_norm)
+        return torch.stack([torch.stack(losses).sum(), norm.double()])
+
+    def _next_batch(self) -> Tensor:
+        if self._fetched is None:
+            return to_device(self.batches.next_batch(), self.device)
+        (_, batch), self._fetched = self._fetched, None
+        return batch
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield every weight once under the name of the layer that owns it."""
@@ -152,7 +180,7 @@ class Trainer:
 
     def memory(self) -> MemoryBytes:
         """Count the bytes of weights, gradients and optimizer state that are held now."""
-        parameters = list(self.network.model.parameters())
+        parameters = [p for p in self.network.model.parameters() if not p.is_meta]  # values that are not held
         state = [
             value
             for entries in self.optimizer.state.values()
@@ -164,15 +192,16 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of everything that training depends on: tensors by name, the rest ready for JSON."""
+        weights = {name: p.detach().clone() for name, p in self.named_parameters()}
         names = {id(p): name for name, p in self.network.model.named_parameters()}
         return {
             "tying": self.tied.tying.tolist(),
             "frozen": self.tied.frozen,
             "sources": self.tied.sources().tolist(),
             "tokens": self.tokens,
-            "batches": self.batches.state_dict(),
+            "batches": self.batches.state_dict() if self._fetched is None else self._fetched[0],
             "dropout": self._dropout.get_state(),
-            "weights": {name: p.detach().clone() for name, p in self.named_parameters()},
+            "weights": weights,
             "optimizer": {
                 names[id(p)]: {key: value.clone() for key, value in entries.items()}
                 for p, entries in self.optimizer.state.items()
@@ -197,6 +226,7 @@ class Trainer:
             shape = tuple(trained[name].shape)
             check_tensors(entries, {"step": (), "exp_avg": shape, "exp_avg_sq": shape}, f"optimizer state of {name!r}")
         self.batches.load_state_dict(state["batches"])  # checks, then changes
+        self._fetched = None
         self._dropout.set_state(state["dropout"])
         self.tokens = state["tokens"]
         with torch.no_grad():
@@ -209,7 +239,11 @@ class Trainer:
 
 
 def owned_parameters(network: PrimaryNetwork, tied: TiedBlocks) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield every weight of a tied network once under the name of the layer that owns it: what a file has to hold."""
+    """Yield every weight of a tied network once under the name of the layer that owns it: what a file has to hold.
+
+    Frozen layers that draw their initial values again hold them from here on.
+    """
+    tied.hold()
     owners = set(tied.owners())
     borrowed = tuple(f"{network.blocks_path}.{i}." for i in range(tied.n_layer) if i not in owners)
     for name, parameter in network.model.named_parameters():
@@ -233,5 +267,5 @@ def check_tensors(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]
 
 
 def _bytes(tensors: list[Any]) -> int:
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
     return sum(storages.values())
