@@ -20,6 +20,7 @@ FLOORS = [
     ["tying_env.tied_blocks", "tying_env.data", "tying_env.render"],
     ["tying_env.replication"],
     ["tying_env.primary"],
+    ["tying_env.episode"],
     ["tying_env.env"],
     ["tying_env.wrappers"],
     ["tying_env.runs"],

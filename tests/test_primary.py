@@ -118,7 +118,7 @@ def test_perplexity_is_bounded(loss: float, expected: float) -> None:
     assert evaluation.perplexity(loss) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("where", ["loss", "gradient", "weight"])
+@pytest.mark.parametrize("where", ["loss", "gradient", "weight", "first moment", "second moment"])
 def test_training_stops_before_anything_that_is_not_finite_is_applied(env: LayerTyingEnv, where: str) -> None:
     env.reset(seed=0, options={"tying": [0, 0, 2, 3]})
     trainer = env.trainer
@@ -130,13 +130,17 @@ def test_training_stops_before_anything_that_is_not_finite_is_applied(env: Layer
         trainer.task.loss = lambda model, batch: plain(model, batch) * math.nan  # type: ignore[method-assign]
     elif where == "gradient":
         weight.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor([1]), math.inf))
+    elif where == "second moment":  # an infinite one makes every update zero: the weights stay finite
+        trainer.optimizer.state[weight]["exp_avg_sq"].fill_(math.inf)
+    elif where == "first moment":
+        trainer.optimizer.state[weight]["exp_avg"][0, 0] = math.nan
     else:  # a single weight of many, and one that no batch need come across
         with torch.no_grad():
             trainer.network.model.get_parameter("transformer.wte.weight")[255, 3] = math.nan
     result = trainer.train(3)
     assert result.diverged
-    if where != "weight":
-        assert result.steps == 0
+    if where in ("loss", "gradient"):
+        assert result.losses == []
         assert all(torch.equal(p, before[name]) for name, p in trainer.named_parameters())
 
 

@@ -1,9 +1,9 @@
 """LayerTyingEnv: a transformer under training as a Gymnasium environment."""
 
-import copy
+import copy as copying
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import gymnasium as gym
@@ -13,10 +13,11 @@ import numpy.typing as npt
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_windows, load_corpus
-from tying_env.primary.evaluation import MAX_MEAN_LOSS, Evaluation, evaluate, mean_loss, perplexity
+from tying_env.episode import Episode
+from tying_env.primary.evaluation import MAX_MEAN_LOSS, Evaluation, evaluate, perplexity
 from tying_env.primary.models import build_network, find_device
 from tying_env.primary.tasks import CausalLM
-from tying_env.primary.trainer import Trainer, TrainResult
+from tying_env.primary.trainer import Trainer, never
 from tying_env.render import replication_map_image, replication_map_text
 from tying_env.replication import make_blocks
 from tying_env.seeding import capture_numpy, check_seed, numpy_stream, restore_numpy, torch_stream
@@ -24,23 +25,9 @@ from tying_env.seeding import capture_numpy, check_seed, numpy_stream, restore_n
 Split = Literal["train", "validation", "test"]
 
 _STATE_KEYS = {
-    *("config", "trainer", "reward_windows", "np_random", "np_random_seed", "decisions", "tied_at", "train_step"),
-    *("validation_perplexity", "undecided", "over"),
+    *("config", "np_random", "np_random_seed", "trainer", "reward_windows", "decisions", "tied_at", "train_step"),
+    *("frozen_steps_left", "validation_perplexity", "over", "under_way"),
 }
-
-
-@dataclass
-class _Episode:
-    """One training run: all that `reset` makes anew and `load_state_dict` replaces."""
-
-    trainer: Trainer
-    reward_windows: RandomWindows
-    undecided: bool  # no tying was given at the start, and no decision was made yet
-    decisions: int = 0
-    tied_at: int = 0  # the training step at which the last action was applied
-    train_step: int = 0
-    validation_perplexity: float = math.inf
-    over: bool = False
 
 
 class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
@@ -109,7 +96,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
                 raise ValueError(f"the {split} split of {config.dataset!r} is too short: {error}") from error
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
-        self._episode: _Episode | None = None
+        self.should_stop: Callable[[], bool] = never
+        self._episode: Episode | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -142,45 +130,32 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         super().reset(seed=seed)
         episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         self._episode = None  # two networks at once would double the memory
-        self._episode = self._begin(episode_seed, start)
-        self._episode.undecided = tying is None
+        self._episode = self._begin(episode_seed, start, frozen_start=tying is None)
         return self._observation(), self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
 
     def step(self, action: partition.IntVector) -> tuple[partition.IntVector, float, bool, bool, dict[str, Any]]:
         """Apply a tying, train for k steps, measure the reward.
 
+        A program that may have to end at any time sets the attribute `should_stop`, a function that is asked between
+        training steps. When it says yes, `step` raises `tying_env.episode.Stopped`; the same call later goes on with
+        the same bits, also from a `state_dict` of that moment.
+
         Raises:
-            TypeError, ValueError: not a valid action; nothing is changed.
+            TypeError, ValueError: not a valid action, or another than that of a step that was stopped; nothing is
+                changed.
             gymnasium.error.ResetNeeded: no episode is running.
+            tying_env.episode.Stopped: `should_stop` said so.
         """
-        episode, config = self._running(), self.config
+        episode = self._running()
         if episode.over:
             raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
-        action = partition.validate_action(action, config.n_layer)
-        trainer, before = episode.trainer, episode.train_step
-        # 1. The first k steps lie before the first decision (Algorithm 1, line 2; Sec. 3).
-        diverged = self._train(episode, min(config.k, config.total_steps - 1)).diverged if episode.undecided else False
-        episode.undecided, episode.decisions = False, episode.decisions + 1
-        # 2. Tie (lines 8-19).
-        episode.tied_at = episode.train_step
-        events = trainer.tied.change(action, trainer.optimizer)
-        # 3. Train (lines 5-6), with the reward before or after (lines 20-21).
-        reward_loss = self._reward_loss(episode) if config.reward_timing == "after_tying" else math.inf
-        trained = self._train(episode, 0 if diverged else min(config.k, config.total_steps - episode.train_step))
-        if config.reward_timing == "after_training":
-            reward_loss = self._reward_loss(episode)
-        diverged = diverged or trained.diverged or not math.isfinite(reward_loss)
-        # 4. Validate, when a multiple of validate_every was reached, and at the end.
-        finished, every = episode.train_step >= config.total_steps, config.validate_every
-        if not diverged and every and (finished or before // every < episode.train_step // every):
-            episode.validation_perplexity = self.evaluate("validation").perplexity
-            diverged = not math.isfinite(episode.validation_perplexity)
-        truncated = finished and not diverged
-        episode.over = diverged or truncated
-        measured = math.inf if diverged else perplexity(reward_loss)
-        reward = -math.exp(MAX_MEAN_LOSS) if diverged else -measured
-        info = self._info(trained.mean_loss, measured, events, diverged)
-        return self._observation(), reward, diverged, truncated, info
+        action = partition.validate_action(action, self.config.n_layer)
+        outcome = episode.decide(action, self.should_stop, lambda: self.evaluate("validation").perplexity)
+        truncated = bool(episode.over) and not outcome.diverged
+        measured = math.inf if outcome.diverged else perplexity(outcome.reward_loss)
+        reward = -math.exp(MAX_MEAN_LOSS) if outcome.diverged else -measured
+        info = self._info(outcome.train_loss, measured, outcome.events, outcome.diverged)
+        return self._observation(), reward, outcome.diverged, truncated, info
 
     def evaluate(self, split: Split, max_windows: int | None = None) -> Evaluation:
         """Measure the network as it is on windows spread evenly over a split, without dropout.
@@ -209,25 +184,19 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             )
         return replication_map_image(tying, title)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the whole training state: a restored environment goes on with the same bits.
+    def state_dict(self, copy: bool = True) -> dict[str, Any]:
+        """Return the whole training state: a restored environment goes on with the same bits.
 
         Tensors are under `trainer.weights`, `trainer.optimizer` and `trainer.dropout`; the rest is ready for JSON.
+
+        Args:
+            copy: whether the tensors are copies. Without, they are the live ones: write them down at once.
         """
-        episode = self._running()
-        validation = episode.validation_perplexity
         return {
             "config": dataclasses.asdict(self.config),
-            "trainer": episode.trainer.state_dict(),
-            "reward_windows": episode.reward_windows.state_dict(),
             "np_random": capture_numpy(self.np_random),
             "np_random_seed": self.np_random_seed,
-            "decisions": episode.decisions,
-            "tied_at": episode.tied_at,
-            "train_step": episode.train_step,
-            "validation_perplexity": validation if math.isfinite(validation) else None,
-            "undecided": episode.undecided,
-            "over": episode.over,
+            **self._running().state_dict(copy),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -239,9 +208,6 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         if not isinstance(state, dict) or (missing := _STATE_KEYS - set(state)):
             lacks = f"lacks {sorted(missing)[0]!r}" if isinstance(state, dict) else f"is a {type(state).__name__}"
             raise ValueError(f"the state must be a dictionary that state_dict gave; it {lacks}")
-        for name in ("train_step", "decisions", "tied_at"):
-            if type(state[name]) is not int or state[name] < 0:
-                raise ValueError(f"the state's {name} must be a whole number, got {state[name]!r}")
         mine, theirs = dataclasses.asdict(self.config), state["config"]
         # These change where and how, not what.
         free = {"device", "cache_dir", "compile_blocks", "checkpoint_blocks", "frozen_weights", "prefetch"}
@@ -249,18 +215,14 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         if differ:
             listed = "; ".join(f"{name} is {theirs.get(name)!r} there, {mine[name]!r} here" for name in differ)
             raise ValueError(f"the state is of an environment with other settings: {listed}")
-        saved = state["trainer"]
-        episode = self._begin(0, None if saved["frozen"] else saved["tying"], saved["sources"])
-        episode.trainer.load_state_dict(saved)
-        episode.reward_windows.load_state_dict(state["reward_windows"])
-        episode.decisions, episode.tied_at = state["decisions"], state["tied_at"]
-        episode.train_step = state["train_step"]
-        validation = state["validation_perplexity"]
-        episode.validation_perplexity = math.inf if validation is None else validation
-        episode.undecided = state["undecided"]
-        episode.over = state["over"]
-        generator = np.random.default_rng(0)
-        restore_numpy(generator, state["np_random"])
+        try:
+            generator = np.random.default_rng(0)
+            restore_numpy(generator, state["np_random"])
+            saved = state["trainer"]
+            episode = self._begin(0, None if saved["frozen"] else saved["tying"], saved["sources"])
+            episode.load_state_dict(state)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the state is damaged: {error!r}") from error
         self._np_random, self._np_random_seed = generator, state["np_random_seed"]
         self._episode = episode
 
@@ -270,8 +232,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         Weights, optimizer, data position and generators are copies; the text in memory is shared.
         """
         state = self.state_dict()
-        twin = copy.copy(self)  # the corpus is read-only
-        twin.action_space, twin.observation_space = copy.deepcopy((self.action_space, self.observation_space))
+        twin = copying.copy(self)  # the corpus is read-only
+        twin.action_space, twin.observation_space = copying.deepcopy((self.action_space, self.observation_space))
         twin._episode = None
         twin.load_state_dict(state)
         return twin
@@ -306,7 +268,13 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         """The primary network under training, with its optimizer."""
         return self._running().trainer
 
-    def _begin(self, seed: int, tying: npt.ArrayLike | None, sources: npt.ArrayLike | None = None) -> _Episode:
+    def _begin(
+        self,
+        seed: int,
+        tying: npt.ArrayLike | None,
+        sources: npt.ArrayLike | None = None,
+        frozen_start: bool = False,
+    ) -> Episode:
         config = self.config
         network = build_network(config, self.corpus.tokenizer.vocab_size, self.device, torch_stream(seed, "weights"))
         tied = make_blocks(
@@ -337,22 +305,12 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         )
         reward_stream = numpy_stream(seed, "reward batches")
         reward_windows = RandomWindows(train, config.batch_size, config.seq_len, reward_stream)
-        return _Episode(trainer, reward_windows, undecided=True)
+        return Episode(trainer, reward_windows, config, frozen_start)
 
-    def _train(self, episode: _Episode, steps: int) -> TrainResult:
-        trained = episode.trainer.train(steps)
-        episode.train_step += trained.steps
-        return trained
-
-    def _running(self) -> _Episode:
+    def _running(self) -> Episode:
         if self._episode is None:
             raise gym.error.ResetNeeded("no training run has begun: call reset() first")
         return self._episode
-
-    def _reward_loss(self, episode: _Episode) -> float:
-        batches = [episode.reward_windows.next_batch() for _ in range(self.config.reward_batches)]
-        trainer, windows = episode.trainer, np.concatenate(batches)  # (reward_batches * B, T + 1)
-        return mean_loss(trainer.network.model, trainer.task, windows, self.config.batch_size, self.device)
 
     def _tokens(self, split: str) -> npt.NDArray[np.uint16]:
         if split not in ("train", "validation", "test"):
@@ -361,7 +319,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         return tokens
 
     def _observation(self) -> partition.IntVector:
-        return self._running().trainer.tied.tying
+        return self._running().tying
 
     def _info(
         self, train_loss: float, measured: float, events: partition.TyingEvents, diverged: bool

@@ -80,6 +80,22 @@ def restore_numpy(generator: np.random.Generator, state: dict[str, Any]) -> None
         raise ValueError(f"not the state of a {type(generator.bit_generator).__name__} generator: {state!r}") from error
 
 
+def restored_torch(like: "torch.Generator", state: "torch.Tensor") -> "torch.Generator":
+    """Return a generator for the device of `like`, in a state that its `get_state` gave.
+
+    Raises:
+        ValueError: the state does not fit this kind of generator.
+    """
+    import torch
+
+    generator = torch.Generator(like.device)
+    try:
+        generator.set_state(state)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"not the state of a torch generator for {like.device}: {error}") from error
+    return generator
+
+
 def check_seed(seed: object) -> int:
     """Return `seed` as an int.
 

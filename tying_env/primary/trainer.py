@@ -1,7 +1,7 @@
 """Trains and evaluates one primary network whose blocks are tied, and can save and restore all of it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.tasks import Task, to_device
-from tying_env.seeding import torch_randomness_from
+from tying_env.seeding import restored_torch, torch_randomness_from
 from tying_env.tied_blocks import TiedBlocks
 
 
@@ -34,9 +34,14 @@ class Batches(Protocol):
 class TrainResult(NamedTuple):
     """What some training steps gave."""
 
-    steps: int  # finished, all of them with finite loss, gradient and weights
-    mean_loss: float  # nats per token; infinity when no step was finished
+    losses: list[float]  # nats per token, of every finished step; all finite
     diverged: bool
+    stopped: bool  # before the last of the steps, because it was asked to
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean over the finished steps, in nats per token; infinity when no step was finished."""
+        return float(np.mean(self.losses)) if self.losses else math.inf
 
 
 class MemoryBytes(NamedTuple):
@@ -50,6 +55,11 @@ class MemoryBytes(NamedTuple):
     def total(self) -> int:
         """All three together."""
         return sum(self)
+
+
+def never() -> bool:
+    """Return False: do not stop."""
+    return False
 
 
 class Trainer:
@@ -105,12 +115,19 @@ class Trainer:
             fused=True,  # one pass over weights, gradients and state instead of a dozen
         )
 
-    def train(self, n_steps: int) -> TrainResult:
-        """Run up to `n_steps` training steps; stop before a step whose loss or gradient is not finite is applied."""
+    def train(self, n_steps: int, should_stop: Callable[[], bool] = never) -> TrainResult:
+        """Run up to `n_steps` training steps; stop before a step whose loss or gradient is not finite is applied.
+
+        Args:
+            n_steps: how many.
+            should_stop: asked before every step; whoever stops goes on later with another call for the other steps.
+        """
         losses: list[float] = []
-        diverged = False
+        diverged = stopped = False
         with torch_randomness_from(self._dropout):
             for step in range(n_steps):
+                if stopped := should_stop():
+                    break
                 batch = self._next_batch()
                 outcome = self.compute_gradients(batch)
                 if self._prefetch and step + 1 < n_steps:
@@ -127,8 +144,7 @@ class Trainer:
                     self.memory_in_training = self.memory()
                 self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.zero_grad(set_to_none=True)
-        diverged = diverged or not self.weights_are_finite()
-        return TrainResult(len(losses), float(np.mean(losses)) if losses else math.inf, diverged)
+        return TrainResult(losses, diverged or not self.is_finite(), stopped)
 
     def compute_gradients(self, batch: Tensor) -> Tensor:
         """Leave the clipped gradients of a batch (B, T + 1) in the Parameters.
@@ -170,13 +186,20 @@ class Trainer:
         return outside + self.tied.n_layer * block
 
     @torch.no_grad()
-    def weights_are_finite(self) -> bool:
-        """Tell whether every trainable weight is finite.
+    def is_finite(self) -> bool:
+        """Tell whether every trainable weight and all optimizer state are finite.
 
-        A sum is not finite if any term is not: the cheapest pass over the weights that cannot miss one. (It also says
-        no when finite weights add up to more than the largest float, 3e38: training is lost by then as well.)
+        The optimizer's infinity does not show in the weights: an infinite second moment makes every update zero.
+
+        A sum is not finite if any term is not: the cheapest pass over the numbers that cannot miss one. (It also says
+        no when finite numbers add up to more than the largest float, 3e38: training is lost by then as well.)
         """
-        return bool(torch.stack([p.sum() for p in self.trainable_parameters()]).isfinite().all())
+        state = [value for entries in self.optimizer.state.values() for value in entries.values()]
+        return all(
+            bool(torch.stack([t.sum() for t in tensors]).isfinite().all())
+            for tensors in (self.trainable_parameters(), state)
+            if tensors
+        )
 
     def memory(self) -> MemoryBytes:
         """Count the bytes of weights, gradients and optimizer state that are held now."""
@@ -190,9 +213,12 @@ class Trainer:
         gradients = [p.grad for p in parameters if p.grad is not None]
         return MemoryBytes(_bytes(parameters), _bytes(gradients), _bytes(state))
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return a copy of everything that training depends on: tensors by name, the rest ready for JSON."""
-        weights = {name: p.detach().clone() for name, p in self.named_parameters()}
+    def state_dict(self, copy: bool = True) -> dict[str, Any]:
+        """Return everything that training depends on: tensors by name, the rest ready for JSON.
+
+        Args:
+            copy: whether the tensors are copies. Without, they are the live ones: write them down at once.
+        """
         names = {id(p): name for name, p in self.network.model.named_parameters()}
         return {
             "tying": self.tied.tying.tolist(),
@@ -201,9 +227,9 @@ class Trainer:
             "tokens": self.tokens,
             "batches": self.batches.state_dict() if self._fetched is None else self._fetched[0],
             "dropout": self._dropout.get_state(),
-            "weights": weights,
+            "weights": {name: p.detach().clone() if copy else p.detach() for name, p in self.named_parameters()},
             "optimizer": {
-                names[id(p)]: {key: value.clone() for key, value in entries.items()}
+                names[id(p)]: {key: value.clone() if copy else value for key, value in entries.items()}
                 for p, entries in self.optimizer.state.items()
             },
         }
@@ -219,12 +245,18 @@ class Trainer:
                 raise ValueError(f"the state is of the {key} {state[key]}, this network has {own_value}")
         own = dict(self.named_parameters())
         check_tensors(state["weights"], {name: tuple(p.shape) for name, p in own.items()})
+        check_dtypes(state["weights"], {name: p.dtype for name, p in own.items()})
         trained = {name: p for name, p in self.network.model.named_parameters() if p.requires_grad}
         for name, entries in state["optimizer"].items():
             if name not in trained:
                 raise ValueError(f"the optimizer state names {name!r}, which this network does not train")
             shape = tuple(trained[name].shape)
-            check_tensors(entries, {"step": (), "exp_avg": shape, "exp_avg_sq": shape}, f"optimizer state of {name!r}")
+            where, dtype = f"optimizer state of {name!r}", trained[name].dtype
+            check_tensors(entries, {"step": (), "exp_avg": shape, "exp_avg_sq": shape}, where)
+            check_dtypes(entries, {"step": torch.float32, "exp_avg": dtype, "exp_avg_sq": dtype}, where)
+        if type(state["tokens"]) is not int or state["tokens"] < 0:
+            raise ValueError(f"the state's tokens must be a whole number, got {state['tokens']!r}")
+        restored_torch(self._dropout, state["dropout"])
         self.batches.load_state_dict(state["batches"])  # checks, then changes
         self._fetched = None
         self._dropout.set_state(state["dropout"])
@@ -264,6 +296,17 @@ def check_tensors(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]
             raise ValueError(f"{where} has an unexpected tensor {name!r}")
         if tuple(tensors[name].shape) != shapes[name]:
             raise ValueError(f"{where} has {name!r} of shape {tuple(tensors[name].shape)}, expected {shapes[name]}")
+
+
+def check_dtypes(tensors: dict[str, Tensor], dtypes: dict[str, torch.dtype], where: str = "the state") -> None:
+    """Check the types of tensors that `check_tensors` has let pass.
+
+    Raises:
+        ValueError: one is of another type; the message names it.
+    """
+    for name, dtype in dtypes.items():
+        if tensors[name].dtype != dtype:
+            raise ValueError(f"{where} has {name!r} in {tensors[name].dtype}, expected {dtype}")
 
 
 def _bytes(tensors: list[Any]) -> int:
