@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 
 import torch
 import tyro
+from _many import Many, measure_vector
 from _measurements import (
     Workload,
     measure_change,
@@ -30,6 +31,7 @@ from _measurements import (
     measure_tying,
 )
 from _memory import Sizes, measure_memory, memory_table
+from _speed import measure_plain, measure_start, measure_where
 from _turns import Row
 from rich.console import Console
 from rich.markup import escape
@@ -37,7 +39,7 @@ from rich.table import Table
 
 from tying_env.files import to_json, written_whole
 
-Measurement = Literal["step", "head", "tying", "change", "dqn", "memory"]
+Measurement = Literal["step", "head", "tying", "change", "dqn", "plain", "where", "start", "vector", "memory"]
 MEASUREMENTS: dict[Measurement, tuple[str, Callable[["Options"], list[Row]]]] = {
     "step": ("env.step against a bare training loop", lambda given: measure_step(given.workload)),
     "head": ("The head, chunked against plain", lambda given: measure_head(given.workload)),
@@ -47,6 +49,16 @@ MEASUREMENTS: dict[Measurement, tuple[str, Callable[["Options"], list[Row]]]] = 
     ),
     "change": ("A change of the tying against a training step", lambda given: measure_change(given.workload)),
     "dqn": ("A decision and update of the factorized DQN", lambda given: measure_dqn(given.workload)),
+    "plain": (
+        "Training steps against a plain loop, transformers' Trainer and the matrix products alone",
+        lambda given: measure_plain(given.workload),
+    ),
+    "where": ("Where the time of a training step goes", lambda given: measure_where(given.workload)),
+    "start": ("Until something happens", lambda given: measure_start(given.workload)),
+    "vector": (
+        "Many small networks at once: one batched computation against as many processes",
+        lambda given: measure_vector(given.workload, given.many),
+    ),
     "memory": (
         "Memory by kind in a training step, against conventional training",
         lambda given: measure_memory(given.workload.config(), given.memory),
@@ -73,6 +85,8 @@ class Options:
     workload: Workload = field(default_factory=Workload)
     memory: Sizes = field(default_factory=Sizes)
     """What memory is accounted for."""
+    many: Many = field(default_factory=Many)
+    """Networks that are trained at once."""
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

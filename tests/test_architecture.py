@@ -22,6 +22,7 @@ FLOORS = [
     ["tying_env.primary"],
     ["tying_env.episode"],
     ["tying_env.env"],
+    ["tying_env.vector"],
     ["tying_env.wrappers"],
     ["tying_env.runs"],
     ["tying_env.reports"],

@@ -14,7 +14,7 @@ N_LAYER, WIDTH, SEQ_LEN, VOCABULARY = 4, 16, 16, 50257
 TINY = [
     *("--repeats", "2", "--threads", "1", "--device", "cpu", "--k", "2", "--batch-size", "2", "--n-head", "2"),
     *("--n-layer", str(N_LAYER), "--n-embd", str(WIDTH), "--wide-n-embd", "32", "--seq-len", str(SEQ_LEN)),
-    *("--paper-n-layer", "3", "--leaders", "2"),
+    *("--paper-n-layer", "3", "--leaders", "2", "--numbers", "1", "2"),
 ]
 
 
@@ -39,7 +39,18 @@ def rows_of(result: dict[str, Any], measurement: str) -> dict[str, dict[str, Any
 
 def test_every_measurement_has_its_arms(result: dict[str, Any]) -> None:
     arms = {name: len(rows) for name, rows in result["measurements"].items()}
-    assert arms == {"step": 4, "head": 5, "tying": 6, "change": 4, "dqn": 2, "memory": 2 * 2 * 5 * 11}
+    assert arms == {
+        "step": 4,
+        "head": 5,
+        "tying": 6,
+        "change": 4,
+        "dqn": 2,
+        "plain": 10,
+        "where": 7,
+        "start": 2,
+        "vector": 6,
+        "memory": 2 * 2 * 5 * 11,
+    }
 
 
 def test_all_numbers_are_positive_and_finite(result: dict[str, Any]) -> None:

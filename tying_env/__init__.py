@@ -15,7 +15,8 @@ __version__ = "0.1.0"
 __all__ = ["PAPER", "EnvConfig"]
 
 _ENTRY_POINT = "tying_env.env:LayerTyingEnv"
+_VECTOR_ENTRY_POINT = "tying_env.vector:VectorTyingEnv"
 
 for _name, _settings in {"LayerTying-GPT2-v0": {}, "LayerTying-GPT2-Paper-v0": PAPER}.items():
     if _name not in registry:  # the package may be imported again, by a reload or as `tying_env:LayerTying-...`
-        register(id=_name, entry_point=_ENTRY_POINT, kwargs=_settings)
+        register(id=_name, entry_point=_ENTRY_POINT, vector_entry_point=_VECTOR_ENTRY_POINT, kwargs=_settings)
