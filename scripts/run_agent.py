@@ -6,13 +6,24 @@ python scripts/run_agent.py --agent random --seed 3 --n-layer 24 --dataset path/
 python scripts/run_agent.py --agent replay --trace runs/one --permute 1
 python scripts/run_agent.py --semantics published-code
 python scripts/run_agent.py --preset paper --device cuda
+torchrun --nproc-per-node 2 scripts/run_agent.py --agent dqn
+python scripts/run_agent.py --resume runs/one
+
+Ctrl-C or SIGTERM ends a run after the training step in progress; --resume goes on with it, to the same bits.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import logging
+import os
+import shlex
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 import tyro
@@ -21,8 +32,12 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from agents.runner import RunConfig, run
+from agents.run_config import RunConfig, saved_config
+from agents.runner import resume, run
 from tying_env import PAPER, EnvConfig
+from tying_env.distributed import LostProcess, joined, wait_for_all, world
+from tying_env.runs import RunDirectory
+from tying_env.runs.run_directory import CONFIG
 
 Preset = Literal["small", "paper"]
 PRESETS: dict[Preset, EnvConfig] = {"small": EnvConfig(), "paper": EnvConfig(**PAPER)}
@@ -37,17 +52,25 @@ class Options:
     """Where the environment's defaults come from: minutes on two CPU cores, or the paper's sizes (a large GPU)."""
     semantics: Semantics = "paper"
     """Which defaults decide what tying means: the paper's Algorithm 1, or what its published code does instead."""
+    resume: Path | None = None
+    """Go on with this run, from its newest checkpoint. Its settings hold; others are refused."""
     run: RunConfig = field(default_factory=RunConfig)
 
 
 def main() -> int:
     """Run, print what came of it, and return the exit code."""
-    console = Console()
+    rank = int(os.environ.get("RANK", 0))  # torchrun's number of this process: the first one alone writes and prints
+    console = Console(quiet=rank > 0)
     handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
     logging.getLogger("tying_env").addHandler(handler)
     logging.getLogger("tying_env").setLevel(logging.INFO)
     try:
-        return train(parse(), console)
+        options = parse()
+        with joined(on_cpu=options.run.env.device == "cpu"), own_run(options) as own:
+            return train(own, console)
+    except LostProcess as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)  # from every process that noticed
+        return 1
     except KeyboardInterrupt:
         console.print("Interrupted.")
         return 130
@@ -64,21 +87,51 @@ def main() -> int:
         return 1
 
 
-def parse() -> RunConfig:
-    """Read the command line; preset and semantics decide the defaults, so that --help shows the ones in force."""
+@contextlib.contextmanager
+def own_run(options: Options) -> Iterator[Options]:
+    """Give every process but the first a folder of its own to write to, which is removed in the end.
+
+    The first one's is the run directory. A process that goes on with a run reads a copy of it.
+    """
+    if world().rank == 0:
+        wait_for_all()  # until the others have their copies
+        yield options
+        return
+    with tempfile.TemporaryDirectory(prefix="tying-env-") as folder:
+        path = Path(folder) / "run"
+        if options.resume is None:
+            own = dataclasses.replace(options, run=dataclasses.replace(options.run, run_dir=path, measure_test=False))
+        else:
+            shutil.copytree(options.resume, path)
+            own = dataclasses.replace(options, run=dataclasses.replace(options.run, run_dir=path), resume=path)
+        wait_for_all()
+        yield own
+
+
+def parse() -> Options:
+    """Read the command line; preset and semantics decide the defaults, so that --help shows the ones in force.
+
+    Raises:
+        FileNotFoundError, ValueError: the run to go on with is not there, or its settings cannot be read.
+    """
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     first.add_argument("--preset", choices=get_args(Preset), default="small")
     first.add_argument("--semantics", choices=get_args(Semantics), default="paper")
+    first.add_argument("--resume", type=Path)
     try:
         chosen = first.parse_known_args()[0]
     except argparse.ArgumentError:
-        chosen = argparse.Namespace(preset="small", semantics="paper")  # the full parser below says what is wrong
+        chosen = argparse.Namespace(
+            preset="small", semantics="paper", resume=None
+        )  # the full parser below says what is wrong
     windows = 0 if chosen.preset == "paper" else RunConfig.test_windows  # the paper measures the whole test split
     run_config = RunConfig(env=PRESETS[chosen.preset], test_windows=windows)
     if chosen.semantics == "published-code":
         run_config = as_published(run_config)
-    default = Options(chosen.preset, chosen.semantics, run_config)
-    return tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,)).run
+    if chosen.resume is not None:
+        run_config = saved_config(RunDirectory.open(chosen.resume).read_json(CONFIG))
+    default = Options(chosen.preset, chosen.semantics, chosen.resume, run_config)
+    return tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
 
 
 def as_published(config: RunConfig) -> RunConfig:
@@ -87,14 +140,18 @@ def as_published(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, agent="layer-sweep-dqn", rewards=("clipped",), env=env)
 
 
-def train(config: RunConfig, console: Console) -> int:
+def train(options: Options, console: Console) -> int:
     """Run and show progress and results."""
     from agents.progress import ProgressBar
     from tying_env.render import replication_map_text
     from tying_env.reports.summary import summary_rows
 
+    config = options.run
     with ProgressBar(console, config.episodes * config.env.total_steps) as progress:
-        directory, status = run(config, progress)
+        if options.resume is None:
+            directory, status = run(config, progress)
+        else:
+            directory, status = resume(options.resume, progress, config)
     table = Table(show_header=False, title="Dynamic layer tying", title_justify="left")
     for name, value in summary_rows(directory):
         table.add_row(name, value)
@@ -104,7 +161,10 @@ def train(config: RunConfig, console: Console) -> int:
         console.print(replication_map_text(records[-1]["tying"]), highlight=False, markup=False)
     for text in (f"run directory: {directory.path}", f"curves:        tensorboard --logdir {directory.path.parent}"):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    return {"finished": 0, "diverged": 3, "interrupted": 130}[status]
+    if status in ("interrupted", "terminated"):
+        again = f"go on with:    python scripts/run_agent.py --resume {shlex.quote(str(directory.path))}"
+        console.print(again, highlight=False, markup=False, soft_wrap=True)
+    return {"finished": 0, "diverged": 3, "interrupted": 130, "terminated": 143}[status]
 
 
 if __name__ == "__main__":

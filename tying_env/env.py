@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_windows, load_corpus
+from tying_env.distributed import agreed_action, agreed_number, agreed_stop, local_device, world
 from tying_env.episode import Episode
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, Evaluation, evaluate, perplexity
 from tying_env.primary.models import build_network, find_device
@@ -87,7 +88,12 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             raise ValueError(f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}")
         self.render_mode = render_mode
         self.config = config = EnvConfig.from_settings(settings)
-        self.device = find_device(config.device)
+        self.device = find_device(local_device(config.device))
+        if config.batch_size % (parts := world().size * config.accumulate):
+            raise ValueError(
+                f"batch_size must be a multiple of the number of processes times accumulate ({parts}), "
+                f"got {config.batch_size}"
+            )
         self.corpus: Corpus = load_corpus(config.dataset, config.tokenizer, config.cache_dir)
         for split in ("train", "validation", "test"):  # too short a text fails here, not hours later
             try:
@@ -122,7 +128,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             if seed is not None or "tying" in options:
                 raise ValueError("a state brings its own generators and tying: give no seed and no tying with it")
             self.load_state_dict(options["state"])
-            return self._observation(), self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
+            return self.tying, self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
         tying = (options or {}).get("tying")
         if tying is not None:
             partition.validate_action(tying, self.config.n_layer)
@@ -131,7 +137,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         self._episode = None  # two networks at once would double the memory
         self._episode = self._begin(episode_seed, start, frozen_start=tying is None)
-        return self._observation(), self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
+        return self.tying, self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
 
     def step(self, action: partition.IntVector) -> tuple[partition.IntVector, float, bool, bool, dict[str, Any]]:
         """Apply a tying, train for k steps, measure the reward.
@@ -149,13 +155,14 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         episode = self._running()
         if episode.over:
             raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
-        action = partition.validate_action(action, self.config.n_layer)
-        outcome = episode.decide(action, self.should_stop, lambda: self.evaluate("validation").perplexity)
+        action = agreed_action(partition.validate_action(action, self.config.n_layer))
+        stop = agreed_stop(self.should_stop)
+        outcome = episode.decide(action, stop, lambda: agreed_number(self.evaluate("validation").perplexity))
         truncated = bool(episode.over) and not outcome.diverged
         measured = math.inf if outcome.diverged else perplexity(outcome.reward_loss)
         reward = -math.exp(MAX_MEAN_LOSS) if outcome.diverged else -measured
         info = self._info(outcome.train_loss, measured, outcome.events, outcome.diverged)
-        return self._observation(), reward, outcome.diverged, truncated, info
+        return self.tying, reward, outcome.diverged, truncated, info
 
     def evaluate(self, split: Split, max_windows: int | None = None) -> Evaluation:
         """Measure the network as it is on windows spread evenly over a split, without dropout.
@@ -177,7 +184,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         if self.render_mode is None:
             gym.logger.warn('render() needs a render_mode: gym.make(..., render_mode="ansi" or "rgb_array")')
             return None
-        tying, title = self._observation(), f"Replication map at training step {self._running().train_step}"
+        tying, title = self.tying, f"Replication map at training step {self._running().train_step}"
         if self.render_mode == "ansi":
             return f"{title}: {len(partition.leaders(tying))} of {len(tying)} layers independent\n" + (
                 replication_map_text(tying)
@@ -249,8 +256,13 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         return self._running().train_step
 
     @property
+    def tying(self) -> partition.IntVector:
+        """The tying in force, shape (L,); after a step that was stopped, the one it was decided on."""
+        return self._running().tying
+
+    @property
     def decisions(self) -> int:
-        """Decisions made in this episode."""
+        """Decisions made in this episode; a step that was stopped does not count yet."""
         return self._running().decisions
 
     @property
@@ -318,14 +330,11 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         tokens: npt.NDArray[np.uint16] = getattr(self.corpus, split)
         return tokens
 
-    def _observation(self) -> partition.IntVector:
-        return self._running().tying
-
     def _info(
         self, train_loss: float, measured: float, events: partition.TyingEvents, diverged: bool
     ) -> dict[str, Any]:
         episode = self._running()
-        tying = self._observation()
+        tying = self.tying
         return {
             "tying": tying,
             "train_loss": train_loss,

@@ -11,6 +11,7 @@ import numpy as np
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import RandomWindows
+from tying_env.distributed import agreed_number
 from tying_env.primary.evaluation import mean_loss
 from tying_env.primary.trainer import Trainer
 
@@ -72,7 +73,7 @@ class Episode:
 
     def __init__(self, trainer: Trainer, reward_windows: RandomWindows, config: EnvConfig, frozen_start: bool) -> None:
         self.trainer = trainer
-        self.decisions = 0
+        self.decisions = 0  # all made; one under way does not count yet
         self.tied_at = 0  # the training step at which the last action was applied
         self.train_step = 0
         self.validation_perplexity = math.inf
@@ -124,7 +125,7 @@ class Episode:
         if not diverged and self._config.validate_every and (finished or self.train_step >= decision.validation_due_at):
             self.validation_perplexity = _unless(should_stop, validate)
             diverged = not math.isfinite(self.validation_perplexity)
-        self.over, self.under_way = diverged or finished, None
+        self.over, self.under_way, self.decisions = diverged or finished, None, self.decisions + 1
         return Outcome(
             float(np.mean(decision.losses)) if decision.losses else math.inf,
             math.inf if decision.reward_loss is None else decision.reward_loss,
@@ -180,7 +181,7 @@ class Episode:
         config, before = self._config, self.tying
         events = self.trainer.tied.change(action, self.trainer.optimizer)
         every, since = config.validate_every, self.train_step if self.decisions else 0
-        self.decisions, self.tied_at, self.frozen_steps_left = self.decisions + 1, self.train_step, 0
+        self.tied_at, self.frozen_steps_left = self.train_step, 0
         return Decision(
             action.tolist(),
             before.tolist(),
@@ -207,6 +208,7 @@ class Episode:
         batches = [self.reward_windows.next_batch() for _ in range(self._config.reward_batches)]
         trainer, windows = self.trainer, np.concatenate(batches)  # (reward_batches * B, T + 1)
         loss = mean_loss(trainer.network.model, trainer.task, windows, self._config.batch_size, trainer.device)
+        loss = agreed_number(loss)
         decision.reward_loss = loss if math.isfinite(loss) else None
         return decision.reward_loss is None
 

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tying_env.distributed import DataParallel, world
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.tasks import Task, to_device
-from tying_env.seeding import restored_torch, torch_randomness_from
+from tying_env.seeding import restored_torch, stream_of, torch_randomness_from
 from tying_env.tied_blocks import TiedBlocks
 
 
@@ -104,6 +105,7 @@ class Trainer:
         self.tokens = 0  # predicted so far in training
         self.memory_in_training = MemoryBytes(0, 0, 0)  # when gradients and optimizer state were last there together
         self._dropout = dropout
+        self._parallel = None if world().size == 1 else DataParallel(network.model, self._loss)
         self._accumulate, self._autocast, self._prefetch = accumulate, autocast, prefetch
         self._fetched: tuple[dict[str, Any], Tensor] | None = None  # the position before a batch, and the batch
         in_blocks = {id(p) for block in network.blocks for p in block.parameters()}
@@ -124,25 +126,25 @@ class Trainer:
         """
         losses: list[float] = []
         diverged = stopped = False
-        with torch_randomness_from(self._dropout):
-            for step in range(n_steps):
-                if stopped := should_stop():
-                    break
-                batch = self._next_batch()
+        for step in range(n_steps):
+            if stopped := should_stop():
+                break
+            batch = self._next_batch()
+            with torch_randomness_from(stream_of(world().rank, world().size, self._dropout)):
                 outcome = self.compute_gradients(batch)
-                if self._prefetch and step + 1 < n_steps:
-                    self._fetched = self.batches.state_dict(), to_device(self.batches.next_batch(), self.device)
-                # One number to wait for: it is finite only if loss and gradient are.
-                value, norm = outcome.tolist()
-                if not (math.isfinite(value) and math.isfinite(norm)):
-                    diverged = True
-                    break
-                self.optimizer.step()
-                losses.append(value)
-                self.tokens += batch.shape[0] * (batch.shape[1] - 1)
-                if len(losses) == n_steps:
-                    self.memory_in_training = self.memory()
-                self.optimizer.zero_grad(set_to_none=True)
+            if self._prefetch and step + 1 < n_steps:
+                self._fetched = self.batches.state_dict(), self._draw()
+            # One number to wait for: it is finite only if loss and gradient are.
+            value, norm = outcome.tolist()
+            if not (math.isfinite(value) and math.isfinite(norm)):
+                diverged = True
+                break
+            self.optimizer.step()
+            losses.append(value)
+            self.tokens += world().size * batch.shape[0] * (batch.shape[1] - 1)
+            if len(losses) == n_steps:
+                self.memory_in_training = self.memory()
+            self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.zero_grad(set_to_none=True)
         return TrainResult(losses, diverged or not self.is_finite(), stopped)
 
@@ -152,20 +154,39 @@ class Trainer:
         Returns:
             Mean loss in nats and the gradient's norm before clipping, shape (2,), float64, on the device.
         """
-        model, losses = self.network.model.train(), []
-        for part in batch.chunk(self._accumulate):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-                loss = self.task.loss(model, part) / self._accumulate
-            loss.backward()
+        model, trained, losses = self.network.model.train(), self.trainable_parameters(), []
+        parts = batch.chunk(self._accumulate)
+        for i, part in enumerate(parts):
+            if self._parallel is None:
+                loss = self._loss(model, part)
+                loss.backward()
+            else:
+                loss = self._parallel.loss(part, trained, last=i + 1 == len(parts))
+                self._parallel.backward(loss, last=i + 1 == len(parts))
             losses.append(loss.detach().double())
-        norm = nn.utils.clip_grad_norm_(self.trainable_parameters(), self.max_grad_norm)
-        return torch.stack([torch.stack(losses).sum(), norm.double()])
+        mean = torch.stack(losses).sum()
+        norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
+        return torch.stack([mean if self._parallel is None else self._parallel.mean(mean), norm.double()])
+
+    @property
+    def bytes_exchanged(self) -> int:
+        """Bytes of gradients that this process gave into the average in the last step; 0 for a process alone."""
+        return 0 if self._parallel is None else self._parallel.bytes_per_step
+
+    def _loss(self, model: nn.Module, part: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            return self.task.loss(model, part) / self._accumulate
 
     def _next_batch(self) -> Tensor:
         if self._fetched is None:
-            return to_device(self.batches.next_batch(), self.device)
+            return self._draw()
         (_, batch), self._fetched = self._fetched, None
         return batch
+
+    def _draw(self) -> Tensor:
+        """Return this process's share of the next batch; every process draws all of it, so all are at one position."""
+        batch = self.batches.next_batch()
+        return to_device(batch[world().share(len(batch))], self.device)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield every weight once under the name of the layer that owns it."""
@@ -225,6 +246,7 @@ class Trainer:
             "frozen": self.tied.frozen,
             "sources": self.tied.sources().tolist(),
             "tokens": self.tokens,
+            "memory_in_training": list(self.memory_in_training),
             "batches": self.batches.state_dict() if self._fetched is None else self._fetched[0],
             "dropout": self._dropout.get_state(),
             "weights": {name: p.detach().clone() if copy else p.detach() for name, p in self.named_parameters()},
@@ -254,13 +276,14 @@ class Trainer:
             where, dtype = f"optimizer state of {name!r}", trained[name].dtype
             check_tensors(entries, {"step": (), "exp_avg": shape, "exp_avg_sq": shape}, where)
             check_dtypes(entries, {"step": torch.float32, "exp_avg": dtype, "exp_avg_sq": dtype}, where)
-        if type(state["tokens"]) is not int or state["tokens"] < 0:
-            raise ValueError(f"the state's tokens must be a whole number, got {state['tokens']!r}")
+        counts = [state["tokens"], *state["memory_in_training"]]
+        if len(counts) != 4 or any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError(f"the state's tokens and bytes must be four whole numbers, got {counts}")
         restored_torch(self._dropout, state["dropout"])
         self.batches.load_state_dict(state["batches"])  # checks, then changes
         self._fetched = None
         self._dropout.set_state(state["dropout"])
-        self.tokens = state["tokens"]
+        self.tokens, self.memory_in_training = state["tokens"], MemoryBytes(*state["memory_in_training"])
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state["weights"][name])
