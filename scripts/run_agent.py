@@ -60,14 +60,14 @@ class Options:
 def main() -> int:
     """Run, print what came of it, and return the exit code."""
     rank = int(os.environ.get("RANK", 0))  # torchrun's number of this process: the first one alone writes and prints
-    console = Console(quiet=rank > 0)
+    console, quiet = Console(), Console(quiet=True)
     handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
     logging.getLogger("tying_env").addHandler(handler)
     logging.getLogger("tying_env").setLevel(logging.INFO)
     try:
         options = parse()
         with joined(on_cpu=options.run.env.device == "cpu"), own_run(options) as own:
-            return train(own, console)
+            return train(own, console if rank == 0 else quiet)
     except LostProcess as error:
         print(f"error: {error}", file=sys.stderr, flush=True)  # from every process that noticed
         return 1

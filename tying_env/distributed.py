@@ -195,19 +195,23 @@ class DataParallel:
         kept = {id(p) for p in trained}
         # Followers under the leader's gradient and frozen layers take none: they are no concern of the wrapper.
         ignored = [name for name, p in self._module.named_parameters(remove_duplicate=False) if id(p) not in kept]
+        ignored += [name for name, _ in self._module.named_buffers()]  # constants
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self._module, ignored)
         for parameter in trained:
             parameter.grad = None
         self._wrapped = DistributedDataParallel(
             self._module,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,  # else every gradient would be held twice
             init_sync=False,  # the processes are equal already: same seed, same tyings
         )
         self._wrapped.register_comm_hook(None, self._average)
         self._trained = [id(p) for p in trained]
 
-    def _average(self, _: object, bucket: Any) -> torch.futures.Future[Tensor]:
+    def _average(
+        self,
+        _: object,
+        bucket: dist.GradBucket,  # type: ignore[name-defined]  # torch's stubs lack it, and torch checks for it
+    ) -> torch.futures.Future[Tensor]:
         buffer = bucket.buffer()
         self._sent += buffer.numel() * buffer.element_size()
         buffer.div_(world().size)
