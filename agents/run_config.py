@@ -79,7 +79,10 @@ def agent_names() -> tuple[str, ...]:
 
 
 # These change where a run is kept and computed, not what comes of it: a resumed run may have others.
-FREE = ("run_dir", "label", "checkpoint_every", "keep_checkpoints", "env.device", "env.cache_dir", "env.compile_blocks")
+FREE = (
+    *("run_dir", "label", "checkpoint_every", "keep_checkpoints", "env.device", "env.cache_dir", "env.compile_blocks"),
+    *("env.checkpoint_blocks", "env.frozen_weights", "env.prefetch"),
+)
 
 
 def saved_config(about: dict[str, Any]) -> RunConfig:

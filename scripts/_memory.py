@@ -92,6 +92,11 @@ class _Tracker(MemTracker):
                 self._param_to_grad_hook_handles[parameter] = (hook, hook)
         return super()._track_module_params_and_buffers(module, install_grad_hooks=False)
 
+    def _pre_fw_hook(self, module: torch.nn.Module, inputs: Any) -> None:
+        if not self._mod_tracker.is_bw:  # the next part of a batch: each module's own numbers are of no interest here
+            self.memory_tracking.pop(module, None)
+        super()._pre_fw_hook(module, inputs)
+
     def _note_gradient(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
         self._update_and_maybe_create_winfos(parameter.grad, _MemRefType.GRAD)

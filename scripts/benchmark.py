@@ -31,6 +31,7 @@ from _measurements import (
     measure_tying,
 )
 from _memory import Sizes, measure_memory, memory_table
+from _options import Growth, measure_growth, measure_options
 from _speed import measure_plain, measure_start, measure_where
 from _turns import Row
 from rich.console import Console
@@ -39,7 +40,9 @@ from rich.table import Table
 
 from tying_env.files import to_json, written_whole
 
-Measurement = Literal["step", "head", "tying", "change", "dqn", "plain", "where", "start", "vector", "memory"]
+Measurement = Literal[
+    "step", "head", "tying", "change", "dqn", "plain", "where", "options", "growth", "start", "vector", "memory"
+]
 MEASUREMENTS: dict[Measurement, tuple[str, Callable[["Options"], list[Row]]]] = {
     "step": ("env.step against a bare training loop", lambda given: measure_step(given.workload)),
     "head": ("The head, chunked against plain", lambda given: measure_head(given.workload)),
@@ -54,6 +57,8 @@ MEASUREMENTS: dict[Measurement, tuple[str, Callable[["Options"], list[Row]]]] = 
         lambda given: measure_plain(given.workload),
     ),
     "where": ("Where the time of a training step goes", lambda given: measure_where(given.workload)),
+    "options": ("What the options do, 3 leaders", lambda given: measure_options(given.workload)),
+    "growth": ("Cost as the work grows", lambda given: measure_growth(given.workload, given.growth)),
     "start": ("Until something happens", lambda given: measure_start(given.workload)),
     "vector": (
         "Many small networks at once: one batched computation against as many processes",
@@ -87,6 +92,8 @@ class Options:
     """What memory is accounted for."""
     many: Many = field(default_factory=Many)
     """Networks that are trained at once."""
+    growth: Growth = field(default_factory=Growth)
+    """How the work grows."""
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

@@ -15,11 +15,14 @@ TINY = [
     *("--repeats", "2", "--threads", "1", "--device", "cpu", "--k", "2", "--batch-size", "2", "--n-head", "2"),
     *("--n-layer", str(N_LAYER), "--n-embd", str(WIDTH), "--wide-n-embd", "32", "--seq-len", str(SEQ_LEN)),
     *("--paper-n-layer", "3", "--leaders", "2", "--numbers", "1", "2"),
+    *("--growing-layers", "4", "--growing-widths", "16", "--growing-lengths", "16", "--growing-groups", "2"),
 ]
+# All but the options, which would be compiled.
+MEASURED = ["step", "head", "tying", "change", "dqn", "plain", "where", "growth", "start", "vector", "memory"]
 
 
 def benchmark(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", str(SCRIPT), *TINY, *options]
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", str(SCRIPT), *options, *TINY]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
@@ -27,7 +30,9 @@ def benchmark(*options: str) -> subprocess.CompletedProcess[str]:
 def result(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one run of everything writes."""
     file = tmp_path_factory.mktemp("benchmark") / "all.json"
-    run = benchmark("--dataset", str(text_folder), "--json", str(file))
+    figure = file.with_suffix(".png")
+    run = benchmark(*MEASURED, "--dataset", str(text_folder), "--json", str(file), "--figure", str(figure))
+    assert figure.stat().st_size > 10_000
     assert run.returncode == 0, run.stdout + run.stderr
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content
@@ -39,18 +44,10 @@ def rows_of(result: dict[str, Any], measurement: str) -> dict[str, dict[str, Any
 
 def test_every_measurement_has_its_arms(result: dict[str, Any]) -> None:
     arms = {name: len(rows) for name, rows in result["measurements"].items()}
-    assert arms == {
-        "step": 4,
-        "head": 5,
-        "tying": 6,
-        "change": 4,
-        "dqn": 2,
-        "plain": 10,
-        "where": 7,
-        "start": 2,
-        "vector": 6,
-        "memory": 2 * 2 * 5 * 11,
-    }
+    assert arms == dict(
+        **{"step": 4, "head": 5, "tying": 6, "change": 4, "dqn": 2, "plain": 10, "where": 7, "growth": 24},
+        **{"start": 2, "vector": 6, "memory": 2 * 2 * 5 * 11},
+    )
 
 
 def test_all_numbers_are_positive_and_finite(result: dict[str, Any]) -> None:

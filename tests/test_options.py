@@ -110,6 +110,7 @@ def test_the_head_computes_in_autocasts_type_and_gives_gradients_in_its_argument
     assert hidden.grad.dtype == weight.grad.dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own doings
 @pytest.mark.parametrize("gradient", ["shared", "leader"])
 def test_no_change_of_the_tying_compiles_anything_again(tiny: dict[str, Any], gradient: str) -> None:
     torch._dynamo.reset()
