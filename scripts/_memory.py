@@ -157,8 +157,8 @@ def account(config: EnvConfig, vocab_size: int, tying: npt.NDArray[np.int64] | N
     redrawn, config = config.frozen_weights == "redrawn", dataclasses.replace(config, frozen_weights="held")
     with _fake_tensors() if fake else contextlib.nullcontext():
         with recorder:
-            network = build_network(config, vocab_size, device, torch_stream(0, "weights"))
-        recipes = recorder.noted(network.model.get_submodule(network.blocks_path).parameters()) if redrawn else None
+            network = build_network(config, {"vocab_size": vocab_size}, device, torch_stream(0, "weights"))
+        recipes = recorder.noted(network.model.parameters()) if redrawn else None
         tied = TiedBlocks(network.blocks, tying, gradient=config.gradient, recipes=recipes)
         trainer = Trainer(
             network,

@@ -36,7 +36,7 @@ def measure_options(work: Workload) -> list[Row]:
         env.trainer.train(2)
         arms.append(Arm(name, functools.partial(env.trainer.train, 2), steps=2))
         if name not in ("compile_blocks", "prefetch"):  # the tracker sees operations, which compiled code has not
-            found = account(env.config, env.corpus.tokenizer.vocab_size, work.three_leaders, fake=True)
+            found = account(env.config, env.workload.sizes["vocab_size"], work.three_leaders, fake=True)
             memory[f"{name}: activations at the peak"] = [found.peak.activations]
     seconds = take_turns(arms, work.repeats, env.device, work.clock)
     rows = to_rows(per_second(seconds, work.tokens), "tokens/s", "plain")
@@ -128,6 +128,7 @@ Curves = dict[str, list[tuple[int, float]]]
 def draw_growth(curves: dict[str, tuple[Curves, Curves]], path: Path) -> None:
     """Draw speed above and memory below, a column for each size that grows."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
     figure = Figure(figsize=(13, 6), layout="constrained")
     axes = figure.subplots(2, len(curves), squeeze=False)
@@ -140,6 +141,9 @@ def draw_growth(curves: dict[str, tuple[Curves, Curves]], path: Path) -> None:
             ticks = sorted({n for points in curve.values() for n, _ in points})
             axis.set_xticks(ticks, [str(n) for n in ticks])
             axis.set_yscale("log")
+            for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+                which(StrMethodFormatter("{x:,.0f}"))
+            axis.tick_params(axis="y", which="minor", labelsize="x-small")
             axis.grid(alpha=0.3, which="both")
             axis.set_xlabel(label)
             if column == 0:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.head import linear_cross_entropy
+from tying_env.primary.workloads import CausalText
 from tying_env.seeding import numpy_stream, torch_randomness_from, torch_stream
 
 STEPS = 4  # training steps of transformers' Trainer in one turn: a single one would be mostly its setting up
@@ -28,7 +29,7 @@ def measure_plain(work: Workload) -> list[Row]:
     rows = []
     for dropout in (0.1, 0.0):
         _, env = make_env(work, work.independent, n_embd=work.wide_n_embd, dropout=dropout)
-        vocab_size, tokens = env.corpus.tokenizer.vocab_size, env.corpus.train
+        vocab_size, tokens = env.workload.sizes["vocab_size"], text_of(env).corpus.train
         with torch_randomness_from(torch_stream(SEED, "plain weights")):
             plain = PlainLoop(env.config, vocab_size, tokens, numpy_stream(SEED, "plain batches"), env.device)
         name = f"dropout {dropout:g}: "
@@ -47,6 +48,12 @@ def measure_plain(work: Workload) -> list[Row]:
     return rows
 
 
+def text_of(env: LayerTyingEnv) -> CausalText:
+    """Return the environment's text."""
+    assert isinstance(env.workload, CausalText)
+    return env.workload
+
+
 def hugging_face_trainer(env: LayerTyingEnv) -> Callable[[], object]:
     """Return a function that trains GPT-2 of the same sizes, otherwise as transformers makes it, for `STEPS` steps."""
     from transformers import GPT2Config, GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments
@@ -55,7 +62,7 @@ def hugging_face_trainer(env: LayerTyingEnv) -> Callable[[], object]:
     logging.set_verbosity_error()
     config = env.config
     architecture = GPT2Config(
-        vocab_size=env.corpus.tokenizer.vocab_size,
+        vocab_size=env.workload.sizes["vocab_size"],
         n_positions=config.seq_len,
         n_embd=config.n_embd,
         n_layer=config.n_layer,
@@ -67,7 +74,7 @@ def hugging_face_trainer(env: LayerTyingEnv) -> Callable[[], object]:
     )
     with torch_randomness_from(torch_stream(SEED, "trainer weights")):
         model = GPT2LMHeadModel(architecture)
-    rows = env.windows("train", 8 * config.batch_size).astype("int64")[:, :-1]
+    rows = text_of(env).examples("train", 8 * config.batch_size).astype("int64")[:, :-1]
     dataset = [{"input_ids": torch.from_numpy(row), "labels": torch.from_numpy(row)} for row in rows]
     arguments = TrainingArguments(
         output_dir=tempfile.mkdtemp(prefix="benchmark-"),
@@ -99,7 +106,7 @@ def matrix_products(env: LayerTyingEnv) -> Callable[[], None]:
     shapes = [(d, 3 * d), (d, d), (d, 4 * d), (4 * d, d)]
     layers = [(draw(a, b), draw(n, a), draw(n, b)) for a, b in shapes]
     layers = [tuple(x.clone() for x in one) for _ in range(config.n_layer) for one in layers]  # type: ignore[misc]
-    vocabulary = env.corpus.tokenizer.vocab_size
+    vocabulary = env.workload.sizes["vocab_size"]
     head = (draw(d, vocabulary), draw(n, d), draw(n, vocabulary))
     outputs = [tuple(torch.empty_like(x) for x in one) for one in (*layers[:4], head)]
     q, k, v, w = (draw(heads, t, d // config.n_head) for _ in range(4))

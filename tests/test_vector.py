@@ -111,10 +111,12 @@ def test_stable_baselines3s_vector_environments_work(tiny: dict[str, Any], kind:
 def test_forks_and_copies_share_the_token_memory_map(env: LayerTyingEnv) -> None:
     env.reset(seed=0)
     for twin in (env.fork(), copy.deepcopy(env)):
-        assert twin.corpus.train is env.corpus.train
-        assert isinstance(twin.corpus.train, np.memmap)
+        workload: Any = twin.workload
+        own: Any = env.workload
+        assert workload.corpus.train is own.corpus.train
+        assert isinstance(own.corpus.train, np.memmap)
         batches: Any = twin.trainer.batches
-        assert np.shares_memory(batches._tokens, env.corpus.train)
+        assert np.shares_memory(batches._tokens, own.corpus.train)
 
 
 @pytest.mark.parametrize(

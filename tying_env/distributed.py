@@ -133,12 +133,12 @@ def _from_the_first(numbers: Sequence[float]) -> list[float]:
 class _Loss(nn.Module):
     """A model and its task as one module: from a batch to a loss."""
 
-    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Any], Tensor]) -> None:
         super().__init__()
         self.model = model
         self._loss = loss
 
-    def forward(self, batch: Tensor) -> Tensor:
+    def forward(self, batch: Any) -> Tensor:
         return self._loss(self.model, batch)
 
 
@@ -150,14 +150,14 @@ class DataParallel:
         loss: from the model and a batch to a mean loss.
     """
 
-    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Any], Tensor]) -> None:
         self._module = _Loss(model, loss)
         self._wrapped: DistributedDataParallel | None = None
         self._trained: list[int] = []
         self._sent = 0  # bytes, in the running step
         self.bytes_per_step = 0  # of gradients that this process gave into the average in the last step
 
-    def loss(self, batch: Tensor, trained: Sequence[nn.Parameter], last: bool) -> Tensor:
+    def loss(self, batch: Any, trained: Sequence[nn.Parameter], last: bool) -> Tensor:
         """Return the loss of this process's share.
 
         Args:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from tying_env.slots import Slots, Weights
+from tying_env.slots import Slot, Weights, get, put
 
 _RANDOM = ("normal_", "uniform_")
 _CONSTANT = ("zero_", "fill_")
@@ -90,9 +90,11 @@ class ReleasedWeights:
     def __init__(self) -> None:
         self.layers: dict[int, dict[str, Recipe]] = {}  # those that do not hold their values
 
-    def release(self, layer: int, block: nn.Module, slots: Slots, recipes: Mapping[nn.Parameter, Recipe]) -> None:
+    def release(
+        self, layer: int, block: nn.Module, places: dict[str, Slot], recipes: Mapping[nn.Parameter, Recipe]
+    ) -> None:
         """Let go of the values of a frozen block; it keeps them if one of its Parameters has no recipe."""
-        weights = slots.weights()
+        weights = {name: get(slot) for name, slot in places.items()}
         if any(parameter not in recipes for parameter in weights.values()):
             return
         some = next(iter(weights.values()))
@@ -102,12 +104,12 @@ class ReleasedWeights:
         compiled, block._compiled_call_impl = block._compiled_call_impl, None  # nothing to gain for so few steps
 
         def draw_and_compute(*args: Any, **kwargs: Any) -> Any:
-            absent = slots.weights()
-            slots.put(self.draw(layer, device, dtype))
+            absent = {name: get(slot) for name, slot in places.items()}
+            put(places, self.draw(layer, device, dtype))
             try:
                 return compute(*args, **kwargs)
             finally:
-                slots.put(absent)
+                put(places, absent)
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             if layer in self.layers:
@@ -124,7 +126,7 @@ class ReleasedWeights:
 
         absent = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in weights.values()}
         self.layers[layer] = {name: recipes[p] for name, p in weights.items()}
-        slots.put({name: absent[id(p)] for name, p in weights.items()})
+        put(places, {name: absent[id(p)] for name, p in weights.items()})
         block.forward = forward
 
     def draw(self, layer: int, device: torch.device, dtype: torch.dtype) -> Weights:

@@ -27,7 +27,7 @@ from torch import nn
 
 from tying_env import partition
 from tying_env.redrawing import Recipe, ReleasedWeights
-from tying_env.slots import Slots, Weights
+from tying_env.slots import Weights, aliases, check_kinds, get, put, slots
 
 Gradient = Literal["shared", "leader"]
 OptimizerState = Literal["inherit", "reset"]
@@ -49,6 +49,9 @@ class Plan:
 class TiedBlocks:
     """Structurally equal blocks whose Parameters are shared as a tying says.
 
+    Parameters that take no gradient when the blocks are handed over stay as they are, each block's own: of a network
+    that only trains adapters, the adapters are tied.
+
     Args:
         blocks: L modules with the same parameter names, shapes and dtypes, sharing nothing yet.
         tying: the tying to begin with, shape (L,). None is the paper's frozen start (Algorithm 1, line 2): layers
@@ -60,6 +63,10 @@ class TiedBlocks:
         optimizer_state: what a new leader's optimizer state is: `"inherit"`, a copy of its former leader's, or
             `"reset"`, empty.
         group_lr: the learning rate of a group of n layers: lr (`"none"`), lr/sqrt(n) (`"sqrt"`), lr/n (`"linear"`).
+        kinds: for each block the lowest one of its kind, shape (L,): only blocks of one kind have to be equal, and only
+            they can be tied. None: all are of one kind. At the frozen start the lowest of each kind trains.
+        recipes: how to draw the initial values of Parameters again. Layers that have one for each of theirs do not hold
+            their values during the frozen start; their Parameters are on the meta device until then.
 
     Raises:
         ValueError: no blocks, blocks that differ or already share Parameters, an unknown choice, a wrong tying.
@@ -73,29 +80,32 @@ class TiedBlocks:
         gradient: Gradient = "shared",
         optimizer_state: OptimizerState = "inherit",
         group_lr: GroupLR = "none",
+        kinds: npt.ArrayLike | None = None,
         recipes: Mapping[nn.Parameter, Recipe] | None = None,
     ) -> None:
         _check_choice("gradient", gradient, get_args(Gradient))
         _check_choice("optimizer_state", optimizer_state, get_args(OptimizerState))
         _check_choice("group_lr", group_lr, get_args(GroupLR))
-        _check_equal(blocks)
+        self.kinds = np.zeros(len(blocks), dtype=np.int64) if kinds is None else np.asarray(kinds)
+        check_kinds(blocks, self.kinds)
         initial = None if tying is None else partition.canonicalise(partition.validate_action(tying, len(blocks)))
         self.blocks = list(blocks)
         self.gradient: Gradient = gradient
         self.optimizer_state: OptimizerState = optimizer_state
         self.group_lr: GroupLR = group_lr
-        self._slots = [Slots(block) for block in self.blocks]
-        first = next(self.blocks[0].parameters())
-        self._device, self._dtype = first.device, first.dtype
-        self._tying = np.zeros(len(self.blocks), dtype=np.int64)
+        self._slots = [slots(block) for block in self.blocks]
+        self._tying = self.kinds.copy()
         self._frozen = True
-        for block in self.blocks[1:]:
-            block.requires_grad_(False)
+        for layer in np.flatnonzero(self.kinds != np.arange(len(self.blocks))).tolist():
+            for parameter in self.weights(layer).values():
+                parameter.requires_grad_(False)
+        first = next(iter(self.weights(0).values()))
+        self._device, self._dtype = first.device, first.dtype
         self._released = ReleasedWeights()
         if initial is not None:
             self.change(initial)
         elif recipes:
-            for layer in range(1, self.n_layer):
+            for layer in np.flatnonzero(self.kinds != np.arange(len(self.blocks))).tolist():
                 self._released.release(layer, self.blocks[layer], self._slots[layer], recipes)
 
     @property
@@ -115,7 +125,7 @@ class TiedBlocks:
 
     def weights(self, layer: int) -> Weights:
         """Return the Parameters that block `layer` computes with, by name."""
-        return self._slots[layer].weights()
+        return {name: get(slot) for name, slot in self._slots[layer].items()}
 
     def sources(self) -> partition.IntVector:
         """Return for each layer the lowest layer on whose storage it computes, shape (L,).
@@ -146,7 +156,7 @@ class TiedBlocks:
         Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date,
         from the rate under "base_lr": who schedules the learning rate sets that, not "lr" alone.
         """
-        sizes = {0: 1} if self._frozen else self._trained(self._tying)
+        sizes = dict.fromkeys(partition.leaders(self.kinds), 1) if self._frozen else self._trained(self._tying)
         return [self._parameter_group(leader, self.weights(leader), size, lr) for leader, size in sizes.items()]
 
     def change(self, tying: npt.ArrayLike, optimizer: torch.optim.Optimizer | None = None) -> partition.TyingEvents:
@@ -160,9 +170,12 @@ class TiedBlocks:
             The tied and untied events of this change.
 
         Raises:
-            TypeError, ValueError: not a valid tying; nothing is changed.
+            TypeError, ValueError: not a valid tying, or one that ties blocks of two kinds; nothing is changed.
         """
         after = partition.canonicalise(partition.validate_action(tying, self.n_layer))
+        if (self.kinds[after] != self.kinds).any():
+            i = int(np.flatnonzero(self.kinds[after] != self.kinds)[0])
+            raise ValueError(f"layer {i} cannot copy layer {after[i]}: their blocks are of two kinds")
         events = partition.events(self._tying, after)
         if not self._frozen and np.array_equal(after, self._tying):
             return events
@@ -189,7 +202,7 @@ class TiedBlocks:
         """Hold the initial values of these frozen layers, all by default, from now on."""
         for layer in list(self._released.layers):
             if layers is None or layer in layers:
-                self._slots[layer].put(self._released.draw(layer, self._device, self._dtype))
+                put(self._slots[layer], self._released.draw(layer, self._device, self._dtype))
                 del self._released.layers[layer]
 
     def _plan(self, after: partition.IntVector, optimizer: torch.optim.Optimizer | None) -> Plan:
@@ -241,8 +254,8 @@ class TiedBlocks:
 
     def _put(self, plan: Plan, optimizer: torch.optim.Optimizer | None) -> None:
         """Set references, nothing else: no memory is taken here, no number computed."""
-        for slots, weights in zip(self._slots, plan.weights, strict=True):
-            slots.put(weights)
+        for places, weights in zip(self._slots, plan.weights, strict=True):
+            put(places, weights)
         if optimizer is not None and plan.param_groups is not None and plan.optimizer_state is not None:
             optimizer.state = plan.optimizer_state
             optimizer.param_groups = plan.param_groups
@@ -253,40 +266,6 @@ class TiedBlocks:
         return {"params": unique, "lr": lr / divisor, "base_lr": lr, "leader": leader}
 
 
-def aliases(weights: Weights, requires_grad: bool) -> Weights:
-    """Return new Parameters on the same storage."""
-    created = {id(p): nn.Parameter(p.detach(), requires_grad=requires_grad) for p in weights.values()}
-    return {name: created[id(p)] for name, p in weights.items()}
-
-
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-
-
-def _check_equal(blocks: Sequence[nn.Module]) -> None:
-    if not blocks:
-        raise ValueError("blocks must hold at least one module, got none")
-    seen: dict[int, int] = {}
-    first = _shapes(blocks[0])
-    if not first:
-        raise ValueError(f"block 0 ({type(blocks[0]).__name__}) has no parameters to tie")
-    for i, block in enumerate(blocks):
-        shapes = _shapes(block)
-        for name in [*first, *shapes]:
-            if first.get(name) != shapes.get(name):
-                here, there = first.get(name, "missing"), shapes.get(name, "missing")
-                raise ValueError(
-                    "blocks must have parameters of the same names, shapes and dtypes: "
-                    f"{name!r} is {here} in block 0 and {there} in block {i}"
-                )
-        for name, parameter in block.named_parameters():
-            if id(parameter) in seen:
-                raise ValueError(
-                    f"blocks must not share Parameters yet: blocks {seen[id(parameter)]} and {i} share {name!r}"
-                )
-        seen |= {id(parameter): i for parameter in block.parameters()}
-
-
-def _shapes(block: nn.Module) -> dict[str, str]:
-    return {name: f"{tuple(p.shape)} {p.dtype}" for name, p in block.named_parameters(remove_duplicate=False)}

@@ -1,6 +1,7 @@
-"""Builds primary networks from transformers' configurations and finds their blocks."""
+"""Builds primary networks from transformers' configurations."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +12,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tying_env.config import EnvConfig
+from tying_env.primary.blocks import find_blocks
 from tying_env.redrawing import InitialisationRecorder, Recipe
 from tying_env.seeding import torch_randomness_from
+
+# What a network has to know of its data: `vocab_size` of the tokenizer; or `channels`, `height`, `width`, `classes`.
+Sizes = Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -21,33 +26,109 @@ class PrimaryNetwork:
 
     Attributes:
         model: the whole network.
-        blocks_path: where the list of blocks hangs in `model`, in dots.
+        blocks_paths: where the lists of blocks hang in `model`, in dots; one, or an encoder's and a decoder's.
         recipes: how to draw the initial values of the blocks' Parameters again, if they are not to be held.
     """
 
     model: nn.Module
-    blocks_path: str
+    blocks_paths: tuple[str, ...]
     recipes: Mapping[nn.Parameter, Recipe] = field(default_factory=dict)
 
     @property
     def blocks(self) -> list[nn.Module]:
         """The L blocks in the order in which they are computed."""
-        blocks = self.model.get_submodule(self.blocks_path)
-        assert isinstance(blocks, nn.ModuleList)
-        return list(blocks)
+        return [self.model.get_submodule(name) for name in self.block_names]
+
+    @property
+    def block_names(self) -> list[str]:
+        """The path of each block in `model`, L of them."""
+        return [f"{path}.{name}" for path in self.blocks_paths for name, _ in self._list(path).named_children()]
+
+    @property
+    def lists(self) -> list[int]:
+        """For each block, which of the lists it is in, L of them."""
+        return [i for i, path in enumerate(self.blocks_paths) for _ in self._list(path).children()]
+
+    def _list(self, path: str) -> nn.Module:
+        return self.model.get_submodule(path)
 
 
-def build_network(
-    config: EnvConfig, vocab_size: int, device: torch.device, generator: torch.Generator
-) -> PrimaryNetwork:
-    """Return the GPT-2 that `config` describes, with random weights.
+def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
+    """Return the network that `config` describes, with random weights.
 
     Args:
-        config: sizes, dropout, dtype, and whether the blocks are compiled.
-        vocab_size: V, the rows of the embedding, which is the head as well.
+        config: architecture, sizes, dropout, dtype, and whether the blocks are compiled.
+        sizes: what the network has to know of its data.
         device: where the network goes.
         generator: draws the weights; on the CPU, so that every device starts from the same ones.
+
+    Raises:
+        ValueError: `config` describes none of the networks that can be built.
     """
+    recorder = InitialisationRecorder() if config.frozen_weights == "redrawn" else None
+    with torch_randomness_from(generator), recorder or contextlib.nullcontext():
+        model = build_model(config, sizes)
+    network = PrimaryNetwork(model, find_blocks(model))
+    if recorder is not None:
+        parameters = (parameter for block in network.blocks for parameter in block.parameters())
+        network = dataclasses.replace(network, recipes=recorder.recipes(parameters))
+    return prepared(network, config, device)
+
+
+def prepared(network: PrimaryNetwork, config: EnvConfig, device: torch.device) -> PrimaryNetwork:
+    """Bring a network to its device and precision, and have its blocks computed as the settings ask for.
+
+    Raises:
+        ValueError: weights are not to be held that cannot be drawn again.
+    """
+    if config.frozen_weights == "redrawn":
+        _check_recipes(network)
+    network.model.to(device=device, dtype=getattr(torch, config.dtype))
+    if config.checkpoint_blocks:
+        for block in network.blocks:
+            checkpoint_activations(block)
+    if config.compile_blocks:
+        for block in network.blocks:
+            block.compile()
+    return network
+
+
+def _check_recipes(network: PrimaryNetwork) -> None:
+    for block, name in zip(network.blocks, network.block_names, strict=True):
+        for inner, parameter in block.named_parameters():
+            if parameter not in network.recipes:
+                raise ValueError(
+                    "frozen_weights must be 'held' for this network, got 'redrawn': "
+                    f"the initial values of '{name}.{inner}' cannot be drawn again bit for bit"
+                )
+
+
+def checkpoint_activations(block: nn.Module) -> None:
+    """Let a block keep only its inputs for the backward pass, and compute the rest once more there."""
+    compute = block.forward
+
+    @functools.wraps(compute)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return compute(*args, **kwargs)
+        return checkpoint(compute, *args, use_reentrant=False, **kwargs)
+
+    block.forward = forward
+
+
+def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
+    """Return the bare model of `build_network`; its weights come from torch's global generator."""
+    match config.model:
+        case "gpt2":
+            return _gpt2(config, sizes["vocab_size"])
+        case "bert":
+            return _bert(config, sizes["vocab_size"] + 1)  # the mask token
+        case "vit":
+            return _vit(config, sizes)
+    raise ValueError(f"the model {config.model!r} cannot be built from settings: only gpt2, bert and vit can")
+
+
+def _gpt2(config: EnvConfig, vocab_size: int) -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     architecture = GPT2Config(
@@ -65,42 +146,47 @@ def build_network(
         eos_token_id=None,
         attn_implementation="sdpa",
     )
-    recorder = InitialisationRecorder() if config.frozen_weights == "redrawn" else None
-    with torch_randomness_from(generator), recorder or contextlib.nullcontext():
-        model = GPT2LMHeadModel(architecture)
-    recipes = {} if recorder is None else _recipes(recorder, model.get_submodule("transformer.h"))
-    model = model.to(device=device, dtype=getattr(torch, config.dtype))
-    network = PrimaryNetwork(model, "transformer.h", recipes)
-    if config.checkpoint_blocks:
-        for block in network.blocks:
-            checkpoint_activations(block)
-    if config.compile_blocks:
-        for block in network.blocks:
-            block.compile()
-    return network
+    model: nn.Module = GPT2LMHeadModel(architecture)
+    return model
 
 
-def _recipes(recorder: InitialisationRecorder, blocks: nn.Module) -> dict[nn.Parameter, Recipe]:
-    recipes = recorder.recipes(blocks.parameters())
-    if missing := [name for name, parameter in blocks.named_parameters() if parameter not in recipes]:
-        raise ValueError(
-            "frozen_weights must be 'held' for this network, got 'redrawn': "
-            f"the initial values of the blocks' {missing[0]!r} cannot be drawn again bit for bit"
-        )
-    return recipes
+def _bert(config: EnvConfig, vocab_size: int) -> nn.Module:
+    from transformers import BertConfig, BertForMaskedLM
+
+    architecture = BertConfig(
+        vocab_size=vocab_size,
+        max_position_embeddings=config.seq_len,
+        pad_token_id=None,  # nothing is padded in training, and token 0 is a word like any other
+        **_encoder(config),
+    )
+    model: nn.Module = BertForMaskedLM(architecture)
+    return model
 
 
-def checkpoint_activations(block: nn.Module) -> None:
-    """Let a block keep only its inputs for the backward pass, and compute the rest once more there."""
-    compute = block.forward
+def _vit(config: EnvConfig, sizes: Sizes) -> nn.Module:
+    from transformers import ViTConfig, ViTForImageClassification
 
-    @functools.wraps(compute)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return compute(*args, **kwargs)
-        return checkpoint(compute, *args, use_reentrant=False, **kwargs)
+    architecture = ViTConfig(
+        image_size=(sizes["height"], sizes["width"]),
+        num_channels=sizes["channels"],
+        patch_size=config.patch_size,
+        num_labels=sizes["classes"],
+        **_encoder(config),
+    )
+    model: nn.Module = ViTForImageClassification(architecture)
+    return model
 
-    block.forward = forward
+
+def _encoder(config: EnvConfig) -> dict[str, Any]:
+    return {
+        "hidden_size": config.n_embd,
+        "num_hidden_layers": config.n_layer,
+        "num_attention_heads": config.n_head,
+        "intermediate_size": 4 * config.n_embd,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+        "attn_implementation": "sdpa",
+    }
 
 
 def find_device(name: str) -> torch.device:

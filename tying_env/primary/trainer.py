@@ -2,34 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tying_env.data import Batches
+from tying_env.data.batches import count_examples, cut, take
 from tying_env.distributed import DataParallel, world
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.tasks import Task, to_device
 from tying_env.seeding import restored_torch, stream_of, torch_randomness_from
 from tying_env.tied_blocks import TiedBlocks
-
-
-class Batches(Protocol):
-    """A stream of batches whose position can be saved."""
-
-    def next_batch(self) -> npt.NDArray[np.int64]:
-        """Return the next batch."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position, ready for JSON."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position that `state_dict` gave."""
-        ...
 
 
 class TrainResult(NamedTuple):
@@ -102,14 +87,14 @@ class Trainer:
         self.batches = batches
         self.device = device
         self.max_grad_norm = max_grad_norm
-        self.tokens = 0  # predicted so far in training
+        self.tokens = 0  # trained on so far
         self.memory_in_training = MemoryBytes(0, 0, 0)  # when gradients and optimizer state were last there together
         self._dropout = dropout
         self._parallel = None if world().size == 1 else DataParallel(network.model, self._loss)
         self._accumulate, self._autocast, self._prefetch = accumulate, autocast, prefetch
-        self._fetched: tuple[dict[str, Any], Tensor] | None = None  # the position before a batch, and the batch
+        self._fetched: tuple[dict[str, Any], Any] | None = None  # the position before a batch, and the batch
         in_blocks = {id(p) for block in network.blocks for p in block.parameters()}
-        outside = [p for p in network.model.parameters() if id(p) not in in_blocks]
+        outside = [p for p in network.model.parameters() if id(p) not in in_blocks and p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [{"params": outside}, *tied.parameter_groups(learning_rate)],
             lr=learning_rate,
@@ -141,21 +126,21 @@ class Trainer:
                 break
             self.optimizer.step()
             losses.append(value)
-            self.tokens += world().size * batch.shape[0] * (batch.shape[1] - 1)
+            self.tokens += world().size * self.task.count_tokens(batch)
             if len(losses) == n_steps:
                 self.memory_in_training = self.memory()
             self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.zero_grad(set_to_none=True)
         return TrainResult(losses, diverged or not self.is_finite(), stopped)
 
-    def compute_gradients(self, batch: Tensor) -> Tensor:
-        """Leave the clipped gradients of a batch (B, T + 1) in the Parameters.
+    def compute_gradients(self, batch: Any) -> Tensor:
+        """Leave the clipped gradients of a batch, on the device, in the Parameters.
 
         Returns:
             Mean loss in nats and the gradient's norm before clipping, shape (2,), float64, on the device.
         """
         model, trained, losses = self.network.model.train(), self.trainable_parameters(), []
-        parts = batch.chunk(self._accumulate)
+        parts = list(cut(batch, -(-count_examples(batch) // self._accumulate)))
         for i, part in enumerate(parts):
             if self._parallel is None:
                 loss = self._loss(model, part)
@@ -173,20 +158,20 @@ class Trainer:
         """Bytes of gradients that this process gave into the average in the last step; 0 for a process alone."""
         return 0 if self._parallel is None else self._parallel.bytes_per_step
 
-    def _loss(self, model: nn.Module, part: Tensor) -> Tensor:
+    def _loss(self, model: nn.Module, part: Any) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             return self.task.loss(model, part) / self._accumulate
 
-    def _next_batch(self) -> Tensor:
+    def _next_batch(self) -> Any:
         if self._fetched is None:
             return self._draw()
         (_, batch), self._fetched = self._fetched, None
         return batch
 
-    def _draw(self) -> Tensor:
+    def _draw(self) -> Any:
         """Return this process's share of the next batch; every process draws all of it, so all are at one position."""
         batch = self.batches.next_batch()
-        return to_device(batch[world().share(len(batch))], self.device)
+        return to_device(take(batch, world().share(count_examples(batch))), self.device)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield every weight once under the name of the layer that owns it."""
@@ -202,9 +187,9 @@ class Trainer:
 
     def count_conventional(self) -> int:
         """Return the number of parameters that conventional training has: every layer its own."""
-        block = sum(p.numel() for p in dict.fromkeys(self.tied.weights(0).values()))
+        layers = [dict.fromkeys(self.tied.weights(i).values()) for i in range(self.tied.n_layer)]
         outside: int = sum(p.numel() for g in self.optimizer.param_groups if "leader" not in g for p in g["params"])
-        return outside + self.tied.n_layer * block
+        return outside + sum(p.numel() for weights in layers for p in weights)
 
     @torch.no_grad()
     def is_finite(self) -> bool:
@@ -299,10 +284,10 @@ def owned_parameters(network: PrimaryNetwork, tied: TiedBlocks) -> Iterator[tupl
     Frozen layers that draw their initial values again hold them from here on.
     """
     tied.hold()
-    owners = set(tied.owners())
-    borrowed = tuple(f"{network.blocks_path}.{i}." for i in range(tied.n_layer) if i not in owners)
+    owners, names = set(tied.owners()), network.block_names
+    borrowed = {f"{names[i]}.{name}" for i in range(tied.n_layer) if i not in owners for name in tied.weights(i)}
     for name, parameter in network.model.named_parameters():
-        if not name.startswith(borrowed):
+        if name not in borrowed:
             yield name, parameter
 
 

@@ -68,7 +68,7 @@ class TrainingBatch:
 
     def __init__(self, config: EnvConfig, vocab_size: int, n: int, device: torch.device) -> None:
         self._config, self._device = config, device
-        self._vocab_size = vocab_size
+        self._sizes = {"vocab_size": vocab_size}
         dtype = getattr(torch, config.dtype)
         d = config.n_embd
         self._block_shapes = [(d,), (d,), (d, 3 * d), (3 * d,), (d, d), (d,)]
@@ -83,10 +83,10 @@ class TrainingBatch:
 
     def begin(self, n: int, seed: int) -> None:
         """Give network n fresh weights from a seed, the frozen start, and no optimizer state."""
-        network = build_network(self._config, self._vocab_size, self._device, torch_stream(seed, "weights"))
+        network = build_network(self._config, self._sizes, self._device, torch_stream(seed, "weights"))
         values = dict(network.model.named_parameters())
-        for i in range(self._config.n_layer):
-            own = [values[f"{network.blocks_path}.{i}.{name}"].detach().flatten() for name in BLOCK_NAMES]
+        for i, block in enumerate(network.block_names):
+            own = [values[f"{block}.{name}"].detach().flatten() for name in BLOCK_NAMES]
             self.blocks.values[n, i] = torch.cat(own)
         self.outside.values[n] = torch.cat([values[name].detach().flatten() for name in OUTSIDE_NAMES])
         for weights in (self.blocks, self.outside):

@@ -22,6 +22,7 @@ from tying_env.vector.batch import TrainingBatch
 
 # What is not offered here, and the one value that is.
 ONLY: dict[str, Any] = {
+    "model": "gpt2",
     "replication": "tied",
     "compile_blocks": False,
     "checkpoint_blocks": False,
