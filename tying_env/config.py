@@ -165,6 +165,9 @@ _ONLY: dict[str, tuple[Model, ...]] = {
     "augment": ("vit",),
 }
 
+# These change where and how a network is computed, not what comes of it: a state fits whatever they are.
+PLACE_SETTINGS = frozenset({"device", "cache_dir", "compile_blocks", "checkpoint_blocks", "frozen_weights", "prefetch"})
+
 # Paper, Sec. 4: 48 x 1600 with 16 heads, batch 16, learning rate 0.0001, k = 15, 300 epochs; Table 3: sequences of 256.
 # An epoch of WikiText-2 is 2,448,382 // (16 * 256) = 597 steps.
 PAPER: dict[str, Any] = {

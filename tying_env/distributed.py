@@ -59,13 +59,17 @@ def local_device(name: str) -> str:
     """
     if world().size == 1 or not torch.cuda.is_available() or name not in ("auto", "cuda"):
         return name
+    return f"cuda:{_local_gpu()}"
+
+
+def _local_gpu() -> int:
     local = int(os.environ["LOCAL_RANK"])
     if local >= torch.cuda.device_count():
         raise ValueError(
             f"process {local} of this machine has no GPU of its own ({torch.cuda.device_count()} are there): "
             "start fewer with --nproc-per-node, or use --device cpu"
         )
-    return f"cuda:{local}"
+    return local
 
 
 @contextlib.contextmanager
@@ -73,12 +77,14 @@ def joined(on_cpu: bool) -> Iterator[World]:
     """Join the processes that torchrun has started; alone, where it has not.
 
     Raises:
-        LostProcess: another process died or went silent meanwhile.
+        ValueError: fewer GPUs than processes.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         yield World(0, 1)
         return
     backend = "gloo" if on_cpu or not torch.cuda.is_available() else "nccl"
+    if backend == "nccl":
+        torch.cuda.set_device(_local_gpu())
     dist.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield world()

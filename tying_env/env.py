@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import nn
 
 from tying_env import partition
-from tying_env.config import EnvConfig
+from tying_env.config import PLACE_SETTINGS, EnvConfig
 from tying_env.data import Batch
 from tying_env.data.corpus import Split
 from tying_env.distributed import agreed_action, agreed_number, agreed_stop, local_device, world
@@ -245,9 +245,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             lacks = f"lacks {sorted(missing)[0]!r}" if isinstance(state, dict) else f"is a {type(state).__name__}"
             raise ValueError(f"the state must be a dictionary that state_dict gave; it {lacks}")
         mine, theirs = dataclasses.asdict(self.config), state["config"]
-        # These change where and how, not what.
-        free = {"device", "cache_dir", "compile_blocks", "checkpoint_blocks", "frozen_weights", "prefetch"}
-        differ = [name for name in mine if name not in free and mine[name] != theirs.get(name)]
+        differ = [name for name in mine if name not in PLACE_SETTINGS and mine[name] != theirs.get(name)]
         if differ:
             listed = "; ".join(f"{name} is {theirs.get(name)!r} there, {mine[name]!r} here" for name in differ)
             raise ValueError(f"the state is of an environment with other settings: {listed}")
