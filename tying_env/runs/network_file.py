@@ -91,7 +91,8 @@ def load_network(path: Path, device: str | torch.device = "cpu", workload: Workl
             raise ValueError("it is not as it was written (its sha256 differs)")
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a network file of this package, or damaged: {error}") from error
-    config = dataclasses.replace(EnvConfig(**about["config"]), compile_blocks=False)
+    plain: dict[str, Any] = {"compile_blocks": False, "checkpoint_blocks": False, "frozen_weights": "held"}
+    config = dataclasses.replace(EnvConfig(**about["config"]), **plain)
     place, generator = torch.device(device), torch_stream(0, "weights")
     network = workload.build(place, generator) if workload else build_network(config, about["sizes"], place, generator)
     kinds = workload.kinds if workload else None
