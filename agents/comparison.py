@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from agents.runner import RunConfig, run
+from agents.run_config import RunConfig
+from agents.runner import resume, run
 from tying_env.files import to_json, written_whole
 from tying_env.runs import RunDirectory
+from tying_env.runs.checkpoints import FOLDER as CHECKPOINTS
 from tying_env.runs.run_directory import SUMMARY
 
 Backend = Literal["loky", "ray", "dask"]
@@ -214,15 +216,30 @@ def _import(module: str, package: str) -> Any:
 
 
 def carry_out_run(config: RunConfig, threads: int) -> str:
-    """Make one run in a folder of a temporary name, so that a run that was stopped is not taken for a finished one."""
+    """Make one run in a folder of a temporary name, so that a run that was stopped is not taken for a finished one.
+
+    A run that was stopped goes on from its newest checkpoint. The checkpoints of a run that is over are removed: many
+    runs would fill the disk with them.
+    """
     import torch
 
     torch.set_num_threads(threads)
     assert config.run_dir is not None
     unfinished = config.run_dir.with_name(config.run_dir.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a comparison that was stopped
-    _, status = run(dataclasses.replace(config, run_dir=unfinished), Quiet())
-    if status == "interrupted":
+    status = _go_on(config, unfinished)
+    if status is None:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _, status = run(dataclasses.replace(config, run_dir=unfinished), Quiet())
+    if status in ("interrupted", "terminated"):
         raise KeyboardInterrupt
+    shutil.rmtree(unfinished / CHECKPOINTS, ignore_errors=True)
     unfinished.rename(config.run_dir)
     return status
+
+
+def _go_on(config: RunConfig, unfinished: Path) -> str | None:
+    """Go on with a run that was stopped; None where there is none, or none that can be gone on with."""
+    try:
+        return resume(unfinished, Quiet(), config)[1]
+    except (FileNotFoundError, ValueError):
+        return None

@@ -206,6 +206,7 @@ class FactorizedDQN(Controller):
             },
             "epsilon": self.epsilon,
             "updates": self._updates,
+            "explored": self._explored,
             "rng": capture_numpy(self._rng),
         }
         if self._target is not None:
@@ -235,7 +236,7 @@ class FactorizedDQN(Controller):
         # 2. Change.
         restore_numpy(self._rng, state["rng"])
         self._replay, self._rewards = replay, rewards
-        self._updates, self.epsilon = state["updates"], state["epsilon"]
+        self._updates, self.epsilon, self._explored = state["updates"], state["epsilon"], state["explored"]
         self.network.load_state_dict(state["network"])
         if self._target is not None:
             self._target.load_state_dict(state["target"])
@@ -245,7 +246,7 @@ class FactorizedDQN(Controller):
                 self.optimizer.state[parameter] = _copies(state["optimizer"][name])
 
     def _check(self, state: dict[str, Any]) -> None:
-        _check_keys(state, {"options", "network", "optimizer", "epsilon", "updates", "rng"})
+        _check_keys(state, {"options", "network", "optimizer", "epsilon", "updates", "explored", "rng"})
         mine, theirs = self.config.options, state["options"]
         if differ := [name for name in mine if mine[name] != theirs.get(name)]:
             listed = "; ".join(f"{name} is {theirs.get(name)!r} there, {mine[name]!r} here" for name in differ)

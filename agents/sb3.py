@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
+from agents.journal import Journal
 from agents.recorder import Recorder, Step
 from tying_env.partition import IntVector
 from tying_env.wrappers import LayerSweepAction, SingleLayerAction
@@ -70,20 +71,28 @@ class RecordedEnv(gym.Wrapper[IntVector, IntVector, IntVector, IntVector]):
         return result
 
 
-def train_sb3(agent: SB3Name, config: SB3Config, recorder: Recorder, seed: int, stop: Callable[[], bool]) -> None:
-    """Let an SB3 agent learn until the recorder's episodes are over, or `stop` says so.
+def train_sb3(agent: SB3Name, config: SB3Config, recorder: Recorder, seed: int) -> None:
+    """Let an SB3 agent learn until the recorder's episodes are over, from the start or from its journal.
 
     Raises:
         ImportError: stable-baselines3 or sb3-contrib is not installed; the message says what to install.
+        ValueError: the agent's journal is damaged, or the agent cannot be brought back from it.
+        tying_env.episode.Stopped: the environment was asked to stop.
     """
-    model = _make(agent, config, RecordedEnv(recorder), seed)
+    if recorder.finished:
+        return
+    env, wrapper = RecordedEnv(recorder), _ALGORITHMS[agent][2]
+    journal = Journal(env if wrapper is None else wrapper(env), recorder.directory)
+    model = _make(agent, config, journal, seed)
     from stable_baselines3.common.callbacks import BaseCallback
 
-    class Stop(BaseCallback):
+    class AfterEachStep(BaseCallback):
         def _on_step(self) -> bool:
-            return not (recorder.finished or stop())
+            if not journal.reliving:
+                recorder.checkpoint_if_due(dict)
+            return journal.reliving or not recorder.finished
 
-    model.learn(total_timesteps=2**62, callback=Stop())
+    model.learn(total_timesteps=2**62, callback=AfterEachStep())
 
 
 # Name -> the class, and the wrapper that gives it an action space it can take.
@@ -96,8 +105,8 @@ _ALGORITHMS: dict[SB3Name, tuple[str, str, Callable[[RecordedEnv], gym.Env[Any, 
 }
 
 
-def _make(agent: SB3Name, config: SB3Config, env: RecordedEnv, seed: int) -> Any:
-    package, name, wrapper = _ALGORITHMS[agent]
+def _make(agent: SB3Name, config: SB3Config, env: Journal, seed: int) -> Any:
+    package, name, _ = _ALGORITHMS[agent]
     try:
         algorithm = getattr(importlib.import_module(package), name)
     except ImportError as error:
@@ -112,4 +121,4 @@ def _make(agent: SB3Name, config: SB3Config, env: RecordedEnv, seed: int) -> Any
         settings |= {"n_steps": config.sb3_n_steps}
         if agent != "a2c":
             settings |= {"batch_size": config.sb3_n_steps}
-    return algorithm("MlpPolicy", env if wrapper is None else wrapper(env), **settings)
+    return algorithm("MlpPolicy", env, **settings)

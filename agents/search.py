@@ -6,6 +6,7 @@ in mind. The paper names such searches as future work (Sec. 5).
 """
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from agents.base import Controller
 from tying_env.env import LayerTyingEnv
+from tying_env.episode import Stopped
 from tying_env.partition import IntVector
 from tying_env.seeding import capture_numpy, restore_numpy
 
@@ -60,6 +62,23 @@ class SearchController(Controller):
         """Take note of the environment to fork."""
         self._env = env
 
+    def act(self, observation: IntVector) -> IntVector:
+        """Return the best action found.
+
+        Raises:
+            tying_env.episode.Stopped: a fork was asked to stop; this controller is as before then.
+        """
+        before = self.state_dict()
+        try:
+            return self._choose(observation)
+        except Stopped:
+            self.load_state_dict(before)
+            raise
+
+    @abstractmethod
+    def _choose(self, observation: IntVector) -> IntVector:
+        """Return the best action found."""
+
     def metrics(self) -> dict[str, float]:
         """Return the training steps that went into counterfactuals so far."""
         return {"counterfactual_steps": float(self.counterfactual_steps)}
@@ -98,7 +117,7 @@ class SearchController(Controller):
 class HillClimbing(SearchController):
     """Of the present tying and a few changes of one entry, take the best."""
 
-    def act(self, observation: IntVector) -> IntVector:
+    def _choose(self, observation: IntVector) -> IntVector:
         """Try them all on the next batches; keep the tying unless a change is better."""
         options = [observation, *(self._change_one(observation) for _ in range(self.config.candidates))]
         losses = [self._try(self._bound(), option)[1] for option in options]
@@ -112,7 +131,7 @@ class Annealing(SearchController):
         super().__init__(n_layer, config, rng)
         self.temperature = config.temperature
 
-    def act(self, observation: IntVector) -> IntVector:
+    def _choose(self, observation: IntVector) -> IntVector:
         """Try one change beside keeping the tying."""
         proposal = self._change_one(observation)
         kept, changed = (self._try(self._bound(), action)[1] for action in (observation, proposal))
@@ -138,7 +157,7 @@ class Annealing(SearchController):
 class TreeSearch(SearchController):
     """Look a few decisions ahead: at each, keep the tying or change one entry; take the first step to the best leaf."""
 
-    def act(self, observation: IntVector) -> IntVector:
+    def _choose(self, observation: IntVector) -> IntVector:
         """Search the whole small tree, depth first."""
         return self._best(self._bound(), observation, self.config.tree_depth)[1]
 

@@ -21,7 +21,7 @@ from rich.markup import escape
 
 from agents.comparison import Arm, Backend, Plan
 from agents.controllers import PatternConfig
-from agents.runner import RunConfig
+from agents.run_config import RunConfig
 from tying_env.config import Size
 from tying_env.runs import RunDirectory
 

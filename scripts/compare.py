@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from agents.comparison import Arm, Backend, Plan, chosen_learning_rate, compare
-from agents.runner import RewardName, RunConfig, agent_names
+from agents.run_config import RewardName, RunConfig, agent_names
 from tying_env.config import Size
 from tying_env.files import to_json
 from tying_env.reports.comparison import load_comparison

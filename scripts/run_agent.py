@@ -8,13 +8,18 @@ python scripts/run_agent.py --model bert
 python scripts/run_agent.py --model vit --agent random --reward accuracy
 python scripts/run_agent.py --semantics published-code
 python scripts/run_agent.py --preset paper --device cuda
+python scripts/run_agent.py --resume runs/one
+
+Ctrl-C or SIGTERM ends a run after the training step in progress; --resume goes on with it, to the same bits.
 """
 
 import argparse
 import dataclasses
 import logging
+import shlex
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 import tyro
@@ -24,8 +29,11 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from agents.runner import RunConfig, run
+from agents.run_config import RunConfig, saved_config
+from agents.runner import resume, run
 from tying_env.config import Size
+from tying_env.runs import RunDirectory
+from tying_env.runs.run_directory import CONFIG
 
 Semantics = Literal["paper", "published-code"]
 
@@ -38,6 +46,8 @@ class Options:
     """Where the defaults of the network (--model) come from: minutes on two CPU cores, or the paper's (a large GPU)."""
     semantics: Semantics = "paper"
     """Which defaults decide what tying means: the paper's Algorithm 1, or what its published code does instead."""
+    resume: Path | None = None
+    """Go on with this run, from its newest checkpoint. Its settings hold; others are refused."""
     run: RunConfig = field(default_factory=RunConfig)
 
 
@@ -65,21 +75,28 @@ def main() -> int:
         return 1
 
 
-def parse() -> RunConfig:
-    """Read the command line; model, preset and semantics decide the defaults, so that --help shows those in force."""
+def parse() -> Options:
+    """Read the command line; model, preset and semantics decide the defaults, so that --help shows those in force.
+
+    Raises:
+        FileNotFoundError, ValueError: the run to go on with is not there, or its settings cannot be read.
+    """
     model, preset = chosen_preset()
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     first.add_argument("--semantics", choices=get_args(Semantics), default="paper")
+    first.add_argument("--resume", type=Path)
     try:
-        semantics: Semantics = first.parse_known_args()[0].semantics
+        chosen = first.parse_known_args()[0]
     except argparse.ArgumentError:
-        semantics = "paper"  # the full parser below says what is wrong
+        chosen = argparse.Namespace(semantics="paper", resume=None)  # the full parser below says what is wrong
     windows = 0 if preset == "paper" else RunConfig.test_windows  # the paper measures the whole test split
     run_config = RunConfig(env=preset_settings(model, preset), test_windows=windows)
-    if semantics == "published-code":
+    if chosen.semantics == "published-code":
         run_config = as_published(run_config)
-    default = Options(preset, semantics, run_config)
-    return tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,)).run
+    if chosen.resume is not None:
+        run_config = saved_config(RunDirectory.open(chosen.resume).read_json(CONFIG))
+    default = Options(preset, chosen.semantics, chosen.resume, run_config)
+    return tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
 
 
 def as_published(config: RunConfig) -> RunConfig:
@@ -89,14 +106,18 @@ def as_published(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, agent="layer-sweep-dqn", rewards=("clipped",), env=env)
 
 
-def train(config: RunConfig, console: Console) -> int:
+def train(options: Options, console: Console) -> int:
     """Run and show progress and results."""
     from agents.progress import ProgressBar
     from tying_env.render import replication_map_text
     from tying_env.reports.summary import summary_rows
 
+    config = options.run
     with ProgressBar(console, config.episodes * config.env.total_steps) as progress:
-        directory, status = run(config, progress)
+        if options.resume is None:
+            directory, status = run(config, progress)
+        else:
+            directory, status = resume(options.resume, progress, config)
     table = Table(show_header=False, title="Dynamic layer tying", title_justify="left")
     for name, value in summary_rows(directory):
         table.add_row(name, value)
@@ -106,7 +127,10 @@ def train(config: RunConfig, console: Console) -> int:
         console.print(replication_map_text(records[-1]["tying"]), highlight=False, markup=False)
     for text in (f"run directory: {directory.path}", f"curves:        tensorboard --logdir {directory.path.parent}"):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    return {"finished": 0, "diverged": 3, "interrupted": 130}[status]
+    if status in ("interrupted", "terminated"):
+        again = f"go on with:    python scripts/run_agent.py --resume {shlex.quote(str(directory.path))}"
+        console.print(again, highlight=False, markup=False, soft_wrap=True)
+    return {"finished": 0, "diverged": 3, "interrupted": 130, "terminated": 143}[status]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ FLOORS = [
     ["tying_env.env"],
     ["tying_env.wrappers"],
     ["tying_env.runs"],
-    ["tying_env.export"],
+    ["tying_env.export", "tying_env.downstream"],
     ["tying_env.reports"],
     ["agents"],
     ["scripts"],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agents.comparison import Arm, Plan, chosen_learning_rate, compare
-from agents.runner import RunConfig
+from agents.run_config import RunConfig
 from tying_env import EnvConfig
 from tying_env.runs import RunDirectory
 

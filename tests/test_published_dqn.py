@@ -9,7 +9,8 @@ from agents.base import Transition
 from agents.controllers import make_controller
 from agents.factorized_dqn import DQNConfig
 from agents.published_dqn import LayerSweepDQN
-from agents.runner import RunConfig, run
+from agents.run_config import RunConfig
+from agents.runner import run
 from tests.test_run_agent import Silent
 from tying_env import EnvConfig
 

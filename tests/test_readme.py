@@ -12,7 +12,8 @@ import gymnasium as gym
 import pytest
 
 from agents.comparison import Quiet
-from agents.runner import RunConfig, run
+from agents.run_config import RunConfig
+from agents.runner import run
 from tying_env import EnvConfig
 
 ROOT = Path(__file__).parents[1]

@@ -18,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents.baselines import PATTERNS
 from agents.factorized_dqn import DQNConfig
-from agents.runner import RunConfig, agent_names, run
+from agents.run_config import RunConfig, agent_names
+from agents.runner import run
 from tying_env import EnvConfig
 from tying_env.reports.summary import summary_rows
 from tying_env.runs import RunDirectory

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from agents.controllers import PatternConfig, make_controller
-from agents.runner import RunConfig, run
+from agents.run_config import RunConfig
+from agents.runner import run
 from agents.traces import ReplayController, header, line, read_trace
 from tests.test_run_agent import Silent
 from tying_env import EnvConfig, partition

@@ -16,7 +16,9 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch.nn import functional as F
 
 from agents.comparison import Quiet
-from agents.runner import RunConfig, run
+from agents.run_config import RunConfig
+from agents.runner import run
+from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
 from tying_env import PRESETS, EnvConfig, partition
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.tasks import to_device
@@ -158,6 +160,15 @@ def test_divergence_of_a_classifier_ends_with_the_lowest_reward(settings: Any) -
         next(env.trainer.network.blocks[0].parameters())[0] = math.inf
     _, reward, terminated, truncated, info = env.step(np.zeros(4, dtype=np.int64))
     assert (reward, terminated, truncated, info["accuracy"]) == (0.0, True, False, 0.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits(tmp_path: Path, settings: Any, kind: str) -> None:
+    whole = outcome(finish(small(settings[kind], tmp_path / "whole")))
+    config = small(settings[kind], tmp_path / "stopped")
+    assert run(config, Watcher(lambda decision: interrupt() if decision == 5 else None))[1] == "interrupted"
+    go_on_until_it_ends(tmp_path / "stopped")
+    assert outcome(tmp_path / "stopped") == whole
 
 
 @pytest.mark.parametrize("kind", KINDS)

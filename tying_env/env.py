@@ -155,7 +155,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             if seed is not None or "tying" in options:
                 raise ValueError("a state brings its own generators and tying: give no seed and no tying with it")
             self.load_state_dict(options["state"])
-            return self._observation(), self._info(math.inf, UNMEASURED, partition.TyingEvents(0, 0), False)
+            return self.tying, self._info(math.inf, UNMEASURED, partition.TyingEvents(0, 0), False)
         tying = (options or {}).get("tying")
         if tying is not None:
             tying = self._permitted(tying)
@@ -164,7 +164,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         self._episode = None  # two networks at once would double the memory
         self._episode = self._begin(episode_seed, start, frozen_start=tying is None)
-        return self._observation(), self._info(math.inf, UNMEASURED, partition.TyingEvents(0, 0), False)
+        return self.tying, self._info(math.inf, UNMEASURED, partition.TyingEvents(0, 0), False)
 
     def step(self, action: partition.IntVector) -> tuple[partition.IntVector, float, bool, bool, dict[str, Any]]:
         """Apply a tying, train for k steps, measure the reward.
@@ -186,7 +186,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         truncated = bool(episode.over) and not outcome.diverged
         measured = UNMEASURED if outcome.diverged else outcome.measured
         info = self._info(outcome.train_loss, measured, outcome.events, outcome.diverged)
-        return self._observation(), self._reward(measured), outcome.diverged, truncated, info
+        return self.tying, self._reward(measured), outcome.diverged, truncated, info
 
     def evaluate(self, split: Split, max_windows: int | None = None) -> Evaluation:
         """Measure the network as it is on examples spread evenly over a split, without dropout.
@@ -210,7 +210,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         if self.render_mode is None:
             gym.logger.warn('render() needs a render_mode: gym.make(..., render_mode="ansi" or "rgb_array")')
             return None
-        tying, title = self._observation(), f"Replication map at training step {self._running().train_step}"
+        tying, title = self.tying, f"Replication map at training step {self._running().train_step}"
         if self.render_mode == "ansi":
             return f"{title}: {len(partition.leaders(tying))} of {len(tying)} layers independent\n" + (
                 replication_map_text(tying)
@@ -281,8 +281,13 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         return self._running().train_step
 
     @property
+    def tying(self) -> partition.IntVector:
+        """The tying in force, shape (L,); after a step that was stopped, the one it was decided on."""
+        return self._running().tying
+
+    @property
     def decisions(self) -> int:
-        """Decisions made in this episode."""
+        """Decisions made in this episode; a step that was stopped does not count yet."""
         return self._running().decisions
 
     @property
@@ -349,14 +354,11 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             return measured.accuracy or 0.0
         return -math.exp(MAX_MEAN_LOSS) if math.isinf(measured.mean_loss) else -perplexity(measured.mean_loss)
 
-    def _observation(self) -> partition.IntVector:
-        return self._running().tying
-
     def _info(
         self, train_loss: float, measured: Measurement, events: partition.TyingEvents, diverged: bool
     ) -> dict[str, Any]:
         episode = self._running()
-        tying = self._observation()
+        tying = self.tying
         return {
             "tying": tying,
             "train_loss": train_loss,

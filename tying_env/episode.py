@@ -73,7 +73,7 @@ class Episode:
 
     def __init__(self, trainer: Trainer, reward_batches: Batches, config: EnvConfig, frozen_start: bool) -> None:
         self.trainer = trainer
-        self.decisions = 0
+        self.decisions = 0  # all made; one under way does not count yet
         self.tied_at = 0  # the training step at which the last action was applied
         self.train_step = 0
         self.validation_perplexity = math.inf
@@ -127,7 +127,7 @@ class Episode:
             validation = _unless(should_stop, validate)
             self.validation_perplexity, self.validation_accuracy = validation.perplexity, validation.accuracy or 0.0
             diverged = not math.isfinite(self.validation_perplexity)
-        self.over, self.under_way = diverged or finished, None
+        self.over, self.under_way, self.decisions = diverged or finished, None, self.decisions + 1
         return Outcome(
             float(np.mean(decision.losses)) if decision.losses else math.inf,
             Measurement(math.inf if decision.reward_loss is None else decision.reward_loss, decision.reward_accuracy),
@@ -188,7 +188,7 @@ class Episode:
         config, before = self._config, self.tying
         events = self.trainer.tied.change(action, self.trainer.optimizer)
         every, since = config.validate_every, self.train_step if self.decisions else 0
-        self.decisions, self.tied_at, self.frozen_steps_left = self.decisions + 1, self.train_step, 0
+        self.tied_at, self.frozen_steps_left = self.train_step, 0
         return Decision(
             action.tolist(),
             before.tolist(),

@@ -24,17 +24,23 @@ def written_whole(path: Path) -> Iterator[Path]:
     with naming(path):
         try:
             yield unfinished
-            with open(unfinished, "rb") as file:
-                os.fsync(file.fileno())
+            sync(unfinished)
             os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
-        if os.name == "posix":  # elsewhere folders cannot be opened
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or folder to the disk: what was written to it survives a crash of the machine from now on."""
+    if path.is_dir() and os.name != "posix":  # folders cannot be opened there
+        return
+    with naming(path):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager

@@ -181,6 +181,7 @@ class Trainer:
             "frozen": self.tied.frozen,
             "sources": self.tied.sources().tolist(),
             "tokens": self.tokens,
+            "memory_in_training": list(self.memory_in_training),
             "batches": self.batches.state_dict(),
             "dropout": self._dropout.get_state(),
             "weights": {name: p.detach().clone() if copy else p.detach() for name, p in self.named_parameters()},
@@ -210,12 +211,13 @@ class Trainer:
             where, dtype = f"optimizer state of {name!r}", trained[name].dtype
             check_tensors(entries, {"step": (), "exp_avg": shape, "exp_avg_sq": shape}, where)
             check_dtypes(entries, {"step": torch.float32, "exp_avg": dtype, "exp_avg_sq": dtype}, where)
-        if type(state["tokens"]) is not int or state["tokens"] < 0:
-            raise ValueError(f"the state's tokens must be a whole number, got {state['tokens']!r}")
+        counts = [state["tokens"], *state["memory_in_training"]]
+        if len(counts) != 4 or any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError(f"the state's tokens and bytes must be four whole numbers, got {counts}")
         restored_torch(self._dropout, state["dropout"])
         self.batches.load_state_dict(state["batches"])  # checks, then changes
         self._dropout.set_state(state["dropout"])
-        self.tokens = state["tokens"]
+        self.tokens, self.memory_in_training = state["tokens"], MemoryBytes(*state["memory_in_training"])
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.copy_(state["weights"][name])

@@ -7,16 +7,28 @@ best.safetensors         the network with the best validation perplexity
 final.safetensors        the network at the end
 replication_map.png      the paper's Fig. 1, at the end
 events.out.tfevents.*    TensorBoard
+trace.txt                the tying of every decision
+journal.jsonl            what a Stable-Baselines3 agent did and was told, where there is one
+checkpoints/             what it takes to go on: tying_env.runs.checkpoints
+resumes.jsonl            when the run was gone on with, from where and with which versions
+lock                     held by the process that is at work here
 """
 
+import contextlib
 import json
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from tying_env.files import naming, to_json, written_whole
+from filelock import FileLock, Timeout
+
+from tying_env.files import naming, sync, to_json, written_whole
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
+JOURNAL, RESUMES, LOCK = "journal.jsonl", "resumes.jsonl", "lock"
 BEST, FINAL, MAP = "best.safetensors", "final.safetensors", "replication_map.png"
 
 
@@ -27,18 +39,30 @@ class RunDirectory:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path) -> Self:
-        """Make the folder of a new run.
+    def create(cls, path: Path, about: dict[str, Any]) -> Self:
+        """Make the folder of a new run, with its config.json: both or neither.
+
+        Args:
+            path: the folder; those above it are made, too.
+            about: the settings and what else config.json is to hold.
 
         Raises:
             FileExistsError: something is there already; a run is never overwritten.
         """
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
+        if path.exists():
             raise FileExistsError(
                 f"the run directory {path} exists already and is left as it is; choose another --run-dir"
-            ) from None
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            unfinished.chmod(0o777 & ~_umask())
+            cls(unfinished).write_json(CONFIG, about)
+            os.rename(unfinished, path)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        sync(path.parent)
         return cls(path)
 
     @classmethod
@@ -66,9 +90,27 @@ class RunDirectory:
         value: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
         return value
 
-    def append_metrics(self, record: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl, as `append` does."""
-        self.append(METRICS, to_json(record) + "\n")
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out of this folder. When this process ends, however it ends, the lock is gone.
+
+        Raises:
+            BlockingIOError: another process is at work here.
+        """
+        lock = FileLock(self.path / LOCK, timeout=0)
+        try:
+            with naming(self.path / LOCK):
+                lock.acquire()
+        except Timeout:
+            raise BlockingIOError(f"another process is at work in {self.path}; wait for it, or stop it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def append_json(self, name: str, record: dict[str, Any]) -> None:
+        """Add a line of JSON to a file, as `append` does."""
+        self.append(name, to_json(record) + "\n")
 
     def append(self, name: str, text: str) -> None:
         """Add text to the end of a file.
@@ -87,7 +129,28 @@ class RunDirectory:
                 file.truncate(end)
                 raise
 
+    def shorten(self, name: str, n_bytes: int) -> None:
+        """Drop what a file has after its first `n_bytes`; a file that is not there stays so."""
+        path = self.path / name
+        with naming(path):
+            if path.exists() and path.stat().st_size > n_bytes:
+                os.truncate(path, n_bytes)
+                sync(path)
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed has left half-written."""
+        for unfinished in self.path.glob("*.tmp"):
+            unfinished.unlink()
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl, a dictionary per decision."""
         path = self.path / METRICS
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _umask() -> int:
+    """Return the permissions that new files do not get."""
+    # Python can only ask by setting.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

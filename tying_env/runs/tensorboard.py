@@ -28,14 +28,20 @@ _PICTURES = 20  # in an episode: a picture takes a tenth of a second
 
 
 class Curves:
-    """Writes TensorBoard events into a run directory."""
+    """Writes TensorBoard events into a run directory.
 
-    def __init__(self, path: Path, config: EnvConfig) -> None:
+    Args:
+        path: the run directory.
+        config: how long the run is.
+        resumed_at: the training step at which a run goes on; what was shown of later ones is taken back.
+    """
+
+    def __init__(self, path: Path, config: EnvConfig, resumed_at: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = path
         self._last: dict[str, float] = {}
-        self._writer = SummaryWriter(path)
+        self._writer = SummaryWriter(path, purge_step=None if resumed_at is None else resumed_at + 1)
         self._every = max(1, config.total_steps // config.k // _PICTURES)
         self._chance, _ = partition.chance_independent_layers(config.n_layer)
 

@@ -178,6 +178,6 @@ def _check_index(space: gym.Space[Any], index: int | np.integer[Any]) -> int:
 
 def _with_entry(env: AnyEnv, layer: int, target: int) -> IntVector:
     """Return the tying in force with one entry replaced."""
-    vector = layer_tying_env(env).trainer.tied.tying  # not remembered here: right after load_state_dict, too
+    vector = layer_tying_env(env).tying  # not remembered here: right after load_state_dict, too
     vector[layer] = target
     return vector

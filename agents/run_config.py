@@ -1,0 +1,137 @@
+"""The settings of one run: from the command line, and back from the config.json of a run."""
+
+import dataclasses
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from agents.controllers import ControllerName, PatternConfig
+from agents.factorized_dqn import DQNConfig
+from agents.sb3 import SB3Config, SB3Name
+from agents.search import SearchConfig
+from tying_env.config import EnvConfig
+from tying_env.seeding import check_seed
+
+AgentName = Literal[ControllerName, SB3Name]
+RewardName = Literal["log-perplexity", "improvement", "clipped", "probe", "parameter-penalty", "shuffled"]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: which agent, on which environment, into which folder.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    agent: AgentName = "dqn"
+    """Who chooses the tying: the paper's DQN, a Stable-Baselines3 agent, chance, a fixed pattern, a search, a trace."""
+    seed: int = 0
+    """Seed of everything random in the run: weights, data order, dropout, exploration."""
+    episodes: int = 1
+    """Training runs, one after the other, that the agent learns over; networks and results are of the last."""
+    rewards: tuple[RewardName, ...] = ()
+    """Wrappers that change the reward, innermost first; "shuffled" is the control whose rewards mean nothing."""
+    run_dir: Path | None = None
+    """Folder for the results; the default is runs/<time>-<agent>-seed<seed>. It must not exist yet."""
+    label: str | None = None
+    """Name of this run's arm in a comparison; the default is the agent's name."""
+    checkpoint_every: int = 25
+    """Decisions between two checkpoints, from which --resume goes on; 0: only when the run is stopped or over."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep; the one with the best validation perplexity is kept beside them."""
+    test_windows: int = 128
+    """Sequences of the test split to measure at the end, spread evenly; 0 for the whole split."""
+    measure_test: bool = True
+    """Measure on the test split at the end. Runs that choose settings leave it alone."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    """The environment."""
+    dqn: DQNConfig = field(default_factory=DQNConfig)
+    """The DQN; other agents pass it over."""
+    pattern: PatternConfig = field(default_factory=PatternConfig)
+    """Fixed patterns and replay."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """Searches by counterfactuals."""
+    sb3: SB3Config = field(default_factory=SB3Config)
+    """Stable-Baselines3 agents."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        if self.agent not in (names := agent_names()):
+            raise ValueError(f"agent must be one of {', '.join(names)}, got {self.agent!r}")
+        if self.episodes < 1:
+            raise ValueError(f"episodes must be at least 1, got {self.episodes!r}")
+        if self.test_windows < 0:
+            raise ValueError(f"test_windows must be at least 0, got {self.test_windows!r}")
+        if self.checkpoint_every < 0:
+            raise ValueError(f"checkpoint_every must be at least 0, got {self.checkpoint_every!r}")
+        if self.keep_checkpoints < 1:
+            raise ValueError(f"keep_checkpoints must be at least 1, got {self.keep_checkpoints!r}")
+        for name in self.rewards:
+            if name not in get_args(RewardName):
+                raise ValueError(f"rewards must be among {', '.join(get_args(RewardName))}, got {name!r}")
+
+
+def agent_names() -> tuple[str, ...]:
+    """Return the names of all agents."""
+    return (*get_args(ControllerName), *get_args(SB3Name))
+
+
+# These change where a run is kept and computed, not what comes of it: a resumed run may have others.
+FREE = ("run_dir", "label", "checkpoint_every", "keep_checkpoints", "env.device", "env.cache_dir", "env.compile_blocks")
+
+
+def saved_config(about: dict[str, Any]) -> RunConfig:
+    """Return the settings that a run's config.json holds.
+
+    Raises:
+        ValueError: something is missing or wrong; the message names it.
+    """
+    return _from_json(RunConfig, about, "")
+
+
+def differences(saved: RunConfig, asked: RunConfig) -> list[str]:
+    """Return the settings that decide what comes of a run and are not the same, a line each."""
+    mine, theirs = _flat(dataclasses.asdict(asked)), _flat(dataclasses.asdict(saved))
+    return [
+        f"{name} is {theirs[name]!r} there, {mine[name]!r} here"
+        for name in mine
+        if name not in FREE and mine[name] != theirs[name]
+    ]
+
+
+T = TypeVar("T")
+
+
+def _from_json(kind: type[T], values: Any, where: str) -> T:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where or 'the settings'} must be an object, got {values!r}")
+    assert dataclasses.is_dataclass(kind)
+    hints, settings = get_type_hints(kind), {}
+    for each in dataclasses.fields(kind):
+        if each.name not in values:
+            raise ValueError(f"the setting {where}{each.name} is missing")
+        settings[each.name] = _value(hints[each.name], values[each.name], f"{where}{each.name}")
+    try:
+        return kind(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the settings do not hold: {error}") from error
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _from_json(hint, value, f"{where}.")
+    if get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(value)
+    allowed = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if Path in allowed and isinstance(value, str):
+        return Path(value)
+    return value
+
+
+def _flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{where}{name}.") if isinstance(value, dict) else {f"{where}{name}": value}
+    return flat

@@ -1,0 +1,52 @@
+"""Ctrl-C and a scheduler's SIGTERM ask a run to end in order; a second one ends it at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Self
+
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal's number, as a shell has it
+
+
+class StopSignals:
+    """Inside this context the first SIGINT or SIGTERM only sets `asked`; the second ends the program at once.
+
+    At once means: a KeyboardInterrupt for SIGINT, and for SIGTERM what the system does of itself.
+
+    Attributes:
+        asked: the signal that came first, None as long as there was none.
+    """
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.asked: signal.Signals | None = None
+        self._note = note
+        self._former: dict[signal.Signals, Any] = {}
+        # Python lets only the main thread handle signals.
+        self._handles = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> Self:
+        if self._handles:
+            self._former = {number: signal.signal(number, self._first) for number in EXIT_CODES}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+        self._former = {}
+
+    def should_stop(self) -> bool:
+        """Tell whether a signal has come."""
+        return self.asked is not None
+
+    def _first(self, signum: int, frame: FrameType | None) -> None:
+        if self.asked is not None:
+            # A second one. (Whoever catches a KeyboardInterrupt from here on ends the program, too.)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if signum == signal.SIGTERM:
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise KeyboardInterrupt
+        self.asked = signal.Signals(signum)
+        name = "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
+        self._note(f"{name}: finishing this training step, then saving. Once more ends at once.")
