@@ -73,7 +73,7 @@ def tune_adapters(
         k=k,
         total_steps=config.steps(count_examples(examples)),
         batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
+        learning_rate=config.rate("lora"),
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         device=device,

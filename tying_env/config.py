@@ -169,7 +169,7 @@ PAPER: dict[str, Any] = {
 PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
     ("gpt2", "small"): {},
     ("gpt2", "paper"): PAPER,
-    ("bert", "small"): {"model": "bert"},
+    ("bert", "small"): {"model": "bert", "learning_rate": 3e-4},
     ("bert", "paper"): PAPER | {"model": "bert", "n_layer": 12, "n_embd": 768, "n_head": 12},
     ("vit", "small"): {
         "model": "vit",

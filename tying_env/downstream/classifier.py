@@ -27,10 +27,12 @@ class Classifier(nn.Module):
         width: D of its hidden states.
         classes: how many classes.
         last: whether to read the last token instead of the mean.
+        method: what of it trains.
     """
 
-    def __init__(self, backbone: nn.Module, width: int, classes: int, last: bool) -> None:
+    def __init__(self, backbone: nn.Module, width: int, classes: int, last: bool, method: Method) -> None:
         super().__init__()
+        self.method = method
         self.backbone = backbone
         self.dropout = nn.Dropout(_DROPOUT)
         self.head = nn.Linear(width, classes)
@@ -94,7 +96,7 @@ def make_classifier(
     with torch_randomness_from(generator):
         if method == "lora":
             backbone = _with_lora(backbone, model, rank)
-        classifier = Classifier(backbone, saved.config.n_embd, classes, last=model == "gpt2")
+        classifier = Classifier(backbone, saved.config.n_embd, classes, model == "gpt2", method)
     if method == "head":
         backbone.requires_grad_(False)
     dtype = next(whole.parameters()).dtype

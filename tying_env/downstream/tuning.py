@@ -11,9 +11,12 @@ from torch import nn
 
 from tying_env.data import ShuffledExamples
 from tying_env.data.batches import Batch, count_examples, cut
-from tying_env.downstream.classifier import Classifier, classification_loss
+from tying_env.downstream.classifier import Classifier, Method, classification_loss
 from tying_env.primary.tasks import to_device
 from tying_env.seeding import numpy_stream, torch_randomness_from, torch_stream
+
+# A new head and low-rank updates start from nothing: they take larger steps than trained weights.
+LEARNING_RATES: dict[Method, float] = {"full": 3e-4, "lora": 3e-3, "head": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class TuningConfig:
     """Times that the training examples are gone through."""
     batch_size: int = 32
     """Examples in a training step."""
-    learning_rate: float = 3e-4
-    """Learning rate of AdamW at the start; it falls to 0 in a straight line."""
+    learning_rate: float | None = None
+    """Learning rate of AdamW; by default 3e-4 where everything trains, 3e-3 for low-rank updates, 1e-2 for the head."""
     weight_decay: float = 0.01
     """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
@@ -37,12 +40,16 @@ class TuningConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "max_grad_norm"):
-            if not 0 < getattr(self, name) < float("inf"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)!r}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size!r}")
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay!r}")
+
+    def rate(self, method: Method) -> float:
+        """Return the learning rate for a method."""
+        return LEARNING_RATES[method] if self.learning_rate is None else self.learning_rate
 
     def steps(self, examples: int) -> int:
         """Return the training steps for so many examples, at least 1."""
@@ -60,6 +67,8 @@ class Tuned(NamedTuple):
 def tune(classifier: Classifier, examples: Batch, config: TuningConfig, seed: int) -> Tuned:
     """Train a classifier where it is; tied layers stay tied, for they share their Parameters.
 
+    The learning rate falls to 0 in a straight line.
+
     Args:
         classifier: what trains is what takes a gradient.
         examples: `input_ids` and `attention_mask` (N, T), `labels` (N,).
@@ -68,7 +77,9 @@ def tune(classifier: Classifier, examples: Batch, config: TuningConfig, seed: in
     """
     device = next(classifier.parameters()).device
     trained = [p for p in classifier.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        trained, lr=config.rate(classifier.method), weight_decay=config.weight_decay, fused=True
+    )
     steps = config.steps(count_examples(examples))
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1.0 / (steps + 1), total_iters=steps)
     stream = ShuffledExamples(examples, config.batch_size, numpy_stream(seed, "downstream batches"))
