@@ -38,6 +38,11 @@ class EnvConfig:
     cache_dir: str | None = None
     """Folder of the token cache; the default is the user's cache folder or $TYING_ENV_CACHE."""
 
+    init_from: str | None = None
+    """Folder of a transformers checkpoint of the same network to start from; without one weights are random."""
+    first_tying: Literal["leader", "mean"] = "leader"
+    """What the first tying makes of the layers of a group: they take the leader's weights, or the mean of all."""
+
     n_layer: int = 12
     """L, the number of transformer blocks."""
     n_embd: int = 128
@@ -115,6 +120,8 @@ class EnvConfig:
                     f"{field.name} says nothing to the model {self.model!r}, only to {' and '.join(models)}: "
                     f"leave it out, got {value!r}"
                 )
+        if self.first_tying == "mean" and self.replication != "tied":
+            raise ValueError(f"first_tying='mean' needs replication='tied', got {self.replication!r}")
         if self.reward == "accuracy" and self.model != "vit":
             raise ValueError(f"reward='accuracy' needs a network that classifies: the model 'vit', got {self.model!r}")
 
@@ -139,7 +146,7 @@ _TEXT: tuple[Model, ...] = ("gpt2", "bert")
 _ONLY: dict[str, tuple[Model, ...]] = {
     **dict.fromkeys(("tokenizer", "cache_dir", "seq_len"), _TEXT),
     **dict.fromkeys(("n_embd", "n_head", "dropout"), ("gpt2", "bert", "vit")),
-    "dataset": ("gpt2", "bert", "vit"),
+    **dict.fromkeys(("dataset", "init_from"), ("gpt2", "bert", "vit")),
     "mask_seed": ("bert",),
     "unequal_blocks": ("custom",),
     "patch_size": ("vit",),

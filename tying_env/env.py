@@ -16,6 +16,7 @@ from tying_env.config import EnvConfig
 from tying_env.data import Batch
 from tying_env.data.corpus import Split
 from tying_env.episode import Episode
+from tying_env.primary.checkpoint import checkpoint_settings
 from tying_env.primary.custom import CustomParts, CustomWorkload, Draw
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, UNMEASURED, Evaluation, Measurement, perplexity
 from tying_env.primary.models import find_device
@@ -119,7 +120,10 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         if isinstance(model, str):
             if given := [name for name, part in own.items() if part is not None]:
                 raise TypeError(f"{given[0]} is for a network of your own, given as a module; the model is {model!r}")
-            self.config = EnvConfig.from_settings(settings | {"model": model})
+            settings = settings | {"model": model}
+            if settings.get("init_from") is not None:  # sizes that are not given are the checkpoint's
+                settings = checkpoint_settings(settings["init_from"]) | settings
+            self.config = EnvConfig.from_settings(settings)
             self.device = find_device(self.config.device)
             self.workload: Workload = open_workload(self.config)
         else:
@@ -322,6 +326,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             optimizer_state=config.optimizer_state,
             group_lr=config.group_lr,
             kinds=self.workload.kinds,
+            first_tying=config.first_tying,
         )
         if sources is not None:
             tied.restore_sources(sources)
