@@ -35,7 +35,7 @@ def test_a_run_directory_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "precious").write_text("results")
     with pytest.raises(FileExistsError, match=r"run exists already"):
-        RunDirectory.create(tmp_path / "run")
+        RunDirectory.create(tmp_path / "run", {})
     assert (tmp_path / "run" / "precious").read_text() == "results"
     with pytest.raises(FileNotFoundError, match="not a run directory"):
         RunDirectory.open(tmp_path / "run")
@@ -47,11 +47,10 @@ import resource, signal, sys
 from pathlib import Path
 from tying_env.runs import RunDirectory
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-run = RunDirectory.create(Path(sys.argv[1]))
-run.write_json("config.json", {"seed": 0})
-run.append_metrics({"decision": 1})
+run = RunDirectory.create(Path(sys.argv[1]), {"seed": 0})
+run.append_json("metrics.jsonl", {"decision": 1})
 resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))
-for write in (lambda: run.append_metrics({"decision": 2, "text": "x" * 50}),
+for write in (lambda: run.append_json("metrics.jsonl", {"decision": 2, "text": "x" * 50}),
               lambda: run.write_json("config.json", {"seed": 1, "text": "x" * 50})):
     try:
         write()

@@ -119,8 +119,8 @@ def _new_model(path: Path) -> Any:
     stored = _read_json(path)
     name = (stored.get("architectures") or [None])[0]
     model_class: Any = getattr(transformers, name, None) if isinstance(name, str) else None
-    known = isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
-    if not known:
+    is_model = isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
+    if not is_model:
         raise ValueError(f"{path} must name a model of transformers under 'architectures', got {name!r}")
     try:
         config = model_class.config_class.from_dict(stored)
