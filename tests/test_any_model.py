@@ -1,6 +1,7 @@
 """Networks of the user's own: found blocks, tied within their kind, trained, saved; and what is refused."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,12 @@ def test_a_split_without_examples_is_explained() -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match="no examples of the split 'test': give the environment test="):
         env.evaluate("test")
+
+
+def test_the_documented_example_runs() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, "models.md", "exec"), names)
+    assert names["reward"] < 0
+    assert names["env"].config.n_layer == 6
