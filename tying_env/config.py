@@ -49,6 +49,8 @@ class EnvConfig:
     """Width of the network; a multiple of n_head."""
     n_head: int = 4
     """Attention heads in each block."""
+    delta_rank: int = 0
+    """Relaxed recursion: each layer has a delta of this rank of its own beside the weights that are tied; 0: none."""
     seq_len: int = 128
     """Text: tokens in a training sequence; also the longest context of the network."""
     dropout: float = 0.1
@@ -104,7 +106,7 @@ class EnvConfig:
             _check_type(name, getattr(self, name), kind)
         for name in ("n_layer", "n_embd", "n_head", "seq_len", "batch_size", "total_steps", "k", "reward_batches"):
             _check_range(name, getattr(self, name), 1)
-        for name in ("validate_every", "validation_windows", "weight_decay", "mask_seed", "patch_size"):
+        for name in ("validate_every", "validation_windows", "weight_decay", "mask_seed", "patch_size", "delta_rank"):
             _check_range(name, getattr(self, name), 0)
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
@@ -146,7 +148,7 @@ _TEXT: tuple[Model, ...] = ("gpt2", "bert")
 _ONLY: dict[str, tuple[Model, ...]] = {
     **dict.fromkeys(("tokenizer", "cache_dir", "seq_len"), _TEXT),
     **dict.fromkeys(("n_embd", "n_head", "dropout"), ("gpt2", "bert", "vit")),
-    **dict.fromkeys(("dataset", "init_from"), ("gpt2", "bert", "vit")),
+    **dict.fromkeys(("dataset", "init_from", "delta_rank"), ("gpt2", "bert", "vit")),
     "mask_seed": ("bert",),
     "unequal_blocks": ("custom",),
     "patch_size": ("vit",),

@@ -91,6 +91,8 @@ def make_classifier(
     model = saved.config.model
     if model not in ("gpt2", "bert"):
         raise ValueError(f"downstream tasks are of text: the network must be a gpt2 or a bert, got {model!r}")
+    if method == "lora" and saved.config.delta_rank:
+        raise ValueError("the network has low-rank deltas already (delta_rank): choose the method 'full' or 'head'")
     whole: Any = saved.network.model
     backbone: nn.Module = whole.base_model
     with torch_randomness_from(generator):

@@ -77,7 +77,10 @@ def load_checkpoint(network: PrimaryNetwork, config: EnvConfig) -> None:
     theirs = dict(source.named_parameters())
     taken: list[tuple[nn.Parameter, torch.Tensor]] = []
     inside = tuple(f"{name}." for name in network.block_names)
-    for name, parameter in network.model.named_parameters():
+    for full_name, parameter in network.model.named_parameters():
+        name = full_name.replace(".base_layer.", ".")  # beside a low-rank delta
+        if "lora_" in name:
+            continue
         found = theirs[name].detach() if name in theirs else None
         if found is not None and name.endswith(_POSITIONS) and len(found) > len(parameter):
             found = found[: len(parameter)]

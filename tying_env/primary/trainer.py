@@ -82,7 +82,7 @@ class Trainer:
         self.tokens = 0  # trained on so far
         self.memory_in_training = MemoryBytes(0, 0, 0)  # when gradients and optimizer state were last there together
         self._dropout = dropout
-        in_blocks = {id(p) for block in network.blocks for p in block.parameters()}
+        in_blocks = {id(p) for layer in range(tied.n_layer) for p in tied.weights(layer).values()}
         outside = [p for p in network.model.parameters() if id(p) not in in_blocks and p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [{"params": outside}, *tied.parameter_groups(learning_rate)],
