@@ -44,7 +44,7 @@ class Options:
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run directories of a GPT-2 or a BERT; their folders' names are those in the table."""
+    """Run directories of a GPT-2 or a BERT."""
     task: TaskName
     """sst2, cola, qnli, mrpc or rte."""
     data: Path | None = None
@@ -135,7 +135,7 @@ def carry_out(options: Options, console: Console) -> list[dict[str, Any]]:
                 measured = scores(options.task, held_out["labels"], predict(classifier, held_out))
                 results.append(
                     {
-                        "run": path.name,
+                        "run": str(path),
                         "method": label,
                         "seed": seed,
                         "trainable_parameters": parameters,
@@ -144,7 +144,7 @@ def carry_out(options: Options, console: Console) -> list[dict[str, Any]]:
                     }
                 )
                 shown = ", ".join(f"{name} {value:.3f}" for name, value in measured.items())
-                console.print(f"{path.name}, {label}, seed {seed}: {shown}", highlight=False, markup=False)
+                console.print(f"{path}, {label}, seed {seed}: {shown}", highlight=False, markup=False)
     return results
 
 
