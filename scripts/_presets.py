@@ -17,14 +17,13 @@ def chosen_preset() -> tuple[Size, EnvConfig]:
         FileNotFoundError, ValueError: the checkpoint of --init-from is not there, or not of such a network.
     """
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    first.add_argument("--model", choices=dict.fromkeys(model for model, _ in PRESETS), default="gpt2")
+    first.add_argument("--model", choices=dict.fromkeys(model for model, _ in PRESETS))
     first.add_argument("--preset", choices=get_args(Size), default="small")
     first.add_argument("--init-from")
     try:
         chosen = first.parse_known_args()[0]
     except argparse.ArgumentError:
         return "small", EnvConfig()  # the full parser says what is wrong
-    settings = PRESETS[chosen.model, chosen.preset]
-    if chosen.init_from is not None:
-        settings = settings | checkpoint_settings(chosen.init_from)
-    return chosen.preset, EnvConfig(**settings)
+    started = {} if chosen.init_from is None else checkpoint_settings(chosen.init_from)
+    model = chosen.model or started.get("model", "gpt2")
+    return chosen.preset, EnvConfig(**PRESETS[model, chosen.preset] | started | {"model": model})

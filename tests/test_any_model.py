@@ -140,6 +140,30 @@ def test_the_encoder_and_the_decoder_of_a_t5_are_tied_within_themselves() -> Non
     check_env(make_env("t5", unequal_blocks="within-kind"), skip_render_check=True)
 
 
+def test_mixtures_of_experts_among_dense_layers_are_tied_within_their_kind() -> None:
+    config = transformers.Qwen2MoeConfig(
+        **_LLAMA,
+        num_experts=3,
+        num_experts_per_tok=2,
+        decoder_sparse_step=2,
+        moe_intermediate_size=8,
+        shared_expert_intermediate_size=8,
+    )
+
+    def make(**settings: Any) -> LayerTyingEnv:
+        return LayerTyingEnv(
+            model=lambda: transformers.Qwen2MoeForCausalLM(config),
+            batches=lambda rng: draw("llama", rng),
+            **TRAIN | settings,
+        )
+
+    with pytest.raises(ValueError, match=r"'mlp.gate_proj.weight' is .* in block 0 and missing in block 1"):
+        make()
+    env = make(unequal_blocks="within-kind")
+    env.reset(seed=0)
+    assert env.step(np.array([0, 0, 0, 1]))[0].tolist() == [0, 1, 0, 1]
+
+
 class Mixed(nn.Module):
     """Dense blocks with a wider one, as of a mixture of experts, among them."""
 

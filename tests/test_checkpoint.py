@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from agents.run_config import RunConfig
 from agents.runner import run
 from tests.conftest import TINY
 from tests.reliability.runs import Watcher
-from tying_env import EnvConfig
+from tying_env import PRESETS, EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.runs import load_network
 
@@ -161,6 +163,23 @@ def test_what_does_not_fit_is_named(checkpoints: dict[str, Path], text_folder: P
         ValueError, match=r"does not fit: transformer.h.0.mlp.c_fc.weight is \(16, 24\), expected \(16, 64\)"
     ):
         env.reset(seed=0)
+
+
+def test_the_command_lines_defaults_follow_from_model_size_and_checkpoint(
+    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen_preset = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "_presets.py"))["chosen_preset"]
+
+    def chosen(*arguments: str) -> Any:
+        monkeypatch.setattr(sys, "argv", ["run_agent.py", *arguments])
+        return chosen_preset()
+
+    assert chosen() == ("small", EnvConfig())
+    assert chosen("--agent", "dqn", "--model", "vit")[1] == EnvConfig(**PRESETS["vit", "small"])
+    assert chosen("--preset=paper", "--model", "bert") == ("paper", EnvConfig(**PRESETS["bert", "paper"]))
+    assert chosen("--model", "gru") == ("small", EnvConfig())  # the full parser says what is wrong
+    started = chosen("--init-from", str(checkpoints["vit"]))[1]
+    assert (started.model, started.n_layer, started.n_embd, started.dataset) == ("vit", 3, 16, "digits")
 
 
 def test_a_real_bert_of_six_layers_starts_an_episode(text_folder: Path) -> None:

@@ -124,6 +124,7 @@ def _card(
     stored = "Every layer is stored with weights of its own." if dense else "Every weight is stored once."
     data = env["dataset"] if env["model"] != "custom" else "data of the user's own"
     tokens = f", tokenizer `{env['tokenizer']}`" if env["model"] in ("gpt2", "bert") else ""
+    start = "random weights" if env["init_from"] is None else f"the checkpoint `{env['init_from']}`"
     measured = "Not measured on a test split."
     if numbers is not None:
         rows = [f"| {key.replace('_', ' ')} | {value:,.6g} |" for key, value in numbers.items() if value is not None]
@@ -150,7 +151,7 @@ tags: [layer-tying]
 
 ## Training
 
-Trained from random weights on `{data}`{tokens} while a controller tied its layers (Hay & Wolf, "Dynamic Layer Tying for
+Trained from {start} on `{data}`{tokens} while a controller tied its layers (Hay & Wolf, "Dynamic Layer Tying for
 Parameter-Efficient Transformers", ICLR 2024).
 
 ```json
