@@ -328,8 +328,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             optimizer_state=config.optimizer_state,
             group_lr=config.group_lr,
             kinds=self.workload.kinds,
-            first_tying=config.first_tying,
             recipes=network.recipes,
+            first_tying=config.first_tying,
         )
         if sources is not None:
             tied.restore_sources(sources)

@@ -66,10 +66,10 @@ class TiedBlocks:
         group_lr: the learning rate of a group of n layers: lr (`"none"`), lr/sqrt(n) (`"sqrt"`), lr/n (`"linear"`).
         kinds: for each block the lowest one of its kind, shape (L,): only blocks of one kind have to be equal, and only
             they can be tied. None: all are of one kind. At the frozen start the lowest of each kind trains.
-        first_tying: what the first tying, that of `tying` or the first change, makes of the weights that the blocks
-            came with: the layers of a group take the leader's (`"leader"`), or the mean over the group (`"mean"`).
         recipes: how to draw the initial values of Parameters again. Layers that have one for each of theirs do not hold
             their values during the frozen start; their Parameters are on the meta device until then.
+        first_tying: what the first tying, that of `tying` or the first change, makes of the weights that the blocks
+            came with: the layers of a group take the leader's (`"leader"`), or the mean over the group (`"mean"`).
 
     Raises:
         ValueError: no blocks, blocks that differ or already share Parameters, an unknown choice, a wrong tying.
@@ -84,8 +84,8 @@ class TiedBlocks:
         optimizer_state: OptimizerState = "inherit",
         group_lr: GroupLR = "none",
         kinds: npt.ArrayLike | None = None,
-        first_tying: FirstTying = "leader",
         recipes: Mapping[nn.Parameter, Recipe] | None = None,
+        first_tying: FirstTying = "leader",
     ) -> None:
         _check_choice("gradient", gradient, get_args(Gradient))
         _check_choice("optimizer_state", optimizer_state, get_args(OptimizerState))
