@@ -10,6 +10,10 @@ Model = Literal["gpt2", "bert", "vit", "custom"]
 Size = Literal["small", "paper"]
 
 
+# More than any network has. A number far above it comes from a mistake or a damaged file, and would take all memory.
+MAX_LAYERS = 10_000
+
+
 @dataclass(frozen=True)
 class EnvConfig:
     """What is trained, on what, for how long, and how tying behaves.
@@ -109,6 +113,8 @@ class EnvConfig:
             _check_type(name, getattr(self, name), kind)
         for name in ("n_layer", "n_embd", "n_head", "seq_len", "batch_size", "total_steps", "k", "reward_batches"):
             _check_range(name, getattr(self, name), 1)
+        if self.n_layer > MAX_LAYERS:
+            raise ValueError(f"n_layer must be at most {MAX_LAYERS}, got {self.n_layer!r}")
         for name in ("validate_every", "validation_windows", "weight_decay", "mask_seed", "patch_size"):
             _check_range(name, getattr(self, name), 0)
         for name in ("learning_rate", "max_grad_norm"):
