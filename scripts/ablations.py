@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from _presets import chosen_preset, preset_settings
+from _presets import chosen_preset
 from compare import FIRST_TUNING_SEED, carry_out, report
 from rich.console import Console
 from rich.markup import escape
@@ -57,13 +57,12 @@ class Options:
 def main() -> int:
     """Make the runs that are not there yet, write the report, print the table."""
     console = Console()
-    model, preset = chosen_preset()
-    env = preset_settings(model, preset)
-    if preset == "small" and model != "vit":
-        env = dataclasses.replace(env, **SMALL_TEXT)
-    default = Options(preset=preset, run=RunConfig(env=env))
-    options = tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
     try:
+        preset, env = chosen_preset()
+        if preset == "small" and env.model != "vit" and env.init_from is None:
+            env = dataclasses.replace(env, **SMALL_TEXT)
+        default = Options(preset=preset, run=RunConfig(env=env))
+        options = tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
         if options.seeds < 2:
             raise ValueError(f"seeds must be at least 2, for a trace is replayed in another run, got {options.seeds}")
         seeds = tuple(range(options.seeds))
@@ -80,7 +79,7 @@ def main() -> int:
         carry_out(make_arms(options.run, seeds), plan, dataclasses.asdict(options), console)
         return report(options.out, FULL, console)
     except KeyboardInterrupt:
-        console.print(f"Interrupted. The same command goes on from what is in {options.out}.")
+        console.print("Interrupted. The same command goes on from what is in the folder.")
         return 130
     except (ValueError, TypeError, OSError, ImportError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)

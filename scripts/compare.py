@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import tyro
-from _presets import chosen_preset, preset_settings
+from _presets import chosen_preset
 from report import print_comparison
 from rich.console import Console
 from rich.markup import escape
@@ -61,10 +61,10 @@ class Options:
 def main() -> int:
     """Make the runs that are not there yet, write the report, print the table."""
     console = Console()
-    model, preset = chosen_preset()
-    default = Options(preset=preset, run=RunConfig(env=preset_settings(model, preset)))
-    options = tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
     try:
+        preset, env = chosen_preset()
+        default = Options(preset=preset, run=RunConfig(env=env))
+        options = tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
         arms = [parse_arm(text, options.run) for text in options.agents]
         if options.reference not in options.agents:
             raise ValueError(
@@ -73,7 +73,7 @@ def main() -> int:
         carry_out(arms, make_plan(options), dataclasses.asdict(options), console)
         return report(options.out, options.reference, console)
     except KeyboardInterrupt:
-        console.print(f"Interrupted. The same command goes on from what is in {options.out}.")
+        console.print("Interrupted. The same command goes on from what is in the folder.")
         return 130
     except (ValueError, TypeError, OSError, ImportError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import tyro
-from _presets import chosen_preset, preset_settings
+from _presets import chosen_preset
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
@@ -115,7 +115,7 @@ def parse() -> Options:
     Raises:
         FileNotFoundError, ValueError: the run to go on with is not there, or its settings cannot be read.
     """
-    model, preset = chosen_preset()
+    preset, env = chosen_preset()
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     first.add_argument("--semantics", choices=get_args(Semantics), default="paper")
     first.add_argument("--resume", type=Path)
@@ -124,7 +124,7 @@ def parse() -> Options:
     except argparse.ArgumentError:
         chosen = argparse.Namespace(semantics="paper", resume=None)  # the full parser below says what is wrong
     windows = 0 if preset == "paper" else RunConfig.test_windows  # the paper measures the whole test split
-    run_config = RunConfig(env=preset_settings(model, preset), test_windows=windows)
+    run_config = RunConfig(env=env, test_windows=windows)
     if chosen.semantics == "published-code":
         run_config = as_published(run_config)
     if chosen.resume is not None:

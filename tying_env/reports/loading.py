@@ -118,6 +118,11 @@ class Run:
         return f"{self.status}: no result" if self.status != "finished" else f"finished, but has no {metric.name}"
 
 
+def unit_of_perplexity(run: Run) -> str:
+    """Return what the perplexities of a run are per; runs that wrote down no network are of a GPT-2."""
+    return {"bert": "per hidden token", "vit": "per image"}.get(run.env.get("model", "gpt2"), "per token")
+
+
 def find_runs(paths: Iterable[Path]) -> list[Path]:
     """Return the run directories among `paths` and, at any depth, in them; each once, sorted within a path.
 
