@@ -149,6 +149,12 @@ class EnvConfig:
                 )
         if self.first_tying == "mean" and self.replication != "tied":
             raise ValueError(f"first_tying='mean' needs replication='tied', got {self.replication!r}")
+        for name, plain in (("init_from", None), ("delta_rank", 0)):
+            if self.frozen_weights == "redrawn" and getattr(self, name) != plain:
+                raise ValueError(
+                    "frozen_weights must be 'held' where a start is more than random matrices, "
+                    f"got 'redrawn' with {name}={getattr(self, name)!r}"
+                )
         if self.first_tying == "mean" and self.frozen_weights == "redrawn":
             raise ValueError("first_tying='mean' needs the weights that frozen_weights='redrawn' does not hold")
         if self.reward == "accuracy" and self.model != "vit":
