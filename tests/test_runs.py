@@ -42,6 +42,13 @@ def test_a_run_directory_that_exists_is_left_alone(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path / "run")
 
 
+def test_a_line_of_metrics_that_a_crash_cut_off_does_not_count(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "run", {})
+    directory.append_json("metrics.jsonl", {"decision": 1})
+    directory.append("metrics.jsonl", '{"decision": 2, "rew')
+    assert directory.read_metrics() == [{"decision": 1}]
+
+
 # A real write that fails: the system refuses to let a file of this process grow further.
 FULL_DISK = """
 import resource, signal, sys

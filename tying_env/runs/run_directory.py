@@ -142,9 +142,12 @@ class RunDirectory:
             unfinished.unlink()
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Read metrics.jsonl, a dictionary per decision."""
+        """Read metrics.jsonl, a dictionary per decision; a last line that a crash cut off does not count."""
         path = self.path / METRICS
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        if not path.exists():
+            return []
+        *lines, _ = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines]
 
 
 def _umask() -> int:
