@@ -1,7 +1,9 @@
 """The settings of one run: from the command line, and back from the config.json of a run."""
 
 import dataclasses
+import json
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -11,6 +13,7 @@ from agents.factorized_dqn import DQNConfig
 from agents.sb3 import SB3Config, SB3Name
 from agents.search import SearchConfig
 from tying_env.config import EnvConfig
+from tying_env.files import to_json
 from tying_env.seeding import check_seed
 
 AgentName = Literal[ControllerName, SB3Name]
@@ -98,6 +101,25 @@ def differences(saved: RunConfig, asked: RunConfig) -> list[str]:
         f"{name} is {theirs[name]!r} there, {mine[name]!r} here"
         for name in mine
         if name not in FREE and mine[name] != theirs[name]
+    ]
+
+
+def differences_to_config(about: dict[str, Any], asked: RunConfig, but: Sequence[str] = ()) -> list[str]:
+    """Return the settings in which a run's config.json differs from what is asked for now, a line each.
+
+    A run of an earlier version does not know every setting; those it lacks must be at their defaults.
+
+    Args:
+        about: config.json.
+        asked: the settings now.
+        but: settings to pass over, besides those that do not decide what comes of a run.
+    """
+    mine, usual = (_flat(json.loads(to_json(dataclasses.asdict(each)))) for each in (asked, RunConfig()))
+    theirs = usual | _flat(about)
+    return [
+        f"{name} is {theirs[name]!r} there, {mine[name]!r} here"
+        for name in mine
+        if name not in (*FREE, *but) and mine[name] != theirs[name]
     ]
 
 

@@ -93,6 +93,15 @@ def _make(config: RunConfig) -> tuple[gym.Env[Any, Any], Controller | None]:
     return env, make_controller(name, config.env.n_layer, config.seed, config.dqn, config.search, config.pattern)
 
 
+def check(config: RunConfig) -> None:
+    """Check that a run can be made with these settings: its environment and its agent are made and thrown away.
+
+    Raises:
+        ValueError, TypeError, OSError, ImportError: it cannot; nothing has been written.
+    """
+    _make(config)[0].close()
+
+
 def _carry_out(
     config: RunConfig,
     env: gym.Env[Any, Any],
