@@ -28,10 +28,7 @@ def describe(config: RunConfig, env: gym.Env[Any, Any]) -> dict[str, Any]:
         **dataclasses.asdict(config),
         "label": config.label or config.agent,
         "device": str(layer_tying.device),
-        "tokens": {
-            "content_key": layer_tying.corpus.folder.name,
-            **{split: len(getattr(layer_tying.corpus, split)) for split in ("train", "validation", "test")},
-        },
+        "data": layer_tying.workload.describe(),
         "started": now(),
         **describe_software(),
     }

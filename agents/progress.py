@@ -53,6 +53,8 @@ class ProgressBar:
             f"{tokens_per_second:,.0f} tok/s · loss {record['train_loss']:.3f} · ppl {record['perplexity']:,.1f}"
             f" · val {_measured(record['validation_perplexity'])} · independent {record['independent_layers']}"
         )
+        if "accuracy" in record:
+            text += f" · accuracy {record['accuracy']:.1%} · val {record['validation_accuracy']:.1%}"
         if "epsilon" in record:
             text += f" · epsilon {record['epsilon']:.2f}"
         self._bar.numbers = text

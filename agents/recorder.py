@@ -13,7 +13,6 @@ from agents import traces
 from tying_env.env import LayerTyingEnv
 from tying_env.files import written_whole
 from tying_env.partition import IntVector, validate_action
-from tying_env.primary.evaluation import evaluate
 from tying_env.render import replication_map_figure
 from tying_env.runs import Checkpoints, RunDirectory, load_network, save_network
 from tying_env.runs.run_directory import BEST, FINAL, JOURNAL, MAP, METRICS, SUMMARY
@@ -249,16 +248,15 @@ class Recorder:
 
     def _save(self, name: str) -> None:
         env = self.layer_tying
-        save_network(self.directory.path / name, env.trainer, env.config, env.corpus.tokenizer.vocab_size)
+        save_network(self.directory.path / name, env.trainer, env.config, env.workload.sizes)
 
     def _test(self, test_windows: int) -> dict[str, Any]:
         """Measure the final network and the one with the best validation perplexity on the test split."""
         env, best = self.layer_tying, None
         final = env.evaluate("test", test_windows)
         if np.isfinite(self._best):
-            windows, lengths = env.windows("test", test_windows), env.corpus.tokenizer.byte_lengths
-            model = load_network(self.directory.path / BEST, env.device).network.model
-            best = evaluate(model, env.trainer.task, windows, env.config.batch_size, env.device, lengths)
+            model = load_network(self.directory.path / BEST, env.device, env.workload).network.model
+            best = env.workload.evaluate(model, "test", test_windows, env.device)
         return {"final": final._asdict(), "best": None if best is None else best._asdict()}
 
 

@@ -22,7 +22,7 @@ from tying_env.runs.run_directory import CONFIG, RESUMES, SUMMARY
 from tying_env.runs.tensorboard import Curves
 from tying_env.wrappers import wrap
 
-ENV_ID = "LayerTying-GPT2-v0"
+ENV_ID = "LayerTying-GPT2-v0"  # every setting is given to it, also which network it is
 
 # The signal that stopped a run -> the run's status. The other statuses are "finished" and "diverged".
 _STOPPED_BY = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}

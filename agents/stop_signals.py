@@ -1,6 +1,5 @@
 """Ctrl-C and a scheduler's SIGTERM ask a run to end in order; a second one ends it at once."""
 
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -13,7 +12,8 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal's num
 class StopSignals:
     """Inside this context the first SIGINT or SIGTERM only sets `asked`; the second ends the program at once.
 
-    At once means: a KeyboardInterrupt for SIGINT, and for SIGTERM what the system does of itself.
+    At once means: a KeyboardInterrupt for SIGINT (it leaves the terminal in order), and for SIGTERM what the system
+    does of itself.
 
     Attributes:
         asked: the signal that came first, None as long as there was none.
@@ -41,12 +41,12 @@ class StopSignals:
         return self.asked is not None
 
     def _first(self, signum: int, frame: FrameType | None) -> None:
-        if self.asked is not None:
-            # A second one. (Whoever catches a KeyboardInterrupt from here on ends the program, too.)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            if signum == signal.SIGTERM:
-                os.kill(os.getpid(), signal.SIGTERM)
-            raise KeyboardInterrupt
         self.asked = signal.Signals(signum)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, self._second)
         name = "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
         self._note(f"{name}: finishing this training step, then saving. Once more ends at once.")
+
+    def _second(self, signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt

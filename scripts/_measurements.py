@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from agents.base import Transition
 from agents.factorized_dqn import DQNConfig, FactorizedDQN
 from tying_env import EnvConfig, partition
-from tying_env.data import RandomWindows
+from tying_env.data import Batches
 from tying_env.env import LayerTyingEnv
 from tying_env.partition import IntVector
 from tying_env.primary.evaluation import mean_loss, perplexity
 from tying_env.primary.head import linear_cross_entropy
 from tying_env.primary.tasks import CausalLM, Task, to_device
 from tying_env.primary.trainer import Trainer
-from tying_env.seeding import numpy_stream, torch_stream
+from tying_env.seeding import torch_stream
 
 SMALL = EnvConfig()
 SEED = 0
@@ -100,7 +100,7 @@ class BareLoop:
 
     twin: LayerTyingEnv  # gives the network and the data; never stepped
     optimizer: torch.optim.Optimizer
-    reward_windows: RandomWindows
+    reward_windows: Batches
 
     def run(self) -> float:
         """Train for k steps; return the perplexity on random training batches."""
@@ -134,7 +134,7 @@ def compare_step(work: Workload, random: bool) -> list[Row]:
     env, inner = make_env(work, work.independent)
     _, twin = make_env(work, work.independent)  # equal seeds: the same network, the same batches
     config, trainer, rng = twin.config, twin.trainer, np.random.default_rng(SEED)
-    windows = RandomWindows(twin.corpus.train, config.batch_size, config.seq_len, numpy_stream(SEED, "reward batches"))
+    windows = twin.workload.reward_batches(SEED)
     plain = torch.optim.AdamW(
         trainer.network.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
@@ -175,7 +175,7 @@ def plain_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tens
     return F.cross_entropy(F.linear(hidden, weight), targets)
 
 
-class PlainLM:
+class PlainLM(CausalLM):
     """`CausalLM` with the plain head."""
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ python scripts/ablations.py --preset paper --device cuda --out comparisons/ablat
 Stopped (Ctrl-C), it goes on where it was when called again in the same way.
 """
 
-import argparse
 import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import tyro
+from _presets import chosen_preset, preset_settings
 from compare import FIRST_TUNING_SEED, carry_out, report
 from rich.console import Console
 from rich.markup import escape
@@ -22,24 +22,20 @@ from rich.markup import escape
 from agents.comparison import Arm, Backend, Plan
 from agents.controllers import PatternConfig
 from agents.run_config import RunConfig
-from tying_env import PAPER, EnvConfig
+from tying_env.config import Size
 from tying_env.runs import RunDirectory
 
-Preset = Literal["small", "paper"]
 FULL = "full method"
 
-# Small: a byte-level network whose arms take a minute each on a CPU; Table 4 uses 12 layers for Shakespeare, too.
-PRESETS: dict[Preset, EnvConfig] = {
-    "small": EnvConfig(tokenizer="bytes", n_embd=64),
-    "paper": EnvConfig(**PAPER),
-}
+# Small text: a byte-level network whose arms take a minute each on a CPU; Table 4 uses 12 layers for Shakespeare, too.
+SMALL_TEXT: dict[str, Any] = {"tokenizer": "bytes", "n_embd": 64}
 
 
 @dataclass(frozen=True)
 class Options:
     """Run the paper's ablations over seeds."""
 
-    preset: Preset = "small"
+    preset: Size = "small"
     """Where the environment's defaults come from: a minute per run on a CPU, or the paper's 48 x 1600 (a large GPU)."""
     seeds: int = 3
     """Seeds per arm: 0, 1, 2, ... At least 2: a trace is replayed in a run of another seed."""
@@ -61,13 +57,11 @@ class Options:
 def main() -> int:
     """Make the runs that are not there yet, write the report, print the table."""
     console = Console()
-    first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=get_args(Preset), default="small")
-    try:
-        preset: Preset = first.parse_known_args()[0].preset
-    except argparse.ArgumentError:
-        preset = "small"  # the full parser below says what is wrong
-    default = Options(preset=preset, run=RunConfig(env=PRESETS[preset]))
+    model, preset = chosen_preset()
+    env = preset_settings(model, preset)
+    if preset == "small" and model != "vit":
+        env = dataclasses.replace(env, **SMALL_TEXT)
+    default = Options(preset=preset, run=RunConfig(env=env))
     options = tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
     try:
         if options.seeds < 2:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import tyro
+from _presets import chosen_preset, preset_settings
 from report import print_comparison
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agents.comparison import Arm, Backend, Plan, chosen_learning_rate, compare
 from agents.run_config import RewardName, RunConfig, agent_names
+from tying_env.config import Size
 from tying_env.files import to_json
 from tying_env.reports.comparison import load_comparison
 from tying_env.reports.html import make_report, write_report
@@ -33,6 +35,8 @@ FIRST_TUNING_SEED = 1000
 class Options:
     """Compare agents over seeds."""
 
+    preset: Size = "small"
+    """Where the defaults of the network (--model) come from: minutes on two CPU cores, or the paper's (a large GPU)."""
     agents: tuple[str, ...] = ("dqn", "random", "random-static", "cycle", "conventional")
     """Arms: names of agents; "dqn+shuffled" is an agent with a changed reward, for every reward of run_agent.py."""
     seeds: int = 5
@@ -57,7 +61,9 @@ class Options:
 def main() -> int:
     """Make the runs that are not there yet, write the report, print the table."""
     console = Console()
-    options = tyro.cli(Options, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+    model, preset = chosen_preset()
+    default = Options(preset=preset, run=RunConfig(env=preset_settings(model, preset)))
+    options = tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
     try:
         arms = [parse_arm(text, options.run) for text in options.agents]
         if options.reference not in options.agents:

@@ -20,7 +20,14 @@ from tying_env.reports.comparison import Comparison, TextTable, cost_table, load
 from tying_env.reports.drawing import save_figure
 from tying_env.reports.html import check_out, make_report, write_report
 
-MetricName = Literal["test-perplexity", "final-test-perplexity", "bits-per-byte", "validation-perplexity"]
+MetricName = Literal[
+    "test-perplexity",
+    "final-test-perplexity",
+    "bits-per-byte",
+    "test-accuracy",
+    "test-cross-entropy",
+    "validation-perplexity",
+]
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Options:
     reference: str | None = None
     """Label of the arm that the others are compared with; the default is "random" if it is there, else the first."""
     metric: MetricName = "test-perplexity"
-    """What arms are compared by; lower is better."""
+    """What arms are compared by."""
     figures: Path | None = None
     """Folder for all figures as PNG and SVG."""
     force: bool = False

@@ -4,6 +4,8 @@
 python scripts/run_agent.py --agent dqn
 python scripts/run_agent.py --agent random --seed 3 --n-layer 24 --dataset path/to/folder
 python scripts/run_agent.py --agent replay --trace runs/one --permute 1
+python scripts/run_agent.py --model bert
+python scripts/run_agent.py --model vit --agent random --reward accuracy
 python scripts/run_agent.py --semantics published-code
 python scripts/run_agent.py --preset paper --device cuda
 python scripts/run_agent.py --resume runs/one
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import tyro
+from _presets import chosen_preset, preset_settings
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
@@ -28,12 +31,10 @@ from rich.table import Table
 
 from agents.run_config import RunConfig, saved_config
 from agents.runner import resume, run
-from tying_env import PAPER, EnvConfig
+from tying_env.config import Size
 from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import CONFIG
 
-Preset = Literal["small", "paper"]
-PRESETS: dict[Preset, EnvConfig] = {"small": EnvConfig(), "paper": EnvConfig(**PAPER)}
 Semantics = Literal["paper", "published-code"]
 
 
@@ -41,8 +42,8 @@ Semantics = Literal["paper", "published-code"]
 class Options:
     """Train one network while one controller ties its layers."""
 
-    preset: Preset = "small"
-    """Where the environment's defaults come from: minutes on two CPU cores, or the paper's sizes (a large GPU)."""
+    preset: Size = "small"
+    """Where the defaults of the network (--model) come from: minutes on two CPU cores, or the paper's (a large GPU)."""
     semantics: Semantics = "paper"
     """Which defaults decide what tying means: the paper's Algorithm 1, or what its published code does instead."""
     resume: Path | None = None
@@ -75,34 +76,33 @@ def main() -> int:
 
 
 def parse() -> Options:
-    """Read the command line; preset and semantics decide the defaults, so that --help shows the ones in force.
+    """Read the command line; model, preset and semantics decide the defaults, so that --help shows those in force.
 
     Raises:
         FileNotFoundError, ValueError: the run to go on with is not there, or its settings cannot be read.
     """
+    model, preset = chosen_preset()
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=get_args(Preset), default="small")
     first.add_argument("--semantics", choices=get_args(Semantics), default="paper")
     first.add_argument("--resume", type=Path)
     try:
         chosen = first.parse_known_args()[0]
     except argparse.ArgumentError:
-        chosen = argparse.Namespace(
-            preset="small", semantics="paper", resume=None
-        )  # the full parser below says what is wrong
-    windows = 0 if chosen.preset == "paper" else RunConfig.test_windows  # the paper measures the whole test split
-    run_config = RunConfig(env=PRESETS[chosen.preset], test_windows=windows)
+        chosen = argparse.Namespace(semantics="paper", resume=None)  # the full parser below says what is wrong
+    windows = 0 if preset == "paper" else RunConfig.test_windows  # the paper measures the whole test split
+    run_config = RunConfig(env=preset_settings(model, preset), test_windows=windows)
     if chosen.semantics == "published-code":
         run_config = as_published(run_config)
     if chosen.resume is not None:
         run_config = saved_config(RunDirectory.open(chosen.resume).read_json(CONFIG))
-    default = Options(chosen.preset, chosen.semantics, chosen.resume, run_config)
+    default = Options(preset, chosen.semantics, chosen.resume, run_config)
     return tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
 
 
 def as_published(config: RunConfig) -> RunConfig:
     """Return the choices of the paper's published code: see agents.published_dqn and tying_env.replication."""
-    env = dataclasses.replace(config.env, k=4, gradient="leader", replication="aliased", dropout=0.2)
+    k = 10 if config.env.model == "vit" else 4
+    env = dataclasses.replace(config.env, k=k, gradient="leader", replication="aliased", dropout=0.2)
     return dataclasses.replace(config, agent="layer-sweep-dqn", rewards=("clipped",), env=env)
 
 

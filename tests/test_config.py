@@ -39,7 +39,7 @@ def test_a_wrong_setting_is_named_with_its_value(settings: dict[str, Any], messa
 def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(TypeError, match="unknown setting 'n_layers'; did you mean 'n_layer'"):
         EnvConfig.from_settings({"n_layers": 3})
-    with pytest.raises(TypeError, match="unknown setting 'zzz'; known: dataset, tokenizer"):
+    with pytest.raises(TypeError, match="unknown setting 'zzz'; known: model, dataset"):
         EnvConfig.from_settings({"zzz": 3})
 
 

@@ -134,7 +134,7 @@ def test_the_reward_is_the_negative_perplexity_on_fresh_training_batches(tiny: d
     if timing == "after_training":
         twin.trainer.train(2)
     assert twin._episode is not None
-    windows = np.concatenate([twin._episode.reward_windows.next_batch() for _ in range(3)])
+    windows = np.concatenate([twin._episode.reward_batches.next_batch() for _ in range(3)])
     twin.trainer.network.model.eval()
     with torch.no_grad():
         loss = twin.trainer.task.loss(twin.trainer.network.model, torch.from_numpy(windows)).item()
@@ -303,7 +303,7 @@ def test_a_fork_is_independent_both_ways(env: LayerTyingEnv) -> None:
     np.testing.assert_equal(two.step(other), env.step(other))  # nor does the original reach into a fork
     storages = [{p.untyped_storage().data_ptr() for p in e.trainer.network.model.parameters()} for e in (env, one, two)]
     assert not (storages[0] & storages[1] or storages[0] & storages[2] or storages[1] & storages[2])
-    assert one.corpus is env.corpus
+    assert one.workload is env.workload
 
 
 def test_a_state_of_other_settings_is_refused_by_name(env: LayerTyingEnv, tiny: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ def saved_run(path: Path, env: LayerTyingEnv, tying: list[int]) -> Run:
     env.reset(seed=0, options={"tying": tying})
     env.step(np.array(tying))
     make_run(path)
-    save_network(path / "final.safetensors", env.trainer, env.config, env.corpus.tokenizer.vocab_size)
+    save_network(path / "final.safetensors", env.trainer, env.config, env.workload.sizes)
     return load_run(path)
 
 
@@ -140,7 +140,7 @@ def test_correlations_say_why_there_are_none(tmp_path: Path, env: LayerTyingEnv)
         run_figures.feed_forward_correlations(run, max_bytes=100)
     broken = saved_run(tmp_path / "broken", env, [0, 1, 2, 3])
     next(env.trainer.network.blocks[1].mlp.parameters()).data.fill_(float("nan"))  # type: ignore[union-attr]
-    save_network(broken.path / "final.safetensors", env.trainer, env.config, env.corpus.tokenizer.vocab_size)
+    save_network(broken.path / "final.safetensors", env.trainer, env.config, env.workload.sizes)
     with pytest.raises(ValueError, match="not finite"):
         run_figures.feed_forward_correlations(broken)
     without = load_run(make_run(tmp_path / "without"))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import signal
 import subprocess
@@ -18,11 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents.baselines import PATTERNS
 from agents.factorized_dqn import DQNConfig
+from agents.recorder import LOGS
 from agents.run_config import RunConfig, agent_names
 from agents.runner import run
 from tying_env import EnvConfig
 from tying_env.reports.summary import summary_rows
-from tying_env.runs import RunDirectory
+from tying_env.runs import Checkpoints, RunDirectory
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "run_agent.py"
 
@@ -146,12 +146,13 @@ def test_a_diverged_run_says_so(tmp_path: Path, tiny: Any) -> None:
 
 
 def test_the_summary_by_hand(tmp_path: Path) -> None:
-    directory = RunDirectory.create(tmp_path / "run")
-    directory.write_json("config.json", {"agent": "dqn", "seed": 3, "env": {"n_layer": 4, "dtype": "float32"}})
+    about = {"agent": "dqn", "seed": 3, "env": {"n_layer": 4, "dtype": "float32"}}
+    directory = RunDirectory.create(tmp_path / "run", about)
     for layers, parameters in ((1, 1_000_000), (4, 4_000_000)):
         sizes = {"weights_bytes": 4e6, "gradients_bytes": 4e6, "optimizer_state_bytes": layers * 2e6}
         events = {"tied_events": 2, "untied_events": layers}
-        directory.append_metrics({"independent_layers": layers, "trainable_parameters": parameters} | sizes | events)
+        record = {"independent_layers": layers, "trainable_parameters": parameters} | sizes | events
+        directory.append_json("metrics.jsonl", record)
     result = {"mean_loss": 1.0, "perplexity": 20.5, "bits_per_byte": 1.25, "tokens": 4000}
     summary = {"status": "finished", "decisions": 2, "train_step": 10, "best_validation_perplexity": 21.0}
     speed = {"seconds": 100.0, "tokens_per_second": 1234.5, "peak_process_bytes": 5e8}
@@ -220,30 +221,66 @@ def wait_for_decisions(path: Path, n: int, process: subprocess.Popen[str]) -> No
     raise AssertionError("no decision within a minute")
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_ends_with_what_was_recorded_in_place(text_folder: Path, tmp_path: Path, times: int) -> None:
-    path = tmp_path / "run"
-    arguments = options(text_folder, path, "--total-steps", "1000000", *(["--k", "500"] if times == 2 else []))
-    process = subprocess.Popen(
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, str(SCRIPT), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    wait_for_decisions(path, 3 if times == 1 else 1, process)
-    for _ in range(times):
-        os.kill(process.pid, signal.SIGINT)
-        time.sleep(0.3)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_was_asked_to_stop_is_gone_on_with(
+    text_folder: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    path = tmp_path / "run"
+    process = start(*options(text_folder, path, "--total-steps", "1000000"))
+    wait_for_decisions(path, 3, process)
+    process.send_signal(number)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == code, out + error
+    assert "Traceback" not in out + error
+    assert "finishing this training step" in out
+    assert f"python scripts/run_agent.py --resume {path}" in out
+    records = RunDirectory.open(path).read_metrics()
+    summary = RunDirectory.open(path).read_json("summary.json")
+    assert summary["status"] == ("interrupted" if number == signal.SIGINT else "terminated")
+    assert summary["decisions"] == len(records)
+    assert (path / "final.safetensors").exists()
+    assert (path / "replication_map.png").exists()
+    refused = command("--resume", str(path), "--seed", "5")
+    assert refused.returncode == 1
+    assert "seed is 0 there, 5 here" in refused.stdout
+    process = start("--resume", str(path))
+    wait_for_decisions(path, len(records) + 3, process)
+    process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130, out + error
+    assert "Going on from" in out
+    decisions = [record["decision"] for record in RunDirectory.open(path).read_metrics()]
+    assert decisions == list(range(1, len(decisions) + 1))
+    assert len(decisions) >= len(records) + 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_whole(
+    text_folder: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    path = tmp_path / "run"
+    # A step of seconds: the second signal comes while the first one waits for its end.
+    big = ("--batch-size", "512", "--n-embd", "64", "--checkpoint-every", "1", "--validate-every", "0")
+    process = start(*options(text_folder, path, "--total-steps", "1000000", *big))
+    wait_for_decisions(path, 2, process)
+    process.send_signal(number)
+    assert process.stdout is not None
+    while "finishing this training step" not in (line := process.stdout.readline()):
+        assert line, "it has ended"
+    process.send_signal(number)
+    out, error = process.communicate(timeout=60)
     assert "Traceback" not in out + error
-    records = RunDirectory.open(path).read_metrics()
-    assert len(records) >= 1
-    if times == 1 or "Interrupted" not in out:  # a first one just at the end of a decision leaves nothing to break off
-        assert "finishing this decision" in out
-        summary = RunDirectory.open(path).read_json("summary.json")
-        assert summary["status"] == "interrupted"
-        assert summary["decisions"] == len(records)
-        assert (path / "final.safetensors").exists()
-        assert (path / "replication_map.png").exists()
-    assert [p for p in path.iterdir() if p.suffix == ".tmp"] == []
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM), out + error
+    notes: list[str] = []
+    newest = Checkpoints(RunDirectory.open(path), LOGS).newest(notes.append)
+    assert newest is not None
+    assert notes == []
 
 
 def test_actions_in_the_record_lead_to_the_tyings_beside_them(text_folder: Path, tmp_path: Path, tiny: Any) -> None:

@@ -35,7 +35,7 @@ def test_a_run_directory_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "precious").write_text("results")
     with pytest.raises(FileExistsError, match=r"run exists already"):
-        RunDirectory.create(tmp_path / "run")
+        RunDirectory.create(tmp_path / "run", {})
     assert (tmp_path / "run" / "precious").read_text() == "results"
     with pytest.raises(FileNotFoundError, match="not a run directory"):
         RunDirectory.open(tmp_path / "run")
@@ -47,11 +47,10 @@ import resource, signal, sys
 from pathlib import Path
 from tying_env.runs import RunDirectory
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-run = RunDirectory.create(Path(sys.argv[1]))
-run.write_json("config.json", {"seed": 0})
-run.append_metrics({"decision": 1})
+run = RunDirectory.create(Path(sys.argv[1]), {"seed": 0})
+run.append_json("metrics.jsonl", {"decision": 1})
 resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))
-for write in (lambda: run.append_metrics({"decision": 2, "text": "x" * 50}),
+for write in (lambda: run.append_json("metrics.jsonl", {"decision": 2, "text": "x" * 50}),
               lambda: run.write_json("config.json", {"seed": 1, "text": "x" * 50})):
     try:
         write()
@@ -83,7 +82,7 @@ def test_a_network_comes_back_from_its_file_with_its_tying(
     env.reset(seed=0, options=None if tying is None else {"tying": tying})
     env.trainer.train(2)
     path = tmp_path / "network.safetensors"
-    save_network(path, env.trainer, env.config, 256)
+    save_network(path, env.trainer, env.config, env.workload.sizes)
     unique = sum(p.numel() for _, p in env.trainer.named_parameters())
     assert 0 <= path.stat().st_size - 4 * unique < 8000  # every weight once, and a header
     saved = load_network(path)
@@ -112,7 +111,7 @@ def test_files_that_are_no_networks_are_refused(tmp_path: Path, env: LayerTyingE
         load_network(foreign)
     env.reset(seed=0)
     network = tmp_path / "network"
-    save_network(network, env.trainer, env.config, 256)
+    save_network(network, env.trainer, env.config, env.workload.sizes)
     network.write_bytes(network.read_bytes()[:-5])
     with pytest.raises(ValueError, match="damaged"):
         load_network(network)
@@ -121,9 +120,12 @@ def test_files_that_are_no_networks_are_refused(tmp_path: Path, env: LayerTyingE
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"vocab_size": 10**13}, "embeddings of the shapes"),
-        ({"vocab_size": -5}, "embeddings of the shapes"),
-        ({"vocab_size": "256"}, "embeddings of the shapes"),
+        ({"sizes": {"vocab_size": 10**13}}, r"ask for 'transformer.wte.weight' of shape \(10000000000000, 16\)"),
+        ({"sizes": {"vocab_size": 10**30}}, "does not hold"),
+        ({"sizes": {"vocab_size": -5}}, "vocab_size must be a whole number above 0, got -5"),
+        ({"sizes": {"vocab_size": "256"}}, "vocab_size must be a whole number above 0, got '256'"),
+        ({"sizes": {}}, "does not hold"),
+        ({"sizes": 3}, "does not hold"),
         ({"sources": [0, 0]}, "does not hold"),
         ({"sources": [0, 1, 1, 1], "tying": [0, 1, 1, 1]}, "unexpected tensor|lacks the tensor"),
         ({"sources": [0, 1, 1, 2]}, "canonical"),
@@ -138,7 +140,7 @@ def test_network_files_that_lie_about_themselves_are_refused(
 ) -> None:
     env.reset(seed=0, options={"tying": [0, 0, 2, 0]})
     path = tmp_path / "network"
-    save_network(path, env.trainer, env.config, 256)
+    save_network(path, env.trainer, env.config, env.workload.sizes)
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = json.loads(file.metadata()["tying_env"])

@@ -9,13 +9,16 @@ environment is made.
 
 from gymnasium.envs.registration import register, registry
 
-from tying_env.config import PAPER, EnvConfig
+from tying_env.config import PAPER, PRESETS, EnvConfig
 
 __version__ = "0.1.0"
-__all__ = ["PAPER", "EnvConfig"]
+__all__ = ["PAPER", "PRESETS", "EnvConfig"]
 
 _ENTRY_POINT = "tying_env.env:LayerTyingEnv"
 
-for _name, _settings in {"LayerTying-GPT2-v0": {}, "LayerTying-GPT2-Paper-v0": PAPER}.items():
+_NAMES = {"gpt2": "GPT2", "bert": "BERT", "vit": "ViT"}
+
+for (_model, _size), _settings in PRESETS.items():
+    _name = f"LayerTying-{_NAMES[_model]}-{'Paper-' if _size == 'paper' else ''}v0"
     if _name not in registry:  # the package may be imported again, by a reload or as `tying_env:LayerTying-...`
         register(id=_name, entry_point=_ENTRY_POINT, kwargs=_settings)

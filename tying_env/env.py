@@ -3,29 +3,31 @@
 import copy as copying
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, Literal, Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from tying_env import partition
 from tying_env.config import EnvConfig
-from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_windows, load_corpus
+from tying_env.data import Batch
+from tying_env.data.corpus import Split
 from tying_env.episode import Episode
-from tying_env.primary.evaluation import MAX_MEAN_LOSS, Evaluation, evaluate, perplexity
-from tying_env.primary.models import build_network, find_device
-from tying_env.primary.tasks import CausalLM
+from tying_env.primary.custom import CustomParts, CustomWorkload, Draw
+from tying_env.primary.evaluation import MAX_MEAN_LOSS, UNMEASURED, Evaluation, Measurement, perplexity
+from tying_env.primary.models import find_device
+from tying_env.primary.tasks import Loss
 from tying_env.primary.trainer import Trainer, never
+from tying_env.primary.workloads import Workload, open_workload
 from tying_env.render import replication_map_image, replication_map_text
 from tying_env.replication import make_blocks
-from tying_env.seeding import capture_numpy, check_seed, numpy_stream, restore_numpy, torch_stream
-
-Split = Literal["train", "validation", "test"]
+from tying_env.seeding import capture_numpy, check_seed, restore_numpy, torch_stream
 
 _STATE_KEYS = {
-    *("config", "np_random", "np_random_seed", "trainer", "reward_windows", "decisions", "tied_at", "train_step"),
+    *("config", "np_random", "np_random_seed", "trainer", "reward_batches", "decisions", "tied_at", "train_step"),
     *("frozen_steps_left", "validation_perplexity", "over", "under_way"),
 }
 
@@ -34,8 +36,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     """Tie the layers of a transformer while it trains (Hay & Wolf, ICLR 2024).
 
     ## Description
-    The environment wraps the primary network under training. A step applies a tying, runs `k` training steps and
-    returns the network's negative perplexity. One episode is one whole training run.
+    The environment wraps the primary network under training: a GPT-2, a BERT or a ViT. A step applies a tying, runs `k`
+    training steps and returns the network's negative perplexity. One episode is one whole training run.
 
     ## Action Space
     `MultiDiscrete([1, 2, ..., L])`. Entry i is a layer 0..i: i itself makes layer i independent, a smaller one makes
@@ -47,7 +49,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     ## Rewards
     Minus the perplexity on `reward_batches` fresh random training batches, without dropout: after the k training
     steps, or right after tying (`reward_timing="after_tying"`). It is bounded below by -e^20, which is also the reward
-    of a step in which training diverged.
+    of a step in which training diverged. With `reward="accuracy"`, for a network that classifies, it is the share of
+    these examples that it classifies correctly, and 0 when training diverged.
 
     ## Starting State
     A primary network with random weights and an all-zero tying. The first k training steps lie before the first
@@ -64,7 +67,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     Always the same keys, and no clock reading, so that equal seeds give equal infos: `tying`, `train_loss` (mean over
     the k steps after the action, nats per token), `perplexity` (of the reward), `validation_perplexity` (the last one),
     `independent_layers`, `trainable_parameters`, `tied_events`, `untied_events` (of this step), `train_step`, `tokens`
-    (trained on so far), `diverged`. A number not yet measured, or not finite, is infinity.
+    (trained on so far), `diverged`; of a network that classifies also `accuracy` (of the reward's batches) and
+    `validation_accuracy`. A number not yet measured, or not finite, is infinity; such an accuracy is 0.
 
     ## Arguments
     Every field of `tying_env.EnvConfig` is a keyword: `gym.make("LayerTying-GPT2-v0", n_layer=24, k=15)`.
@@ -72,8 +76,16 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     ## Version History
     - v0: first version.
 
+    A network of your own is given as a module, with its blocks and its data:
+    `LayerTyingEnv(model=my_model, blocks="model.layers", batches=my_examples, loss=my_loss)`. The other settings are
+    then those of training, tying and validation; `batch_size` counts where `batches` are examples.
+
     Args:
         render_mode: `"ansi"` or `"rgb_array"`: the replication map (paper, Fig. 1).
+        model: "gpt2", "bert" or "vit"; or a network of your own: a module, of which every episode trains a copy, or a
+            function that makes one with random weights.
+        blocks, batches, loss, validation, test: of a network of your own; see
+            `tying_env.primary.custom.CustomParts`.
         settings: fields of `EnvConfig`.
 
     Raises:
@@ -82,18 +94,39 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own form)
 
-    def __init__(self, *, render_mode: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        render_mode: str | None = None,
+        model: str | nn.Module | Callable[[], nn.Module] = "gpt2",
+        blocks: str | Sequence[str] | None = None,
+        batches: Draw | Batch | None = None,
+        loss: Loss | None = None,
+        validation: Batch | None = None,
+        test: Batch | None = None,
+        **settings: Any,
+    ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}")
         self.render_mode = render_mode
-        self.config = config = EnvConfig.from_settings(settings)
-        self.device = find_device(config.device)
-        self.corpus: Corpus = load_corpus(config.dataset, config.tokenizer, config.cache_dir)
-        for split in ("train", "validation", "test"):  # too short a text fails here, not hours later
-            try:
-                evaluation_windows(self._tokens(split), config.seq_len, 1)
-            except ValueError as error:
-                raise ValueError(f"the {split} split of {config.dataset!r} is too short: {error}") from error
+        own: dict[str, Any] = {
+            "blocks": blocks,
+            "batches": batches,
+            "loss": loss,
+            "validation": validation,
+            "test": test,
+        }
+        if isinstance(model, str):
+            if given := [name for name, part in own.items() if part is not None]:
+                raise TypeError(f"{given[0]} is for a network of your own, given as a module; the model is {model!r}")
+            self.config = EnvConfig.from_settings(settings | {"model": model})
+            self.device = find_device(self.config.device)
+            self.workload: Workload = open_workload(self.config)
+        else:
+            self.workload = CustomWorkload(CustomParts(model, **own), settings)
+            self.config = self.workload.config
+            self.device = find_device(self.config.device)
+        config = self.config
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self.should_stop: Callable[[], bool] = never
@@ -122,16 +155,16 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             if seed is not None or "tying" in options:
                 raise ValueError("a state brings its own generators and tying: give no seed and no tying with it")
             self.load_state_dict(options["state"])
-            return self.tying, self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
+            return self.tying, self._info(math.inf, UNMEASURED, partition.TyingEvents(0, 0), False)
         tying = (options or {}).get("tying")
         if tying is not None:
-            partition.validate_action(tying, self.config.n_layer)
+            tying = self._permitted(tying)
         start = np.arange(self.config.n_layer) if tying is None and not self.config.freeze_at_start else tying
         super().reset(seed=seed)
         episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         self._episode = None  # two networks at once would double the memory
         self._episode = self._begin(episode_seed, start, frozen_start=tying is None)
-        return self.tying, self._info(math.inf, math.inf, partition.TyingEvents(0, 0), False)
+        return self.tying, self._info(math.inf, UNMEASURED, partition.TyingEvents(0, 0), False)
 
     def step(self, action: partition.IntVector) -> tuple[partition.IntVector, float, bool, bool, dict[str, Any]]:
         """Apply a tying, train for k steps, measure the reward.
@@ -149,28 +182,28 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         episode = self._running()
         if episode.over:
             raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
-        action = partition.validate_action(action, self.config.n_layer)
-        outcome = episode.decide(action, self.should_stop, lambda: self.evaluate("validation").perplexity)
+        outcome = episode.decide(self._permitted(action), self.should_stop, lambda: self.evaluate("validation"))
         truncated = bool(episode.over) and not outcome.diverged
-        measured = math.inf if outcome.diverged else perplexity(outcome.reward_loss)
-        reward = -math.exp(MAX_MEAN_LOSS) if outcome.diverged else -measured
+        measured = UNMEASURED if outcome.diverged else outcome.measured
         info = self._info(outcome.train_loss, measured, outcome.events, outcome.diverged)
-        return self.tying, reward, outcome.diverged, truncated, info
+        return self.tying, self._reward(measured), outcome.diverged, truncated, info
 
     def evaluate(self, split: Split, max_windows: int | None = None) -> Evaluation:
-        """Measure the network as it is on windows spread evenly over a split, without dropout.
+        """Measure the network as it is on examples spread evenly over a split, without dropout.
 
         Args:
             split: "train", "validation" or "test".
-            max_windows: how many sequences of `seq_len` tokens, 0 for all; `validation_windows` by default.
+            max_windows: how many sequences of `seq_len` tokens, or images, 0 for all; `validation_windows` by default.
         """
-        windows = self.windows(split, self.config.validation_windows if max_windows is None else max_windows)
-        trainer, lengths = self._running().trainer, self.corpus.tokenizer.byte_lengths
-        return evaluate(trainer.network.model, trainer.task, windows, self.config.batch_size, self.device, lengths)
+        most = self.config.validation_windows if max_windows is None else max_windows
+        return self.workload.evaluate(self._running().trainer.network.model, split, most, self.device)
 
-    def windows(self, split: Split, max_windows: int) -> npt.NDArray[np.integer[Any]]:
-        """Return up to `max_windows` windows spread evenly over a split, (N, T + 1); 0 for all. They never change."""
-        return evaluation_windows(self._tokens(split), self.config.seq_len, max_windows)
+    def windows(self, split: Split, max_windows: int) -> Batch:
+        """Return up to `max_windows` examples spread evenly over a split, 0 for all. They never change.
+
+        GPT-2's are windows (N, T + 1); for the others see `Workload.examples`.
+        """
+        return self.workload.examples(split, max_windows)
 
     def render(self) -> Any:
         """Return the replication map: text for `"ansi"`, pixels (height, width, 3) for `"rgb_array"`."""
@@ -228,10 +261,10 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     def fork(self) -> Self:
         """Return an independent environment in the same state: a counterfactual to try a tying on the same batches.
 
-        Weights, optimizer, data position and generators are copies; the text in memory is shared.
+        Weights, optimizer, data position and generators are copies; the data in memory are shared.
         """
         state = self.state_dict()
-        twin = copying.copy(self)  # the corpus is read-only
+        twin = copying.copy(self)  # the data are read-only
         twin.action_space, twin.observation_space = copying.deepcopy((self.action_space, self.observation_space))
         twin._episode = None
         twin.load_state_dict(state)
@@ -280,7 +313,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         frozen_start: bool = False,
     ) -> Episode:
         config = self.config
-        network = build_network(config, self.corpus.tokenizer.vocab_size, self.device, torch_stream(seed, "weights"))
+        network = self.workload.build(self.device, torch_stream(seed, "weights"))
         tied = make_blocks(
             config.replication,
             network.blocks,
@@ -288,45 +321,48 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             gradient=config.gradient,
             optimizer_state=config.optimizer_state,
             group_lr=config.group_lr,
+            kinds=self.workload.kinds,
         )
         if sources is not None:
             tied.restore_sources(sources)
-        train = self._tokens("train")
         trainer = Trainer(
             network,
             tied,
-            CausalLM(),
-            ShuffledWindows(train, config.batch_size, config.seq_len, numpy_stream(seed, "training batches")),
+            self.workload.task,
+            self.workload.training_batches(seed),
             dropout=torch_stream(seed, "dropout", self.device),
             device=self.device,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
         )
-        reward_stream = numpy_stream(seed, "reward batches")
-        reward_windows = RandomWindows(train, config.batch_size, config.seq_len, reward_stream)
-        return Episode(trainer, reward_windows, config, frozen_start)
+        return Episode(trainer, self.workload.reward_batches(seed), config, frozen_start)
 
     def _running(self) -> Episode:
         if self._episode is None:
             raise gym.error.ResetNeeded("no training run has begun: call reset() first")
         return self._episode
 
-    def _tokens(self, split: str) -> npt.NDArray[np.uint16]:
-        if split not in ("train", "validation", "test"):
-            raise ValueError(f"split must be 'train', 'validation' or 'test', got {split!r}")
-        tokens: npt.NDArray[np.uint16] = getattr(self.corpus, split)
-        return tokens
+    def _permitted(self, action: object) -> partition.IntVector:
+        """Check an action, and return what it comes to where only blocks of one kind can be tied."""
+        valid = partition.validate_action(action, self.config.n_layer)
+        return valid if self.workload.kinds is None else partition.within_kinds(valid, self.workload.kinds)
+
+    def _reward(self, measured: Measurement) -> float:
+        """Return a finite number whatever was measured; the lowest there is if training diverged."""
+        if self.config.reward == "accuracy":
+            return measured.accuracy or 0.0
+        return -math.exp(MAX_MEAN_LOSS) if math.isinf(measured.mean_loss) else -perplexity(measured.mean_loss)
 
     def _info(
-        self, train_loss: float, measured: float, events: partition.TyingEvents, diverged: bool
+        self, train_loss: float, measured: Measurement, events: partition.TyingEvents, diverged: bool
     ) -> dict[str, Any]:
         episode = self._running()
         tying = self.tying
         return {
             "tying": tying,
             "train_loss": train_loss,
-            "perplexity": measured,
+            "perplexity": perplexity(measured.mean_loss),
             "validation_perplexity": episode.validation_perplexity,
             "independent_layers": len(partition.leaders(tying)),
             "trainable_parameters": episode.trainer.count_trainable(),
@@ -335,4 +371,9 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             "train_step": episode.train_step,
             "tokens": episode.trainer.tokens,
             "diverged": diverged,
+            **(
+                {"accuracy": measured.accuracy or 0.0, "validation_accuracy": episode.validation_accuracy}
+                if self.workload.classifies
+                else {}
+            ),
         }

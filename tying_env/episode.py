@@ -10,8 +10,8 @@ import numpy as np
 
 from tying_env import partition
 from tying_env.config import EnvConfig
-from tying_env.data import RandomWindows
-from tying_env.primary.evaluation import mean_loss
+from tying_env.data import Batches
+from tying_env.primary.evaluation import Evaluation, Measurement, measure
 from tying_env.primary.trainer import Trainer
 
 T = TypeVar("T")
@@ -38,6 +38,7 @@ class Decision:
     validation_due_at: int  # the first training step at which the next validation is due
     losses: list[float] = field(default_factory=list)  # nats per token, of the training steps done
     reward_loss: float | None = None  # nats per token; None: not measured yet
+    reward_accuracy: float | None = None  # of a network that classifies
 
     def __post_init__(self) -> None:
         n_layer = len(self.action)
@@ -46,7 +47,7 @@ class Decision:
             raise ValueError(f"the decision under way began at {self.tying_before}, not a tying in canonical form")
         for name in ("tied_events", "untied_events", "steps_left", "validation_due_at"):
             _check_count(name, getattr(self, name))
-        numbers = [*self.losses, *([] if self.reward_loss is None else [self.reward_loss])]
+        numbers = [*self.losses, *(x for x in (self.reward_loss, self.reward_accuracy) if x is not None)]
         if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
             raise ValueError(f"the decision under way has losses that are not finite numbers: {numbers}")
 
@@ -55,7 +56,7 @@ class Outcome(NamedTuple):
     """What a decision led to."""
 
     train_loss: float  # nats per token, mean over the training steps after the action; infinity without any
-    reward_loss: float  # nats per token
+    measured: Measurement  # on the reward's batches
     events: partition.TyingEvents
     diverged: bool
 
@@ -65,21 +66,22 @@ class Episode:
 
     Args:
         trainer: the primary network under training.
-        reward_windows: draws the batches that rewards are measured on.
+        reward_batches: draws the batches that rewards are measured on.
         config: the settings of the environment.
         frozen_start: whether the first k training steps lie before the first decision.
     """
 
-    def __init__(self, trainer: Trainer, reward_windows: RandomWindows, config: EnvConfig, frozen_start: bool) -> None:
+    def __init__(self, trainer: Trainer, reward_batches: Batches, config: EnvConfig, frozen_start: bool) -> None:
         self.trainer = trainer
         self.decisions = 0  # all made; one under way does not count yet
         self.tied_at = 0  # the training step at which the last action was applied
         self.train_step = 0
         self.validation_perplexity = math.inf
+        self.validation_accuracy = 0.0  # of a network that classifies
         self.frozen_steps_left = min(config.k, config.total_steps - 1) if frozen_start else 0
         self.over = False
         self.under_way: Decision | None = None
-        self.reward_windows = reward_windows
+        self.reward_batches = reward_batches
         self._config = config
 
     @property
@@ -88,14 +90,14 @@ class Episode:
         return self.trainer.tied.tying if self.under_way is None else np.array(self.under_way.tying_before)
 
     def decide(
-        self, action: partition.IntVector, should_stop: Callable[[], bool], validate: Callable[[], float]
+        self, action: partition.IntVector, should_stop: Callable[[], bool], validate: Callable[[], Evaluation]
     ) -> Outcome:
         """Apply an action, train, measure; go on with the decision under way, if there is one.
 
         Args:
             action: an action, shape (L,), checked.
             should_stop: asked between training steps, and before measuring.
-            validate: measures the perplexity on the validation split.
+            validate: measures on the validation split.
 
         Raises:
             ValueError: another action than that of the decision under way; nothing is changed.
@@ -122,12 +124,13 @@ class Episode:
             diverged = _unless(should_stop, lambda: self._measure_reward(decision))
         finished = self.train_step >= self._config.total_steps
         if not diverged and self._config.validate_every and (finished or self.train_step >= decision.validation_due_at):
-            self.validation_perplexity = _unless(should_stop, validate)
+            validation = _unless(should_stop, validate)
+            self.validation_perplexity, self.validation_accuracy = validation.perplexity, validation.accuracy or 0.0
             diverged = not math.isfinite(self.validation_perplexity)
         self.over, self.under_way, self.decisions = diverged or finished, None, self.decisions + 1
         return Outcome(
             float(np.mean(decision.losses)) if decision.losses else math.inf,
-            math.inf if decision.reward_loss is None else decision.reward_loss,
+            Measurement(math.inf if decision.reward_loss is None else decision.reward_loss, decision.reward_accuracy),
             partition.TyingEvents(decision.tied_events, decision.untied_events),
             diverged,
         )
@@ -137,9 +140,10 @@ class Episode:
         validation = self.validation_perplexity
         return {
             "trainer": self.trainer.state_dict(copy),
-            "reward_windows": self.reward_windows.state_dict(),
+            "reward_batches": self.reward_batches.state_dict(),
             **{name: getattr(self, name) for name in _COUNTERS},
             "validation_perplexity": validation if math.isfinite(validation) else None,
+            "validation_accuracy": self.validation_accuracy,
             "over": self.over,
             "under_way": None if self.under_way is None else dataclasses.asdict(self.under_way),
         }
@@ -155,6 +159,9 @@ class Episode:
         validation = state["validation_perplexity"]
         if not (validation is None or (isinstance(validation, float) and math.isfinite(validation))):
             raise ValueError(f"the state's validation_perplexity must be a number or none, got {validation!r}")
+        accuracy = state["validation_accuracy"]
+        if not (isinstance(accuracy, float) and 0 <= accuracy <= 1):
+            raise ValueError(f"the state's validation_accuracy must be a number from 0 to 1, got {accuracy!r}")
         if type(state["over"]) is not bool:
             raise ValueError(f"the state's over must be true or false, got {state['over']!r}")
         try:
@@ -162,8 +169,9 @@ class Episode:
         except TypeError as error:
             raise ValueError(f"the state's decision under way does not fit: {error}") from error
         self.trainer.load_state_dict(state["trainer"])
-        self.reward_windows.load_state_dict(state["reward_windows"])
+        self.reward_batches.load_state_dict(state["reward_batches"])
         self.validation_perplexity = math.inf if validation is None else validation
+        self.validation_accuracy = accuracy
         self.over, self.under_way = state["over"], under_way
 
     def _train_frozen(self, should_stop: Callable[[], bool]) -> bool:
@@ -204,10 +212,10 @@ class Episode:
 
     def _measure_reward(self, decision: Decision) -> bool:
         """Measure the loss on fresh training batches, without dropout; return whether it is not finite."""
-        batches = [self.reward_windows.next_batch() for _ in range(self._config.reward_batches)]
-        trainer, windows = self.trainer, np.concatenate(batches)  # (reward_batches * B, T + 1)
-        loss = mean_loss(trainer.network.model, trainer.task, windows, self._config.batch_size, trainer.device)
-        decision.reward_loss = loss if math.isfinite(loss) else None
+        batches = [self.reward_batches.next_batch() for _ in range(self._config.reward_batches)]
+        measured = measure(self.trainer.network.model, self.trainer.task, batches, self.trainer.device)
+        decision.reward_loss = measured.mean_loss if math.isfinite(measured.mean_loss) else None
+        decision.reward_accuracy = measured.accuracy
         return decision.reward_loss is None
 
 

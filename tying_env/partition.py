@@ -80,6 +80,17 @@ def is_tying(vector: npt.ArrayLike) -> bool:
         return False
 
 
+def within_kinds(action: IntVector, kinds: npt.ArrayLike) -> IntVector:
+    """Return an action in which a layer that names a layer of another kind is independent instead.
+
+    Args:
+        action: a valid action. # (L,)
+        kinds: for each layer the lowest layer of its kind. # (L,)
+    """
+    of = np.asarray(kinds)
+    return np.where(of[action] == of, action, np.arange(len(action)))
+
+
 def uniform_random_action(n_layer: int, rng: np.random.Generator) -> IntVector:
     """Draw one of the L! actions, all equally likely, shape (L,): the exploration of Eq. 2."""
     return rng.integers(0, np.arange(1, n_layer + 1), dtype=np.int64)

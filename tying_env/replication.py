@@ -8,7 +8,8 @@ import numpy.typing as npt
 from torch import nn
 
 from tying_env import partition
-from tying_env.tied_blocks import OptimizerStates, Plan, TiedBlocks, Weights, aliases
+from tying_env.slots import Weights, aliases
+from tying_env.tied_blocks import OptimizerStates, Plan, TiedBlocks
 
 Replication = Literal["tied", "copied", "aliased"]
 

@@ -26,13 +26,11 @@ import torch
 from torch import nn
 
 from tying_env import partition
+from tying_env.slots import Weights, aliases, check_kinds, get, slots
 
 Gradient = Literal["shared", "leader"]
 OptimizerState = Literal["inherit", "reset"]
 GroupLR = Literal["none", "sqrt", "linear"]
-
-# The weights of one block: name inside the block -> Parameter.
-Weights = dict[str, nn.Parameter]
 
 # torch's optimizers fill in the state of a Parameter when they first meet it.
 OptimizerStates = defaultdict[torch.Tensor, Any]
@@ -50,6 +48,9 @@ class Plan:
 class TiedBlocks:
     """Structurally equal blocks whose Parameters are shared as a tying says.
 
+    Parameters that take no gradient when the blocks are handed over stay as they are, each block's own: of a network
+    that only trains adapters, the adapters are tied.
+
     Args:
         blocks: L modules with the same parameter names, shapes and dtypes, sharing nothing yet.
         tying: the tying to begin with, shape (L,). None is the paper's frozen start (Algorithm 1, line 2): layers
@@ -61,6 +62,8 @@ class TiedBlocks:
         optimizer_state: what a new leader's optimizer state is: `"inherit"`, a copy of its former leader's, or
             `"reset"`, empty.
         group_lr: the learning rate of a group of n layers: lr (`"none"`), lr/sqrt(n) (`"sqrt"`), lr/n (`"linear"`).
+        kinds: for each block the lowest one of its kind, shape (L,): only blocks of one kind have to be equal, and only
+            they can be tied. None: all are of one kind. At the frozen start the lowest of each kind trains.
 
     Raises:
         ValueError: no blocks, blocks that differ or already share Parameters, an unknown choice, a wrong tying.
@@ -74,21 +77,24 @@ class TiedBlocks:
         gradient: Gradient = "shared",
         optimizer_state: OptimizerState = "inherit",
         group_lr: GroupLR = "none",
+        kinds: npt.ArrayLike | None = None,
     ) -> None:
         _check_choice("gradient", gradient, get_args(Gradient))
         _check_choice("optimizer_state", optimizer_state, get_args(OptimizerState))
         _check_choice("group_lr", group_lr, get_args(GroupLR))
-        _check_equal(blocks)
+        self.kinds = np.zeros(len(blocks), dtype=np.int64) if kinds is None else np.asarray(kinds)
+        check_kinds(blocks, self.kinds)
         initial = None if tying is None else partition.canonicalise(partition.validate_action(tying, len(blocks)))
         self.blocks = list(blocks)
         self.gradient: Gradient = gradient
         self.optimizer_state: OptimizerState = optimizer_state
         self.group_lr: GroupLR = group_lr
-        self._slots = [_slots(block) for block in self.blocks]
-        self._tying = np.zeros(len(self.blocks), dtype=np.int64)
+        self._slots = [slots(block) for block in self.blocks]
+        self._tying = self.kinds.copy()
         self._frozen = True
-        for block in self.blocks[1:]:
-            block.requires_grad_(False)
+        for layer in np.flatnonzero(self.kinds != np.arange(len(self.blocks))).tolist():
+            for parameter in self.weights(layer).values():
+                parameter.requires_grad_(False)
         if initial is not None:
             self.change(initial)
 
@@ -109,7 +115,7 @@ class TiedBlocks:
 
     def weights(self, layer: int) -> Weights:
         """Return the Parameters that block `layer` computes with, by name."""
-        return {name: _get(slot) for name, slot in self._slots[layer].items()}
+        return {name: get(slot) for name, slot in self._slots[layer].items()}
 
     def sources(self) -> partition.IntVector:
         """Return for each layer the lowest layer on whose storage it computes, shape (L,).
@@ -139,7 +145,7 @@ class TiedBlocks:
         Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date,
         from the rate under "base_lr": who schedules the learning rate sets that, not "lr" alone.
         """
-        sizes = {0: 1} if self._frozen else self._trained(self._tying)
+        sizes = dict.fromkeys(partition.leaders(self.kinds), 1) if self._frozen else self._trained(self._tying)
         return [self._parameter_group(leader, self.weights(leader), size, lr) for leader, size in sizes.items()]
 
     def change(self, tying: npt.ArrayLike, optimizer: torch.optim.Optimizer | None = None) -> partition.TyingEvents:
@@ -153,9 +159,12 @@ class TiedBlocks:
             The tied and untied events of this change.
 
         Raises:
-            TypeError, ValueError: not a valid tying; nothing is changed.
+            TypeError, ValueError: not a valid tying, or one that ties blocks of two kinds; nothing is changed.
         """
         after = partition.canonicalise(partition.validate_action(tying, self.n_layer))
+        if (self.kinds[after] != self.kinds).any():
+            i = int(np.flatnonzero(self.kinds[after] != self.kinds)[0])
+            raise ValueError(f"layer {i} cannot copy layer {after[i]}: their blocks are of two kinds")
         events = partition.events(self._tying, after)
         if not self._frozen and np.array_equal(after, self._tying):
             return events
@@ -224,8 +233,8 @@ class TiedBlocks:
 
     def _put(self, plan: Plan, optimizer: torch.optim.Optimizer | None) -> None:
         """Set references, nothing else: no memory is taken here, no number computed."""
-        for slots, weights in zip(self._slots, plan.weights, strict=True):
-            for name, (module, attribute) in slots.items():
+        for places, weights in zip(self._slots, plan.weights, strict=True):
+            for name, (module, attribute) in places.items():
                 if getattr(module, attribute) is not weights[name]:
                     setattr(module, attribute, weights[name])
         if optimizer is not None and plan.param_groups is not None and plan.optimizer_state is not None:
@@ -238,58 +247,6 @@ class TiedBlocks:
         return {"params": unique, "lr": lr / divisor, "base_lr": lr, "leader": leader}
 
 
-# A place in a block where a Parameter hangs: the submodule and its attribute.
-_Slot = tuple[nn.Module, str]
-
-
-def _slots(block: nn.Module) -> dict[str, _Slot]:
-    return {
-        name: (block.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
-        for name, _ in block.named_parameters(remove_duplicate=False)
-    }
-
-
-def _get(slot: _Slot) -> nn.Parameter:
-    module, attribute = slot
-    parameter = getattr(module, attribute)
-    assert isinstance(parameter, nn.Parameter)
-    return parameter
-
-
-def aliases(weights: Weights, requires_grad: bool) -> Weights:
-    """Return new Parameters on the same storage."""
-    created = {id(p): nn.Parameter(p.detach(), requires_grad=requires_grad) for p in weights.values()}
-    return {name: created[id(p)] for name, p in weights.items()}
-
-
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-
-
-def _check_equal(blocks: Sequence[nn.Module]) -> None:
-    if not blocks:
-        raise ValueError("blocks must hold at least one module, got none")
-    seen: dict[int, int] = {}
-    first = _shapes(blocks[0])
-    if not first:
-        raise ValueError(f"block 0 ({type(blocks[0]).__name__}) has no parameters to tie")
-    for i, block in enumerate(blocks):
-        shapes = _shapes(block)
-        for name in [*first, *shapes]:
-            if first.get(name) != shapes.get(name):
-                here, there = first.get(name, "missing"), shapes.get(name, "missing")
-                raise ValueError(
-                    "blocks must have parameters of the same names, shapes and dtypes: "
-                    f"{name!r} is {here} in block 0 and {there} in block {i}"
-                )
-        for name, parameter in block.named_parameters():
-            if id(parameter) in seen:
-                raise ValueError(
-                    f"blocks must not share Parameters yet: blocks {seen[id(parameter)]} and {i} share {name!r}"
-                )
-        seen |= {id(parameter): i for parameter in block.parameters()}
-
-
-def _shapes(block: nn.Module) -> dict[str, str]:
-    return {name: f"{tuple(p.shape)} {p.dtype}" for name, p in block.named_parameters(remove_duplicate=False)}

@@ -52,8 +52,8 @@ def test_a_run_stopped_after_every_decision_ends_the_same(name: str, tiny: dict[
     assert outcome(path) == expected
 
 
-# How many times `should_stop` is asked until it says yes: a search asks in its counterfactuals, too, and makes them anew.
-@pytest.mark.parametrize(("name", "questions"), [("dqn", 2), ("annealing", 10), ("ppo", 2), ("sb3-dqn", 2)])
+# How often `should_stop` is asked until it says yes: a search asks in its counterfactuals, too, and makes them anew.
+@pytest.mark.parametrize(("name", "questions"), [("dqn", 2), ("annealing", 17), ("ppo", 2), ("sb3-dqn", 2)])
 def test_a_run_stopped_after_every_training_step_ends_the_same(
     name: str, questions: int, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +75,7 @@ def test_a_run_stopped_after_every_training_step_ends_the_same(
         stops += 1
         assert stops < 50, "no headway"
         status = resume(path, Watcher())[1]
-    assert stops >= (4 if name == "annealing" else 9)  # nearly one for every one of the 10 training steps
+    assert stops >= (2 if name == "annealing" else 9)  # nearly one for every one of the 10 training steps
     assert status == "finished"
     assert outcome(path) == expected
 

@@ -1,6 +1,7 @@
-"""How well a network predicts: mean loss, perplexity, bits per byte."""
+"""How well a network predicts: mean loss, perplexity, bits per byte, accuracy."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from tying_env.data.batches import Batch, count_examples, cut
 from tying_env.primary.tasks import Task, to_device
 
 # exp of a larger mean loss says nothing more, and soon it overflows. e^20 is 4.9e8; a uniform guess among GPT-2's
@@ -16,12 +18,23 @@ MAX_MEAN_LOSS = 20.0
 
 
 class Evaluation(NamedTuple):
-    """How well a network predicts a piece of text."""
+    """How well a network predicts a split of its data."""
 
-    mean_loss: float  # nats per token; infinity if not finite
-    perplexity: float  # per token
-    bits_per_byte: float  # of UTF-8 text; compares across tokenizers, as perplexity does not
-    tokens: int  # predicted
+    mean_loss: float  # nats per prediction: token, hidden token or image; infinity if not finite
+    perplexity: float  # per prediction
+    bits_per_byte: float | None  # of UTF-8 text; compares across tokenizers; None where not all text is predicted
+    tokens: int  # predictions made
+    accuracy: float | None = None  # share of the images classified correctly
+
+
+class Measurement(NamedTuple):
+    """Means over batches."""
+
+    mean_loss: float  # nats per prediction; infinity if not finite
+    accuracy: float | None = None  # None where nothing is classified
+
+
+UNMEASURED = Measurement(math.inf)
 
 
 def perplexity(mean_loss: float) -> float:
@@ -30,17 +43,24 @@ def perplexity(mean_loss: float) -> float:
 
 
 @torch.no_grad()
-def mean_loss(
-    model: nn.Module, task: Task, windows: npt.NDArray[np.integer[Any]], batch_size: int, device: torch.device
-) -> float:
-    """Return the mean loss in nats per token over windows (N, T + 1), without dropout; infinity if not finite."""
+def measure(model: nn.Module, task: Task, batches: Iterable[Batch], device: torch.device) -> Measurement:
+    """Return the means over all examples, without dropout."""
     model.eval()
-    total = 0.0
-    for start in range(0, len(windows), batch_size):
-        batch = to_device(windows[start : start + batch_size], device)  # (B, T + 1)
-        total += task.loss(model, batch).item() * len(batch)
-    mean = total / len(windows)
-    return mean if math.isfinite(mean) else math.inf
+    total, correct, count = 0.0, 0.0, 0
+    classified = True
+    for batch in batches:
+        measured, examples = task.measure(model, to_device(batch, device)), count_examples(batch)
+        total += measured.loss.item() * examples
+        classified = classified and measured.correct is not None
+        correct += 0.0 if measured.correct is None else measured.correct.item()
+        count += examples
+    mean = total / count
+    return Measurement(mean if math.isfinite(mean) else math.inf, correct / count if classified else None)
+
+
+def mean_loss(model: nn.Module, task: Task, examples: Batch, batch_size: int, device: torch.device) -> float:
+    """Return the mean loss in nats per prediction over examples, without dropout; infinity if not finite."""
+    return measure(model, task, cut(examples, batch_size), device).mean_loss
 
 
 def evaluate(

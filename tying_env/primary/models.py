@@ -1,12 +1,18 @@
-"""Builds primary networks from transformers' configurations and finds their blocks."""
+"""Builds primary networks from transformers' configurations."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from tying_env.config import EnvConfig
+from tying_env.primary.blocks import find_blocks
 from tying_env.seeding import torch_randomness_from
+
+# What a network has to know of its data: `vocab_size` of the tokenizer; or `channels`, `height`, `width`, `classes`.
+Sizes = Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -15,31 +21,70 @@ class PrimaryNetwork:
 
     Attributes:
         model: the whole network.
-        blocks_path: where the list of blocks hangs in `model`, in dots.
+        blocks_paths: where the lists of blocks hang in `model`, in dots; one, or an encoder's and a decoder's.
     """
 
     model: nn.Module
-    blocks_path: str
+    blocks_paths: tuple[str, ...]
 
     @property
     def blocks(self) -> list[nn.Module]:
         """The L blocks in the order in which they are computed."""
-        blocks = self.model.get_submodule(self.blocks_path)
-        assert isinstance(blocks, nn.ModuleList)
-        return list(blocks)
+        return [self.model.get_submodule(name) for name in self.block_names]
+
+    @property
+    def block_names(self) -> list[str]:
+        """The path of each block in `model`, L of them."""
+        return [f"{path}.{name}" for path in self.blocks_paths for name, _ in self._list(path).named_children()]
+
+    @property
+    def lists(self) -> list[int]:
+        """For each block, which of the lists it is in, L of them."""
+        return [i for i, path in enumerate(self.blocks_paths) for _ in self._list(path).children()]
+
+    def _list(self, path: str) -> nn.Module:
+        return self.model.get_submodule(path)
 
 
-def build_network(
-    config: EnvConfig, vocab_size: int, device: torch.device, generator: torch.Generator
-) -> PrimaryNetwork:
-    """Return the GPT-2 that `config` describes, with random weights.
+def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
+    """Return the network that `config` describes, with random weights.
 
     Args:
-        config: sizes, dropout, dtype, and whether the blocks are compiled.
-        vocab_size: V, the rows of the embedding, which is the head as well.
+        config: architecture, sizes, dropout, dtype, and whether the blocks are compiled.
+        sizes: what the network has to know of its data.
         device: where the network goes.
         generator: draws the weights; on the CPU, so that every device starts from the same ones.
+
+    Raises:
+        ValueError: `config` describes none of the networks that can be built.
     """
+    with torch_randomness_from(generator):
+        model = build_model(config, sizes)
+    return prepared(PrimaryNetwork(model, find_blocks(model)), config, device)
+
+
+def prepared(network: PrimaryNetwork, config: EnvConfig, device: torch.device) -> PrimaryNetwork:
+    """Bring a network to its device and precision, and have its blocks compiled if that is asked for."""
+    network.model.to(device=device, dtype=getattr(torch, config.dtype))
+    if config.compile_blocks:
+        for block in network.blocks:
+            block.compile()
+    return network
+
+
+def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
+    """Return the bare model of `build_network`; its weights come from torch's global generator."""
+    match config.model:
+        case "gpt2":
+            return _gpt2(config, sizes["vocab_size"])
+        case "bert":
+            return _bert(config, sizes["vocab_size"] + 1)  # the mask token
+        case "vit":
+            return _vit(config, sizes)
+    raise ValueError(f"the model {config.model!r} cannot be built from settings: only gpt2, bert and vit can")
+
+
+def _gpt2(config: EnvConfig, vocab_size: int) -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     architecture = GPT2Config(
@@ -57,13 +102,47 @@ def build_network(
         eos_token_id=None,
         attn_implementation="sdpa",
     )
-    with torch_randomness_from(generator):
-        model = GPT2LMHeadModel(architecture)
-    network = PrimaryNetwork(model.to(device=device, dtype=getattr(torch, config.dtype)), "transformer.h")
-    if config.compile_blocks:
-        for block in network.blocks:
-            block.compile()
-    return network
+    model: nn.Module = GPT2LMHeadModel(architecture)
+    return model
+
+
+def _bert(config: EnvConfig, vocab_size: int) -> nn.Module:
+    from transformers import BertConfig, BertForMaskedLM
+
+    architecture = BertConfig(
+        vocab_size=vocab_size,
+        max_position_embeddings=config.seq_len,
+        pad_token_id=None,  # nothing is padded in training, and token 0 is a word like any other
+        **_encoder(config),
+    )
+    model: nn.Module = BertForMaskedLM(architecture)
+    return model
+
+
+def _vit(config: EnvConfig, sizes: Sizes) -> nn.Module:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    architecture = ViTConfig(
+        image_size=(sizes["height"], sizes["width"]),
+        num_channels=sizes["channels"],
+        patch_size=config.patch_size,
+        num_labels=sizes["classes"],
+        **_encoder(config),
+    )
+    model: nn.Module = ViTForImageClassification(architecture)
+    return model
+
+
+def _encoder(config: EnvConfig) -> dict[str, Any]:
+    return {
+        "hidden_size": config.n_embd,
+        "num_hidden_layers": config.n_layer,
+        "num_attention_heads": config.n_head,
+        "intermediate_size": 4 * config.n_embd,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+        "attn_implementation": "sdpa",
+    }
 
 
 def find_device(name: str) -> torch.device:

@@ -1,25 +1,46 @@
 """What the primary network learns: a batch in, a mean loss in nats out."""
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from tying_env.data.batches import Batch, count_examples
 from tying_env.primary.head import linear_cross_entropy
 
+# Loss of a network of the user's own: (model, batch on its device) -> the mean loss, a scalar.
+Loss = Callable[[nn.Module, Any], Tensor]
 
-class Task(Protocol):
+
+class Measured(NamedTuple):
+    """What a network makes of a batch."""
+
+    loss: Tensor  # mean in nats, a scalar
+    correct: Tensor | None = None  # examples classified correctly, a scalar; None where nothing is classified
+
+
+class Task(ABC):
     """Turns a batch into a loss."""
 
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """Return the mean loss per predicted token in nats, a scalar."""
-        ...
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return the mean loss per prediction in nats, a scalar."""
+
+    def measure(self, model: nn.Module, batch: Any) -> Measured:
+        """Return the loss, and what else is measured."""
+        return Measured(self.loss(model, batch))
+
+    @abstractmethod
+    def count_tokens(self, batch: Any) -> int:
+        """Return how many tokens of the batch count as trained on."""
 
 
-class CausalLM:
-    """Predict every token from those before it, for transformers models with `.transformer` and `.lm_head`."""
+class CausalLM(Task):
+    """Predict every token from those before it, for transformers models with a base model and an output embedding."""
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         """Return the mean cross-entropy of windows (B, T + 1): tokens 0..T-1 are read, tokens 1..T predicted."""
@@ -28,8 +49,103 @@ class CausalLM:
         weight = model.get_parameter("lm_head.weight")  # (V, D)
         return linear_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten())
 
+    def count_tokens(self, batch: Tensor) -> int:
+        """Return B * T."""
+        return batch.shape[0] * (batch.shape[1] - 1)
 
-def to_device(batch: npt.NDArray[np.integer[Any]], device: torch.device) -> Tensor:
-    """Copy a batch to the device as int64, without waiting for it where the device can work meanwhile."""
-    tensor = torch.from_numpy(batch.astype(np.int64))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+class MaskedLM(Task):
+    """Predict the tokens that `tying_env.data.masking` hid, for transformers' `BertForMaskedLM`.
+
+    The head is computed where tokens are hidden, at M of T places.
+    """
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean cross-entropy of the hidden tokens: `input_ids` (B, T), `positions` and `targets` (B, M)."""
+        hidden = model.get_submodule("bert")(input_ids=batch["input_ids"]).last_hidden_state  # (B, T, D)
+        places = batch["positions"][..., None].expand(-1, -1, hidden.shape[-1])  # (B, M, D)
+        scores = model.get_submodule("cls")(hidden.gather(1, places)).flatten(0, 1)  # (B * M, V + 1)
+        return F.cross_entropy(scores.float() if scores.dtype == torch.bfloat16 else scores, batch["targets"].flatten())
+
+    def count_tokens(self, batch: Mapping[str, Tensor]) -> int:
+        """Return B * T: all tokens are read."""
+        return batch["input_ids"].numel()
+
+
+class ImageClassification(Task):
+    """Name the class of an image, for transformers' `ViTForImageClassification`.
+
+    Args:
+        patches: squares that an image is cut into, the tokens of this network.
+    """
+
+    def __init__(self, patches: int) -> None:
+        self.patches = patches
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean cross-entropy: `pixel_values` (B, C, H, W), `labels` (B,)."""
+        return self.measure(model, batch).loss
+
+    def measure(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Measured:
+        """Return the loss, and how many images are classified correctly."""
+        scores = model(pixel_values=batch["pixel_values"]).logits.float()  # (B, classes)
+        labels = batch["labels"]
+        return Measured(F.cross_entropy(scores, labels), (scores.detach().argmax(-1) == labels).sum())
+
+    def count_tokens(self, batch: Mapping[str, Tensor]) -> int:
+        """Return B times the patches of an image."""
+        return len(batch["labels"]) * self.patches
+
+
+class CustomTask(Task):
+    """The user's own loss; by default that of a transformers model, whose batch has `labels` beside its inputs."""
+
+    def __init__(self, loss: Loss | None = None) -> None:
+        self._loss = loss or transformers_loss
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return the user's loss.
+
+        Raises:
+            TypeError: it is no scalar tensor.
+        """
+        loss = self._loss(model, batch)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise TypeError(f"loss(model, batch) must return a scalar tensor, got {found}")
+        return loss.reshape(())
+
+    def count_tokens(self, batch: Any) -> int:
+        """Return the elements of `input_ids`, where the batch has them, else the examples."""
+        if isinstance(batch, Mapping) and "input_ids" in batch:
+            return int(batch["input_ids"].numel())
+        return count_examples(batch)
+
+
+def transformers_loss(model: nn.Module, batch: Any) -> Tensor:
+    """Return `model(**batch).loss`.
+
+    Raises:
+        TypeError: the batch is no dictionary, or the model gives no loss for it.
+    """
+    if not isinstance(batch, Mapping):
+        raise TypeError(f"batches must be dictionaries of inputs and labels, got {type(batch).__name__}; or give loss=")
+    loss = getattr(model(**batch), "loss", None)
+    if loss is None:
+        raise TypeError(f"{type(model).__name__} gives no loss for {sorted(batch)}: add 'labels' to it, or give loss=")
+    assert isinstance(loss, Tensor)
+    return loss
+
+
+def to_device(batch: Batch, device: torch.device) -> Any:
+    """Copy a batch to the device, whole numbers as int64, without waiting where the device can work meanwhile."""
+    if isinstance(batch, Mapping):
+        return {name: to_device(part, device) for name, part in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(to_device(part, device) for part in batch)
+    if isinstance(batch, np.ndarray):
+        whole = np.issubdtype(batch.dtype, np.integer)
+        batch = torch.from_numpy(batch.astype(np.int64) if whole else batch)
+    if device.type != "cuda" or batch.is_cuda:
+        return batch.to(device)
+    return batch.pin_memory().to(device, non_blocking=True)

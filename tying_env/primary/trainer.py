@@ -2,33 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tying_env.data import Batches
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.tasks import Task, to_device
 from tying_env.seeding import restored_torch, torch_randomness_from
 from tying_env.tied_blocks import TiedBlocks
-
-
-class Batches(Protocol):
-    """A stream of batches whose position can be saved."""
-
-    def next_batch(self) -> npt.NDArray[np.int64]:
-        """Return the next batch."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position, ready for JSON."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position that `state_dict` gave."""
-        ...
 
 
 class TrainResult(NamedTuple):
@@ -95,11 +79,11 @@ class Trainer:
         self.batches = batches
         self.device = device
         self.max_grad_norm = max_grad_norm
-        self.tokens = 0  # predicted so far in training
+        self.tokens = 0  # trained on so far
         self.memory_in_training = MemoryBytes(0, 0, 0)  # when gradients and optimizer state were last there together
         self._dropout = dropout
         in_blocks = {id(p) for block in network.blocks for p in block.parameters()}
-        outside = [p for p in network.model.parameters() if id(p) not in in_blocks]
+        outside = [p for p in network.model.parameters() if id(p) not in in_blocks and p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [{"params": outside}, *tied.parameter_groups(learning_rate)],
             lr=learning_rate,
@@ -132,7 +116,7 @@ class Trainer:
                     break
                 self.optimizer.step()
                 losses.append(value)
-                self.tokens += batch.shape[0] * (batch.shape[1] - 1)
+                self.tokens += self.task.count_tokens(batch)
                 if len(losses) == n_steps:
                     self.memory_in_training = self.memory()
                 self.optimizer.zero_grad(set_to_none=True)
@@ -153,9 +137,9 @@ class Trainer:
 
     def count_conventional(self) -> int:
         """Return the number of parameters that conventional training has: every layer its own."""
-        block = sum(p.numel() for p in dict.fromkeys(self.tied.weights(0).values()))
+        layers = [dict.fromkeys(self.tied.weights(i).values()) for i in range(self.tied.n_layer)]
         outside: int = sum(p.numel() for g in self.optimizer.param_groups if "leader" not in g for p in g["params"])
-        return outside + self.tied.n_layer * block
+        return outside + sum(p.numel() for weights in layers for p in weights)
 
     @torch.no_grad()
     def is_finite(self) -> bool:
@@ -245,10 +229,10 @@ class Trainer:
 
 def owned_parameters(network: PrimaryNetwork, tied: TiedBlocks) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield every weight of a tied network once under the name of the layer that owns it: what a file has to hold."""
-    owners = set(tied.owners())
-    borrowed = tuple(f"{network.blocks_path}.{i}." for i in range(tied.n_layer) if i not in owners)
+    owners, names = set(tied.owners()), network.block_names
+    borrowed = {f"{names[i]}.{name}" for i in range(tied.n_layer) if i not in owners for name in tied.weights(i)}
     for name, parameter in network.model.named_parameters():
-        if not name.startswith(borrowed):
+        if name not in borrowed:
             yield name, parameter
 
 

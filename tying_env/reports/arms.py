@@ -16,7 +16,7 @@ from tying_env.reports.loading import Metric, Run
 _NO_SETTINGS = frozenset({"seed", "label", "run_dir", "started", "git_commit", "versions", "platform"})
 _PLACE_SETTINGS = frozenset({"device", "cache_dir", "compile_blocks"})
 # With these different, results are about different texts or in different units.
-YARDSTICK_SETTINGS = ("dataset", "tokenizer", "seq_len", "validation_windows", "test_windows")
+YARDSTICK_SETTINGS = ("model", "dataset", "tokenizer", "seq_len", "validation_windows", "test_windows")
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,8 @@ def results_table(comparison: Comparison) -> TextTable:
         "detectable",
     )
     rows = [(*_quality_cells(s, metric), *_difference_cells(s, reference, metric)) for s in comparison.arms]
-    title = f"{metric.name[0].upper()}{metric.name[1:]} ({metric.unit}), lower is better"
+    better = "higher" if metric.higher else "lower"
+    title = f"{metric.name[0].upper()}{metric.name[1:]} ({metric.unit}), {better} is better"
     return TextTable(title, headings, tuple(rows))
 
 

@@ -97,7 +97,8 @@ def pareto(comparison: Comparison) -> Figure:
         axes.plot(x, y, style.marker, color=style.colour, markersize=9, markeredgecolor="white", label=label)
         centres.append((x, y))
         values += results
-    front = pareto_front(centres)
+    sign = -1 if metric.higher else 1
+    front = [(x, sign * y) for x, y in pareto_front([(x, sign * y) for x, y in centres])]
     axes.plot(
         *zip(*front, strict=True),
         "-",

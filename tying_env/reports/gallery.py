@@ -79,8 +79,8 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
         ),
         _draw(
             "pareto",
-            "Small: one run. Large: the interquartile mean over seeds, with its 95% interval. Further down and further "
-            "left is better; the grey steps join the arms that no other arm beats in both.",
+            "Small: one run. Large: the interquartile mean over seeds, with its 95% interval. A good result far to the "
+            "left is best; the grey steps join the arms that no other arm beats in both.",
             lambda: figures.pareto(comparison),
         ),
         _draw(

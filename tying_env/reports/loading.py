@@ -18,7 +18,7 @@ _ITEM_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2}
 
 @dataclass(frozen=True)
 class Metric:
-    """A result of a run that arms are compared by; lower is better.
+    """A result of a run that arms are compared by.
 
     Attributes:
         key: its name on the command line.
@@ -27,6 +27,7 @@ class Metric:
         network: the network it was measured on, "best" or "final", if it is a test result.
         field: where that network's result has it.
         digits: to show behind the point.
+        higher: whether higher is better.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Metric:
     network: str | None = None
     field: str = "perplexity"
     digits: int = 2
+    higher: bool = False
 
 
 METRICS_BY_KEY = {
@@ -43,6 +45,8 @@ METRICS_BY_KEY = {
         Metric("test-perplexity", "test perplexity of the best network", "per token", "best"),
         Metric("final-test-perplexity", "test perplexity of the final network", "per token", "final"),
         Metric("bits-per-byte", "test bits per byte of the best network", "bits/byte", "best", "bits_per_byte", 3),
+        Metric("test-accuracy", "test accuracy of the best network", "share of images", "best", "accuracy", 3, True),
+        Metric("test-cross-entropy", "test cross-entropy of the best network", "nats", "best", "mean_loss", 3),
         Metric("validation-perplexity", "best validation perplexity", "per token"),
     )
 }
@@ -105,7 +109,7 @@ class Run:
         if metric.network is None:
             return _number(self.summary["best_validation_perplexity"])
         measured = (self.summary["test"] or {}).get(metric.network)
-        return None if measured is None else _number(measured[metric.field])
+        return None if measured is None else _number(measured.get(metric.field))
 
     def why_no_result(self, metric: Metric) -> str:
         """Say why the run has no value of a metric; empty if it has one."""

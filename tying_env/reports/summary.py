@@ -37,8 +37,7 @@ def _quality(summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str,
     for which in ("best", "final"):
         if (result := test[which]) is not None:
             label = {"best": "test perplexity, best network", "final": "test perplexity, final network"}[which]
-            per_byte = f"{_number(result['bits_per_byte'], 3)} bits/byte"
-            rows.append((label, f"{_number(result['perplexity'])}  ({per_byte}, {result['tokens']:,} tokens)"))
+            rows.append((label, f"{_number(result['perplexity'])}  ({_details(result, config)})"))
     return rows
 
 
@@ -72,6 +71,16 @@ def _cost(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: di
         ("  in conventional training", f"{conventional / 1e6:,.1f} MB"),
         ("process memory, peak", "unknown" if peak is None else f"{peak / 1e6:,.0f} MB"),
     ]
+
+
+def _details(result: dict[str, Any], config: dict[str, Any]) -> str:
+    match config["env"].get("model"):
+        case "vit":
+            accuracy = f"accuracy {result['accuracy']:.1%}"
+            return f"{accuracy}, cross-entropy {_number(result['mean_loss'], 3)} nats, {result['tokens']:,} images"
+        case "bert":
+            return f"{result['tokens']:,} hidden tokens"
+    return f"{_number(result['bits_per_byte'], 3)} bits/byte, {result['tokens']:,} tokens"
 
 
 def _number(value: float | None, digits: int = 2) -> str:

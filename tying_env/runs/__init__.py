@@ -3,5 +3,15 @@
 from tying_env.runs.checkpoints import Checkpoint, Checkpoints
 from tying_env.runs.network_file import SavedNetwork, load_network, save_network
 from tying_env.runs.run_directory import RunDirectory
+from tying_env.runs.saved_run import LoadedRun, load_run
 
-__all__ = ["Checkpoint", "Checkpoints", "RunDirectory", "SavedNetwork", "load_network", "save_network"]
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "LoadedRun",
+    "RunDirectory",
+    "SavedNetwork",
+    "load_network",
+    "load_run",
+    "save_network",
+]

@@ -10,13 +10,13 @@ import torch
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.files import to_json, written_whole
-from tying_env.primary.models import PrimaryNetwork, build_network
+from tying_env.primary.models import PrimaryNetwork, Sizes, build_model, build_network
 from tying_env.primary.trainer import Trainer, check_tensors, owned_parameters
+from tying_env.primary.workloads import Workload
 from tying_env.seeding import torch_stream
 from tying_env.tied_blocks import TiedBlocks
 
-_KEY, _FORMAT = "tying_env", "network 2"
-_TOKENS, _POSITIONS = "transformer.wte.weight", "transformer.wpe.weight"
+_KEY, _FORMAT = "tying_env", "network 3"
 
 
 class SavedNetwork(NamedTuple):
@@ -27,15 +27,17 @@ class SavedNetwork(NamedTuple):
         tied: its blocks; layers that computed on one storage do so again.
         tying: the tying as it was reported; at the frozen start, for instance, nothing was tied yet.
         config: the settings of the environment it was trained in.
+        sizes: what the network knows of its data.
     """
 
     network: PrimaryNetwork
     tied: TiedBlocks
     tying: list[int]
     config: EnvConfig
+    sizes: Sizes
 
 
-def save_network(path: Path, trainer: Trainer, config: EnvConfig, vocab_size: int) -> None:
+def save_network(path: Path, trainer: Trainer, config: EnvConfig, sizes: Sizes) -> None:
     """Write a network: unique tensors under the names of their owners; tying and settings in the file's metadata.
 
     Raises:
@@ -48,7 +50,7 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, vocab_size: in
         "format": _FORMAT,
         "tying": trainer.tied.tying,
         "sources": trainer.tied.sources(),
-        "vocab_size": vocab_size,
+        "sizes": dict(sizes),
         "config": dataclasses.asdict(config),
     }
     tensors = {name: p.detach().contiguous() for name, p in trainer.named_parameters()}
@@ -60,8 +62,13 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, vocab_size: in
             raise OSError(f"cannot write the network file {path}: {error}") from error
 
 
-def load_network(path: Path, device: str | torch.device = "cpu") -> SavedNetwork:
+def load_network(path: Path, device: str | torch.device = "cpu", workload: Workload | None = None) -> SavedNetwork:
     """Read a network that `save_network` wrote; tied layers share memory.
+
+    Args:
+        path: the file.
+        device: where the network goes.
+        workload: builds the network, where it is the user's own; others are built from the settings in the file.
 
     What the file says of itself is held against the tensors it has before any memory is taken for a network.
 
@@ -76,13 +83,15 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> SavedNetwork
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            about = _read_about((file.metadata() or {}).get(_KEY), shapes)
+            about = _read_about((file.metadata() or {}).get(_KEY), None if workload else shapes)
             tensors = {name: file.get_tensor(name) for name in shapes}
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a network file of this package, or damaged: {error}") from error
     config = dataclasses.replace(EnvConfig(**about["config"]), compile_blocks=False)
-    network = build_network(config, about["vocab_size"], torch.device(device), torch_stream(0, "weights"))
-    tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient)
+    place, generator = torch.device(device), torch_stream(0, "weights")
+    network = workload.build(place, generator) if workload else build_network(config, about["sizes"], place, generator)
+    kinds = workload.kinds if workload else None
+    tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient, kinds=kinds)
     own = dict(owned_parameters(network, tied))
     check_tensors(tensors, {name: tuple(p.shape) for name, p in own.items()}, str(path))
     with torch.no_grad():
@@ -90,11 +99,11 @@ def load_network(path: Path, device: str | torch.device = "cpu") -> SavedNetwork
             if tensors[name].dtype != parameter.dtype:
                 raise ValueError(f"{path} has {name!r} in {tensors[name].dtype}, its settings say {config.dtype}")
             parameter.copy_(tensors[name])
-    return SavedNetwork(network, tied, about["tying"], config)
+    return SavedNetwork(network, tied, about["tying"], config, about["sizes"])
 
 
-def _read_about(text: str | None, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Read the file's metadata and check it against the shapes of its tensors.
+def _read_about(text: str | None, shapes: dict[str, tuple[int, ...]] | None) -> dict[str, Any]:
+    """Read the file's metadata and check it against the shapes of its tensors, where the network follows from it.
 
     Raises:
         ValueError: something is missing, of the wrong type, or does not fit.
@@ -106,14 +115,32 @@ def _read_about(text: str | None, shapes: dict[str, tuple[int, ...]]) -> dict[st
     try:
         config = EnvConfig.from_settings(about["config"])
         tyings = [partition.validate_action(about[key], config.n_layer) for key in ("tying", "sources")]
-        vocab_size = about["vocab_size"]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        shapes_by_config = None if shapes is None else _skeleton(config, about["sizes"])
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"its description of itself does not hold: {error!r}") from error
     if not all(map(partition.is_tying, tyings)):
         raise ValueError("its tying is not in canonical form")
-    embedding = (vocab_size, config.n_embd), (config.seq_len, config.n_embd)
-    if type(vocab_size) is not int or embedding != (shapes.get(_TOKENS), shapes.get(_POSITIONS)):
-        raise ValueError(f"its settings ask for embeddings of the shapes {embedding}, its tensors have others")
+    if shapes is None or shapes_by_config is None:
+        return about
+    differ = [name for name, shape in shapes.items() if shapes_by_config.get(name) != shape]
+    if differ:
+        asked = shapes_by_config.get(differ[0], "no such tensor")
+        raise ValueError(f"its settings ask for {differ[0]!r} of shape {asked}, the tensor has {shapes[differ[0]]}")
     if len(partition.leaders(tyings[1])) > len(shapes):
         raise ValueError(f"it has fewer tensors ({len(shapes)}) than layers with weights of their own")
     return about
+
+
+def _skeleton(config: EnvConfig, sizes: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a network's weights without taking memory for them.
+
+    Raises:
+        ValueError: `sizes` are not whole numbers above 0.
+        KeyError, RuntimeError, TypeError: one is missing, or there is no such network.
+    """
+    for name, value in sizes.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"its {name} must be a whole number above 0, got {value!r}")
+    with torch.device("meta"):
+        model = build_model(config, sizes)
+    return {name: tuple(p.shape) for name, p in model.named_parameters()}

@@ -15,6 +15,8 @@ _SCALARS = {
     "train/loss_nats_per_token": "train_loss",
     "train/perplexity": "perplexity",
     "validation/perplexity": "validation_perplexity",
+    "train/accuracy": "accuracy",
+    "validation/accuracy": "validation_accuracy",
     "tying/independent_layers": "independent_layers",
     "tying/trainable_parameters": "trainable_parameters",
     "tying/tied_events": "tied_events",

@@ -1,0 +1,289 @@
+"""Networks of the user's own: found blocks, tied within their kind, trained, saved; and what is refused."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+import transformers
+from gymnasium.utils.env_checker import check_env
+from torch import Tensor, nn
+
+from tying_env import partition
+from tying_env.env import LayerTyingEnv
+from tying_env.primary.blocks import find_blocks
+from tying_env.runs import load_network, save_network
+
+L, V, T = 4, 40, 12
+TRAIN: dict[str, Any] = {"k": 2, "total_steps": 12, "batch_size": 4, "device": "cpu"}
+
+_LLAMA = {
+    "vocab_size": V,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": L,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": T,
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+_BERT = {
+    "vocab_size": V,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": L,
+    "num_attention_heads": 2,
+    "max_position_embeddings": T + 2,
+}
+_VIT = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": L,
+    "num_attention_heads": 2,
+    "image_size": 8,
+    "patch_size": 4,
+    "num_channels": 1,
+    "num_labels": 3,
+}
+_T5 = {"vocab_size": V, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 3, "num_decoder_layers": 4}
+
+# name -> (model class, configuration class, its arguments, number of block lists)
+FAMILIES: dict[str, tuple[str, str, dict[str, Any], int]] = {
+    "gpt2": (
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {"vocab_size": V, "n_positions": T, "n_embd": 16, "n_layer": L, "n_head": 2},
+        1,
+    ),
+    "gpt-neox": (
+        "GPTNeoXForCausalLM",
+        "GPTNeoXConfig",
+        {k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"},
+        1,
+    ),
+    "llama": ("LlamaForCausalLM", "LlamaConfig", _LLAMA, 1),
+    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", _LLAMA, 1),
+    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", _LLAMA | {"head_dim": 8}, 1),
+    "mistral": ("MistralForCausalLM", "MistralConfig", _LLAMA, 1),
+    "bert": ("BertForMaskedLM", "BertConfig", _BERT, 1),
+    "roberta": ("RobertaForMaskedLM", "RobertaConfig", _BERT | {"pad_token_id": 1}, 1),
+    "distilbert": (
+        "DistilBertForMaskedLM",
+        "DistilBertConfig",
+        {"vocab_size": V, "dim": 16, "hidden_dim": 32, "n_layers": L, "n_heads": 2, "max_position_embeddings": T},
+        1,
+    ),
+    "vit": ("ViTForImageClassification", "ViTConfig", _VIT, 1),
+    "deit": ("DeiTForImageClassification", "DeiTConfig", _VIT, 1),
+    "t5": ("T5ForConditionalGeneration", "T5Config", _T5 | {"decoder_start_token_id": 0}, 2),
+}
+
+
+def make_model(family: str) -> nn.Module:
+    model_class, config_class, arguments, _ = FAMILIES[family]
+    model: nn.Module = getattr(transformers, model_class)(getattr(transformers, config_class)(**arguments))
+    return model
+
+
+def draw(family: str, rng: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
+    if family in ("vit", "deit"):
+        pixels = rng.standard_normal((4, 1, 8, 8)).astype(np.float32)
+        return {"pixel_values": pixels, "labels": rng.integers(3, size=4)}
+    tokens = rng.integers(2, V, size=(4, T))
+    return {"input_ids": tokens, "labels": tokens}
+
+
+def make_env(family: str, **settings: Any) -> LayerTyingEnv:
+    return LayerTyingEnv(model=lambda: make_model(family), batches=lambda rng: draw(family, rng), **TRAIN | settings)
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "t5"])
+def test_the_blocks_of_a_transformers_model_are_found_tied_and_trained(family: str) -> None:
+    assert len(find_blocks(make_model(family))) == 1
+    env = make_env(family)
+    assert env.config.n_layer == L
+    env.reset(seed=0)
+    conventional = env.trainer.count_conventional()
+    for action in ([0, 0, 1, 3], [0, 1, 2, 2], [0, 0, 0, 0]):
+        observation, reward, terminated, _, info = env.step(np.array(action))
+        assert observation.tolist() == partition.canonicalise(action).tolist()
+        assert not terminated
+        assert reward < 0
+        blocks = env.trainer.network.blocks
+        pairs = [(p, q) for p, q in zip(blocks[0].parameters(), blocks[1].parameters(), strict=True)]
+        assert all((p is q) == (action[1] == 0) for p, q in pairs)
+    block = sum(p.numel() for p in blocks[0].parameters())
+    assert info["trainable_parameters"] == conventional - 3 * block
+    assert conventional == sum(p.numel() for p in make_model(family).parameters())
+
+
+def test_the_encoder_and_the_decoder_of_a_t5_are_tied_within_themselves() -> None:
+    assert find_blocks(make_model("t5")) == ("encoder.block", "decoder.block")
+    with pytest.raises(ValueError, match=r"relative_attention_bias.*unequal_blocks='within-kind'"):
+        make_env("t5")
+    env = make_env("t5", unequal_blocks="within-kind")
+    env.reset(seed=0)
+    # The first block of each stack has the relative position bias, which the others lack.
+    assert env.workload.kinds is not None
+    assert env.workload.kinds.tolist() == [0, 1, 1, 3, 4, 4, 4]
+    observation, *_ = env.step(np.zeros(7, dtype=np.int64))
+    assert observation.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    observation, _, terminated, *_ = env.step(np.array([0, 1, 1, 0, 2, 4, 5]))
+    assert observation.tolist() == [0, 1, 1, 3, 4, 4, 4]
+    assert not terminated
+    check_env(make_env("t5", unequal_blocks="within-kind"), skip_render_check=True)
+
+
+class Mixed(nn.Module):
+    """Dense blocks with a wider one, as of a mixture of experts, among them."""
+
+    def __init__(self, widths: tuple[int, ...] = (4, 8, 4, 8, 4)) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 3)) for width in widths
+        )
+        self.heads = nn.ModuleList([nn.Linear(3, 1)])
+        self.single = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.heads[0](x)  # type: ignore[no-any-return]
+
+
+def squares(model: nn.Module, batch: Any) -> Tensor:
+    x, y = batch
+    return (model(x) - y).square().mean()  # type: ignore[no-any-return]
+
+
+def examples(count: int) -> tuple[Tensor, Tensor]:
+    x = torch.linspace(-1, 1, 3 * count).reshape(count, 3)
+    return x, x.sum(1, keepdim=True)
+
+
+def own(model: Any = None, **changed: Any) -> LayerTyingEnv:
+    parts = {"batches": examples(50), "loss": squares, "validation": examples(9), "validate_every": 4}
+    return LayerTyingEnv(model=model or Mixed((4, 4, 4)), **TRAIN | parts | changed)
+
+
+def test_any_module_trains_on_examples_and_is_checked_restored_forked(tmp_path: Path) -> None:
+    check_env(own(), skip_render_check=True)
+    env = own(learning_rate=0.01, total_steps=400, test=examples(7))
+    env.reset(seed=0)
+    first = env.evaluate("test", 0)
+    assert (first.tokens, env.evaluate("validation", 4).tokens) == (7, 4)
+    info = env.step(np.array([0, 0, 2]))[4]
+    assert info["validation_perplexity"] == env.evaluate("validation").perplexity
+    twin = own(learning_rate=0.01, total_steps=400, test=examples(7))
+    twin.load_state_dict(copy.deepcopy(env.state_dict()))
+    fork = env.fork()
+    expected = env.step(np.array([0, 1, 0]))
+    np.testing.assert_equal([twin.step(np.array([0, 1, 0])), fork.step(np.array([0, 1, 0]))], [expected, expected])
+    env.trainer.train(100)
+    assert env.evaluate("test", 0).mean_loss < first.mean_loss / 2
+    path = tmp_path / "network"
+    save_network(path, env.trainer, env.config, env.workload.sizes)
+    saved = load_network(path, workload=env.workload)
+    assert env.workload.evaluate(saved.network.model, "test", 0, env.device) == env.evaluate("test", 0)
+    with pytest.raises(ValueError, match="'custom' cannot be built from settings"):
+        load_network(path)
+
+
+def test_a_module_is_the_start_of_every_episode_and_a_function_makes_new_weights() -> None:
+    module = Mixed((4, 4))
+    before = copy.deepcopy(module.state_dict())
+    env = own(module)
+    for seed in (0, 1):
+        env.reset(seed=seed)
+        assert torch.equal(env.trainer.network.model.get_parameter("single.weight"), before["single.weight"])
+        env.step(np.array([0, 0]))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    env = own(lambda: Mixed((4, 4)))
+    drawn = []
+    for seed in (0, 1, 0):
+        env.reset(seed=seed)
+        drawn.append(env.trainer.network.model.get_parameter("single.weight").detach().clone())
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_blocks_that_differ_are_refused_or_tied_within_their_kind() -> None:
+    with pytest.raises(
+        ValueError, match=r"'0.weight' is \(4, 3\).* in block 0 and \(8, 3\).* in block 1; unequal_blocks"
+    ):
+        own(Mixed())
+    env = own(Mixed(), unequal_blocks="within-kind")
+    env.reset(seed=0)
+    at_start = env.trainer.tied.tying
+    assert at_start.tolist() == [0, 1, 0, 1, 0]
+    observation, *_ = env.step(np.array([0, 0, 0, 1, 1]))
+    assert observation.tolist() == [0, 1, 0, 1, 4]
+    observation, *_ = env.step(np.array([0, 0, 1, 3, 2]))
+    assert observation.tolist() == [0, 1, 2, 3, 2]
+    observation, _ = env.reset(options={"tying": np.zeros(5, dtype=np.int64)})
+    assert observation.tolist() == [0, 1, 0, 3, 0]
+    with pytest.raises(ValueError, match="layer 1 cannot copy layer 0: their blocks are of two kinds"):
+        env.trainer.tied.change([0, 0, 0, 0, 0])
+
+
+def test_the_environment_is_made_through_gymnasium_too() -> None:
+    env = gym.make("LayerTying-GPT2-v0", model=Mixed((4, 4)), batches=examples(8), loss=squares, **TRAIN)
+    env.reset(seed=0)
+    assert env.step(np.array([0, 0]))[1] < 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "message"),
+    [
+        (
+            {"blocks": "model.layers"},
+            ValueError,
+            r"at 'model.layers' there is nothing; candidates: 'layers' \(3 modules\), 'heads' \(1 modules\)",
+        ),
+        ({"blocks": "single"}, ValueError, r"at 'single' there is a Linear; candidates: 'layers'"),
+        ({"blocks": ("layers", "layers")}, ValueError, "the blocks at 'layers' are in another list"),
+        ({"blocks": ()}, ValueError, "blocks must name at least one list"),
+        ({"n_layer": 7}, ValueError, "n_layer is the number of blocks, 3, got 7"),
+        ({"batches": None}, TypeError, "batches must be a function that draws a batch, or an array of examples"),
+        ({"batches": [3, 4]}, TypeError, "batches must be a function that draws a batch, or an array of examples.*int"),
+        ({"batches": (torch.ones(3, 3), torch.ones(2, 1))}, ValueError, r"the same number of examples.* \[3, 2\]"),
+        ({"batches": {}}, ValueError, "batches must hold arrays"),
+        ({"validation": None}, ValueError, "validate_every needs validation=, examples to validate on; got 4"),
+        ({"model": nn.Linear(2, 2)}, ValueError, "Linear has no nn.ModuleList of blocks to tie"),
+        ({"model": lambda: 3}, TypeError, "model must be an nn.Module, or a function that makes one, got int"),
+        ({"dropout": 0.5}, ValueError, "dropout says nothing to the model 'custom'"),
+        ({"model": "bert"}, TypeError, "batches is for a network of your own"),
+    ],
+)
+def test_bad_parts_are_refused_when_the_environment_is_made(
+    changed: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        own(**changed)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda model, batch: 3, r"loss\(model, batch\) must return a scalar tensor, got int"),
+        (lambda model, batch: batch[0], r"must return a scalar tensor, got a tensor of shape \(4, 3\)"),
+        (None, "batches must be dictionaries of inputs and labels, got tuple"),
+    ],
+)
+def test_a_loss_that_is_none_is_explained(loss: Any, message: str) -> None:
+    env = own(loss=loss)
+    env.reset(seed=0)
+    with pytest.raises(TypeError, match=message):
+        env.step(np.array([0, 0, 0]))
+
+
+def test_a_split_without_examples_is_explained() -> None:
+    env = own()
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="no examples of the split 'test': give the environment test="):
+        env.evaluate("test")

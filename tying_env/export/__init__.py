@@ -1,0 +1,6 @@
+"""Takes a trained network home: a small folder in which every weight is stored once, or a plain checkpoint."""
+
+from tying_env.export.tied_folder import load_tied
+from tying_env.export.writing import export_tied
+
+__all__ = ["export_tied", "load_tied"]

@@ -1,0 +1,145 @@
+"""The folder of an exported network, in which every weight is stored once.
+
+model.safetensors   each weight under the name of the layer that owns it
+tying.json          which layers share: where the blocks are, and for each the layer that owns its weights
+config.json         transformers' configuration of the model
+README.md           the model card
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tying_env import partition
+from tying_env.files import to_json, written_whole
+from tying_env.primary.blocks import check_blocks
+from tying_env.primary.models import PrimaryNetwork
+from tying_env.primary.trainer import check_tensors, owned_parameters
+from tying_env.seeding import torch_randomness_from, torch_stream
+from tying_env.slots import find_kinds
+from tying_env.tied_blocks import TiedBlocks
+
+WEIGHTS, TYING, CONFIG, CARD = "model.safetensors", "tying.json", "config.json", "README.md"
+FORMAT = "tied model 1"
+
+
+def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: list[int]) -> None:
+    """Write weights, tying and configuration into an existing folder.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: p.detach().cpu().contiguous() for name, p in owned_parameters(network, tied)}
+    with written_whole(folder / WEIGHTS) as unfinished:
+        try:
+            save_file(tensors, unfinished, metadata={"format": "pt"})
+        except SafetensorError as error:  # its own class, for a full disk too
+            raise OSError(f"cannot write the weights to {folder}: {error}") from error
+    about = {"format": FORMAT, "blocks": list(network.blocks_paths), "sources": tied.sources(), "tying": tying}
+    _write(folder / TYING, to_json(about, indent=2) + "\n")
+    _write(folder / CONFIG, model_config(network.model).to_json_string(use_diff=False))
+
+
+def load_tied(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+    """Return the transformers model in a folder that `export_tied` wrote, in evaluation mode.
+
+    Tied layers share memory; each keeps its own layer index, so that `generate()` works with its cache.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file.
+        ValueError: a file is damaged, or they do not fit each other; the message says which, and names a tensor that
+            is missing, unexpected or of another shape.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    for name in (WEIGHTS, TYING, CONFIG):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is not a folder of export_tied: it has no {name}")
+    about = _read_json(folder / TYING)
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{folder / TYING} is of the format {about.get('format')!r}, expected {FORMAT!r}")
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{folder / WEIGHTS} is damaged: {error}") from error
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) != 1:
+        raise ValueError(f"{folder / WEIGHTS} must hold tensors of one type, got {sorted(map(str, dtypes))}")
+    model = _new_model(folder / CONFIG).to(dtype=dtypes.pop())
+    try:
+        paths = tuple(map(str, about["blocks"]))
+        check_blocks(model, paths)
+        network = PrimaryNetwork(model, paths)
+        sources = partition.validate_action(about["sources"], len(network.blocks))
+        if not partition.is_tying(sources):
+            raise ValueError(f"its sources are not in canonical form: {sources.tolist()}")
+        tied = TiedBlocks(network.blocks, sources, kinds=find_kinds(network.blocks, network.lists))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / TYING} does not fit the model of {CONFIG}: {error}") from error
+    own = dict(owned_parameters(network, tied))
+    check_tensors(tensors, {name: tuple(p.shape) for name, p in own.items()}, str(folder / WEIGHTS))
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+    network.model.to(device).eval()
+    return network.model
+
+
+def model_config(model: nn.Module) -> Any:
+    """Return a copy of a transformers model's configuration that its class can be found by, with its cache on.
+
+    Raises:
+        TypeError: it is no transformers model.
+    """
+    import copy
+
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(f"only transformers models can be exported, got {type(model).__name__}")
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    if hasattr(config, "use_cache"):
+        config.use_cache = True
+    return config
+
+
+def _new_model(path: Path) -> Any:
+    """Return a new model as config.json describes it."""
+    import transformers
+
+    stored = _read_json(path)
+    name = (stored.get("architectures") or [None])[0]
+    model_class: Any = getattr(transformers, name, None) if isinstance(name, str) else None
+    is_model = isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
+    if not is_model:
+        raise ValueError(f"{path} must name a model of transformers under 'architectures', got {name!r}")
+    try:
+        config = model_class.config_class.from_dict(stored)
+        with torch_randomness_from(torch_stream(0, "weights")):
+            return model_class(config)
+    except Exception as error:  # transformers' checks of a configuration have classes of their own
+        raise ValueError(f"{path} does not describe a {name}: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it holds no object")
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    with written_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

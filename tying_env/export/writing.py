@@ -1,0 +1,157 @@
+"""Exports the network of a run or of an environment, with a model card."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tying_env.env import LayerTyingEnv
+from tying_env.export.tied_folder import CARD, model_config, write_tied
+from tying_env.files import written_whole
+from tying_env.partition import leaders
+from tying_env.primary.models import PrimaryNetwork
+from tying_env.primary.trainer import owned_parameters
+from tying_env.render import replication_map_text
+from tying_env.runs import RunDirectory, load_network
+from tying_env.runs.run_directory import BEST, CONFIG, FINAL, SUMMARY
+from tying_env.tied_blocks import TiedBlocks
+
+Which = Literal["best", "final"]
+
+
+def export_tied(
+    run: str | Path | LayerTyingEnv, folder: str | Path, *, network: Which = "best", dense: bool = False
+) -> Path:
+    """Write a trained network into a new folder, every weight once; `load_tied` opens it.
+
+    Args:
+        run: a run directory; or an environment, whose network is taken as it is.
+        folder: must not exist yet.
+        network: of a run directory: the network with the best validation perplexity, or that at the end.
+        dense: write a plain checkpoint instead, in which every layer has weights of its own, tied ones equal, for
+            `from_pretrained` of transformers.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: the folder exists.
+        FileNotFoundError: there is no such run or network.
+        TypeError: the network is no transformers model.
+        ValueError: the run is damaged.
+        OSError: the folder cannot be written; nothing is left of it then.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already and is left as it is; choose another folder")
+    if network not in ("best", "final"):
+        raise ValueError(f"network must be 'best' or 'final', got {network!r}")
+    if isinstance(run, LayerTyingEnv):
+        primary, tied = _copy_of(run)
+        tying, about, numbers = run.trainer.tied.tying.tolist(), {"env": _settings(run)}, None
+    else:
+        directory = RunDirectory.open(Path(run))
+        saved = load_network(directory.path / (BEST if network == "best" else FINAL))
+        primary, tied, tying = saved.network, saved.tied, saved.tying
+        about = directory.read_json(CONFIG)
+        summary = directory.read_json(SUMMARY) if (directory.path / SUMMARY).exists() else {}
+        numbers = (summary.get("test") or {}).get(network)
+    model_config(primary.model)  # whether it can be exported at all
+    card = _card(primary, tied, tying, about, numbers, dense)
+    unfinished = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        if dense:
+            _write_dense(unfinished, primary, tied)
+        else:
+            write_tied(unfinished, primary, tied, tying)
+        with written_whole(unfinished / CARD) as path:
+            path.write_text(card, encoding="utf-8")
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return folder
+
+
+def _write_dense(folder: Path, network: PrimaryNetwork, tied: TiedBlocks) -> None:
+    model: Any = network.model
+    tied.change(np.arange(tied.n_layer))  # every layer gets a copy of the weights it computes with
+    model.config = model_config(model)
+    model.save_pretrained(folder)
+
+
+def _copy_of(env: LayerTyingEnv) -> tuple[PrimaryNetwork, TiedBlocks]:
+    """Return a copy of an environment's network, so that exporting does not touch its training."""
+    trainer = env.fork().trainer
+    return trainer.network, trainer.tied
+
+
+def _settings(env: LayerTyingEnv) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(env.config)
+
+
+def _card(
+    network: PrimaryNetwork,
+    tied: TiedBlocks,
+    tying: list[int],
+    about: dict[str, Any],
+    numbers: dict[str, Any] | None,
+    dense: bool,
+) -> str:
+    """Return the model card: what it is, how it is tied, on what it was trained, how well it does."""
+    unique = sum(p.numel() for _, p in owned_parameters(network, tied))
+    borrowed = [i for i in range(tied.n_layer) if i not in tied.owners()]
+    conventional = unique + sum(p.numel() for i in borrowed for p in dict.fromkeys(tied.weights(i).values()))
+    env = about["env"]
+    name = type(network.model).__name__
+    load = (
+        f"from transformers import {name}\n\nmodel = {name}.from_pretrained(folder)"
+        if dense
+        else "from tying_env.export import load_tied\n\nmodel = load_tied(folder)"
+    )
+    stored = "Every layer is stored with weights of its own." if dense else "Every weight is stored once."
+    data = env["dataset"] if env["model"] != "custom" else "data of the user's own"
+    tokens = f", tokenizer `{env['tokenizer']}`" if env["model"] in ("gpt2", "bert") else ""
+    measured = "Not measured on a test split."
+    if numbers is not None:
+        rows = [f"| {key.replace('_', ' ')} | {value:,.6g} |" for key, value in numbers.items() if value is not None]
+        measured = "\n".join(["| on the test split | |", "| --- | --- |", *rows])
+    training = {key: about[key] for key in ("agent", "seed", "data", "started", "git_commit") if key in about}
+    return f"""---
+library_name: transformers
+tags: [layer-tying]
+---
+# {name} with {len(leaders(tying))} of {len(tying)} layers independent
+
+{unique:,} parameters, {unique / conventional:.0%} of the {conventional:,} that it has with every layer independent.
+{stored}
+
+```python
+{load}
+```
+
+## Tying
+
+```
+{replication_map_text(tying)}
+```
+
+## Training
+
+Trained from random weights on `{data}`{tokens} while a controller tied its layers (Hay & Wolf, "Dynamic Layer Tying for
+Parameter-Efficient Transformers", ICLR 2024).
+
+```json
+{json.dumps({**training, "env": env}, indent=2, default=str)}
+```
+
+## Results
+
+{measured}
+"""

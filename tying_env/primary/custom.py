@@ -1,0 +1,184 @@
+"""Networks of the user's own: any module whose blocks are a list, on batches of the user's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tying_env.config import EnvConfig
+from tying_env.data import Batch, Batches, RandomExamples, ShuffledExamples
+from tying_env.data.batches import count_examples, evenly, take
+from tying_env.data.corpus import Split
+from tying_env.primary.blocks import check_blocks, find_blocks
+from tying_env.primary.models import PrimaryNetwork, prepared
+from tying_env.primary.tasks import CustomTask, Loss
+from tying_env.primary.workloads import Workload
+from tying_env.seeding import capture_numpy, numpy_stream, restore_numpy, torch_randomness_from, torch_stream
+
+# Draws one random training batch.
+Draw = Callable[[np.random.Generator], Batch]
+
+
+@dataclass(frozen=True)
+class CustomParts:
+    """A network of the user's own and what it trains on.
+
+    Attributes:
+        model: the network, of which every episode trains a copy; or a function that makes one with random weights.
+        batches: examples for training, see below; or a function that draws one random batch from the generator it is
+            given, and from nothing else that changes.
+        blocks: where the list of blocks is, in dots, "model.layers"; several where there are several lists. By default
+            the lists are found.
+        loss: (model, batch) -> the mean loss, a scalar tensor; by default `model(**batch).loss`.
+        validation: examples to validate on. Without them validation is not measured.
+        test: examples to test on.
+
+    Examples are arrays or tensors with the examples along their first axis: one, or several in a dictionary or tuple.
+    """
+
+    model: nn.Module | Callable[[], nn.Module]
+    batches: Draw | Batch
+    blocks: str | Sequence[str] | None = None
+    loss: Loss | None = None
+    validation: Batch | None = None
+    test: Batch | None = None
+
+
+class DrawnBatches:
+    """A stream of batches that a function draws; its position is that of the generator."""
+
+    def __init__(self, draw: Draw, rng: np.random.Generator) -> None:
+        self._draw = draw
+        self._rng = rng
+
+    def next_batch(self) -> Batch:
+        """Return what the function draws next."""
+        return self._draw(self._rng)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the generator, ready for JSON."""
+        return {"rng": capture_numpy(self._rng)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken.
+
+        Raises:
+            ValueError: it is not a state of this stream; nothing is changed then.
+        """
+        if not isinstance(state, Mapping) or set(state) != {"rng"}:
+            raise ValueError(f"the state must be a dictionary of 'rng', got {state!r}")
+        restore_numpy(self._rng, state["rng"])
+
+
+class CustomWorkload(Workload):
+    """A network of the user's own.
+
+    Args:
+        parts: the network and its data.
+        settings: those of `EnvConfig` that the user gave; the number of layers is that of the blocks.
+
+    Raises:
+        TypeError, ValueError: something is wrong with a part or a setting; the message says what was expected.
+    """
+
+    def __init__(self, parts: CustomParts, settings: dict[str, Any]) -> None:
+        self._parts = parts
+        self.task = CustomTask(parts.loss)
+        self.sizes = {}
+        _check_examples(parts)
+        network = self._network(torch_stream(0, "weights"))
+        blocks = network.blocks
+        if settings.get("n_layer", len(blocks)) != len(blocks):
+            raise ValueError(f"n_layer is the number of blocks, {len(blocks)}, got {settings['n_layer']!r}")
+        if parts.validation is None:
+            if settings.get("validate_every"):
+                raise ValueError(
+                    f"validate_every needs validation=, examples to validate on; got {settings['validate_every']}"
+                )
+            settings = settings | {"validate_every": 0}
+        self.config = EnvConfig.from_settings(settings | {"model": "custom", "n_layer": len(blocks)})
+        self._find_kinds(network)
+
+    def build(self, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
+        """Return a copy of the module, or a new one whose weights `generator` draws."""
+        return prepared(self._network(generator), self.config, device)
+
+    def training_batches(self, seed: int) -> Batches:
+        """Return the training examples in random order, epoch after epoch, or what the function draws."""
+        return self._stream(ShuffledExamples, numpy_stream(seed, "training batches"))
+
+    def reward_batches(self, seed: int) -> Batches:
+        """Return random training examples, or what the function draws."""
+        return self._stream(RandomExamples, numpy_stream(seed, "reward batches"))
+
+    def examples(self, split: Split, most: int) -> Batch:
+        """Return up to `most` of the user's examples, spread evenly.
+
+        Raises:
+            ValueError: there are none of this split.
+        """
+        parts = self._parts
+        training = None if callable(parts.batches) else parts.batches
+        examples = {"train": training, "validation": parts.validation, "test": parts.test}.get(split)
+        if examples is None:
+            argument = "batches= as examples, not as a function" if split == "train" else f"{split}="
+            raise ValueError(f"there are no examples of the split {split!r}: give the environment {argument}")
+        return take(examples, evenly(count_examples(examples), most))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kinds of module and the number of examples."""
+        counts = {split: self._count(split) for split in ("batches", "validation", "test")}
+        return {"network": self._class_name, "blocks": list(self._paths), **counts}
+
+    def _network(self, generator: torch.Generator) -> PrimaryNetwork:
+        source = self._parts.model
+        with torch_randomness_from(generator):
+            model = copy.deepcopy(source) if isinstance(source, nn.Module) else source()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be an nn.Module, or a function that makes one, got {type(model).__name__}")
+        blocks = self._parts.blocks
+        paths = find_blocks(model) if blocks is None else (blocks,) if isinstance(blocks, str) else tuple(blocks)
+        check_blocks(model, paths)
+        self._class_name, self._paths = type(model).__name__, paths
+        return PrimaryNetwork(model, paths)
+
+    def _stream(self, kind: type[RandomExamples], rng: np.random.Generator) -> Batches:
+        batches = self._parts.batches
+        return DrawnBatches(batches, rng) if callable(batches) else kind(batches, self.config.batch_size, rng)
+
+    def _count(self, part: str) -> int | None:
+        examples = getattr(self._parts, part)
+        return None if examples is None or callable(examples) else count_examples(examples)
+
+
+def _check_examples(parts: CustomParts) -> None:
+    for name in ("batches", "validation", "test"):
+        examples = getattr(parts, name)
+        if (examples is None and name != "batches") or (name == "batches" and callable(examples)):
+            continue
+        lengths = _lengths(name, examples)
+        if not lengths or len(set(lengths)) > 1 or lengths[0] == 0:
+            raise ValueError(
+                f"{name} must hold arrays with the same number of examples along their first axis, at least one; "
+                f"got lengths {lengths}"
+            )
+
+
+def _lengths(name: str, examples: Any) -> list[int]:
+    if isinstance(examples, Mapping):
+        return [length for part in examples.values() for length in _lengths(name, part)]
+    if isinstance(examples, (list, tuple)):
+        return [length for part in examples for length in _lengths(name, part)]
+    if not isinstance(examples, (np.ndarray, Tensor)) or examples.ndim == 0:
+        function = "a function that draws a batch, or " if name == "batches" else ""
+        raise TypeError(
+            f"{name} must be {function}an array of examples, or several in a dictionary or tuple, "
+            f"got {type(examples).__name__}"
+        )
+    return [len(examples)]
