@@ -10,7 +10,6 @@ seeds or rates can be asked for later, other settings of finished runs are refus
 """
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -188,9 +187,7 @@ def _tuning_runs(arm: Arm, plan: Plan) -> list[RunConfig]:
 
 def _planned(arm: Arm, plan: Plan, seed: int) -> RunConfig:
     folder = plan.folder / "runs" / arm.label / f"seed{seed}"
-    return dataclasses.replace(
-        arm.configure(plan.folder / "runs", seed), seed=seed, label=arm.label, run_dir=folder
-    )
+    return dataclasses.replace(arm.configure(plan.folder / "runs", seed), seed=seed, label=arm.label, run_dir=folder)
 
 
 def _final_run(arm: Arm, plan: Plan, seed: int) -> RunConfig:

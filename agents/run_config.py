@@ -36,6 +36,8 @@ class RunConfig:
     """Training runs, one after the other, that the agent learns over; networks and results are of the last."""
     rewards: tuple[RewardName, ...] = ()
     """Wrappers that change the reward, innermost first; "shuffled" is the control whose rewards mean nothing."""
+    parameter_penalty: float = 1.0
+    """Lambda of --rewards parameter-penalty: what conventional training's parameters cost, in units of the reward."""
     run_dir: Path | None = None
     """Folder for the results; the default is runs/<time>-<agent>-seed<seed>. It must not exist yet."""
     label: str | None = None
@@ -74,6 +76,24 @@ class RunConfig:
         for name in self.rewards:
             if name not in get_args(RewardName):
                 raise ValueError(f"rewards must be among {', '.join(get_args(RewardName))}, got {name!r}")
+        _check_order(self.rewards)
+        if not 0 <= self.parameter_penalty < float("inf"):
+            raise ValueError(f"parameter_penalty must be a finite number of at least 0, got {self.parameter_penalty!r}")
+
+
+def _check_order(rewards: Sequence[RewardName]) -> None:
+    """Refuse rewards of which one would undo another, or be undone.
+
+    Raises:
+        ValueError: there are some.
+    """
+    for i, name in enumerate(rewards):
+        if name in rewards[:i]:
+            raise ValueError(f"rewards must be different ones, got {name!r} twice")
+    if "probe" in rewards[1:]:
+        raise ValueError(f"rewards: 'probe' must come first: it takes the place of {rewards[0]!r} before it")
+    if "log-perplexity" in rewards and (below := rewards[: rewards.index("log-perplexity")]) not in ((), ("probe",)):
+        raise ValueError(f"rewards: 'log-perplexity' needs a perplexity below it, not {below[-1]!r}")
 
 
 def agent_names() -> tuple[str, ...]:

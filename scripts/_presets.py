@@ -1,10 +1,16 @@
-"""Reads which network and size is meant before the whole command line, whose defaults depend on them."""
+"""Reads what the whole command line's defaults depend on before it is read: which network, size and semantics."""
 
 import argparse
-from typing import get_args
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Literal, get_args
 
+from agents.run_config import RunConfig
 from tying_env import PRESETS, EnvConfig
 from tying_env.config import Model, Size
+
+Semantics = Literal["paper", "published-code"]
 
 
 def chosen_preset() -> tuple[Model, Size]:
@@ -19,6 +25,31 @@ def chosen_preset() -> tuple[Model, Size]:
     return chosen.model, chosen.preset
 
 
-def preset_settings(model: Model, size: Size) -> EnvConfig:
-    """Return the environment's settings for a network and size."""
-    return EnvConfig(**PRESETS[model, size])
+def chosen_semantics(arguments: Sequence[str] | None = None) -> Semantics:
+    """Return what --semantics says, of the command line or of these arguments; the paper's if it says nothing."""
+    first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    first.add_argument("--semantics", choices=get_args(Semantics), default="paper")
+    try:
+        semantics: Semantics = first.parse_known_args(arguments)[0].semantics
+    except argparse.ArgumentError:
+        return "paper"  # the full parser says what is wrong
+    return semantics
+
+
+def default_run(model: Model, size: Size) -> RunConfig:
+    """Return the settings of a run for a network and size."""
+    windows = 0 if size == "paper" else RunConfig.test_windows  # the paper measures the whole test split
+    return RunConfig(env=EnvConfig(**PRESETS[model, size]), test_windows=windows)
+
+
+def as_published(config: RunConfig) -> RunConfig:
+    """Return the choices of the paper's published code: see agents.published_dqn and tying_env.replication."""
+    vit = config.env.model == "vit"
+    env = dataclasses.replace(config.env, k=10 if vit else 4, gradient="leader", replication="aliased", dropout=0.2)
+    dqn = dataclasses.replace(config.dqn, epsilon_floor=0.1 if vit else 0.01)
+    return dataclasses.replace(config, agent="layer-sweep-dqn", rewards=("clipped",), env=env, dqn=dqn)
+
+
+def description(doc: str | None) -> str:
+    """Return a script's docstring for --help, which runs lines together: each example becomes a paragraph."""
+    return re.sub(r"\n(?=python )", "\n\n", doc or "")

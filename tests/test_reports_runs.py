@@ -22,6 +22,8 @@ ENV: dict[str, Any] = {
     "tokenizer": "bytes",
     "n_layer": 4,
     "learning_rate": 1e-3,
+    "k": 2,
+    "freeze_at_start": True,
     "total_steps": 20,
     "validate_every": 4,
     "device": "auto",

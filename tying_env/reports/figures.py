@@ -45,7 +45,8 @@ def learning_curves(arms: Sequence[Arm], x: Literal["train_step", "tokens"] = "t
         ValueError: no run has measured validation perplexity.
     """
     styles = arm_styles([arm.label for arm in arms])
-    figure, axes = new_axes("Learning curves", _X_NAMES[x], "validation perplexity (per token)")
+    unit = "byte" if all(run.env["tokenizer"] == "bytes" for arm in arms for run in arm.runs) else "token"
+    figure, axes = new_axes("Learning curves", _X_NAMES[x], f"validation perplexity (per {unit})")
     drawn: list[float] = []
     for arm in arms:
         style = styles[arm.label]
