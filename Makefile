@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup run test check benchmark clean
+.PHONY: setup run test test-reliability check benchmark clean
 
 setup: .venv/.installed
 
@@ -19,6 +19,10 @@ run: setup
 
 test: setup
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# The full numbers of tests/reliability, which `make test` has in a short form: half an hour and more.
+test-reliability: setup
+	@$(BIN)/python -m pytest tests/reliability --reliability -v $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

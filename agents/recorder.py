@@ -163,6 +163,8 @@ class Recorder:
             "storages": len(self.layer_tying.trainer.tied.owners()),
             **metrics,
             **{f"{kind}_bytes": n for kind, n in memory.items()},
+            # Of several processes: the gradients that each gives into the average in a training step.
+            **({"exchanged_bytes": sent} if (sent := self.layer_tying.trainer.bytes_exchanged) else {}),
         }
         self.directory.append_json(METRICS, record)
         if info["validation_perplexity"] < self._best:

@@ -12,7 +12,7 @@ from agents.controllers import ControllerName, PatternConfig
 from agents.factorized_dqn import DQNConfig
 from agents.sb3 import SB3Config, SB3Name
 from agents.search import SearchConfig
-from tying_env.config import EnvConfig
+from tying_env.config import PLACE_SETTINGS, EnvConfig
 from tying_env.files import to_json
 from tying_env.seeding import check_seed
 
@@ -102,7 +102,7 @@ def agent_names() -> tuple[str, ...]:
 
 
 # These change where a run is kept and computed, not what comes of it: a resumed run may have others.
-FREE = ("run_dir", "label", "checkpoint_every", "keep_checkpoints", "env.device", "env.cache_dir", "env.compile_blocks")
+FREE = ("run_dir", "label", "checkpoint_every", "keep_checkpoints", *(f"env.{name}" for name in PLACE_SETTINGS))
 
 
 def saved_config(about: dict[str, Any]) -> RunConfig:

@@ -164,6 +164,8 @@ def _go_on(recorder: Recorder, controller: Controller | None, checkpoint: Checkp
                 controller.load_state_dict(checkpoint.state["controller"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"the checkpoint {checkpoint.folder} is damaged: {error!r}") from error
+        except ValueError as error:
+            raise ValueError(f"the checkpoint {checkpoint.folder} does not fit: {error}") from error
         where = f"{checkpoint.folder} at training step {recorder.train_step}"
         recorder.observer.note(f"Going on from {where}.")
     directory.sweep()

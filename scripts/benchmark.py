@@ -5,10 +5,12 @@ The arms of a measurement take turns in one process, so that whatever else the m
 are medians over the turns, with their range; a ratio is the median of the ratios of single turns.
 
 python scripts/benchmark.py
+python scripts/benchmark.py memory
 python scripts/benchmark.py --only step head --repeats 30 --json benchmark.json
 """
 
 import dataclasses
+import itertools
 import os
 import platform
 import sys
@@ -19,15 +21,18 @@ from typing import Any, Literal, get_args
 
 import torch
 import tyro
+from _many import Many, measure_vector
 from _measurements import (
     Workload,
     measure_change,
     measure_dqn,
     measure_head,
-    measure_memory,
     measure_step,
     measure_tying,
 )
+from _memory import Sizes, measure_memory, memory_table
+from _options import Growth, measure_growth, measure_options
+from _speed import measure_plain, measure_start, measure_where
 from _turns import Row
 from rich.console import Console
 from rich.markup import escape
@@ -35,14 +40,34 @@ from rich.table import Table
 
 from tying_env.files import to_json, written_whole
 
-Measurement = Literal["step", "head", "tying", "change", "dqn", "memory"]
-MEASUREMENTS: dict[Measurement, tuple[str, Callable[[Workload], list[Row]]]] = {
-    "step": ("env.step against a bare training loop", measure_step),
-    "head": ("The head, chunked against plain", measure_head),
-    "tying": ("Conventional training against 3 leaders, vocabulary 50,257 (gpt2) and 256 (bytes)", measure_tying),
-    "change": ("A change of the tying against a training step", measure_change),
-    "dqn": ("A decision and update of the factorized DQN", measure_dqn),
-    "memory": ("Memory of what is trained, 3 leaders against conventional training", measure_memory),
+Measurement = Literal[
+    "step", "head", "tying", "change", "dqn", "plain", "where", "options", "growth", "start", "vector", "memory"
+]
+MEASUREMENTS: dict[Measurement, tuple[str, Callable[["Options"], list[Row]]]] = {
+    "step": ("env.step against a bare training loop", lambda given: measure_step(given.workload)),
+    "head": ("The head, chunked against plain", lambda given: measure_head(given.workload)),
+    "tying": (
+        "Conventional training against 3 leaders, vocabulary 50,257 (gpt2) and 256 (bytes)",
+        lambda given: measure_tying(given.workload),
+    ),
+    "change": ("A change of the tying against a training step", lambda given: measure_change(given.workload)),
+    "dqn": ("A decision and update of the factorized DQN", lambda given: measure_dqn(given.workload)),
+    "plain": (
+        "Training steps against a plain loop, transformers' Trainer and the matrix products alone",
+        lambda given: measure_plain(given.workload),
+    ),
+    "where": ("Where the time of a training step goes", lambda given: measure_where(given.workload)),
+    "options": ("What the options do, 3 leaders", lambda given: measure_options(given.workload)),
+    "growth": ("Cost as the work grows", lambda given: measure_growth(given.workload, given.growth)),
+    "start": ("Until something happens", lambda given: measure_start(given.workload)),
+    "vector": (
+        "Many small networks at once: one batched computation against as many processes",
+        lambda given: measure_vector(given.workload, given.many),
+    ),
+    "memory": (
+        "Memory by kind in a training step, against conventional training",
+        lambda given: measure_memory(given.workload.config(), given.memory),
+    ),
 }
 
 BUSY = 0.5  # load average from which on the numbers are doubtful
@@ -63,6 +88,12 @@ class Options:
     threads: int | None = None
     """Threads of torch; its own choice by default."""
     workload: Workload = field(default_factory=Workload)
+    memory: Sizes = field(default_factory=Sizes)
+    """What memory is accounted for."""
+    many: Many = field(default_factory=Many)
+    """Networks that are trained at once."""
+    growth: Growth = field(default_factory=Growth)
+    """How the work grows."""
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
@@ -75,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, show, write, and return the exit code."""
     console = Console()
     try:
-        options = tyro.cli(Options, args=argv, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+        options = tyro.cli(Options, args=_spelled_out(argv), description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         machine, results = describe_machine(), {}
@@ -85,8 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for i, name in enumerate(options.only):
             title, measure = MEASUREMENTS[name]
             console.print(f"[{i + 1}/{len(options.only)}] measuring {name} ...", markup=False)
-            results[name] = measure(options.workload)
-            console.print(to_table(title, results[name]))
+            results[name] = measure(options)
+            as_table = memory_table if name == "memory" else to_table
+            console.print(as_table(title, results[name]))
         if options.json is not None:
             rows = {name: [row._asdict() for row in rows] for name, rows in results.items()}
             content = {"machine": machine, "options": dataclasses.asdict(options), "measurements": rows}
@@ -99,6 +131,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 1
+
+
+def _spelled_out(argv: Sequence[str] | None) -> list[str]:
+    """Return the arguments with the measurements named first turned into the option that means them."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    named = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    return [*(["--only"] if named else []), *words]
 
 
 def describe_machine() -> dict[str, Any]:

@@ -88,7 +88,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def _as_rich(table: TextTable) -> Table:
-    shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for column, heading in enumerate(table.headings):
         # On a narrow terminal the names of arms fold; nothing is cut off.
         shown.add_column(escape(heading), overflow="fold", no_wrap=column > 0)

@@ -8,15 +8,22 @@ python scripts/run_agent.py --model bert
 python scripts/run_agent.py --model vit --agent random --reward accuracy
 python scripts/run_agent.py --semantics published-code
 python scripts/run_agent.py --preset paper --device cuda
+torchrun --nproc-per-node 2 scripts/run_agent.py --agent dqn
 python scripts/run_agent.py --resume runs/one
 
 Ctrl-C or SIGTERM ends a run after the training step in progress; --resume goes on with it, to the same bits.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import logging
+import os
 import shlex
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +37,7 @@ from rich.table import Table
 from agents.run_config import RunConfig, saved_config
 from agents.runner import resume, run
 from tying_env.config import Size
+from tying_env.distributed import LostProcess, joined, wait_for_all, world
 from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import CONFIG
 
@@ -49,12 +57,18 @@ class Options:
 
 def main() -> int:
     """Run, print what came of it, and return the exit code."""
-    console = Console()
+    rank = int(os.environ.get("RANK", 0))  # torchrun's number of this process: the first one alone writes and prints
+    console, quiet = Console(), Console(quiet=True)
     handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
     logging.getLogger("tying_env").addHandler(handler)
     logging.getLogger("tying_env").setLevel(logging.INFO)
     try:
-        return train(parse(), console)
+        options = parse()
+        with joined(on_cpu=options.run.env.device == "cpu"), own_run(options) as own:
+            return train(own, console if rank == 0 else quiet)
+    except LostProcess as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)  # from every process that noticed
+        return 1
     except KeyboardInterrupt:
         console.print("Interrupted.")
         return 130
@@ -69,6 +83,27 @@ def main() -> int:
             f"[bold red]error:[/] out of memory: {hint}\n{escape(str(error))}", highlight=False, soft_wrap=True
         )
         return 1
+
+
+@contextlib.contextmanager
+def own_run(options: Options) -> Iterator[Options]:
+    """Give every process but the first a folder of its own to write to, which is removed in the end.
+
+    The first one's is the run directory. A process that goes on with a run reads a copy of it.
+    """
+    if world().rank == 0:
+        wait_for_all()  # until the others have their copies
+        yield options
+        return
+    with tempfile.TemporaryDirectory(prefix="tying-env-") as folder:
+        path = Path(folder) / "run"
+        if options.resume is None:
+            own = dataclasses.replace(options, run=dataclasses.replace(options.run, run_dir=path, measure_test=False))
+        else:
+            shutil.copytree(options.resume, path)
+            own = dataclasses.replace(options, run=dataclasses.replace(options.run, run_dir=path), resume=path)
+        wait_for_all()
+        yield own
 
 
 def parse() -> Options:

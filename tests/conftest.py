@@ -30,6 +30,11 @@ TINY: dict[str, Any] = {
 assert tying_env.PAPER["n_layer"] == 48  # the import above registers the environments
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `make test-reliability` ask for the full form of the tests in tests/reliability."""
+    parser.addoption("--reliability", action="store_true", help="the full numbers in tests/reliability")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Two test processes run side by side: more threads, theirs or their children's, would wait for each other."""

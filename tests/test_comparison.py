@@ -218,7 +218,8 @@ def test_runs_go_to_a_dask_cluster(tmp_path: Path, tiny: Any) -> None:
             compare([arm("a", tiny, agent="random")], plan, lambda done, total: seen.append(done))
             local = Plan(tmp_path / "local", (0, 1))
     compare([arm("a", tiny, agent="random")], local, nothing)
-    assert seen[-3:] == [0, 1, 2]  # it moves
+    assert seen == sorted(seen)
+    assert set(seen) == {0, 1, 2}  # it moves
     for seed in (0, 1):
         mine, theirs = (read(tmp_path / name / "runs" / "a" / f"seed{seed}") for name in ("out", "local"))
         assert [r["train_loss"] for r in mine] == [r["train_loss"] for r in theirs]
@@ -311,8 +312,13 @@ def test_ctrl_c_keeps_the_finished_runs(text_folder: Path, tmp_path: Path) -> No
 def test_the_ablations_are_what_they_are_called(text_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--seeds", "2", "--jobs", "1", "--out", str(out), *SMALL, "--dataset", str(text_folder)]
-    done = command("ablations.py", *arguments)
+    done = command("ablations.py", *arguments, "--learning-rates", "1e-3", "1e-2")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "The best learning rate lies on the edge of the grid" in done.stdout
+    assert "lies on the edge of the grid" in (out / "report.html").read_text(encoding="utf-8")
+    assert len(list(out.glob("tuning/*/lr*/seed1000/summary.json"))) == 2 * 14  # every arm chooses its own
+    rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
+    assert rows.index("full method") < rows.index("conventional") < rows.index("i fewer layers")  # as in Table 4
     runs = {path.name: [read(path / f"seed{seed}") for seed in (0, 1)] for path in sorted((out / "runs").iterdir())}
     assert len(runs) == 14
     tyings = {name: [[r["tying"] for r in records] for records in seeds] for name, seeds in runs.items()}

@@ -52,7 +52,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_page_holds_the_tables_and_how_to_read_them(page: str) -> None:
     text = Checked(page).text
     for expected in (
-        "6 of 7",
+        "6/7",
         "12.50",
         "-1.00",
         "0.031",

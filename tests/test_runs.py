@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tying_env.env import LayerTyingEnv
 from tying_env.files import to_json, written_whole
 from tying_env.runs import RunDirectory, load_network, save_network
+from tying_env.runs.network_file import _seal
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -144,7 +145,9 @@ def test_network_files_that_lie_about_themselves_are_refused(
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         about = json.loads(file.metadata()["tying_env"])
-    save_file(tensors, path, metadata={"tying_env": json.dumps(about | change)})
+    del about["sha256"]
+    lying = about | change  # by somebody who knows how such a file is sealed
+    save_file(tensors, path, metadata={"tying_env": json.dumps(lying | {"sha256": _seal(lying, tensors)})})
     with pytest.raises(ValueError, match=message):
         load_network(path)
     for text in ("[]", "3", "[" * 100_000, "{"):
@@ -152,6 +155,6 @@ def test_network_files_that_lie_about_themselves_are_refused(
         with pytest.raises(ValueError, match="not a network file"):
             load_network(path)
     other = {name: t.double() for name, t in tensors.items()}
-    save_file(other, path, metadata={"tying_env": json.dumps(about)})
+    save_file(other, path, metadata={"tying_env": json.dumps(about | {"sha256": _seal(about, other)})})
     with pytest.raises(ValueError, match="float64"):
         load_network(path)

@@ -15,10 +15,12 @@ __version__ = "0.1.0"
 __all__ = ["PAPER", "PRESETS", "EnvConfig"]
 
 _ENTRY_POINT = "tying_env.env:LayerTyingEnv"
+_VECTOR_ENTRY_POINT = "tying_env.vector:VectorTyingEnv"
 
 _NAMES = {"gpt2": "GPT2", "bert": "BERT", "vit": "ViT"}
 
 for (_model, _size), _settings in PRESETS.items():
     _name = f"LayerTying-{_NAMES[_model]}-{'Paper-' if _size == 'paper' else ''}v0"
     if _name not in registry:  # the package may be imported again, by a reload or as `tying_env:LayerTying-...`
-        register(id=_name, entry_point=_ENTRY_POINT, kwargs=_settings)
+        _vector = _VECTOR_ENTRY_POINT if _model == "gpt2" else None
+        register(id=_name, entry_point=_ENTRY_POINT, vector_entry_point=_vector, kwargs=_settings)

@@ -10,6 +10,10 @@ Model = Literal["gpt2", "bert", "vit", "custom"]
 Size = Literal["small", "paper"]
 
 
+# More than any network has. A number far above it comes from a mistake or a damaged file, and would take all memory.
+MAX_LAYERS = 10_000
+
+
 @dataclass(frozen=True)
 class EnvConfig:
     """What is trained, on what, for how long, and how tying behaves.
@@ -25,8 +29,8 @@ class EnvConfig:
     model: Model = "gpt2"
     """The network: GPT-2 (next tokens), BERT (masked tokens), ViT (classes of images), or your own in Python."""
     dataset: str = "sotu"
-    """Text: "sotu", a name of the hub (wikitext-2, ...), or a folder with train.txt, valid.txt, test.txt. Images:
-    "digits", "cifar10" of the hub, or a file of packed JPEGs (.npz)."""
+    """Text: "sotu", a name of the hub (wikitext-2, ...), a folder with train.txt, valid.txt, test.txt, or with one .txt
+    file, cut 90/5/5. Images: "digits", "cifar10" of the hub, or a file of packed JPEGs (.npz)."""
     tokenizer: Literal["gpt2", "bytes"] = "gpt2"
     """GPT-2's BPE with 50,257 tokens, or bytes (vocabulary 256: much faster; compare in bits per byte)."""
     mask_seed: int = 0
@@ -93,12 +97,24 @@ class EnvConfig:
     """Type of weights, gradients and optimizer state."""
     compile_blocks: bool = False
     """Compile each block with torch.compile; a change of the tying compiles nothing again."""
+    checkpoint_blocks: bool = False
+    """Keep only the inputs of each block for the backward pass, and compute the rest again there."""
+    frozen_weights: Literal["held", "redrawn"] = "held"
+    """Hold the layers that the start freezes; or draw their initial values again whenever they compute (same bits)."""
+    autocast: bool = False
+    """Compute matrix products in bfloat16; weights, gradients and optimizer state stay in dtype."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after the other; divides batch_size. Memory for fewer sequences."""
+    prefetch: bool = False
+    """Draw the next batch, and copy it to the GPU, while the present one is computed."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
             _check_type(name, getattr(self, name), kind)
         for name in ("n_layer", "n_embd", "n_head", "seq_len", "batch_size", "total_steps", "k", "reward_batches"):
             _check_range(name, getattr(self, name), 1)
+        if self.n_layer > MAX_LAYERS:
+            raise ValueError(f"n_layer must be at most {MAX_LAYERS}, got {self.n_layer!r}")
         for name in ("validate_every", "validation_windows", "weight_decay", "mask_seed", "patch_size"):
             _check_range(name, getattr(self, name), 0)
         for name in ("learning_rate", "max_grad_norm"):
@@ -106,6 +122,15 @@ class EnvConfig:
                 raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate must divide batch_size, got accumulate={self.accumulate} and batch_size={self.batch_size}"
+            )
+        if self.frozen_weights == "redrawn" and self.replication != "tied":
+            raise ValueError(
+                "frozen_weights must be 'held' where the layers of the start go on to train, "
+                f"got 'redrawn' with replication={self.replication!r}"
+            )
         if self.n_embd % self.n_head:
             raise ValueError(f"n_head must divide n_embd, got n_head={self.n_head} and n_embd={self.n_embd}")
         for field in dataclasses.fields(self):
@@ -146,6 +171,9 @@ _ONLY: dict[str, tuple[Model, ...]] = {
     "augment": ("vit",),
 }
 
+# These change where and how a network is computed, not what comes of it: a state fits whatever they are.
+PLACE_SETTINGS = frozenset({"device", "cache_dir", "compile_blocks", "checkpoint_blocks", "frozen_weights", "prefetch"})
+
 # Paper, Sec. 4: 48 x 1600 with 16 heads, batch 16, learning rate 0.0001, k = 15, 300 epochs; Table 3: sequences of 256.
 # An epoch of WikiText-2 is 2,448,382 // (16 * 256) = 597 steps.
 PAPER: dict[str, Any] = {
@@ -160,6 +188,7 @@ PAPER: dict[str, Any] = {
     "total_steps": 300 * 597,
     "validate_every": 600,
     "validation_windows": 0,
+    "frozen_weights": "redrawn",  # held, they would be 5.8 GB
 }
 
 # Settings by network and size. Small ones train in minutes on two CPU cores at a learning rate tuned on validation

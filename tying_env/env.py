@@ -12,9 +12,10 @@ import numpy.typing as npt
 from torch import nn
 
 from tying_env import partition
-from tying_env.config import EnvConfig
+from tying_env.config import PLACE_SETTINGS, EnvConfig
 from tying_env.data import Batch
 from tying_env.data.corpus import Split
+from tying_env.distributed import agreed_action, agreed_number, agreed_stop, local_device, world
 from tying_env.episode import Episode
 from tying_env.primary.custom import CustomParts, CustomWorkload, Draw
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, UNMEASURED, Evaluation, Measurement, perplexity
@@ -120,12 +121,13 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             if given := [name for name, part in own.items() if part is not None]:
                 raise TypeError(f"{given[0]} is for a network of your own, given as a module; the model is {model!r}")
             self.config = EnvConfig.from_settings(settings | {"model": model})
-            self.device = find_device(self.config.device)
+            self.device = find_device(local_device(self.config.device))
+            _check_parts(self.config)
             self.workload: Workload = open_workload(self.config)
         else:
             self.workload = CustomWorkload(CustomParts(model, **own), settings)
             self.config = self.workload.config
-            self.device = find_device(self.config.device)
+            self.device = find_device(local_device(self.config.device))
         config = self.config
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
@@ -182,7 +184,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         episode = self._running()
         if episode.over:
             raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
-        outcome = episode.decide(self._permitted(action), self.should_stop, lambda: self.evaluate("validation"))
+        action = agreed_action(self._permitted(action))
+        outcome = episode.decide(action, agreed_stop(self.should_stop), self._validate)
         truncated = bool(episode.over) and not outcome.diverged
         measured = UNMEASURED if outcome.diverged else outcome.measured
         info = self._info(outcome.train_loss, measured, outcome.events, outcome.diverged)
@@ -242,8 +245,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             lacks = f"lacks {sorted(missing)[0]!r}" if isinstance(state, dict) else f"is a {type(state).__name__}"
             raise ValueError(f"the state must be a dictionary that state_dict gave; it {lacks}")
         mine, theirs = dataclasses.asdict(self.config), state["config"]
-        free = {"device", "cache_dir", "compile_blocks"}  # these change where and how, not what
-        differ = [name for name in mine if name not in free and mine[name] != theirs.get(name)]
+        differ = [name for name in mine if name not in PLACE_SETTINGS and mine[name] != theirs.get(name)]
         if differ:
             listed = "; ".join(f"{name} is {theirs.get(name)!r} there, {mine[name]!r} here" for name in differ)
             raise ValueError(f"the state is of an environment with other settings: {listed}")
@@ -322,6 +324,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             optimizer_state=config.optimizer_state,
             group_lr=config.group_lr,
             kinds=self.workload.kinds,
+            recipes=network.recipes,
         )
         if sources is not None:
             tied.restore_sources(sources)
@@ -335,8 +338,18 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
+            accumulate=config.accumulate,
+            autocast=config.autocast,
+            prefetch=config.prefetch,
         )
         return Episode(trainer, self.workload.reward_batches(seed), config, frozen_start)
+
+    def _validate(self) -> Evaluation:
+        """Measure on the validation split, as process 0 measures it."""
+        found = self.evaluate("validation")
+        accuracy = None if found.accuracy is None else agreed_number(found.accuracy)
+        mean_loss, measured = agreed_number(found.mean_loss), agreed_number(found.perplexity)
+        return found._replace(mean_loss=mean_loss, perplexity=measured, accuracy=accuracy)
 
     def _running(self) -> Episode:
         if self._episode is None:
@@ -377,3 +390,11 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
                 else {}
             ),
         }
+
+
+def _check_parts(config: EnvConfig) -> None:
+    if config.batch_size % (parts := world().size * config.accumulate):
+        raise ValueError(
+            f"batch_size must be a multiple of the number of processes times accumulate ({parts}), "
+            f"got {config.batch_size}"
+        )

@@ -11,6 +11,7 @@ import numpy as np
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import Batches
+from tying_env.distributed import agreed_number
 from tying_env.primary.evaluation import Evaluation, Measurement, measure
 from tying_env.primary.trainer import Trainer
 
@@ -214,8 +215,9 @@ class Episode:
         """Measure the loss on fresh training batches, without dropout; return whether it is not finite."""
         batches = [self.reward_batches.next_batch() for _ in range(self._config.reward_batches)]
         measured = measure(self.trainer.network.model, self.trainer.task, batches, self.trainer.device)
-        decision.reward_loss = measured.mean_loss if math.isfinite(measured.mean_loss) else None
-        decision.reward_accuracy = measured.accuracy
+        loss = agreed_number(measured.mean_loss)
+        decision.reward_loss = loss if math.isfinite(loss) else None
+        decision.reward_accuracy = None if measured.accuracy is None else agreed_number(measured.accuracy)
         return decision.reward_loss is None
 
 

@@ -63,6 +63,22 @@ def torch_randomness_from(generator: "torch.Generator") -> Iterator[None]:
             set_state(outside)
 
 
+def stream_of(rank: int, size: int, generator: "torch.Generator") -> "torch.Generator":
+    """Return what process `rank` of `size` draws from, where `generator` is in the same state in all of them.
+
+    A process alone draws from the generator itself. Several move it on alike, by one number, and each begins a stream
+    of its own from that: so the generator's state says all, whatever the number of processes.
+    """
+    import torch
+
+    if size == 1:
+        return generator
+    drawn = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    own = torch.Generator(generator.device)
+    own.manual_seed(drawn + rank)
+    return own
+
+
 def capture_numpy(generator: np.random.Generator) -> dict[str, Any]:
     """Return the state of a NumPy generator as plain numbers and strings, ready for JSON."""
     return dict(generator.bit_generator.state)

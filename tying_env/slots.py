@@ -31,6 +31,13 @@ def get(slot: Slot) -> nn.Parameter:
     return parameter
 
 
+def put(places: dict[str, Slot], weights: Weights) -> None:
+    """Set references, nothing else: no memory is taken here, no number computed."""
+    for name, (module, attribute) in places.items():
+        if getattr(module, attribute) is not weights[name]:
+            setattr(module, attribute, weights[name])
+
+
 def aliases(weights: Weights, requires_grad: bool) -> Weights:
     """Return new Parameters on the same storage."""
     created = {id(p): nn.Parameter(p.detach(), requires_grad=requires_grad) for p in weights.values()}

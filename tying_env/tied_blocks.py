@@ -16,7 +16,7 @@ Source: Hay & Wolf, ICLR 2024, Sec. 3 and Algorithm 1 lines 2 and 10-19.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -26,7 +26,8 @@ import torch
 from torch import nn
 
 from tying_env import partition
-from tying_env.slots import Weights, aliases, check_kinds, get, slots
+from tying_env.redrawing import Recipe, ReleasedWeights
+from tying_env.slots import Weights, aliases, check_kinds, get, put, slots
 
 Gradient = Literal["shared", "leader"]
 OptimizerState = Literal["inherit", "reset"]
@@ -64,6 +65,8 @@ class TiedBlocks:
         group_lr: the learning rate of a group of n layers: lr (`"none"`), lr/sqrt(n) (`"sqrt"`), lr/n (`"linear"`).
         kinds: for each block the lowest one of its kind, shape (L,): only blocks of one kind have to be equal, and only
             they can be tied. None: all are of one kind. At the frozen start the lowest of each kind trains.
+        recipes: how to draw the initial values of Parameters again. Layers that have one for each of theirs do not hold
+            their values during the frozen start; their Parameters are on the meta device until then.
 
     Raises:
         ValueError: no blocks, blocks that differ or already share Parameters, an unknown choice, a wrong tying.
@@ -78,6 +81,7 @@ class TiedBlocks:
         optimizer_state: OptimizerState = "inherit",
         group_lr: GroupLR = "none",
         kinds: npt.ArrayLike | None = None,
+        recipes: Mapping[nn.Parameter, Recipe] | None = None,
     ) -> None:
         _check_choice("gradient", gradient, get_args(Gradient))
         _check_choice("optimizer_state", optimizer_state, get_args(OptimizerState))
@@ -95,8 +99,14 @@ class TiedBlocks:
         for layer in np.flatnonzero(self.kinds != np.arange(len(self.blocks))).tolist():
             for parameter in self.weights(layer).values():
                 parameter.requires_grad_(False)
+        first = next(iter(self.weights(0).values()))
+        self._device, self._dtype = first.device, first.dtype
+        self._released = ReleasedWeights()
         if initial is not None:
             self.change(initial)
+        elif recipes:
+            for layer in np.flatnonzero(self.kinds != np.arange(len(self.blocks))).tolist():
+                self._released.release(layer, self.blocks[layer], self._slots[layer], recipes)
 
     @property
     def n_layer(self) -> int:
@@ -122,7 +132,8 @@ class TiedBlocks:
 
         That is the tying, but for the frozen start, where every layer has a storage of its own.
         """
-        storages = [next(iter(self.weights(i).values())).untyped_storage().data_ptr() for i in range(self.n_layer)]
+        # Not by address: on the meta device all would have the same.
+        storages = [next(iter(self.weights(i).values())).untyped_storage()._cdata for i in range(self.n_layer)]
         return np.array([storages.index(storage) for storage in storages])
 
     def restore_sources(self, sources: npt.ArrayLike) -> None:
@@ -168,21 +179,31 @@ class TiedBlocks:
         events = partition.events(self._tying, after)
         if not self._frozen and np.array_equal(after, self._tying):
             return events
+        self.hold(partition.leaders(after))
         plan = self._plan(after, optimizer)
         before = Plan(
             [self.weights(i) for i in range(self.n_layer)],
             None if optimizer is None else optimizer.state,
             None if optimizer is None else optimizer.param_groups,
         )
-        undo_tying, undo_frozen = self._tying, self._frozen
+        undo_tying, undo_frozen, undo_released = self._tying, self._frozen, dict(self._released.layers)
         try:
             self._put(plan, optimizer)
             self._tying, self._frozen = after, False
+            self._released.layers.clear()  # they copy others from now on
             return events
         except BaseException:  # Ctrl-C too
             self._put(before, optimizer)
             self._tying, self._frozen = undo_tying, undo_frozen
+            self._released.layers.update(undo_released)
             raise
+
+    def hold(self, layers: Sequence[int] | None = None) -> None:
+        """Hold the initial values of these frozen layers, all by default, from now on."""
+        for layer in list(self._released.layers):
+            if layers is None or layer in layers:
+                put(self._slots[layer], self._released.draw(layer, self._device, self._dtype))
+                del self._released.layers[layer]
 
     def _plan(self, after: partition.IntVector, optimizer: torch.optim.Optimizer | None) -> Plan:
         """Make the Parameters, optimizer state and groups of `after` beside the present ones."""
@@ -234,9 +255,7 @@ class TiedBlocks:
     def _put(self, plan: Plan, optimizer: torch.optim.Optimizer | None) -> None:
         """Set references, nothing else: no memory is taken here, no number computed."""
         for places, weights in zip(self._slots, plan.weights, strict=True):
-            for name, (module, attribute) in places.items():
-                if getattr(module, attribute) is not weights[name]:
-                    setattr(module, attribute, weights[name])
+            put(places, weights)
         if optimizer is not None and plan.param_groups is not None and plan.optimizer_state is not None:
             optimizer.state = plan.optimizer_state
             optimizer.param_groups = plan.param_groups

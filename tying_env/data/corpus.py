@@ -18,8 +18,8 @@ Rows = Literal["documents", "lines"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FOLDER_FILES: dict[Split, str] = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 FOLDER_HINT = (
-    f"a local folder with {', '.join(FOLDER_FILES.values())}, or with one .txt file, serves as well: give its path as "
-    "the data set"
+    f"a local folder with {', '.join(FOLDER_FILES.values())} serves as well: give its path as the data set; "
+    "of a folder with one .txt file, 90/5/5 percent are taken"
 )
 
 # Splits that a source does not bring itself: of every 20 rows, the last two. Fixed, so that results can be compared.

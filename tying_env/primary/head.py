@@ -22,6 +22,8 @@ CHUNK_ROWS = {"cpu": 256, "cuda": 2048}
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:
     """Return the mean cross-entropy in nats, a scalar (float32, or float64 for float64 inputs).
 
+    Under autocast the products are computed in its type, and gradients come in the types of the arguments.
+
     Args:
         hidden: (N, D).
         weight: (V, D), the head.
@@ -37,8 +39,11 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int, learning: bool) -> Tensor:
-        n = len(hidden)
+        n, dtypes = len(hidden), (hidden.dtype, weight.dtype)
         precise = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        if torch.is_autocast_enabled(hidden.device.type):  # it does not reach products into memory that is there
+            compute = torch.get_autocast_dtype(hidden.device.type)
+            hidden, weight = hidden.to(compute), weight.to(compute)
         in_place = weight.dtype == precise
         total = torch.zeros((), dtype=precise, device=hidden.device)
         wants_hidden, wants_weight = (learning and needed for needed in ctx.needs_input_grad[:2])
@@ -64,7 +69,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     grad_weight.addmm_(scores.T, h, alpha=1 / n)
                 else:  # a sum over chunks in 16 bits would lose what the chunks add
                     grad_weight.add_(scores.T @ h, alpha=1 / n)
-        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype))
+        gradients = zip((grad_hidden, grad_weight), dtypes, strict=True)
+        ctx.save_for_backward(*(None if gradient is None else gradient.to(dtype) for gradient, dtype in gradients))
         return total / n
 
     @staticmethod

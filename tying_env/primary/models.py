@@ -1,14 +1,19 @@
 """Builds primary networks from transformers' configurations."""
 
+import contextlib
+import dataclasses
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from tying_env.config import EnvConfig
 from tying_env.primary.blocks import find_blocks
+from tying_env.redrawing import InitialisationRecorder, Recipe
 from tying_env.seeding import torch_randomness_from
 
 # What a network has to know of its data: `vocab_size` of the tokenizer; or `channels`, `height`, `width`, `classes`.
@@ -22,10 +27,12 @@ class PrimaryNetwork:
     Attributes:
         model: the whole network.
         blocks_paths: where the lists of blocks hang in `model`, in dots; one, or an encoder's and a decoder's.
+        recipes: how to draw the initial values of the blocks' Parameters again, if they are not to be held.
     """
 
     model: nn.Module
     blocks_paths: tuple[str, ...]
+    recipes: Mapping[nn.Parameter, Recipe] = field(default_factory=dict)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -58,18 +65,55 @@ def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generat
     Raises:
         ValueError: `config` describes none of the networks that can be built.
     """
-    with torch_randomness_from(generator):
+    recorder = InitialisationRecorder() if config.frozen_weights == "redrawn" else None
+    with torch_randomness_from(generator), recorder or contextlib.nullcontext():
         model = build_model(config, sizes)
-    return prepared(PrimaryNetwork(model, find_blocks(model)), config, device)
+    network = PrimaryNetwork(model, find_blocks(model))
+    if recorder is not None:
+        parameters = (parameter for block in network.blocks for parameter in block.parameters())
+        network = dataclasses.replace(network, recipes=recorder.recipes(parameters))
+    return prepared(network, config, device)
 
 
 def prepared(network: PrimaryNetwork, config: EnvConfig, device: torch.device) -> PrimaryNetwork:
-    """Bring a network to its device and precision, and have its blocks compiled if that is asked for."""
+    """Bring a network to its device and precision, and have its blocks computed as the settings ask for.
+
+    Raises:
+        ValueError: weights are not to be held that cannot be drawn again.
+    """
+    if config.frozen_weights == "redrawn":
+        _check_recipes(network)
     network.model.to(device=device, dtype=getattr(torch, config.dtype))
+    if config.checkpoint_blocks:
+        for block in network.blocks:
+            checkpoint_activations(block)
     if config.compile_blocks:
         for block in network.blocks:
             block.compile()
     return network
+
+
+def _check_recipes(network: PrimaryNetwork) -> None:
+    for block, name in zip(network.blocks, network.block_names, strict=True):
+        for inner, parameter in block.named_parameters():
+            if parameter not in network.recipes:
+                raise ValueError(
+                    "frozen_weights must be 'held' for this network, got 'redrawn': "
+                    f"the initial values of '{name}.{inner}' cannot be drawn again bit for bit"
+                )
+
+
+def checkpoint_activations(block: nn.Module) -> None:
+    """Let a block keep only its inputs for the backward pass, and compute the rest once more there."""
+    compute = block.forward
+
+    @functools.wraps(compute)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return compute(*args, **kwargs)
+        return checkpoint(compute, *args, use_reentrant=False, **kwargs)
+
+    block.forward = forward
 
 
 def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from tying_env.data import Batches
+from tying_env.data.batches import count_examples, cut, take
+from tying_env.distributed import DataParallel, world
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.tasks import Task, to_device
-from tying_env.seeding import restored_torch, torch_randomness_from
+from tying_env.seeding import restored_torch, stream_of, torch_randomness_from
 from tying_env.tied_blocks import TiedBlocks
 
 
@@ -58,6 +60,9 @@ class Trainer:
         device: where the network is.
         learning_rate, weight_decay: of AdamW; weight decay is applied to every parameter, as torch does by default.
         max_grad_norm: the gradient's global norm is clipped to this.
+        accumulate: parts in which a batch is computed, one after the other; their gradients add up to the batch's.
+        autocast: whether training computes matrix products in bfloat16.
+        prefetch: whether the next batch is drawn, and copied to the device, while the present one is computed.
     """
 
     def __init__(
@@ -72,6 +77,9 @@ class Trainer:
         learning_rate: float,
         weight_decay: float,
         max_grad_norm: float,
+        accumulate: int = 1,
+        autocast: bool = False,
+        prefetch: bool = False,
     ) -> None:
         self.network = network
         self.tied = tied
@@ -82,6 +90,9 @@ class Trainer:
         self.tokens = 0  # trained on so far
         self.memory_in_training = MemoryBytes(0, 0, 0)  # when gradients and optimizer state were last there together
         self._dropout = dropout
+        self._parallel = None if world().size == 1 else DataParallel(network.model, self._loss)
+        self._accumulate, self._autocast, self._prefetch = accumulate, autocast, prefetch
+        self._fetched: tuple[dict[str, Any], Any] | None = None  # the position before a batch, and the batch
         in_blocks = {id(p) for block in network.blocks for p in block.parameters()}
         outside = [p for p in network.model.parameters() if id(p) not in in_blocks and p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -98,30 +109,69 @@ class Trainer:
             n_steps: how many.
             should_stop: asked before every step; whoever stops goes on later with another call for the other steps.
         """
-        model = self.network.model.train()
         losses: list[float] = []
         diverged = stopped = False
-        with torch_randomness_from(self._dropout):
-            for _ in range(n_steps):
-                if stopped := should_stop():
-                    break
-                batch = to_device(self.batches.next_batch(), self.device)
-                loss = self.task.loss(model, batch)
-                loss.backward()
-                norm = nn.utils.clip_grad_norm_(self.trainable_parameters(), self.max_grad_norm)
-                # One number to wait for: it is finite only if loss and gradient are.
-                value, total = torch.stack([loss.detach().double(), norm.double()]).tolist()
-                if not (math.isfinite(value) and math.isfinite(total)):
-                    diverged = True
-                    break
-                self.optimizer.step()
-                losses.append(value)
-                self.tokens += self.task.count_tokens(batch)
-                if len(losses) == n_steps:
-                    self.memory_in_training = self.memory()
-                self.optimizer.zero_grad(set_to_none=True)
+        for step in range(n_steps):
+            if stopped := should_stop():
+                break
+            batch = self._next_batch()
+            with torch_randomness_from(stream_of(world().rank, world().size, self._dropout)):
+                outcome = self.compute_gradients(batch)
+            if self._prefetch and step + 1 < n_steps:
+                self._fetched = self.batches.state_dict(), self._draw()
+            # One number to wait for: it is finite only if loss and gradient are.
+            value, norm = outcome.tolist()
+            if not (math.isfinite(value) and math.isfinite(norm)):
+                diverged = True
+                break
+            self.optimizer.step()
+            losses.append(value)
+            self.tokens += world().size * self.task.count_tokens(batch)
+            if len(losses) == n_steps:
+                self.memory_in_training = self.memory()
+            self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.zero_grad(set_to_none=True)
         return TrainResult(losses, diverged or not self.is_finite(), stopped)
+
+    def compute_gradients(self, batch: Any) -> Tensor:
+        """Leave the clipped gradients of a batch, on the device, in the Parameters.
+
+        Returns:
+            Mean loss in nats and the gradient's norm before clipping, shape (2,), float64, on the device.
+        """
+        model, trained, losses = self.network.model.train(), self.trainable_parameters(), []
+        parts = list(cut(batch, -(-count_examples(batch) // self._accumulate)))
+        for i, part in enumerate(parts):
+            if self._parallel is None:
+                loss = self._loss(model, part)
+                loss.backward()
+            else:
+                loss = self._parallel.loss(part, trained, last=i + 1 == len(parts))
+                self._parallel.backward(loss, last=i + 1 == len(parts))
+            losses.append(loss.detach().double())
+        mean = torch.stack(losses).sum()
+        norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
+        return torch.stack([mean if self._parallel is None else self._parallel.mean(mean), norm.double()])
+
+    @property
+    def bytes_exchanged(self) -> int:
+        """Bytes of gradients that this process gave into the average in the last step; 0 for a process alone."""
+        return 0 if self._parallel is None else self._parallel.bytes_per_step
+
+    def _loss(self, model: nn.Module, part: Any) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            return self.task.loss(model, part) / self._accumulate
+
+    def _next_batch(self) -> Any:
+        if self._fetched is None:
+            return self._draw()
+        (_, batch), self._fetched = self._fetched, None
+        return batch
+
+    def _draw(self) -> Any:
+        """Return this process's share of the next batch; every process draws all of it, so all are at one position."""
+        batch = self.batches.next_batch()
+        return to_device(take(batch, world().share(count_examples(batch))), self.device)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield every weight once under the name of the layer that owns it."""
@@ -159,7 +209,7 @@ class Trainer:
 
     def memory(self) -> MemoryBytes:
         """Count the bytes of weights, gradients and optimizer state that are held now."""
-        parameters = list(self.network.model.parameters())
+        parameters = [p for p in self.network.model.parameters() if not p.is_meta]  # values that are not held
         state = [
             value
             for entries in self.optimizer.state.values()
@@ -182,7 +232,7 @@ class Trainer:
             "sources": self.tied.sources().tolist(),
             "tokens": self.tokens,
             "memory_in_training": list(self.memory_in_training),
-            "batches": self.batches.state_dict(),
+            "batches": self.batches.state_dict() if self._fetched is None else self._fetched[0],
             "dropout": self._dropout.get_state(),
             "weights": {name: p.detach().clone() if copy else p.detach() for name, p in self.named_parameters()},
             "optimizer": {
@@ -216,6 +266,7 @@ class Trainer:
             raise ValueError(f"the state's tokens and bytes must be four whole numbers, got {counts}")
         restored_torch(self._dropout, state["dropout"])
         self.batches.load_state_dict(state["batches"])  # checks, then changes
+        self._fetched = None
         self._dropout.set_state(state["dropout"])
         self.tokens, self.memory_in_training = state["tokens"], MemoryBytes(*state["memory_in_training"])
         with torch.no_grad():
@@ -228,7 +279,11 @@ class Trainer:
 
 
 def owned_parameters(network: PrimaryNetwork, tied: TiedBlocks) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield every weight of a tied network once under the name of the layer that owns it: what a file has to hold."""
+    """Yield every weight of a tied network once under the name of the layer that owns it: what a file has to hold.
+
+    Frozen layers that draw their initial values again hold them from here on.
+    """
+    tied.hold()
     owners, names = set(tied.owners()), network.block_names
     borrowed = {f"{names[i]}.{name}" for i in range(tied.n_layer) if i not in owners for name in tied.weights(i)}
     for name, parameter in network.model.named_parameters():
@@ -263,5 +318,5 @@ def check_dtypes(tensors: dict[str, Tensor], dtypes: dict[str, torch.dtype], whe
 
 
 def _bytes(tensors: list[Any]) -> int:
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
     return sum(storages.values())

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tying_env.config import PLACE_SETTINGS
 from tying_env.reports.loading import Metric, Run
 
-# What is not a setting, and settings of where and how, not of what: runs may differ in them and still be one arm.
+# What is not a setting: runs may differ in it, and in PLACE_SETTINGS, and still be one arm.
 _NO_SETTINGS = frozenset({"seed", "label", "run_dir", "started", "git_commit", "versions", "platform"})
-_PLACE_SETTINGS = frozenset({"device", "cache_dir", "compile_blocks"})
 # With these different, results are about different texts or in different units.
 YARDSTICK_SETTINGS = ("model", "dataset", "tokenizer", "seq_len", "validation_windows", "test_windows")
 
@@ -77,7 +77,7 @@ def settings_of(run: Run) -> dict[str, Any]:
         if not isinstance(value, dict):
             settings[key] = value
         elif key == "env":
-            settings |= {name: entry for name, entry in value.items() if name not in _PLACE_SETTINGS}
+            settings |= {name: entry for name, entry in value.items() if name not in PLACE_SETTINGS}
         else:
             settings |= {f"{key}.{name}": entry for name, entry in value.items()}
     return settings

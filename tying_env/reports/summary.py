@@ -65,11 +65,18 @@ def _cost(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: di
     kinds = ("weights_bytes", "gradients_bytes", "optimizer_state_bytes")
     held = [sum(record[kind] for kind in kinds) for record in records]
     peak = summary["peak_process_bytes"]
-    conventional = summary["parameters_conventional"] * _COPIES * _ITEM_BYTES[config["env"]["dtype"]]
+    item = _ITEM_BYTES[config["env"]["dtype"]]
+    conventional = summary["parameters_conventional"] * _COPIES * item
+    exchanged = []
+    if sent := [record["exchanged_bytes"] for record in records if "exchanged_bytes" in record]:
+        all_layers = summary["parameters_conventional"] * item
+        text = f"{_mean(sent) / 1e6:,.2f} MB a step ({_mean(sent) / all_layers:.0%} of conventional)"
+        exchanged = [("gradients between processes", text)]
     return [
         ("speed, measuring included", f"{summary['tokens_per_second']:,.0f} tokens/s over {summary['seconds']:,.0f} s"),
         ("weights, gradients, optimizer", f"mean {_mean(held) / 1e6:,.1f} MB, peak {max(held) / 1e6:,.1f} MB"),
         ("  in conventional training", f"{conventional / 1e6:,.1f} MB"),
+        *exchanged,
         ("process memory, peak", "unknown" if peak is None else f"{peak / 1e6:,.0f} MB"),
     ]
 

@@ -1,6 +1,7 @@
 """A tied network in one safetensors file: every weight once, and the tying beside them."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from tying_env.primary.workloads import Workload
 from tying_env.seeding import torch_stream
 from tying_env.tied_blocks import TiedBlocks
 
-_KEY, _FORMAT = "tying_env", "network 3"
+_KEY, _FORMAT = "tying_env", "network 4"
 
 
 class SavedNetwork(NamedTuple):
@@ -54,6 +55,7 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, sizes: Sizes) 
         "config": dataclasses.asdict(config),
     }
     tensors = {name: p.detach().contiguous() for name, p in trainer.named_parameters()}
+    about["sha256"] = _seal(about, tensors)
     with written_whole(path) as unfinished:
         try:
             # One entry: safetensors writes several in random order, and equal networks are to be equal files.
@@ -85,9 +87,12 @@ def load_network(path: Path, device: str | torch.device = "cpu", workload: Workl
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             about = _read_about((file.metadata() or {}).get(_KEY), None if workload else shapes)
             tensors = {name: file.get_tensor(name) for name in shapes}
+        if about.pop("sha256") != _seal(about, tensors):
+            raise ValueError("it is not as it was written (its sha256 differs)")
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a network file of this package, or damaged: {error}") from error
-    config = dataclasses.replace(EnvConfig(**about["config"]), compile_blocks=False)
+    plain: dict[str, Any] = {"compile_blocks": False, "checkpoint_blocks": False, "frozen_weights": "held"}
+    config = dataclasses.replace(EnvConfig(**about["config"]), **plain)
     place, generator = torch.device(device), torch_stream(0, "weights")
     network = workload.build(place, generator) if workload else build_network(config, about["sizes"], place, generator)
     kinds = workload.kinds if workload else None
@@ -112,6 +117,8 @@ def _read_about(text: str | None, shapes: dict[str, tuple[int, ...]] | None) -> 
     if not isinstance(about, dict) or about.get("format") != _FORMAT:
         found = about.get("format") if isinstance(about, dict) else about
         raise ValueError(f"its format is {found!r}, expected {_FORMAT!r}")
+    if not isinstance(about.get("sha256"), str):
+        raise ValueError("it has no hash of itself")
     try:
         config = EnvConfig.from_settings(about["config"])
         tyings = [partition.validate_action(about[key], config.n_layer) for key in ("tying", "sources")]
@@ -129,6 +136,17 @@ def _read_about(text: str | None, shapes: dict[str, tuple[int, ...]] | None) -> 
     if len(partition.leaders(tyings[1])) > len(shapes):
         raise ValueError(f"it has fewer tensors ({len(shapes)}) than layers with weights of their own")
     return about
+
+
+def _seal(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """Return a hash of everything in the file, so that no bit of it can change unseen."""
+    digest = hashlib.sha256(json.dumps(json.loads(to_json(about)), sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].cpu().contiguous()
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        data: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def _skeleton(config: EnvConfig, sizes: Any) -> dict[str, tuple[int, ...]]:

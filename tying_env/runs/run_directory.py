@@ -99,9 +99,8 @@ class RunDirectory:
         """
         lock = FileLock(self.path / LOCK, timeout=0)
         try:
-            with naming(self.path / LOCK):
-                lock.acquire()
-        except Timeout:
+            lock.acquire()
+        except Timeout:  # an OSError itself
             raise BlockingIOError(f"another process is at work in {self.path}; wait for it, or stop it") from None
         try:
             yield

@@ -1,0 +1,110 @@
+"""Runs in processes of their own, which die where they are told to."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import transformers.models.gpt2.modeling_gpt2
+from matplotlib.backends import backend_agg
+from torch.utils import tensorboard
+
+from agents.run_config import RunConfig
+from agents.runner import resume, run
+from tests.reliability.runs import Watcher
+from tying_env.runs import RunDirectory
+
+# What every run imports: the server has it before it forks.
+PRELOADED = (transformers.models.gpt2.modeling_gpt2, backend_agg, tensorboard)
+
+# What changes the disk: a process can die before, after, and (the last three) in the middle of each.
+CALLS = ("fsync", "replace", "rename", "link", "mkdir", "truncate")
+
+_SERVER: Any = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["tests.reliability.child"])
+
+
+def start(config: RunConfig, die_at: int | None = None, count_into: Any = None) -> Any:
+    """Begin a run, or go on with the one that is there, in a process of its own.
+
+    Args:
+        config: the run.
+        die_at: the moment at which the process kills itself: that many changes of the disk are begun then.
+        count_into: a shared number that is set to how many such moments there were.
+    """
+    process = _SERVER.Process(target=_work, args=(config, die_at, count_into))
+    process.start()
+    return process
+
+
+def number() -> Any:
+    """Return a shared number."""
+    return _SERVER.Value("i", 0)
+
+
+def _work(config: RunConfig, die_at: int | None, count_into: Any) -> None:
+    torch.set_num_threads(1)
+    path = config.run_dir
+    assert path is not None
+    moments = _Moments(die_at)
+    moments.install()
+    watcher = Watcher()
+    status = resume(path, watcher)[1] if path.exists() else run(config, watcher)[1]
+    if count_into is not None:
+        count_into.value = moments.count
+    assert status == "finished", status
+    assert not [note for note in watcher.notes if "cannot be used" in note], watcher.notes
+
+
+class _Moments:
+    """Counts the changes of the disk, and ends the process at one of them: before it, half-way through, or after it."""
+
+    def __init__(self, die_at: int | None) -> None:
+        self.count = 0
+        self._die_at = die_at
+
+    def install(self) -> None:
+        for name in CALLS:
+            setattr(os, name, self._before_and_after(getattr(os, name)))
+        save_file, append, write_text = safetensors.torch.save_file, RunDirectory.append, Path.write_text
+
+        def save_half(tensors: Any, path: Any, *rest: Any, **named: Any) -> None:
+            self._moment()
+            save_file(tensors, path, *rest, **named)
+            self._moment(lambda: os.truncate(path, os.path.getsize(path) // 2))
+            self._moment()
+
+        def append_half(directory: RunDirectory, name: str, text: str) -> None:
+            self._moment()
+            self._moment(lambda: append(directory, name, text[: len(text) // 2]))
+            append(directory, name, text)
+            self._moment()
+
+        def write_half(path: Path, text: str, *rest: Any, **named: Any) -> int:
+            self._moment()
+            self._moment(lambda: write_text(path, text[: len(text) // 2], *rest, **named))
+            return write_text(path, text, *rest, **named)
+
+        safetensors.torch.save_file = save_half
+        RunDirectory.append = append_half  # type: ignore[method-assign]
+        Path.write_text = write_half  # type: ignore[method-assign,assignment]
+
+    def _before_and_after(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **named: Any) -> Any:
+            self._moment()
+            result = call(*args, **named)
+            self._moment()
+            return result
+
+        return counted
+
+    def _moment(self, first: Callable[[], object] = lambda: None) -> None:
+        self.count += 1
+        if self.count == self._die_at:
+            self._die_at = None
+            first()
+            os.kill(os.getpid(), signal.SIGKILL)

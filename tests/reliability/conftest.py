@@ -1,0 +1,46 @@
+"""Short by default; with --reliability the full numbers. Either way the counts are printed at the end."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+class Counts:
+    """How many of each thing were tried; every promise reports here."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def add(self, what: str, number: int, remark: str = "") -> None:
+        """Take note of `number` things tried, all of which came out as promised."""
+        (self._folder / f"{what}.json").write_text(json.dumps([what, number, remark]))
+
+
+_FOLDER = pytest.StashKey[Path]()
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether to try everything."""
+    return bool(request.config.getoption("--reliability"))
+
+
+@pytest.fixture(scope="session")
+def counts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counts]:
+    """Where to report."""
+    folder = tmp_path_factory.getbasetemp() / "counts"
+    folder.mkdir(exist_ok=True)
+    request.config.stash[_FOLDER] = folder
+    yield Counts(folder)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the counts."""
+    folder = config.stash.get(_FOLDER, None)
+    lines = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))] if folder else []
+    if lines:
+        terminalreporter.section("reliability: tried, and all as promised")
+    for what, number, remark in lines:
+        terminalreporter.line(f"{number:>7,}  {what}{f' ({remark})' if remark else ''}")

@@ -1,0 +1,157 @@
+"""Full disks, missing folders, clocks, numbers that are not finite: a named error or a run that ends as diverged."""
+
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agents.recorder import LOGS
+from agents.runner import resume, run
+from tests.reliability.conftest import Counts
+from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
+from tying_env.env import LayerTyingEnv
+from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
+
+
+def newest(path: Path) -> Checkpoint:
+    notes: list[str] = []
+    found = Checkpoints(RunDirectory.open(path), LOGS).newest(notes.append)
+    assert found is not None
+    assert notes == []
+    return found
+
+
+@pytest.fixture
+def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
+    """A run that was stopped at its fifth decision."""
+    run(small(tiny, tmp_path / "stopped"), Watcher(lambda n: interrupt() if n == 5 else None))
+    return tmp_path / "stopped"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits a child process")
+def test_a_full_disk_is_a_named_error_and_the_last_checkpoint_is_intact(
+    stopped: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    import subprocess
+    import sys
+
+    expected = outcome(finish(small(tiny, tmp_path / "whole")))
+    before = newest(stopped).folder.name
+    size = (newest(stopped).folder / "tensors.safetensors").stat().st_size
+    # A real write that fails: the system refuses to let a file of this process grow further.
+    code = f"""
+import resource, signal, sys
+from pathlib import Path
+from agents.runner import resume
+from tests.reliability.runs import Watcher
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2}))
+try:
+    resume(Path(sys.argv[1]), Watcher())
+except OSError as error:
+    print("OSError:", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(stopped)], capture_output=True, text=True, cwd=Path.cwd())
+    assert "OSError:" in done.stdout, done.stdout + done.stderr
+    assert "safetensors" in done.stdout
+    assert newest(stopped).folder.name == before
+    assert not [p for p in (stopped / "checkpoints").iterdir() if not p.name.isdigit()]
+    go_on_until_it_ends(stopped)
+    assert outcome(stopped) == expected
+
+
+def test_a_folder_removed_while_the_run_goes_on_is_a_named_error(tiny: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(OSError, match=str(path)):
+        run(small(tiny, path), Watcher(lambda n: shutil.rmtree(path) if n == 3 else None))
+
+
+def test_a_folder_that_may_not_be_written_is_a_named_error(
+    stopped: Path, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() == 0:  # the superuser may write everywhere: let the system say no as it would to others
+        real = os.mkdir
+
+        def refuse(path: Any, *rest: Any, **named: Any) -> None:
+            if "unfinished" in str(path) or "locked" in str(path):
+                raise PermissionError(13, "Permission denied", str(path))
+            real(path, *rest, **named)
+
+        monkeypatch.setattr(os, "mkdir", refuse)
+    locked = tmp_path / "locked"
+    locked.parent.chmod(0o755)
+    if os.geteuid():
+        (stopped / "checkpoints").chmod(0o555)
+        locked.mkdir(mode=0o555)
+    before = newest(stopped).folder.name
+    with pytest.raises(PermissionError, match="Permission denied"):
+        resume(stopped, Watcher())
+    with pytest.raises(PermissionError, match="locked"):
+        run(small(tiny, locked / "run"), Watcher())
+    assert newest(stopped).folder.name == before
+
+
+def test_a_clock_set_back_changes_nothing(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = outcome(finish(small(tiny, tmp_path / "whole")))
+    path, day = tmp_path / "run", 86_400
+    run(small(tiny, path), Watcher(lambda n: interrupt() if n == 5 else None))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 400 * day)
+    for file in path.rglob("*"):
+        os.utime(file, (0, 0))
+    go_on_until_it_ends(path)
+    assert outcome(path) == expected
+
+
+def poison(env: LayerTyingEnv, where: str, value: float) -> None:
+    """Put one bad number into training, where a defect of the machine or of the arithmetic could."""
+    trainer = env.trainer
+    weight = trainer.network.blocks[0].get_parameter("mlp.c_fc.weight")
+    match where:
+        case "loss":
+            plain = trainer.task.loss
+            trainer.task.loss = lambda *args: plain(*args) * value  # type: ignore[method-assign]
+        case "gradient":
+            weight.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor([1]), value))
+        case "weight":
+            with torch.no_grad():
+                weight[0, 0] = value
+        case moment:
+            trainer.optimizer.state[weight][moment][0, 0] = value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["loss", "gradient", "weight", "exp_avg", "exp_avg_sq"])
+def test_one_bad_number_ends_the_run_as_diverged(
+    where: str, value: float, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
+) -> None:
+    path, step = tmp_path / "run", LayerTyingEnv.step
+
+    def poisoned(self: LayerTyingEnv, action: Any) -> Any:
+        if self.decisions == 4:
+            poison(self, where, value)
+        return step(self, action)
+
+    monkeypatch.setattr(LayerTyingEnv, "step", poisoned)
+    _, status = run(small(tiny, path, checkpoint_every=1), Watcher())
+    assert status == "diverged"
+    last = json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["decision"] == 5
+    assert last["diverged"] is True
+    assert last["reward"] == -math.exp(20)
+    good = newest(path)
+    assert good.state["recorder"]["decision"] == 4
+    for tensors in (good.state["env"]["trainer"]["weights"], *good.state["env"]["trainer"]["optimizer"].values()):
+        assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+    # From there, without the bad number, the run goes on.
+    monkeypatch.undo()
+    assert resume(path, Watcher())[1] == "finished"
+    counts.add(f"{value} in {where}", 1)

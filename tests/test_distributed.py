@@ -1,0 +1,154 @@
+"""One run on several processes: torchrun, gloo, two of them."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agents.comparison import Quiet
+from agents.run_config import RunConfig
+from agents.runner import run as run_here
+from agents.stop_signals import StopSignals
+from tying_env import EnvConfig
+from tying_env.distributed import World
+from tying_env.env import LayerTyingEnv
+from tying_env.runs import RunDirectory, load_network
+from tying_env.seeding import stream_of, torch_stream
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "run_agent.py"
+
+
+def options(tiny: dict[str, Any], folder: Path, **more: Any) -> list[str]:
+    settings = tiny | {"batch_size": 8, "dropout": 0.0, "run_dir": folder} | more
+    return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def torchrun(processes: int, arguments: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    command += [str(SCRIPT), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finished(run: subprocess.Popen[str]) -> str:
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def two_and_one(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, RunDirectory, str]:
+    """The same run of two processes and of one, and what the two printed."""
+    from tests.conftest import TINY
+
+    folder, tiny = tmp_path_factory.mktemp("processes"), TINY | {"dataset": str(text_folder)}
+    output = finished(torchrun(2, options(tiny, folder / "two", agent="random", gradient="leader")))
+    alone = [sys.executable, str(SCRIPT), *options(tiny, folder / "one", agent="random", gradient="leader")]
+    subprocess.run(alone, check=True, capture_output=True, timeout=200)
+    return RunDirectory(folder / "two"), RunDirectory(folder / "one"), output
+
+
+def test_two_processes_train_as_one_does_on_both_shares(two_and_one: Any) -> None:
+    two, one, _ = two_and_one
+    records = list(zip(two.read_metrics(), one.read_metrics(), strict=True))
+    assert len(records) == 9
+    for ours, reference in records:
+        assert ours["tying"] == reference["tying"]
+        for name in ("train_loss", "reward", "validation_perplexity", "tokens"):
+            assert ours[name] == pytest.approx(reference[name], rel=1e-4, nan_ok=True), name
+    ours, reference = (load_network(directory.path / "final.safetensors").network.model for directory in (two, one))
+    for (name, p), (_, expected) in zip(ours.named_parameters(), reference.named_parameters(), strict=True):
+        torch.testing.assert_close(p, expected, rtol=1e-2, atol=2e-4, msg=name)
+
+
+def test_gradients_travel_for_leaders_only_and_their_bytes_are_shown(two_and_one: Any) -> None:
+    two, one, output = two_and_one
+    for record in two.read_metrics():
+        assert record["exchanged_bytes"] == 4 * record["trainable_parameters"]
+    assert len({record["exchanged_bytes"] for record in two.read_metrics()}) > 1
+    assert "gradients between processes" in output
+    assert not any("exchanged_bytes" in record for record in one.read_metrics())
+
+
+def test_only_the_first_process_writes_and_prints(two_and_one: Any) -> None:
+    two, one, output = two_and_one
+    assert output.count("best validation perplexity") == 1
+    assert sorted(path.name for path in two.path.parent.iterdir()) == ["one", "two"]
+    assert {path.name for path in two.path.iterdir() if path.is_file() and "tfevents" not in path.name} == {
+        path.name for path in one.path.iterdir() if path.is_file() and "tfevents" not in path.name
+    }
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in found.read_text().split()] if found.exists() else []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes through Linux's /proc")
+def test_a_process_that_dies_ends_the_run_with_a_clear_error(tiny: dict[str, Any], tmp_path: Path) -> None:
+    run = torchrun(2, options(tiny, tmp_path / "run", agent="random", total_steps=100_000))
+    try:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        deadline = time.monotonic() + 150
+        while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        workers = children(run.pid)
+        assert len(workers) == 2, workers
+        ranks = {
+            dict(line.split("=", 1) for line in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in line)[
+                "RANK"
+            ]: pid
+            for pid in workers
+        }
+        os.kill(ranks["1"], signal.SIGKILL)
+        output, _ = run.communicate(timeout=100)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            run.kill()
+    assert run.returncode != 0
+    assert "lost contact with another process of this run" in output
+    assert all(json.loads(line) for line in metrics.read_text().splitlines())
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tiny: dict[str, Any], tmp_path: Path) -> None:
+    whole = [sys.executable, str(SCRIPT), *options(tiny, tmp_path / "whole", agent="random")]
+    subprocess.run(whole, check=True, capture_output=True, timeout=200)
+    stopped, questions = tmp_path / "stopped", iter(range(100))
+
+    def stop_later(self: StopSignals) -> bool:
+        self.asked = signal.SIGINT if next(questions) > 9 else None
+        return self.asked is not None
+
+    config = RunConfig("random", run_dir=stopped, env=EnvConfig(**tiny | {"batch_size": 8, "dropout": 0.0}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopSignals, "should_stop", stop_later)
+        assert run_here(config, Quiet())[1] == "interrupted"
+    assert 0 < len(RunDirectory(stopped).read_metrics()) < 9
+    finished(torchrun(2, ["--resume", str(stopped)]))
+    records = zip(RunDirectory(stopped).read_metrics(), RunDirectory(tmp_path / "whole").read_metrics(), strict=True)
+    for ours, reference in records:
+        assert ours["tying"] == reference["tying"]
+        assert ours["reward"] == pytest.approx(reference["reward"], rel=1e-4)
+
+
+def test_shares_cover_a_batch_and_streams_differ() -> None:
+    rows = [list(range(10))[World(rank, 3).share(10)] for rank in range(3)]
+    assert [row for share in rows for row in share] == list(range(10))
+    masters = [torch_stream(0, "dropout") for _ in range(2)]
+    streams = [stream_of(rank, 2, master) for rank, master in enumerate(masters)]
+    assert torch.equal(masters[0].get_state(), masters[1].get_state())
+    assert not torch.equal(torch.rand(4, generator=streams[0]), torch.rand(4, generator=streams[1]))
+    assert stream_of(0, 1, masters[0]) is masters[0]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tiny: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="accumulate must divide batch_size, got accumulate=3 and batch_size=4"):
+        LayerTyingEnv(**tiny | {"accumulate": 3})

@@ -1,0 +1,151 @@
+"""Vector environments: Gymnasium's, Stable-Baselines3's, and our own, whose networks train as one."""
+
+import copy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from tying_env import partition
+from tying_env.env import LayerTyingEnv
+from tying_env.vector import VectorTyingEnv
+
+CHOICES: list[dict[str, Any]] = [
+    {"dropout": 0.2},
+    {"gradient": "leader", "group_lr": "sqrt", "optimizer_state": "reset"},
+    {"freeze_at_start": False, "reward_timing": "after_tying", "reward_batches": 2, "group_lr": "linear"},
+    {"tokenizer": "gpt2", "dropout": 0.1},  # a large vocabulary: the head computes network by network
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_each_network_trains_as_its_single_twin(tiny: dict[str, Any], choice: dict[str, Any]) -> None:
+    # In double precision, so that a mistake of arithmetic cannot pass for rounding.
+    settings = tiny | {"learning_rate": 3e-3, "total_steps": 9, "max_grad_norm": 0.5, "dtype": "float64"} | choice
+    several = VectorTyingEnv(3, **settings)
+    singles = [LayerTyingEnv(**settings) for _ in range(3)]
+    several.reset(seed=[5, 6, 7])
+    for seed, single in zip((5, 6, 7), singles, strict=True):
+        single.reset(seed=seed)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        actions = np.stack([partition.uniform_random_action(4, rng) for _ in singles])
+        observations, rewards, terminated, truncated, infos = several.step(actions)
+        for n, single in enumerate(singles):
+            observation, reward, over, cut, info = single.step(actions[n])
+            np.testing.assert_array_equal(observations[n], observation)
+            assert rewards[n] == pytest.approx(reward, rel=1e-9)
+            assert (terminated[n], truncated[n]) == (over, cut)
+            for name, value in info.items():
+                np.testing.assert_allclose(infos[name][n], value, rtol=1e-9, err_msg=name)
+    for n, single in enumerate(singles):  # and so do the weights, where a layer leads
+        for layer in partition.leaders(several.batch.tying[n]):
+            own = torch.cat([p.detach().flatten() for p in single.trainer.network.blocks[layer].parameters()])
+            torch.testing.assert_close(several.batch.blocks.values[n, layer], own, rtol=1e-6, atol=1e-8)
+
+
+def test_a_network_that_diverges_ends_alone_and_is_reset_by_the_next_step(tiny: dict[str, Any]) -> None:
+    several, calm = VectorTyingEnv(2, **tiny), VectorTyingEnv(2, **tiny)
+    actions = np.array([[0, 0, 2, 3], [0, 1, 1, 0]])
+    for one in (several, calm):
+        one.reset(seed=[1, 2])
+        one.step(actions)
+    several.batch.blocks.values[0, 0, 3] = torch.nan
+    _, rewards, terminated, _, infos = several.step(actions)
+    _, expected, *_ = calm.step(actions)
+    assert terminated.tolist() == [True, False]
+    assert infos["diverged"].tolist() == [True, False]
+    assert np.isfinite(rewards).all()
+    assert rewards[1] == expected[1]
+    observations, rewards, terminated, _, infos = several.step(actions)
+    assert rewards[0] == 0
+    assert not terminated.any()
+    assert observations[0].tolist() == [0, 0, 0, 0]
+    assert infos["train_step"].tolist() == [0, 8]
+    assert torch.isfinite(several.batch.blocks.values).all()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "vector_entry_point"])
+def test_gymnasiums_vectorization_modes_work_and_declare_their_autoreset(tiny: dict[str, Any], mode: str) -> None:
+    several = gym.make_vec("LayerTying-GPT2-v0", num_envs=2, vectorization_mode=mode, **tiny | {"total_steps": 4})
+    try:
+        assert several.metadata["autoreset_mode"] == gym.vector.AutoresetMode.NEXT_STEP
+        observations, _ = several.reset(seed=3)
+        assert observations.tolist() == [[0, 0, 0, 0]] * 2
+        several.action_space.seed(0)
+        _, rewards, _, truncated, infos = several.step(several.action_space.sample())
+        assert truncated.tolist() == [True, True]
+        assert infos["train_step"].tolist() == [4, 4]
+        assert rewards[0] != rewards[1]
+        _, rewards, _, truncated, infos = several.step(several.action_space.sample())  # resets
+        assert rewards.tolist() == [0, 0]
+        assert infos["train_step"].tolist() == [0, 0]
+    finally:
+        several.close()
+
+
+@pytest.mark.parametrize("kind", ["DummyVecEnv", "SubprocVecEnv"])
+def test_stable_baselines3s_vector_environments_work(tiny: dict[str, Any], kind: str) -> None:
+    import stable_baselines3.common.vec_env as vec_env
+    from stable_baselines3.common.env_util import make_vec_env
+
+    several = make_vec_env(
+        "tying_env:LayerTying-GPT2-v0",
+        n_envs=2,
+        seed=0,
+        env_kwargs=tiny | {"total_steps": 4},
+        vec_env_cls=getattr(vec_env, kind),
+    )
+    try:
+        assert several.reset().tolist() == [[0, 0, 0, 0]] * 2
+        _, rewards, over, infos = several.step(np.array([[0, 1, 2, 3], [0, 0, 0, 0]]))
+        assert over.tolist() == [True, True]  # and reset by the same step
+        assert all("terminal_observation" in info for info in infos)
+        assert np.isfinite(rewards).all()
+    finally:
+        several.close()
+
+
+def test_forks_and_copies_share_the_token_memory_map(env: LayerTyingEnv) -> None:
+    env.reset(seed=0)
+    for twin in (env.fork(), copy.deepcopy(env)):
+        workload: Any = twin.workload
+        own: Any = env.workload
+        assert workload.corpus.train is own.corpus.train
+        assert isinstance(own.corpus.train, np.memmap)
+        batches: Any = twin.trainer.batches
+        assert np.shares_memory(batches._tokens, own.corpus.train)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
+        ({"autocast": True}, "autocast must be False in the vector environment, got True"),
+        ({"replication": "copied"}, "replication must be 'tied' in the vector environment, got 'copied'"),
+        ({"render_mode": "ansi"}, "does not render"),
+    ],
+)
+def test_what_the_vector_environment_does_not_offer_is_refused(
+    tiny: dict[str, Any], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        VectorTyingEnv(**tiny | settings)
+
+
+def test_a_wrong_action_of_one_changes_nothing_in_any(tiny: dict[str, Any]) -> None:
+    several = VectorTyingEnv(2, **tiny)
+    with pytest.raises(gym.error.ResetNeeded):
+        several.step(np.zeros((2, 4), dtype=np.int64))
+    several.reset(seed=0)
+    with pytest.raises(ValueError, match=r"actions must have the shape \(2, 4\), got \(2, 3\)"):
+        several.step(np.zeros((2, 3), dtype=np.int64))
+    with pytest.raises(ValueError, match=r"action\[1\] is 3"):
+        several.step(np.array([[0, 0, 0, 0], [0, 3, 0, 0]]))
+    with pytest.raises(ValueError, match="seed must be one number or 2, got 3"):
+        several.reset(seed=[1, 2, 3])
+    with pytest.raises(ValueError, match="knows no reset options"):
+        several.reset(options={"tying": [0, 0, 0, 0]})
+    assert several.batch.frozen.all()
