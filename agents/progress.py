@@ -54,7 +54,9 @@ class ProgressBar:
             f" · val {_measured(record['validation_perplexity'])} · independent {record['independent_layers']}"
         )
         if "accuracy" in record:
-            text += f" · accuracy {record['accuracy']:.1%} · val {record['validation_accuracy']:.1%}"
+            measured = math.isfinite(record["validation_perplexity"])
+            validation = f"{record['validation_accuracy']:.1%}" if measured else "-"
+            text += f" · accuracy {record['accuracy']:.1%} · val {validation}"
         if "epsilon" in record:
             text += f" · epsilon {record['epsilon']:.2f}"
         self._bar.numbers = text

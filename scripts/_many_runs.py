@@ -124,13 +124,13 @@ def carry_out(arms: list[Arm], options: ManyRuns, reference: str, console: Conso
     return 0
 
 
-def guarded(work: Callable[[Console], int], out: Path) -> int:
+def guarded(work: Callable[[Console], int]) -> int:
     """Do the work; say what was wrong, or that it can go on, in place of a traceback, and return the exit code."""
     console = Console()
     try:
         return work(console)
     except KeyboardInterrupt:
-        console.print(f"Interrupted. The same command goes on from what is in {out}.")
+        console.print("Interrupted. The same command goes on from what is in the folder.")
         return 130
     except (ValueError, TypeError, OSError, ImportError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)

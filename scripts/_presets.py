@@ -8,21 +8,31 @@ from typing import Literal, get_args
 
 from agents.run_config import RunConfig
 from tying_env import PRESETS, EnvConfig
-from tying_env.config import Model, Size
+from tying_env.config import Size
+from tying_env.primary.checkpoint import checkpoint_settings
 
 Semantics = Literal["paper", "published-code"]
 
 
-def chosen_preset() -> tuple[Model, Size]:
-    """Return what --model and --preset say; GPT-2 and small where they say nothing, or nothing that there is."""
+def chosen_preset() -> tuple[Size, EnvConfig]:
+    """Return the size, and the settings of the environment that --model, --preset and --init-from lead to.
+
+    It is GPT-2 and small where they say nothing, or nothing that there is.
+
+    Raises:
+        FileNotFoundError, ValueError: the checkpoint of --init-from is not there, or not of such a network.
+    """
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    first.add_argument("--model", choices=dict.fromkeys(model for model, _ in PRESETS), default="gpt2")
+    first.add_argument("--model", choices=dict.fromkeys(model for model, _ in PRESETS))
     first.add_argument("--preset", choices=get_args(Size), default="small")
+    first.add_argument("--init-from")
     try:
         chosen = first.parse_known_args()[0]
     except argparse.ArgumentError:
-        return "gpt2", "small"  # the full parser says what is wrong
-    return chosen.model, chosen.preset
+        return "small", EnvConfig()  # the full parser says what is wrong
+    started = {} if chosen.init_from is None else checkpoint_settings(chosen.init_from)
+    model = chosen.model or started.get("model", "gpt2")
+    return chosen.preset, EnvConfig(**PRESETS[model, chosen.preset] | started | {"model": model})
 
 
 def chosen_semantics(arguments: Sequence[str] | None = None) -> Semantics:
@@ -36,10 +46,10 @@ def chosen_semantics(arguments: Sequence[str] | None = None) -> Semantics:
     return semantics
 
 
-def default_run(model: Model, size: Size) -> RunConfig:
-    """Return the settings of a run for a network and size."""
+def default_run(size: Size, env: EnvConfig) -> RunConfig:
+    """Return the settings of a run of a size in this environment."""
     windows = 0 if size == "paper" else RunConfig.test_windows  # the paper measures the whole test split
-    return RunConfig(env=EnvConfig(**PRESETS[model, size]), test_windows=windows)
+    return RunConfig(env=env, test_windows=windows)
 
 
 def as_published(config: RunConfig) -> RunConfig:

@@ -16,6 +16,7 @@ from typing import Any
 import tyro
 from _many_runs import ManyRuns, as_compared, as_run, carry_out, guarded
 from _presets import chosen_preset, default_run, description
+from rich.console import Console
 
 from agents.comparison import Arm
 from agents.controllers import PatternConfig
@@ -40,19 +41,19 @@ class Options(ManyRuns):
 
 def main() -> int:
     """Make the runs that are not there yet, write the report, print the table."""
-    model, preset = chosen_preset()
-    base = default_run(model, preset)
-    if preset == "small" and model != "vit":
-        base = dataclasses.replace(base, env=dataclasses.replace(base.env, **SMALL_TEXT))
-    default = Options(preset=preset, run=as_compared(base))
-    options = tyro.cli(Options, default=default, description=description(__doc__), config=(tyro.conf.OmitArgPrefixes,))
 
-    def work(console: Any) -> int:
+    def work(console: Console) -> int:
+        preset, env = chosen_preset()
+        if preset == "small" and env.model != "vit" and env.init_from is None:
+            env = dataclasses.replace(env, **SMALL_TEXT)
+        default = Options(preset=preset, run=as_compared(default_run(preset, env)))
+        settings = (tyro.conf.OmitArgPrefixes,)
+        options = tyro.cli(Options, default=default, description=description(__doc__), config=settings)
         if options.seeds < 2:
             raise ValueError(f"seeds must be at least 2, for a trace is replayed in another run, got {options.seeds}")
         return carry_out(make_arms(as_run(options.run), tuple(range(options.seeds))), options, FULL, console)
 
-    return guarded(work, options.out)
+    return guarded(work)
 
 
 def make_arms(base: RunConfig, seeds: tuple[int, ...]) -> list[Arm]:

@@ -19,6 +19,7 @@ from typing import Any, get_args
 import tyro
 from _many_runs import ArmRun, ManyRuns, as_compared, as_run, carry_out, guarded
 from _presets import Semantics, as_published, chosen_preset, chosen_semantics, default_run, description
+from rich.console import Console
 
 from agents.comparison import Arm
 from agents.run_config import RewardName, RunConfig, agent_names
@@ -47,11 +48,12 @@ class ArmOptions:
 
 def main() -> int:
     """Make the runs that are not there yet, write the report, print the table."""
-    model, preset = chosen_preset()
-    default = Options(preset=preset, run=as_compared(default_run(model, preset)))
-    options = tyro.cli(Options, default=default, description=description(__doc__), config=(tyro.conf.OmitArgPrefixes,))
 
-    def work(console: Any) -> int:
+    def work(console: Console) -> int:
+        preset, env = chosen_preset()
+        default = Options(preset=preset, run=as_compared(default_run(preset, env)))
+        settings = (tyro.conf.OmitArgPrefixes,)
+        options = tyro.cli(Options, default=default, description=description(__doc__), config=settings)
         base = as_run(options.run)
         arms = [parse_agent(name, base) for text in options.agents for name in text.split(",") if name]
         arms += [parse_arm(text, base) for text in options.arms]
@@ -60,7 +62,7 @@ def main() -> int:
             raise ValueError(f"reference must be one of the arms {', '.join(labels)}, got {options.reference!r}")
         return carry_out(arms, options, options.reference, console)
 
-    return guarded(work, options.out)
+    return guarded(work)
 
 
 def parse_agent(text: str, base: RunConfig) -> Arm:

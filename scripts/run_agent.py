@@ -112,7 +112,7 @@ def parse() -> Options:
     Raises:
         FileNotFoundError, ValueError: the run to go on with is not there, or its settings cannot be read.
     """
-    model, preset = chosen_preset()
+    preset, env = chosen_preset()
     semantics = chosen_semantics()
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     first.add_argument("--resume", type=Path)
@@ -120,7 +120,7 @@ def parse() -> Options:
         resumed: Path | None = first.parse_known_args()[0].resume
     except argparse.ArgumentError:
         resumed = None  # the full parser below says what is wrong
-    run_config = default_run(model, preset)
+    run_config = default_run(preset, env)
     if semantics == "published-code":
         run_config = as_published(run_config)
     if resumed is not None:

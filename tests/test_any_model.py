@@ -1,6 +1,7 @@
 """Networks of the user's own: found blocks, tied within their kind, trained, saved; and what is refused."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,30 @@ def test_the_encoder_and_the_decoder_of_a_t5_are_tied_within_themselves() -> Non
     assert observation.tolist() == [0, 1, 1, 3, 4, 4, 4]
     assert not terminated
     check_env(make_env("t5", unequal_blocks="within-kind"), skip_render_check=True)
+
+
+def test_mixtures_of_experts_among_dense_layers_are_tied_within_their_kind() -> None:
+    config = transformers.Qwen2MoeConfig(
+        **_LLAMA,
+        num_experts=3,
+        num_experts_per_tok=2,
+        decoder_sparse_step=2,
+        moe_intermediate_size=8,
+        shared_expert_intermediate_size=8,
+    )
+
+    def make(**settings: Any) -> LayerTyingEnv:
+        return LayerTyingEnv(
+            model=lambda: transformers.Qwen2MoeForCausalLM(config),
+            batches=lambda rng: draw("llama", rng),
+            **TRAIN | settings,
+        )
+
+    with pytest.raises(ValueError, match=r"'mlp.gate_proj.weight' is .* in block 0 and missing in block 1"):
+        make()
+    env = make(unequal_blocks="within-kind")
+    env.reset(seed=0)
+    assert env.step(np.array([0, 0, 0, 1]))[0].tolist() == [0, 1, 0, 1]
 
 
 class Mixed(nn.Module):
@@ -287,3 +312,12 @@ def test_a_split_without_examples_is_explained() -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match="no examples of the split 'test': give the environment test="):
         env.evaluate("test")
+
+
+def test_the_documented_example_runs() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, "models.md", "exec"), names)
+    assert names["reward"] < 0
+    assert names["env"].config.n_layer == 6

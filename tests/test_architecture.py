@@ -24,7 +24,7 @@ FLOORS = [
     ["tying_env.vector"],
     ["tying_env.wrappers"],
     ["tying_env.runs"],
-    ["tying_env.export"],
+    ["tying_env.export", "tying_env.downstream"],
     ["tying_env.reports"],
     ["agents"],
     ["scripts"],

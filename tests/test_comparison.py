@@ -304,7 +304,7 @@ def test_ctrl_c_keeps_the_finished_runs(text_folder: Path, tmp_path: Path) -> No
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130, text
-    assert "goes on from what is in" in text
+    assert "goes on from what is in the folder" in text
     finished = [path for path in out.glob("runs/*/*/summary.json") if ".unfinished" not in str(path)]
     assert 2 <= len(finished) < 16
 

@@ -14,7 +14,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from agents.comparison import Quiet
-from agents.runner import RunConfig, run
+from agents.run_config import RunConfig
+from agents.runner import run
 from tests.conftest import TINY
 from tests.test_any_model import Mixed, make_env, own
 from tying_env import EnvConfig

@@ -16,7 +16,9 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch.nn import functional as F
 
 from agents.comparison import Quiet
-from agents.runner import RunConfig, run
+from agents.run_config import RunConfig
+from agents.runner import run
+from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
 from tying_env import PRESETS, EnvConfig, partition
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.tasks import to_device
@@ -161,6 +163,15 @@ def test_divergence_of_a_classifier_ends_with_the_lowest_reward(settings: Any) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits(tmp_path: Path, settings: Any, kind: str) -> None:
+    whole = outcome(finish(small(settings[kind], tmp_path / "whole")))
+    config = small(settings[kind], tmp_path / "stopped")
+    assert run(config, Watcher(lambda decision: interrupt() if decision == 5 else None))[1] == "interrupted"
+    go_on_until_it_ends(tmp_path / "stopped")
+    assert outcome(tmp_path / "stopped") == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_leaves_networks_results_and_a_report(tmp_path: Path, settings: Any, kind: str) -> None:
     for seed in (0, 1):
         config = RunConfig("dqn", seed, run_dir=tmp_path / str(seed), env=EnvConfig(**settings[kind]), test_windows=8)
@@ -179,6 +190,8 @@ def test_a_run_leaves_networks_results_and_a_report(tmp_path: Path, settings: An
     comparison = load_comparison([tmp_path], metric="test-accuracy" if kind == "vit" else "test-cross-entropy")
     better = {"vit": "higher is better", "bert": "lower is better"}[kind]
     assert better in results_table(comparison).title
+    by_perplexity = results_table(load_comparison([tmp_path])).title
+    assert {"vit": "(per image)", "bert": "(per hidden token)"}[kind] in by_perplexity
     problems = [p.problem for p in make_report(comparison).all_pictures() if p.figure is None]
     assert not [p for p in problems if "independent layer" not in p]
 

@@ -42,12 +42,19 @@ class EnvConfig:
     cache_dir: str | None = None
     """Folder of the token cache; the default is the user's cache folder or $TYING_ENV_CACHE."""
 
+    init_from: str | None = None
+    """Folder of a transformers checkpoint of the same network to start from; without one weights are random."""
+    first_tying: Literal["leader", "mean"] = "leader"
+    """What the first tying makes of the layers of a group: they take the leader's weights, or the mean of all."""
+
     n_layer: int = 12
     """L, the number of transformer blocks."""
     n_embd: int = 128
     """Width of the network; a multiple of n_head."""
     n_head: int = 4
     """Attention heads in each block."""
+    delta_rank: int = 0
+    """Relaxed recursion: each layer has a delta of this rank of its own beside the weights that are tied; 0: none."""
     seq_len: int = 128
     """Text: tokens in a training sequence; also the longest context of the network."""
     dropout: float = 0.1
@@ -115,7 +122,7 @@ class EnvConfig:
             _check_range(name, getattr(self, name), 1)
         if self.n_layer > MAX_LAYERS:
             raise ValueError(f"n_layer must be at most {MAX_LAYERS}, got {self.n_layer!r}")
-        for name in ("validate_every", "validation_windows", "weight_decay", "mask_seed", "patch_size"):
+        for name in ("validate_every", "validation_windows", "weight_decay", "mask_seed", "patch_size", "delta_rank"):
             _check_range(name, getattr(self, name), 0)
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
@@ -140,6 +147,10 @@ class EnvConfig:
                     f"{field.name} says nothing to the model {self.model!r}, only to {' and '.join(models)}: "
                     f"leave it out, got {value!r}"
                 )
+        if self.first_tying == "mean" and self.replication != "tied":
+            raise ValueError(f"first_tying='mean' needs replication='tied', got {self.replication!r}")
+        if self.first_tying == "mean" and self.frozen_weights == "redrawn":
+            raise ValueError("first_tying='mean' needs the weights that frozen_weights='redrawn' does not hold")
         if self.reward == "accuracy" and self.model != "vit":
             raise ValueError(f"reward='accuracy' needs a network that classifies: the model 'vit', got {self.model!r}")
 
@@ -164,7 +175,7 @@ _TEXT: tuple[Model, ...] = ("gpt2", "bert")
 _ONLY: dict[str, tuple[Model, ...]] = {
     **dict.fromkeys(("tokenizer", "cache_dir", "seq_len"), _TEXT),
     **dict.fromkeys(("n_embd", "n_head", "dropout"), ("gpt2", "bert", "vit")),
-    "dataset": ("gpt2", "bert", "vit"),
+    **dict.fromkeys(("dataset", "init_from", "delta_rank"), ("gpt2", "bert", "vit")),
     "mask_seed": ("bert",),
     "unequal_blocks": ("custom",),
     "patch_size": ("vit",),
@@ -198,7 +209,7 @@ PAPER: dict[str, Any] = {
 PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
     ("gpt2", "small"): {},
     ("gpt2", "paper"): PAPER,
-    ("bert", "small"): {"model": "bert"},
+    ("bert", "small"): {"model": "bert", "learning_rate": 3e-4},
     ("bert", "paper"): PAPER | {"model": "bert", "n_layer": 12, "n_embd": 768, "n_head": 12},
     ("vit", "small"): {
         "model": "vit",
@@ -206,6 +217,7 @@ PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
         "augment": "crop",
         "n_embd": 64,
         "batch_size": 64,
+        "learning_rate": 3e-4,
         "total_steps": 600,
         "validation_windows": 0,
     },

@@ -17,6 +17,7 @@ from tying_env.data import Batch
 from tying_env.data.corpus import Split
 from tying_env.distributed import agreed_action, agreed_number, agreed_stop, local_device, world
 from tying_env.episode import Episode
+from tying_env.primary.checkpoint import checkpoint_settings
 from tying_env.primary.custom import CustomParts, CustomWorkload, Draw
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, UNMEASURED, Evaluation, Measurement, perplexity
 from tying_env.primary.models import find_device
@@ -120,7 +121,10 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         if isinstance(model, str):
             if given := [name for name, part in own.items() if part is not None]:
                 raise TypeError(f"{given[0]} is for a network of your own, given as a module; the model is {model!r}")
-            self.config = EnvConfig.from_settings(settings | {"model": model})
+            settings = settings | {"model": model}
+            if settings.get("init_from") is not None:  # sizes that are not given are the checkpoint's
+                settings = checkpoint_settings(settings["init_from"]) | settings
+            self.config = EnvConfig.from_settings(settings)
             self.device = find_device(local_device(self.config.device))
             _check_parts(self.config)
             self.workload: Workload = open_workload(self.config)
@@ -325,6 +329,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             group_lr=config.group_lr,
             kinds=self.workload.kinds,
             recipes=network.recipes,
+            first_tying=config.first_tying,
         )
         if sources is not None:
             tied.restore_sources(sources)

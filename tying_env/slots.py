@@ -1,5 +1,6 @@
 """The places in a block where its trainable Parameters hang, and which blocks are alike."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,23 @@ from torch import nn
 # The weights of one block: name inside the block -> Parameter.
 Weights = dict[str, nn.Parameter]
 
+# How peft names the Parameters of a low-rank update.
+_LOW_RANK = re.compile(r"(^|\.)lora_[AB]\.")
+
 # A place in a block where a Parameter hangs: the submodule and its attribute.
 Slot = tuple[nn.Module, str]
 
 
 def slots(block: nn.Module) -> dict[str, Slot]:
-    """Return the places of a block's trainable Parameters, by name."""
+    """Return the places of a block's trainable Parameters, by name; those of LoRA beside them stay the block's own.
+
+    (Where nothing but LoRA's trains, it is those that are tied: see the agents' adapters.)
+    """
+    found = _trainable(block)
+    return {name: slot for name, slot in found.items() if not _LOW_RANK.search(name)} or found
+
+
+def _trainable(block: nn.Module) -> dict[str, Slot]:
     return {
         name: (block.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
         for name, parameter in block.named_parameters(remove_duplicate=False)

@@ -32,6 +32,7 @@ from tying_env.slots import Weights, aliases, check_kinds, get, put, slots
 Gradient = Literal["shared", "leader"]
 OptimizerState = Literal["inherit", "reset"]
 GroupLR = Literal["none", "sqrt", "linear"]
+FirstTying = Literal["leader", "mean"]
 
 # torch's optimizers fill in the state of a Parameter when they first meet it.
 OptimizerStates = defaultdict[torch.Tensor, Any]
@@ -67,6 +68,8 @@ class TiedBlocks:
             they can be tied. None: all are of one kind. At the frozen start the lowest of each kind trains.
         recipes: how to draw the initial values of Parameters again. Layers that have one for each of theirs do not hold
             their values during the frozen start; their Parameters are on the meta device until then.
+        first_tying: what the first tying, that of `tying` or the first change, makes of the weights that the blocks
+            came with: the layers of a group take the leader's (`"leader"`), or the mean over the group (`"mean"`).
 
     Raises:
         ValueError: no blocks, blocks that differ or already share Parameters, an unknown choice, a wrong tying.
@@ -82,10 +85,13 @@ class TiedBlocks:
         group_lr: GroupLR = "none",
         kinds: npt.ArrayLike | None = None,
         recipes: Mapping[nn.Parameter, Recipe] | None = None,
+        first_tying: FirstTying = "leader",
     ) -> None:
         _check_choice("gradient", gradient, get_args(Gradient))
         _check_choice("optimizer_state", optimizer_state, get_args(OptimizerState))
         _check_choice("group_lr", group_lr, get_args(GroupLR))
+        _check_choice("first_tying", first_tying, get_args(FirstTying))
+        self.first_tying: FirstTying = first_tying
         self.kinds = np.zeros(len(blocks), dtype=np.int64) if kinds is None else np.asarray(kinds)
         check_kinds(blocks, self.kinds)
         initial = None if tying is None else partition.canonicalise(partition.validate_action(tying, len(blocks)))
@@ -228,8 +234,10 @@ class TiedBlocks:
         """Return what each layer will compute with, and enter the optimizer state of new Parameters into `state`."""
         led: dict[int, Weights] = {}
         seen: dict[int, Weights] = {}  # what the followers of a leader compute with
-        for leader in partition.leaders(after):
-            if self._tying[leader] == leader:
+        for leader, members in partition.groups(after).items():
+            if self._frozen and self.first_tying == "mean" and len(members) > 1:
+                led[leader] = self._mean(members, state)
+            elif self._tying[leader] == leader:
                 led[leader] = self.weights(leader)
             elif self._frozen:  # the values are the layer's own already, and nobody else computes with them
                 led[leader] = aliases(self.weights(leader), requires_grad=True)
@@ -251,6 +259,14 @@ class TiedBlocks:
                     for key, value in state[parameter].items()
                 }
         return {name: created[id(parameter)] for name, parameter in self.weights(layer).items()}
+
+    def _mean(self, layers: list[int], state: OptimizerStates | None) -> Weights:
+        """Return new Parameters with the mean of some layers' values, and the optimizer state of the first."""
+        mean = self._copy(layers[0], state)
+        with torch.no_grad():
+            for name, parameter in mean.items():
+                parameter.copy_(torch.stack([self.weights(i)[name] for i in layers]).mean(0))
+        return mean
 
     def _put(self, plan: Plan, optimizer: torch.optim.Optimizer | None) -> None:
         """Set references, nothing else: no memory is taken here, no number computed."""

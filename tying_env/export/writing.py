@@ -12,6 +12,7 @@ from tying_env.export.tied_folder import CARD, model_config, write_tied
 from tying_env.files import written_whole
 from tying_env.partition import leaders
 from tying_env.primary.models import PrimaryNetwork
+from tying_env.primary.relaxation import has_deltas, merge_deltas
 from tying_env.primary.trainer import owned_parameters
 from tying_env.render import replication_map_text
 from tying_env.runs import RunDirectory, load_network
@@ -39,7 +40,7 @@ def export_tied(
     Raises:
         FileExistsError: the folder exists.
         FileNotFoundError: there is no such run or network.
-        TypeError: the network is no transformers model.
+        TypeError: the network is no transformers model, or has low-rank deltas and is not to be `dense`.
         ValueError: the run is damaged.
         OSError: the folder cannot be written; nothing is left of it then.
     """
@@ -59,6 +60,10 @@ def export_tied(
         summary = directory.read_json(SUMMARY) if (directory.path / SUMMARY).exists() else {}
         numbers = (summary.get("test") or {}).get(network)
     model_config(primary.model)  # whether it can be exported at all
+    if has_deltas(primary.model) and not dense:
+        raise TypeError(
+            "its layers have low-rank deltas of their own, unknown to transformers: export it with dense=True"
+        )
     card = _card(primary, tied, tying, about, numbers, dense)
     unfinished = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -80,6 +85,7 @@ def export_tied(
 def _write_dense(folder: Path, network: PrimaryNetwork, tied: TiedBlocks) -> None:
     model: Any = network.model
     tied.change(np.arange(tied.n_layer))  # every layer gets a copy of the weights it computes with
+    merge_deltas(model)
     model.config = model_config(model)
     model.save_pretrained(folder)
 
@@ -118,6 +124,7 @@ def _card(
     stored = "Every layer is stored with weights of its own." if dense else "Every weight is stored once."
     data = env["dataset"] if env["model"] != "custom" else "data of the user's own"
     tokens = f", tokenizer `{env['tokenizer']}`" if env["model"] in ("gpt2", "bert") else ""
+    start = "random weights" if env["init_from"] is None else f"the checkpoint `{env['init_from']}`"
     measured = "Not measured on a test split."
     if numbers is not None:
         rows = [f"| {key.replace('_', ' ')} | {value:,.6g} |" for key, value in numbers.items() if value is not None]
@@ -144,7 +151,7 @@ tags: [layer-tying]
 
 ## Training
 
-Trained from random weights on `{data}`{tokens} while a controller tied its layers (Hay & Wolf, "Dynamic Layer Tying for
+Trained from {start} on `{data}`{tokens} while a controller tied its layers (Hay & Wolf, "Dynamic Layer Tying for
 Parameter-Efficient Transformers", ICLR 2024).
 
 ```json

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tying_env.config import EnvConfig
 from tying_env.primary.blocks import find_blocks
+from tying_env.primary.relaxation import add_deltas
 from tying_env.redrawing import InitialisationRecorder, Recipe
 from tying_env.seeding import torch_randomness_from
 
@@ -120,12 +121,16 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
     """Return the bare model of `build_network`; its weights come from torch's global generator."""
     match config.model:
         case "gpt2":
-            return _gpt2(config, sizes["vocab_size"])
+            model = _gpt2(config, sizes["vocab_size"])
         case "bert":
-            return _bert(config, sizes["vocab_size"] + 1)  # the mask token
+            model = _bert(config, sizes["vocab_size"] + 1)  # the mask token
         case "vit":
-            return _vit(config, sizes)
-    raise ValueError(f"the model {config.model!r} cannot be built from settings: only gpt2, bert and vit can")
+            model = _vit(config, sizes)
+        case _:
+            raise ValueError(f"the model {config.model!r} cannot be built from settings: only gpt2, bert and vit can")
+    if config.delta_rank:
+        add_deltas(model, PrimaryNetwork(model, find_blocks(model)).block_names, config.delta_rank)
+    return model
 
 
 def _gpt2(config: EnvConfig, vocab_size: int) -> nn.Module:

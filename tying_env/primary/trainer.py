@@ -93,7 +93,7 @@ class Trainer:
         self._parallel = None if world().size == 1 else DataParallel(network.model, self._loss)
         self._accumulate, self._autocast, self._prefetch = accumulate, autocast, prefetch
         self._fetched: tuple[dict[str, Any], Any] | None = None  # the position before a batch, and the batch
-        in_blocks = {id(p) for block in network.blocks for p in block.parameters()}
+        in_blocks = {id(p) for layer in range(tied.n_layer) for p in tied.weights(layer).values()}
         outside = [p for p in network.model.parameters() if id(p) not in in_blocks and p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [{"params": outside}, *tied.parameter_groups(learning_rate)],

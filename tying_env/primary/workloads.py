@@ -32,10 +32,11 @@ from tying_env.data import (
 from tying_env.data.batches import count_examples, cut, evenly
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.examples import augment_images
+from tying_env.primary.checkpoint import check_checkpoint, load_checkpoint
 from tying_env.primary.evaluation import Evaluation, evaluate, measure, perplexity
 from tying_env.primary.models import PrimaryNetwork, Sizes, build_network
 from tying_env.primary.tasks import CausalLM, ImageClassification, MaskedLM, Task
-from tying_env.seeding import numpy_stream
+from tying_env.seeding import numpy_stream, torch_randomness_from
 from tying_env.slots import check_kinds, find_kinds
 
 
@@ -57,8 +58,16 @@ class Workload(ABC):
     kinds: npt.NDArray[np.int64] | None = None
 
     def build(self, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
-        """Return a new network; `generator` draws its weights."""
-        return build_network(self.config, self.sizes, device, generator)
+        """Return a new network; `generator` draws its weights, where they do not come from a checkpoint.
+
+        Raises:
+            FileNotFoundError, ValueError: the checkpoint is not there or does not fit.
+        """
+        network = build_network(self.config, self.sizes, device, generator)
+        if self.config.init_from is not None:
+            with torch_randomness_from(generator):
+                load_checkpoint(network, self.config)
+        return network
 
     @abstractmethod
     def training_batches(self, seed: int) -> Batches:
@@ -119,6 +128,8 @@ def open_workload(config: EnvConfig) -> Workload:
         ValueError: unknown data, or data that do not suit the network; the message says what.
         FileNotFoundError, ImportError, ConnectionError, OSError: the data cannot be had.
     """
+    if config.init_from is not None:
+        check_checkpoint(config)
     match config.model:
         case "gpt2":
             return CausalText(config)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tying_env.reports.arms import Arm, comparability_notes, group_into_arms
 from tying_env.reports.chance import ChanceComparison, compare_with_chance
-from tying_env.reports.loading import METRICS_BY_KEY, Metric, Run, find_runs, load_run
+from tying_env.reports.loading import METRICS_BY_KEY, Metric, Run, find_runs, load_run, unit_of_perplexity
 from tying_env.reports.statistics import (
     Interval,
     PairedDifference,
@@ -118,12 +118,12 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric) -> Comparison:
         others = [key for key, other in METRICS_BY_KEY.items() if any(run.result(other) is not None for run in runs)]
         hint = f"try --metric {' or '.join(others)}" if others else "no run has finished with a result"
         raise ValueError(f"no run has a {metric.name} ({runs[0].path}: {runs[0].why_no_result(metric)}); {hint}")
+    if metric.unit == "per token":
+        metric = replace(metric, unit=unit_of_perplexity(runs))
     summaries = [_summarise(arm, reference, metric) for arm in arms]
     tested = {i: s.difference for i, s in enumerate(summaries) if s.difference and len(s.difference.seeds) > 1}
     for i, corrected in zip(tested, holm([found.p_value for found in tested.values()]), strict=True):
         summaries[i] = replace(summaries[i], corrected_p=corrected)
-    if metric.unit == "per token" and all(run.env["tokenizer"] == "bytes" for run in runs):
-        metric = replace(metric, unit="per byte")
     notes = comparability_notes(arms, reference, metric)
     fewest = min((len(found.seeds) for found in tested.values()), default=0)
     if tested and smallest_p_value(fewest) > 0.05:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tying_env.reports.arms import Arm
 from tying_env.reports.comparison import BOOTSTRAP_SEED, Comparison
 from tying_env.reports.drawing import Style, arm_styles, fit_log_axis, legend_right, new_axes
-from tying_env.reports.loading import Run
+from tying_env.reports.loading import Run, unit_of_perplexity
 from tying_env.reports.statistics import mean_band
 
 _X_NAMES = {"train_step": "training step", "tokens": "tokens trained on"}
@@ -45,8 +45,8 @@ def learning_curves(arms: Sequence[Arm], x: Literal["train_step", "tokens"] = "t
         ValueError: no run has measured validation perplexity.
     """
     styles = arm_styles([arm.label for arm in arms])
-    unit = "byte" if all(run.env["tokenizer"] == "bytes" for arm in arms for run in arm.runs) else "token"
-    figure, axes = new_axes("Learning curves", _X_NAMES[x], f"validation perplexity (per {unit})")
+    unit = unit_of_perplexity([run for arm in arms for run in arm.runs])
+    figure, axes = new_axes("Learning curves", _X_NAMES[x], f"validation perplexity ({unit})")
     drawn: list[float] = []
     for arm in arms:
         style = styles[arm.label]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,13 @@ class Run:
         if self.result(metric) is not None:
             return ""
         return f"{self.status}: no result" if self.status != "finished" else f"finished, but has no {metric.name}"
+
+
+def unit_of_perplexity(runs: Sequence[Run]) -> str:
+    """Return what the perplexities of runs are per; runs that wrote down no network are of a GPT-2."""
+    unit = {"bert": "per hidden token", "vit": "per image"}.get(runs[0].env.get("model", "gpt2"), "per token")
+    in_bytes = all(run.env["tokenizer"] == "bytes" for run in runs)
+    return unit.replace("token", "byte") if in_bytes else unit
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:

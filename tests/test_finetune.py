@@ -1,0 +1,272 @@
+"""Downstream tasks: GLUE's files, classifiers whose tying stays, low-rank updates that a controller ties."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents.adapters import tune_adapters
+from agents.controllers import make_controller
+from agents.run_config import RunConfig
+from agents.runner import run
+from tests.conftest import TINY
+from tests.reliability.runs import Watcher
+from tying_env import EnvConfig
+from tying_env.data import load_tokenizer
+from tying_env.data.glue import TASKS, Row, encode, load_glue, scores
+from tying_env.downstream import TuningConfig, make_classifier, predict, tune
+from tying_env.runs import load_network
+from tying_env.seeding import torch_stream
+
+SCRIPT = str(Path(__file__).parents[1] / "scripts" / "finetune.py")
+
+# Two rows of each task in the form of its file.
+FILES = {
+    "sst2": ("SST-2", "sentence\tlabel\nof course \t1\nno \t0\n"),
+    "cola": ("CoLA", "gj04\t1\t\tThe sailors rode.\nbc01\t0\t*\tRode the.\n"),
+    "qnli": ("QNLI", "index\tquestion\tsentence\tlabel\n0\tWho?\tHe.\tentailment\n1\tWhy?\tBlue.\tnot_entailment\n"),
+    "mrpc": ("MRPC", '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\tHe " said\tSo he\n0\t9\t10\tA\tB\n'),
+    "rte": (
+        "RTE",
+        "index\tsentence1\tsentence2\tlabel\r\n0\tA man.\tA \u2028 man.\tentailment\r\n1\tA.\tB.\tnot_entailment\r\n",
+    ),
+}
+EXPECTED = {
+    "sst2": [Row(("of course",), 1), Row(("no",), 0)],
+    "cola": [Row(("The sailors rode.",), 1), Row(("Rode the.",), 0)],
+    "qnli": [Row(("Who?", "He."), 0), Row(("Why?", "Blue."), 1)],
+    "mrpc": [Row(('He " said', "So he"), 1), Row(("A", "B"), 0)],
+    "rte": [Row(("A man.", "A \u2028 man."), 0), Row(("A.", "B."), 1)],
+}
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in GLUE's form: small true files, and an SST-2 whose label is whether a sentence has an "!"."""
+    folder = tmp_path_factory.mktemp("glue")
+    for name, text in FILES.values():
+        (folder / name).mkdir()
+        for split in ("train", "dev"):
+            (folder / name / f"{split}.tsv").write_text(text, encoding="utf-8", newline="")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 160), ("dev", 60)):
+        labels = rng.integers(2, size=count)
+        rows = [f"{'ab '[rng.integers(3)] * rng.integers(1, 9)}x{'!' if label else '?'}\t{label}" for label in labels]
+        (folder / "SST-2" / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *rows]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> dict[str, Path]:
+    """A GPT-2 and a BERT, tied, after a few training steps."""
+    folder, found = tmp_path_factory.mktemp("runs"), {}
+    for model in ("gpt2", "bert"):
+        env = EnvConfig(**TINY | {"dataset": str(text_folder), "model": model, "seq_len": 24})
+        found[model] = folder / model
+        run(RunConfig("cycle", run_dir=folder / model, env=env, test_windows=4), Watcher())
+    return found
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_files_of_every_task_are_read(glue: Path, task: Any) -> None:
+    if task != "sst2":
+        assert load_glue(task, "train", glue) == load_glue(task, "dev", glue / TASKS[task].folder) == EXPECTED[task]
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "message"),
+    [
+        ("sst2", "sentence\tlabel\ngood\t1\nbad 0\n", r"dev.tsv, line 3: expected 2 columns, got 1"),
+        ("sst2", "sentence\tlabel\ngood\t2\n", r"dev.tsv, line 2: the label must be '0' or '1', got '2'"),
+        ("cola", "gj04\tyes\t\tRode.\n", r"dev.tsv, line 1: the label must be '0' or '1', got 'yes'"),
+        ("rte", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tneutral\n", "line 2: the label must be 'entailment' or"),
+        ("mrpc", "Quality\n", "holds no examples"),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path: Path, task: Any, text: str, message: str) -> None:
+    (tmp_path / "dev.tsv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_glue(task, "dev", tmp_path)
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"has no QNLI/train.tsv"):
+        load_glue("qnli", "train", tmp_path)
+    with pytest.raises(ValueError, match="task must be one of sst2, cola, qnli, mrpc, rte, got 'mnli'"):
+        load_glue("mnli", "train", tmp_path)  # type: ignore[arg-type]
+    (tmp_path / "dev.tsv").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        load_glue("sst2", "dev", tmp_path)
+
+
+def test_glue_of_the_hub_is_read_from_a_data_set_of_its_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "glue" / "rte").mkdir(parents=True)
+    for split in ("train", "validation"):
+        rows = {"sentence1": ["A man.", "A."], "sentence2": ["A \u2028 man.", "B."], "label": [0, 1], "idx": [0, 1]}
+        datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "glue" / "rte" / f"{split}-00000-of-00001.parquet")
+    (tmp_path / "glue" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: rte\n  data_files:\n  - split: train\n    path: rte/train-*\n"
+        "  - split: validation\n    path: rte/validation-*\n---\n"
+    )
+    monkeypatch.setattr("tying_env.data.glue._HUB", str(tmp_path / "glue"))
+    assert load_glue("rte", "train") == load_glue("rte", "dev") == EXPECTED["rte"]
+
+
+def test_pairs_are_joined_cut_and_padded() -> None:
+    tokenizer = load_tokenizer("bytes")
+    batch = encode([Row(("abcdefgh", "xy"), 1), Row(("a",), 0), Row(("",), 0)], tokenizer, 6)
+    assert bytes(batch["input_ids"][0].tolist()) == b"abc\nxy"
+    assert batch["attention_mask"].sum(1).tolist() == [6, 1, 1]
+    assert batch["labels"].tolist() == [1, 0, 0]
+    words = load_tokenizer("gpt2")
+    joined = encode([Row(("a", "b"), 1)], words, 4)["input_ids"][0].tolist()
+    assert joined == [*words.encode("a"), words.end_of_text, *words.encode("b"), 0]
+
+
+def test_scores_by_hand() -> None:
+    truth, guess = np.array([1, 1, 0, 0, 1]), np.array([1, 0, 0, 1, 1])
+    assert scores("sst2", truth, guess) == {"accuracy": pytest.approx(0.6)}
+    assert scores("mrpc", truth, guess) == {"f1": pytest.approx(2 / 3), "accuracy": pytest.approx(0.6)}
+    matthews = (2 * 1 - 1 * 1) / np.sqrt(3 * 3 * 2 * 2)
+    assert scores("cola", truth, guess) == {"matthews": pytest.approx(matthews), "accuracy": pytest.approx(0.6)}
+
+
+@pytest.mark.parametrize("model", ["gpt2", "bert"])
+@pytest.mark.parametrize("method", ["full", "lora", "head"])
+def test_a_classifier_trains_what_it_should_and_tied_layers_stay_tied(
+    glue: Path, runs: dict[str, Path], model: str, method: Any
+) -> None:
+    file = runs[model] / "final.safetensors"
+    classifier: Any = make_classifier(file, method, torch_stream(0, "head"), rank=2)
+    before = {name: p.detach().clone() for name, p in classifier.named_parameters()}
+    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    untrained = predict(classifier, examples)
+    tuned = tune(classifier, examples, TuningConfig(epochs=4, batch_size=16, learning_rate=0.01), 0)
+    changed = {name for name, p in classifier.named_parameters() if not torch.equal(p, before[name])}
+    assert tuned.trainable_parameters == sum(p.numel() for p in classifier.parameters() if p.requires_grad)
+    assert "head.weight" in changed
+    if method == "full":
+        assert any("backbone" in name for name in changed)
+    else:
+        assert all("lora" in name or name.startswith("head") for name in changed)
+        assert any("lora" in name for name in changed) == (method == "lora")
+    blocks = classifier.backbone.h if model == "gpt2" else classifier.backbone.encoder.layer
+    saved = load_network(file)
+    assert saved.tying == [0, 1, 0, 1]
+    for i, j in ((0, 2), (1, 3)):
+        mine, theirs = ([p for name, p in blocks[k].named_parameters() if "lora" not in name] for k in (i, j))
+        assert all(p.data_ptr() == q.data_ptr() for p, q in zip(mine, theirs, strict=True))
+    accuracy = scores("sst2", examples["labels"], predict(classifier, examples))["accuracy"]
+    start = scores("sst2", examples["labels"], untrained)["accuracy"]
+    assert accuracy > (0.9 if method == "full" else start - 0.05)
+
+
+def test_padding_makes_no_difference(runs: dict[str, Path]) -> None:
+    for path in runs.values():
+        classifier = make_classifier(path / "final.safetensors", "full", torch_stream(0, "head")).eval()
+        tokens = torch.arange(5)[None]
+        alone = classifier(tokens, torch.ones_like(tokens))
+        padded = torch.cat([tokens, torch.full((1, 3), 9)], 1)
+        mask = torch.tensor([[1] * 5 + [0] * 3, [1] * 8])
+        together = classifier(torch.cat([padded, torch.arange(8)[None]]), mask)
+        torch.testing.assert_close(together[:1], alone)
+
+
+def test_equal_seeds_give_equal_classifiers(glue: Path, runs: dict[str, Path]) -> None:
+    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    heads = []
+    for seed in (0, 0, 1):
+        classifier = make_classifier(runs["gpt2"] / "final.safetensors", "lora", torch_stream(seed, "head"))
+        tune(classifier, examples, TuningConfig(epochs=1), seed)
+        heads.append(classifier.head.weight.detach())
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+@pytest.mark.parametrize("agent", ["dqn", "albert"])
+def test_low_rank_updates_are_tied_by_a_controller(glue: Path, runs: dict[str, Path], agent: Any) -> None:
+    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    file = runs["bert"] / "final.safetensors"
+    before = dict(load_network(file).network.model.named_parameters())
+    adapted = tune_adapters(
+        file, examples, TuningConfig(epochs=3), 0, lambda n_layer: make_controller(agent, n_layer, 0), k=3, rank=2
+    )
+    model: Any = adapted.classifier
+    layers = model.backbone.encoder.layer
+    queries = [layer.attention.self.query for layer in layers]
+    for i, leader in enumerate(adapted.tying):
+        assert queries[i].lora_A.default.weight is queries[leader].lora_A.default.weight
+        # The network's own weights stand still, tied as they were trained.
+        assert torch.equal(
+            queries[i].base_layer.weight, before[f"bert.encoder.layer.{i % 2}.attention.self.query.weight"]
+        )
+    update = sum(p.numel() for name, p in layers[0].named_parameters() if "lora" in name)
+    head = model.head.weight.numel() + model.head.bias.numel()
+    assert adapted.trainable_parameters == pytest.approx(head + adapted.independent_layers * update)
+    if agent == "albert":
+        assert adapted.tying == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "half"}, "method must be one of 'full', 'lora', 'head', got 'half'"),
+        ({"rank": 0}, "rank must be at least 1, got 0"),
+    ],
+)
+def test_bad_arguments_of_a_classifier_are_named(runs: dict[str, Path], arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_classifier(
+            runs["gpt2"] / "final.safetensors", **{"method": "full", "generator": torch_stream(0, "x")} | arguments
+        )
+
+
+def test_a_network_of_images_is_refused(tmp_path: Path) -> None:
+    settings = {k: v for k, v in TINY.items() if k not in ("tokenizer", "seq_len")}
+    env = EnvConfig(model="vit", **settings | {"dataset": "digits", "total_steps": 2})
+    run(RunConfig("conventional", run_dir=tmp_path / "vit", env=env, measure_test=False), Watcher())
+    with pytest.raises(ValueError, match="must be a gpt2 or a bert, got 'vit'"):
+        make_classifier(tmp_path / "vit" / "final.safetensors", "full", torch_stream(0, "x"))
+
+
+def test_the_script_prints_a_table_over_seeds(
+    glue: Path, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    spec = importlib.util.spec_from_file_location("finetune_script", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses and tyro look for its names
+    spec.loader.exec_module(module)
+    main = module.main
+    options = [
+        "--task",
+        "mrpc",
+        "--data",
+        str(glue),
+        "--seeds",
+        "2",
+        "--epochs",
+        "2",
+        "--out",
+        str(tmp_path / "r.json"),
+    ]
+    rows = ["--methods", "full", "lora", "head", "--adapters", "random", "--k", "1"]
+    assert main([str(runs["gpt2"]), str(runs["bert"]), *options, *rows]) == 0
+    shown = capsys.readouterr().out
+    assert "MRPC, development split: mean (standard deviation) over 2 seeds" in shown
+    results = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert len(results) == 2 * 4 * 2
+    assert {tuple(sorted(result)) for result in results} == {
+        ("accuracy", "f1", "method", "run", "seconds", "seed", "trainable_parameters")
+    }
+    assert main([str(tmp_path), *options]) == 1
+    assert "there is no network file" in capsys.readouterr().out

@@ -1,0 +1,112 @@
+"""Trains a classifier on a task, and measures it."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from tying_env.data import ShuffledExamples
+from tying_env.data.batches import Batch, count_examples, cut
+from tying_env.downstream.classifier import Classifier, Method, classification_loss
+from tying_env.primary.tasks import to_device
+from tying_env.seeding import numpy_stream, torch_randomness_from, torch_stream
+
+# A new head and low-rank updates start from nothing: they take larger steps than trained weights.
+LEARNING_RATES: dict[Method, float] = {"full": 3e-4, "lora": 3e-3, "head": 1e-2}
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """How a classifier is trained.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    epochs: float = 3.0
+    """Times that the training examples are gone through."""
+    batch_size: int = 32
+    """Examples in a training step."""
+    learning_rate: float | None = None
+    """Learning rate of AdamW; by default 3e-4 where everything trains, 3e-3 for low-rank updates, 1e-2 for the head."""
+    weight_decay: float = 0.01
+    """Weight decay of AdamW."""
+    max_grad_norm: float = 1.0
+    """The gradient is clipped to this norm."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "max_grad_norm"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)!r}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size!r}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay!r}")
+
+    def rate(self, method: Method) -> float:
+        """Return the learning rate for a method."""
+        return LEARNING_RATES[method] if self.learning_rate is None else self.learning_rate
+
+    def steps(self, examples: int) -> int:
+        """Return the training steps for so many examples, at least 1."""
+        return max(1, round(self.epochs * examples / self.batch_size))
+
+
+class Tuned(NamedTuple):
+    """What training came to."""
+
+    trainable_parameters: int
+    seconds: float
+    mean_loss: float  # over the last tenth of the training steps, nats
+
+
+def tune(classifier: Classifier, examples: Batch, config: TuningConfig, seed: int) -> Tuned:
+    """Train a classifier where it is; tied layers stay tied, for they share their Parameters.
+
+    The learning rate falls to 0 in a straight line.
+
+    Args:
+        classifier: what trains is what takes a gradient.
+        examples: `input_ids` and `attention_mask` (N, T), `labels` (N,).
+        config: how.
+        seed: of the order of the examples, and of dropout.
+    """
+    device = next(classifier.parameters()).device
+    trained = [p for p in classifier.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trained, lr=config.rate(classifier.method), weight_decay=config.weight_decay, fused=True
+    )
+    steps = config.steps(count_examples(examples))
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1.0 / (steps + 1), total_iters=steps)
+    stream = ShuffledExamples(examples, config.batch_size, numpy_stream(seed, "downstream batches"))
+    classifier.train()
+    losses: list[float] = []
+    started = time.perf_counter()
+    with torch_randomness_from(torch_stream(seed, "downstream dropout", device)):
+        for _ in range(steps):
+            loss = classification_loss(classifier, to_device(stream.next_batch(), device))
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+    seconds = time.perf_counter() - started
+    return Tuned(sum(p.numel() for p in trained), seconds, float(np.mean(losses[-max(1, steps // 10) :])))
+
+
+@torch.no_grad()
+def predict(classifier: nn.Module, examples: Batch, batch_size: int = 64) -> npt.NDArray[np.int64]:
+    """Return the class that a classifier gives to each example, (N,)."""
+    classifier.eval()
+    device = next(classifier.parameters()).device
+    guesses: list[Any] = []
+    for batch in cut(examples, batch_size):
+        on_device = to_device(batch, device)
+        scores = classifier(on_device["input_ids"], on_device["attention_mask"])  # (B, classes)
+        guesses.append(scores.argmax(-1).cpu().numpy())
+    return np.concatenate(guesses)

@@ -1,0 +1,111 @@
+"""Starts a primary network from trained weights: a checkpoint of transformers in a local folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tying_env.config import EnvConfig
+from tying_env.primary.models import PrimaryNetwork
+
+# What our settings are called in transformers' configurations, by the type of model.
+_SETTINGS: dict[str, dict[str, str]] = {
+    "gpt2": {"n_layer": "n_layer", "n_embd": "n_embd", "n_head": "n_head"},
+    "bert": {"n_layer": "num_hidden_layers", "n_embd": "hidden_size", "n_head": "num_attention_heads"},
+    "vit": {
+        "n_layer": "num_hidden_layers",
+        "n_embd": "hidden_size",
+        "n_head": "num_attention_heads",
+        "patch_size": "patch_size",
+    },
+}
+# A table of positions may be cut to the length that is trained on.
+_POSITIONS = ("wpe.weight", "position_embeddings.weight")
+
+
+def checkpoint_settings(path: str | Path) -> dict[str, Any]:
+    """Return the settings of `EnvConfig` that a checkpoint decides: its model and sizes.
+
+    Raises:
+        FileNotFoundError: the folder is not there or has no config.json.
+        ValueError: it is of no GPT-2, BERT or ViT.
+    """
+    stored = _read_config(Path(path).expanduser())
+    model = stored["model_type"]
+    missing = [name for name in _SETTINGS[model].values() if type(stored.get(name)) is not int]
+    if missing:
+        raise ValueError(f"{path}/config.json must have a whole number under {missing[0]!r}")
+    return {"model": model, **{ours: stored[theirs] for ours, theirs in _SETTINGS[model].items()}}
+
+
+def check_checkpoint(config: EnvConfig) -> Path:
+    """Check that the settings are those of the checkpoint `config.init_from`, and return its folder.
+
+    Raises:
+        FileNotFoundError: the checkpoint is not there.
+        ValueError: the settings are others; the message names one.
+    """
+    assert config.init_from is not None
+    path = Path(config.init_from).expanduser()
+    for name, value in checkpoint_settings(path).items():
+        if getattr(config, name) != value:
+            raise ValueError(f"the checkpoint {path} has {name}={value!r}, the settings {getattr(config, name)!r}")
+    return path
+
+
+def load_checkpoint(network: PrimaryNetwork, config: EnvConfig) -> None:
+    """Copy the weights of the checkpoint `config.init_from` into a network.
+
+    All blocks must fit. What lies outside of them and does not fit, such as embeddings for another vocabulary or a head
+    for other classes, stays as it is; of a longer table of positions the first are taken.
+
+    Raises:
+        FileNotFoundError: the checkpoint is not there.
+        ValueError: it is damaged or does not fit; the message says where. Nothing is changed then.
+    """
+    path = check_checkpoint(config)
+    model: Any = network.model
+    try:
+        # Safetensors only: other checkpoints are pickles, which may run any code.
+        source = type(model).from_pretrained(
+            path, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True
+        )
+    except Exception as error:  # transformers, safetensors and its checks have classes of their own
+        raise ValueError(f"the checkpoint {path} cannot be read: {error}") from error
+    theirs = dict(source.named_parameters())
+    taken: list[tuple[nn.Parameter, torch.Tensor]] = []
+    inside = tuple(f"{name}." for name in network.block_names)
+    for full_name, parameter in network.model.named_parameters():
+        name = full_name.replace(".base_layer.", ".")  # beside a low-rank delta
+        if "lora_" in name:
+            continue
+        found = theirs[name].detach() if name in theirs else None
+        if found is not None and name.endswith(_POSITIONS) and len(found) > len(parameter):
+            found = found[: len(parameter)]
+        if found is not None and found.shape == parameter.shape:
+            taken.append((parameter, found))
+        elif name.startswith(inside):
+            there = "missing" if found is None else tuple(found.shape)
+            raise ValueError(
+                f"the checkpoint {path} does not fit: {name} is {there}, expected {tuple(parameter.shape)}"
+            )
+    with torch.no_grad():
+        for parameter, values in taken:
+            parameter.copy_(values)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} is not a checkpoint of transformers: it has no config.json")
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    kind = stored.get("model_type") if isinstance(stored, dict) else stored
+    if kind not in _SETTINGS:
+        raise ValueError(f"{file} is of the type {kind!r}, expected one of {', '.join(_SETTINGS)}")
+    assert isinstance(stored, dict)
+    return stored
