@@ -140,6 +140,7 @@ def test_what_does_not_fit_is_named(checkpoints: dict[str, Path], text_folder: P
         ({"model": "bert"}, ValueError, "has model='gpt2', the settings 'bert'"),
         ({"init_from": str(tmp_path)}, FileNotFoundError, "is not a checkpoint of transformers: it has no config.json"),
         ({"init_from": "gpt2"}, FileNotFoundError, "gpt2 is not a checkpoint"),
+        ({"frozen_weights": "redrawn"}, ValueError, "frozen_weights must be 'held' where they come from a checkpoint"),
         ({"first_tying": "mean", "replication": "copied"}, ValueError, "first_tying='mean' needs replication='tied'"),
     ):
         with pytest.raises(kind, match=message):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_tied_blocks import L, Net, same, snapshot, train, values
+from tests.test_tied_blocks import L, Net, change_failing_at, same, snapshot, train, values
 from tying_env import partition
 from tying_env.replication import AliasedBlocks, CopiedBlocks, make_blocks
 from tying_env.tied_blocks import TiedBlocks
@@ -121,3 +121,20 @@ def test_a_refused_change_leaves_everything_as_it_was(replication: str) -> None:
 def test_unknown_replications_are_refused() -> None:
     with pytest.raises(ValueError, match="replication must be one of 'tied', 'copied', 'aliased', got 'cloned'"):
         make("cloned")
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("replication", ["copied", "aliased"])
+def test_an_exception_at_any_line_of_a_change_leaves_everything_as_it_was(replication: str, frozen: bool) -> None:
+    net, tied, optimizer = make(replication, None if frozen else np.arange(L))
+    train(net, optimizer, 2)
+    if not frozen:
+        tied.change([0, 0, 2, 2, 4, 0], optimizer)
+        train(net, optimizer, 1)
+    before = snapshot(net, tied, optimizer)
+    point = 1
+    while change_failing_at(point, tied, [0, 1, 0, 3, 4, 1], optimizer):
+        assert same(snapshot(net, tied, optimizer), before)
+        point += 1
+    assert point > 50  # it went through the whole change, which then succeeded
+    assert tied.tying.tolist() == [0, 1, 0, 3, 4, 1]

@@ -80,7 +80,18 @@ def test_a_run_leaves_and_prints_all_it_promises(text_folder: Path, tmp_path: Pa
     ):
         assert promised in done.stdout, promised
     names = {p.name.split(".")[0] for p in path.iterdir()}
-    assert names == {"config", "metrics", "trace", "summary", "best", "final", "replication_map", "events"}
+    assert names == {
+        "config",
+        "metrics",
+        "trace",
+        "summary",
+        "best",
+        "final",
+        "replication_map",
+        "events",
+        "checkpoints",
+        "lock",
+    }
     config = json.loads((path / "config.json").read_text())
     assert config["agent"] == "dqn"
     assert config["env"]["n_layer"] == 4

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tying_env import partition, tied_blocks
+from tying_env import partition, redrawing, replication, slots, tied_blocks
 from tying_env.tied_blocks import TiedBlocks
 
 L, WIDTH = 6, 3
@@ -292,13 +292,17 @@ class Injected(BaseException):
     """Not an Exception: a change must also survive Ctrl-C."""
 
 
+# Where the lines are that change something.
+CHANGING = {module.__file__ for module in (tied_blocks, replication, redrawing, slots)}
+
+
 def change_failing_at(point: int, tied: TiedBlocks, tying: Any, optimizer: torch.optim.Optimizer) -> bool:
-    """Raise at the `point`-th line that runs inside tied_blocks.py during a change; tell whether it came to that."""
+    """Raise at the `point`-th line of ours that runs during a change; tell whether it came to that."""
     seen = 0
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal seen
-        if frame.f_code.co_filename != tied_blocks.__file__:
+        if frame.f_code.co_filename not in CHANGING:
             return None
         if event == "line":
             seen += 1

@@ -1,0 +1,232 @@
+"""Do the tests notice? Puts known bugs into a scratch copy, one at a time, and looks for a red test.
+
+python -m tests.reliability.mutants
+
+The bugs are of the kind that neighbouring packages have or had, and of the kind that the tests here promise to find.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("tying_env", "agents", "scripts", "tests", "pyproject.toml", "README.md", "constraints.txt")
+
+
+class Mutant(NamedTuple):
+    """One bug: what it is, where, and which tests are to notice."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: str  # arguments of pytest
+
+
+RESUME = "tests/reliability/test_resume.py"
+AFTER_EVERY_DECISION = f"{RESUME} -k test_a_run_stopped_after_every_decision"
+
+MUTANTS = [
+    Mutant(
+        "resumes without the state of dropout's generator",
+        "tying_env/primary/trainer.py",
+        'self._dropout.set_state(state["dropout"])',
+        "pass",
+        f"{AFTER_EVERY_DECISION} -k random",
+    ),
+    Mutant(
+        "resumes without the data position",
+        "tying_env/primary/trainer.py",
+        'self.batches.load_state_dict(state["batches"])',
+        "pass",
+        f"{AFTER_EVERY_DECISION} -k random",
+    ),
+    Mutant(
+        "resumes without the optimizer's state",
+        "tying_env/primary/trainer.py",
+        '        for name, entries in state["optimizer"].items():\n            # torch',
+        "        for name, entries in ():\n            # torch",
+        f"{AFTER_EVERY_DECISION} -k random",
+    ),
+    Mutant(
+        "resumes without the controller's generator",
+        "agents/baselines.py",
+        'restore_numpy(self._rng, state["rng"])',
+        "pass",
+        f"{AFTER_EVERY_DECISION} -k random",
+    ),
+    Mutant(
+        "resumes without epsilon",
+        "agents/factorized_dqn.py",
+        'self._updates, self.epsilon, self._explored = state["updates"], state["epsilon"], state["explored"]',
+        'self._updates, self._explored = state["updates"], state["explored"]',
+        f"{AFTER_EVERY_DECISION} -k dqn",
+    ),
+    Mutant(
+        "an SB3 agent begins anew instead of reliving its journal",
+        "agents/journal.py",
+        "self._past = _read(directory)",
+        "self._past = ()",
+        f"{AFTER_EVERY_DECISION} -k ppo",
+    ),
+    Mutant(
+        "forgets the decision under way when it is stopped",
+        "tying_env/episode.py",
+        '"under_way": None if self.under_way is None else dataclasses.asdict(self.under_way)',
+        '"under_way": None',
+        f"{RESUME} -k test_a_run_stopped_after_every_training_step",
+    ),
+    Mutant(
+        "metrics recorded after the checkpoint stay and come twice",
+        "agents/runner.py",
+        "directory.shorten(name, 0 if checkpoint is None else checkpoint.logs[name])",
+        "pass",
+        "tests/reliability/test_crashes.py -k random_times",
+    ),
+    Mutant(
+        "other settings are accepted when resuming",
+        "agents/runner.py",
+        "if differ := differences(saved, config):",
+        "if differ := []:",
+        f"{RESUME} -k other_settings",
+    ),
+    Mutant(
+        "diverged only if all numbers are not finite",
+        "tying_env/primary/trainer.py",
+        ".isfinite().all())",
+        ".isfinite().any())",
+        "tests/reliability/test_faults.py -k bad_number",
+    ),
+    Mutant(
+        "an infinite second moment goes unnoticed",
+        "tying_env/primary/trainer.py",
+        "for tensors in (self.trainable_parameters(), state)",
+        "for tensors in (self.trainable_parameters(),)",
+        "tests/reliability/test_faults.py -k bad_number",
+    ),
+    Mutant(
+        "divergence is reported as truncated",
+        "tying_env/env.py",
+        "outcome.diverged, truncated, info",
+        "False, outcome.diverged or truncated, info",
+        "tests/test_env.py",
+    ),
+    Mutant(
+        "weights, data order and rewards ignore the seed",
+        "tying_env/env.py",
+        "episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))",
+        "episode_seed = 0",
+        "tests/test_env.py",
+    ),
+    Mutant(
+        "a checkpoint's hashes are not looked at",
+        "tying_env/runs/checkpoints.py",
+        'if _sha256(path, n_bytes) != described["sha256"]:',
+        "if False:",
+        "tests/reliability/test_damage.py -k flipped",
+    ),
+    Mutant(
+        "a network file's hash is not looked at",
+        "tying_env/runs/network_file.py",
+        'if about.pop("sha256") != _seal(about, tensors):',
+        'if not about.pop("sha256"):',
+        "tests/reliability/test_damage.py -k flipped",
+    ),
+    Mutant(
+        "checkpoints are written under their own name, half of them visible",
+        "tying_env/runs/checkpoints.py",
+        'final, unfinished = self._folder / f"{number:06d}", self._folder / f"unfinished-{number:06d}"',
+        'final = unfinished = self._folder / f"{number:06d}"',
+        "tests/reliability/test_crashes.py -k change_of_the_disk",
+    ),
+    Mutant(
+        "a manifest may name files outside its folder",
+        "tying_env/runs/checkpoints.py",
+        "fit = {_STATE, _TENSORS} <= names <= {_STATE, _TENSORS, BEST} and all(Path(n).name == n for n in logs)",
+        "fit = {_STATE, _TENSORS} <= names",
+        "tests/reliability/test_damage.py -k climbs",
+    ),
+    Mutant(
+        "tensors are read with pickle",
+        "tying_env/runs/checkpoints.py",
+        "state = join(plain, load_file(folder / _TENSORS))",
+        "state = join(plain, __import__('torch').load(folder / _TENSORS, weights_only=False))",
+        "tests/test_architecture.py tests/reliability/test_damage.py",
+    ),
+    Mutant(
+        "weights of another type are converted without a word",
+        "tying_env/primary/trainer.py",
+        "        if tensors[name].dtype != dtype:",
+        "        if False:",
+        "tests/reliability/test_damage.py -k another_type",
+    ),
+    Mutant(
+        "two processes may work in one run directory",
+        "tying_env/runs/run_directory.py",
+        "            lock.acquire()\n",
+        "            pass\n",
+        "tests/reliability/test_crashes.py -k two_processes",
+    ),
+    Mutant(
+        "a failed change of the tying leaves half of it",
+        "tying_env/tied_blocks.py",
+        "            self._put(before, optimizer)\n",
+        "",
+        "tests/test_tied_blocks.py -k any_line",
+    ),
+    Mutant(
+        "a diverged state is written over the good checkpoint",
+        "agents/runner.py",
+        "if not recorder.diverged:",
+        "if True:",
+        "tests/reliability/test_faults.py -k bad_number",
+    ),
+]
+
+
+def main() -> int:
+    """Try them all; return 0 if each was noticed."""
+    noticed = 0
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        for mutant in MUTANTS:
+            started, path = time.monotonic(), Path(folder) / "copy"
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir()
+            for name in COPIED:
+                copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+                copy(ROOT / name, path / name)
+            text = (path / mutant.file).read_text()
+            assert mutant.right in text, f"{mutant.name}: {mutant.file} has changed"
+            (path / mutant.file).write_text(text.replace(mutant.right, mutant.wrong))
+            red = _is_red(path, mutant.tests)
+            noticed += red
+            print(f"{'red  ' if red else 'GREEN'}  {mutant.name}  ({time.monotonic() - started:.0f} s)", flush=True)
+    print(f"{noticed} of {len(MUTANTS)} bugs noticed")
+    return 0 if noticed == len(MUTANTS) else 1
+
+
+def _is_red(path: Path, tests: str) -> bool:
+    """Run the tests in a copy, and tell whether one failed. Not to find any is an error, not a success."""
+    arguments = [word for word in tests.split() if word != "-k"]
+    files = [word for word in arguments if word.endswith(".py")]
+    names = [word for word in arguments if not word.endswith(".py")]
+    chosen = ["-k", " and ".join(names)] if names else []
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files, *chosen],
+        cwd=path,
+        env=os.environ | {"PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"pytest could not run {tests}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
