@@ -269,7 +269,7 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> Non
         (["--agents", "random", "--agent", "dqn"], "--agent"),
         (["--agents", "random", "--seed", "3"], "--seed"),
         (["--agents", "random", "--run-dir", "x"], "--run-dir"),
-        (["--agents", "random", "--arms", "--agent dqn"], 'must read "name: OPTIONS"'),
+        (["--agents", "random", "--arms", "agent dqn"], 'must read "name: OPTIONS"'),
         (["--agents", "random", "--arms", "a: --agent dqm"], "dqm"),
         (["--agents", "random", "random+shuffled+probe"], "'probe' must come first"),
     ],
@@ -317,8 +317,10 @@ def test_the_ablations_are_what_they_are_called(text_folder: Path, tmp_path: Pat
     assert "The best learning rate lies on the edge of the grid" in done.stdout
     assert "lies on the edge of the grid" in (out / "report.html").read_text(encoding="utf-8")
     assert len(list(out.glob("tuning/*/lr*/seed1000/summary.json"))) == 2 * 14  # every arm chooses its own
-    rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
-    assert rows.index("full method") < rows.index("conventional") < rows.index("i fewer layers")  # as in Table 4
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    labels = ("full method", "conventional", "i fewer layers", "ix sequence", "shuffled reward")
+    rows = [next(i for i, line in enumerate(lines) if line.startswith(label)) for label in labels]
+    assert rows == sorted(rows)  # as in Table 4
     runs = {path.name: [read(path / f"seed{seed}") for seed in (0, 1)] for path in sorted((out / "runs").iterdir())}
     assert len(runs) == 14
     tyings = {name: [[r["tying"] for r in records] for records in seeds] for name, seeds in runs.items()}
