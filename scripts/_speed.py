@@ -1,6 +1,7 @@
 """Speed against what else could be run: a plain loop, transformers' Trainer, the matrix products alone."""
 
 import functools
+import os
 import subprocess
 import sys
 import tempfile
@@ -197,13 +198,18 @@ def measure_start(work: Workload) -> list[Row]:
     env = LayerTyingEnv(**{name: getattr(work.config(), name) for name in ("dataset", "device", "n_layer", "n_embd")})
     arms = [Arm("reset", functools.partial(env.reset, seed=SEED))]
     rows = to_rows(take_turns(arms, work.repeats, env.device, work.clock), "s")
-    seconds = []
+    seconds, read = [], time.perf_counter if work.clock == "wall" else _computed_by_children
     with tempfile.TemporaryDirectory() as folder:
         for i in range(min(3, work.repeats)):
             command = [sys.executable, str(RUN_AGENT), "--dataset", work.dataset, "--total-steps", "1", "--k", "1"]
             command += ["--validate-every", "0", "--no-measure-test", "--run-dir", str(Path(folder) / str(i))]
-            begin = time.perf_counter()
+            begin = read()
             subprocess.run(command, check=True, capture_output=True)
-            seconds.append(time.perf_counter() - begin)
+            seconds.append(read() - begin)
     rows += to_rows({"run_agent.py, a whole run of one training step": seconds}, "s")
     return [row._replace(required=wanted) for row, wanted in zip(rows, ("below 1 s", "below 10 s"), strict=True)]
+
+
+def _computed_by_children() -> float:
+    found = os.times()
+    return found.children_user + found.children_system

@@ -163,7 +163,7 @@ def result_of(path: Path) -> dict[str, Any] | None:
     directory = RunDirectory(path)
     summary, records = directory.read_json(SUMMARY), directory.read_metrics()
     config = directory.read_json(CONFIG)
-    env, tokens = config["env"], config["tokens"]["train"]
+    env, tokens = config["env"], config["data"]["train"]
     epoch = max(1, tokens // (env["batch_size"] * env["seq_len"]))
     by_epoch: dict[int, float] = {}
     for record in records:

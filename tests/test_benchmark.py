@@ -1,5 +1,6 @@
 """The benchmark runs from end to end at a tiny size; what it times is not checked here, what it counts is."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -22,7 +23,9 @@ MEASURED = ["step", "head", "tying", "change", "dqn", "plain", "where", "growth"
 
 
 def benchmark(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", str(SCRIPT), *options, *TINY]
+    named = list(itertools.takewhile(lambda word: not word.startswith("-"), options))  # measurements come first
+    python = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning"]
+    command = [*python, str(SCRIPT), *named, *TINY, *options[len(named) :]]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 

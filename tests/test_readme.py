@@ -12,8 +12,10 @@ import gymnasium as gym
 import pytest
 
 from agents.comparison import Quiet
+from agents.recorder import Observer
 from agents.run_config import RunConfig
 from agents.runner import run
+from tests.reliability.runs import Watcher, interrupt
 from tying_env import EnvConfig
 
 ROOT = Path(__file__).parents[1]
@@ -39,17 +41,29 @@ def test_python_examples_run(code: str, tiny: dict[str, Any], monkeypatch: pytes
     assert capsys.readouterr().out
 
 
-def make_run(text_folder: Path, folder: Path) -> None:
-    small = {"n_layer": 3, "n_embd": 16, "n_head": 2, "seq_len": 16, "batch_size": 2, "total_steps": 5}
+def make_run(text_folder: Path, folder: Path, observer: Observer | None = None) -> None:
+    small = {"n_layer": 3, "n_embd": 16, "n_head": 2, "seq_len": 16, "batch_size": 2, "k": 1, "total_steps": 5}
     env = EnvConfig(tokenizer="bytes", dataset=str(text_folder), **small)  # type: ignore[arg-type]
-    run(RunConfig("random", run_dir=folder, env=env, test_windows=2), Quiet())
+    run(RunConfig("random", run_dir=folder, env=env, test_windows=2), observer or Quiet())
+
+
+def stop_run(text_folder: Path, folder: Path) -> None:
+    """Leave a run that was stopped at its second decision."""
+    make_run(text_folder, folder, Watcher(lambda decision: interrupt() if decision == 2 else None))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run(command: str, text_folder: Path, tmp_path: Path) -> None:
     small = "--n-layer 3 --n-embd 16 --n-head 2 --seq-len 16 --batch-size 2 --total-steps 5 --test-windows 2"
     words = shlex.split(command)
-    if words[:2] == ["python", "scripts/run_agent.py"]:
+    if words[:2] == ["python", "scripts/run_agent.py"] and "--resume" in words:
+        stop_run(text_folder, tmp_path / words[-1])
+        arguments = [sys.executable, str(ROOT / words[1]), *words[2:]]
+    elif words[0] == "python" and words[1] in ("scripts/evaluate.py", "scripts/generate.py"):
+        make_run(text_folder, tmp_path / words[2])
+        few = ["--tokens", "2", "--prompt", "The"] if words[1] == "scripts/generate.py" else []
+        arguments = [sys.executable, str(ROOT / words[1]), *words[2:], *few]
+    elif words[:2] == ["python", "scripts/run_agent.py"]:
         arguments = [sys.executable, *words[1:], *small.split(), "--dataset", str(text_folder), "--run-dir", "run"]
         arguments[1] = str(ROOT / arguments[1])
     elif words[0] == "python" and words[1] in ("scripts/compare.py", "scripts/ablations.py"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.redrawing import InitialisationRecorder
 from tying_env.tied_blocks import TiedBlocks
@@ -85,6 +86,13 @@ def test_a_failed_first_change_leaves_redrawn_layers_as_they_were(tiny: dict[str
     reference = LayerTyingEnv(**tiny)
     reference.reset(seed=0)
     assert env.trainer.train(2) == reference.trainer.train(2)
+
+
+@pytest.mark.parametrize("start", [{"init_from": "somewhere"}, {"delta_rank": 2}])
+def test_redrawing_is_refused_for_a_start_that_is_more_than_random_matrices(start: dict[str, Any]) -> None:
+    name, value = next(iter(start.items()))
+    with pytest.raises(ValueError, match=rf"frozen_weights must be 'held'.*got 'redrawn' with {name}={value!r}"):
+        EnvConfig(frozen_weights="redrawn", **start)
 
 
 def test_redrawing_is_refused_where_frozen_layers_go_on_to_train(tiny: dict[str, Any]) -> None:

@@ -124,6 +124,7 @@ def test_forks_and_copies_share_the_token_memory_map(env: LayerTyingEnv) -> None
     [
         ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
         ({"autocast": True}, "autocast must be False in the vector environment, got True"),
+        ({"delta_rank": 2}, "delta_rank must be 0 in the vector environment, got 2"),
         ({"replication": "copied"}, "replication must be 'tied' in the vector environment, got 'copied'"),
         ({"render_mode": "ansi"}, "does not render"),
     ],

@@ -147,13 +147,14 @@ class EnvConfig:
                     f"{field.name} says nothing to the model {self.model!r}, only to {' and '.join(models)}: "
                     f"leave it out, got {value!r}"
                 )
-        if self.frozen_weights == "redrawn" and (self.init_from is not None or self.first_tying == "mean"):
-            raise ValueError(
-                "frozen_weights must be 'held' where they come from a checkpoint (init_from) or are averaged "
-                f"(first_tying='mean'), got {self.frozen_weights!r}"
-            )
         if self.first_tying == "mean" and self.replication != "tied":
             raise ValueError(f"first_tying='mean' needs replication='tied', got {self.replication!r}")
+        for name, plain in (("init_from", None), ("delta_rank", 0), ("first_tying", "leader")):
+            if self.frozen_weights == "redrawn" and getattr(self, name) != plain:
+                raise ValueError(
+                    "frozen_weights must be 'held' where a start is more than random matrices, "
+                    f"got 'redrawn' with {name}={getattr(self, name)!r}"
+                )
         if self.reward == "accuracy" and self.model != "vit":
             raise ValueError(f"reward='accuracy' needs a network that classifies: the model 'vit', got {self.model!r}")
 

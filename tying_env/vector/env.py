@@ -23,6 +23,9 @@ from tying_env.vector.batch import TrainingBatch
 # What is not offered here, and the one value that is.
 ONLY: dict[str, Any] = {
     "model": "gpt2",
+    "init_from": None,
+    "first_tying": "leader",
+    "delta_rank": 0,
     "replication": "tied",
     "compile_blocks": False,
     "checkpoint_blocks": False,
