@@ -27,6 +27,10 @@ class Controller(ABC):
     def bind(self, env: LayerTyingEnv) -> None:  # noqa: B027 (most controllers do not need it)
         """Take note of the environment, for a controller that tries things out in forks of it."""
 
+    def notes(self) -> list[str]:
+        """Return what whoever starts a run with this controller should know."""
+        return []
+
     def begin(self) -> None:  # noqa: B027
         """Take note that an episode begins."""
 

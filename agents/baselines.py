@@ -114,8 +114,14 @@ def read_pattern(path: Path, n_layer: int) -> IntVector:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no pattern file {path}")
+    words = path.read_text().split()
+    if len(words) != n_layer or not all(word.isdecimal() for word in words):
+        raise ValueError(
+            f"{path} is not a pattern for {n_layer} layers: it must hold {n_layer} whole numbers, for each layer "
+            f"the one whose weights it uses, got {len(words)} words: {' '.join(words[:20])!r}"
+        )
     try:
-        return partition.canonicalise(partition.validate_action([int(w) for w in path.read_text().split()], n_layer))
+        return partition.canonicalise(partition.validate_action([int(word) for word in words], n_layer))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a pattern for {n_layer} layers: {error}") from error
 

@@ -1,32 +1,34 @@
-"""Runs many runs: arms over seeds, side by side, so that they can be stopped and continued.
+"""Runs many runs: arms over seeds, side by side, so that they can be stopped, continued and added to.
 
-    <folder>/comparison.json                    what was asked for
+    <folder>/comparison.json                    the arms, in the order of the report's rows
     <folder>/tuning/<arm>/lr<rate>/seed<n>      runs that choose an arm's learning rate; the test split is not touched
     <folder>/runs/<arm>/seed<n>                 the runs that are compared
 
 Every arm sees the same initial weights and batches for the same seed, for they come from streams of their own
-(`tying_env.seeding`). Runs go through joblib: local processes, or an existing Ray or Dask cluster.
+(`tying_env.seeding`), and chooses its own learning rate where there is a grid. Runs that are finished stay: more arms,
+seeds or rates can be asked for later, other settings of finished runs are refused.
 """
 
 import dataclasses
-import importlib
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from agents.run_config import RunConfig
-from agents.runner import resume, run
+from agents.cluster import Backend, check_backend, in_parallel
+from agents.run_config import RunConfig, differences_to_config
+from agents.runner import check, resume, run
 from tying_env.files import to_json, written_whole
 from tying_env.runs import RunDirectory
 from tying_env.runs.checkpoints import FOLDER as CHECKPOINTS
-from tying_env.runs.run_directory import SUMMARY
+from tying_env.runs.run_directory import CONFIG, SUMMARY
 
-Backend = Literal["loky", "ray", "dask"]
+COMPARISON = "comparison.json"
+_RATE = "env.learning_rate"
 
 # Makes an arm's configuration once the runs of earlier arms are there: (folder of the runs, seed) -> configuration.
+# The seed may be a tuning seed.
 Configure = Callable[[Path, int], RunConfig]
 
 
@@ -38,18 +40,26 @@ class Arm:
         label: its name, in the report and as a folder.
         configure: makes its configuration for a seed; seed, label and folder are filled in.
         after: labels of arms whose runs it needs.
-        rate_of: label of the arm whose chosen learning rate it takes, instead of a grid of its own.
     """
 
     label: str
     configure: Configure
     after: tuple[str, ...] = ()
-    rate_of: str | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
     """How the runs are carried out.
+
+    Attributes:
+        folder: of the comparison.
+        seeds: of the runs that are compared.
+        learning_rates: grid from which each arm gets its best; empty for what the configurations say.
+        tuning_seeds: of the runs that choose.
+        jobs: runs at a time.
+        threads: CPU threads of each run.
+        backend: where the runs are made.
+        address: of the Ray or Dask cluster's scheduler; None for what the environment variable of the library says.
 
     Raises:
         ValueError: a setting is outside its range.
@@ -62,10 +72,13 @@ class Plan:
     jobs: int = 1
     threads: int = 1
     backend: Backend = "loky"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds must be different whole numbers, at least one, got {self.seeds}")
+        if len(set(self.learning_rates)) != len(self.learning_rates):
+            raise ValueError(f"learning_rates must be different numbers, got {self.learning_rates}")
         if self.learning_rates and not self.tuning_seeds:
             raise ValueError("a learning-rate grid needs at least one tuning seed")
         if set(self.seeds) & set(self.tuning_seeds):
@@ -73,8 +86,7 @@ class Plan:
         for name in ("jobs", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.backend not in get_args(Backend):
-            raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {self.backend!r}")
+        check_backend(self.backend, self.address)
 
 
 class Quiet:
@@ -87,42 +99,63 @@ class Quiet:
         """Say nothing."""
 
 
-def compare(arms: Sequence[Arm], plan: Plan, settings: dict[str, Any], on_run: Callable[[int, int], None]) -> None:
+def compare(arms: Sequence[Arm], plan: Plan, on_run: Callable[[int, int], None]) -> None:
     """Make all runs that are not there yet.
 
     Args:
         arms: what to compare; an arm stands behind those it needs.
         plan: seeds, learning rates and where to run.
-        settings: what the caller was asked for; kept in comparison.json, and a continued comparison must have the same.
         on_run: is told (runs done, runs in all) before the first run and after each.
 
     Raises:
-        ValueError: arms do not fit each other, or the folder holds another comparison.
+        ValueError: arms do not fit each other, an agent cannot be made, or the folder holds finished runs with other
+            settings, or something else. Nothing is written then, unless only the runs of earlier arms could show it.
+        FileNotFoundError: a trace or pattern file is not there.
     """
     labels = [arm.label for arm in arms]
     for i, arm in enumerate(arms):
+        if not arm.label.strip() or set(arm.label) & set("/\\") or arm.label in (".", ".."):
+            raise ValueError(f"the arm {arm.label!r} cannot be a folder; choose another name")
         if arm.label in labels[:i]:
             raise ValueError(f"the arm {arm.label!r} is there twice")
-        if missing := {*arm.after, *([arm.rate_of] if arm.rate_of else [])} - set(labels[:i]):
+        if missing := set(arm.after) - set(labels[:i]):
             raise ValueError(f"the arm {arm.label!r} needs the arm {sorted(missing)[0]!r} before it")
-    _remember(plan.folder, settings)
-    tuning = sum(arm.rate_of is None for arm in arms) * len(plan.learning_rates) * len(plan.tuning_seeds)
-    total, done = tuning + len(arms) * len(plan.seeds), 0
+    before = _arms_before(plan.folder)
+    for arm in arms:
+        if not arm.after:
+            for config in _tuning_runs(arm, plan):
+                _refuse_changes(config)
+            for seed in plan.seeds:  # their learning rates may still have to be chosen
+                _refuse_changes(_planned(arm, plan, seed), but=(_RATE,) if plan.learning_rates else ())
+            check(arm.configure(plan.folder / "runs", plan.seeds[0]))
+    _remember(plan.folder, [*labels, *(label for label in before if label not in labels)])
+    total = len(arms) * (len(plan.learning_rates) * len(plan.tuning_seeds) + len(plan.seeds))
+    done = 0
     on_run(done, total)
 
     def carry_out(configurations: list[RunConfig]) -> None:
         nonlocal done
+        for config in configurations:
+            _refuse_changes(config)
         waiting = [config for config in configurations if not _finished(config)]
         done += len(configurations) - len(waiting)
         on_run(done, total)
-        for _ in _parallel(waiting, plan):
-            done += 1
-            on_run(done, total)
+        first = done
+        in_parallel(
+            carry_out_run,
+            [(config, plan.threads) for config in waiting],
+            lambda finished: on_run(first + finished, total),
+            backend=plan.backend,
+            address=plan.address,
+            jobs=plan.jobs,
+            threads=plan.threads,
+        )
+        done += len(waiting)
 
     ready: set[str] = set()
     while len(ready) < len(arms):  # arms that need no run that is still to come
-        wave = [arm for arm in arms if arm.label not in ready and {*arm.after, arm.rate_of} <= {*ready, None}]
-        carry_out([c for arm in wave if arm.rate_of is None for c in _tuning_runs(arm, plan)])
+        wave = [arm for arm in arms if arm.label not in ready and set(arm.after) <= ready]
+        carry_out([config for arm in wave for config in _tuning_runs(arm, plan)])
         carry_out([_final_run(arm, plan, seed) for arm in wave for seed in plan.seeds])
         ready |= {arm.label for arm in wave}
 
@@ -152,10 +185,13 @@ def _tuning_runs(arm: Arm, plan: Plan) -> list[RunConfig]:
     ]
 
 
-def _final_run(arm: Arm, plan: Plan, seed: int) -> RunConfig:
+def _planned(arm: Arm, plan: Plan, seed: int) -> RunConfig:
     folder = plan.folder / "runs" / arm.label / f"seed{seed}"
-    config = _with_rate(arm.configure(plan.folder / "runs", seed), chosen_learning_rate(arm.rate_of or arm.label, plan))
-    return dataclasses.replace(config, seed=seed, label=arm.label, run_dir=folder)
+    return dataclasses.replace(arm.configure(plan.folder / "runs", seed), seed=seed, label=arm.label, run_dir=folder)
+
+
+def _final_run(arm: Arm, plan: Plan, seed: int) -> RunConfig:
+    return _with_rate(_planned(arm, plan, seed), chosen_learning_rate(arm.label, plan))
 
 
 def _with_rate(config: RunConfig, rate: float | None) -> RunConfig:
@@ -173,46 +209,39 @@ def _finished(config: RunConfig) -> bool:
     return (config.run_dir / SUMMARY).exists()
 
 
-def _remember(folder: Path, settings: dict[str, Any]) -> None:
-    """Write down what was asked for, or check that it is what was asked for before."""
-    path = folder / "comparison.json"
-    text = to_json(settings, indent=2) + "\n"
-    if path.exists():
-        before, now = (RunDirectory(folder).read_json(path.name), json.loads(text))
-        differ = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        if differ:
-            listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in differ)
-            raise ValueError(f"{folder} holds a comparison with other settings: {listed}")
+def _refuse_changes(config: RunConfig, but: tuple[str, ...] = ()) -> None:
+    """Check that a run which is finished was made with these settings.
+
+    Raises:
+        ValueError: it was not; the message names the settings.
+    """
+    if not _finished(config):
         return
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} exists already and is no comparison; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-
-
-def _parallel(configurations: list[RunConfig], plan: Plan) -> Any:
-    """Carry out runs, several at a time; yield as each is done."""
-    if not configurations:
-        return iter(())
-    from joblib import Parallel, delayed, parallel_config
-
-    if plan.backend == "ray":
-        _import("ray.util.joblib", "ray").register_ray()
-    elif plan.backend == "dask":
-        _import("distributed", "distributed")
-    threads = {"inner_max_num_threads": plan.threads} if plan.backend == "loky" else {}
-    with parallel_config(backend=plan.backend, n_jobs=plan.jobs, **threads):
-        return Parallel(return_as="generator_unordered" if plan.backend == "loky" else "list")(
-            delayed(carry_out_run)(config, plan.threads) for config in configurations
+    assert config.run_dir is not None
+    about = RunDirectory.open(config.run_dir).read_json(CONFIG)
+    if differ := differences_to_config(about, config, but):
+        raise ValueError(
+            f"{config.run_dir} is a finished run with other settings: {'; '.join(differ)}. Choose another --out"
         )
 
 
-def _import(module: str, package: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"the backend needs the package {package!r}: pip install {package}") from error
+def _arms_before(folder: Path) -> list[str]:
+    """Return the arms of the comparison that a folder holds; none if it is new.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return []
+    if not (folder / COMPARISON).is_file():
+        raise ValueError(f"{folder} exists already and is no comparison; choose another folder")
+    return [str(label) for label in RunDirectory(folder).read_json(COMPARISON).get("arms", [])]
+
+
+def _remember(folder: Path, labels: list[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with written_whole(folder / COMPARISON) as unfinished:
+        unfinished.write_text(to_json({"arms": labels}, indent=2) + "\n", encoding="utf-8")
 
 
 def carry_out_run(config: RunConfig, threads: int) -> str:

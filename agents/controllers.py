@@ -72,6 +72,7 @@ def make_controller(
     dqn: DQNConfig | None = None,
     search: SearchConfig | None = None,
     pattern: PatternConfig | None = None,
+    k: int | None = None,
 ) -> Controller:
     """Return a new controller whose random streams come from `seed`.
 
@@ -82,6 +83,7 @@ def make_controller(
         dqn: settings of dqn and layer-sweep-dqn; the paper's by default.
         search: settings of hill-climbing, annealing and tree-search.
         pattern: settings of the agents with one tying, and of replay.
+        k: training steps between two decisions, which a trace must share; None where there is no trace.
 
     Raises:
         ValueError: unknown agent, a setting that does not suit L layers, a damaged trace or pattern file.
@@ -116,16 +118,21 @@ def make_controller(
         case "tree-search":
             return TreeSearch(n_layer, search, exploration)
         case "replay":
-            return _replay(n_layer, pattern)
+            return _replay(n_layer, pattern, k)
     raise ValueError(f"agent must be one of {', '.join(get_args(ControllerName))}, got {agent!r}")
 
 
-def _replay(n_layer: int, pattern: PatternConfig) -> Controller:
+def _replay(n_layer: int, pattern: PatternConfig, k: int | None) -> Controller:
     if pattern.trace is None:
         raise ValueError("the agent 'replay' needs --trace RUN, a run directory or a trace file")
     order = None if pattern.permute is None else numpy_stream(pattern.permute, "permutation").permutation(n_layer)
     trace = read_trace(pattern.trace)
     controller = ReplayController(trace, n_layer, order)  # checks the number of layers
+    if k is not None and trace.k not in (None, k) and not pattern.final:
+        raise ValueError(
+            f"the trace {pattern.trace} has a decision every {trace.k} training steps, this run every {k}: "
+            f"replay it with --k {trace.k}, or its last tying with --final"
+        )
     if pattern.final:
         last = trace.tyings[-1]
         return FixedController(last if order is None else partition.permute(last, order))

@@ -2,7 +2,7 @@
 
 It differs from Algorithm 1 in what one decision is, and so in all that counts decisions: at step t only layer
 1 + t mod (L-1) is decided; Q is learned from that layer's own values alone; epsilon decays once per sweep over the
-layers, down to 0.01; Adam has weight decay 0.01.
+layers; Adam has weight decay 0.01.
 Source: github.com/tamirdh/Dynamic-Layer-Tying, read and described in our own words.
 """
 
@@ -16,7 +16,6 @@ from agents.base import Transition
 from agents.factorized_dqn import DQNConfig, FactorizedDQN
 from tying_env.partition import IntVector
 
-EPSILON_FLOOR = 0.01
 WEIGHT_DECAY = 0.01
 
 
@@ -67,7 +66,7 @@ class LayerSweepDQN(FactorizedDQN):
         self._loss = loss.item()
         self._decisions += 1
         if self._decisions % (self.n_layer - 1) == 0:
-            self.epsilon = max(self.epsilon * self.config.epsilon_decay, EPSILON_FLOOR)
+            self.epsilon = max(self.epsilon * self.config.epsilon_decay, self.config.epsilon_floor)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the turn as well."""

@@ -105,6 +105,13 @@ class Recorder:
         return self.over and self._episode >= self._episodes
 
     @property
+    def decisions_in_all(self) -> int:
+        """Decisions in all episodes together, if none diverges; the frozen start is none of them."""
+        config = self.layer_tying.config
+        frozen = min(config.k, config.total_steps - 1)
+        return self._episodes * math.ceil((config.total_steps - frozen) / config.k)
+
+    @property
     def train_step(self) -> int:
         """Training steps done in all episodes together; earlier ones count in full."""
         before = max(self._episode - 1, 0) * self.layer_tying.config.total_steps
@@ -138,6 +145,8 @@ class Recorder:
         self._result = float(reward), info
         self.observation = following
         self.directory.append(traces.TRACE, traces.line(self.layer_tying.tied_at, info["tying"]))
+        if self.over:
+            self.directory.append(traces.TRACE, traces.end(self.layer_tying.train_step))
         return following, float(reward), terminated, truncated, info
 
     def record(self, metrics: dict[str, float]) -> None:

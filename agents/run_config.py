@@ -1,7 +1,9 @@
 """The settings of one run: from the command line, and back from the config.json of a run."""
 
 import dataclasses
+import json
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -11,6 +13,7 @@ from agents.factorized_dqn import DQNConfig
 from agents.sb3 import SB3Config, SB3Name
 from agents.search import SearchConfig
 from tying_env.config import PLACE_SETTINGS, EnvConfig
+from tying_env.files import to_json
 from tying_env.seeding import check_seed
 
 AgentName = Literal[ControllerName, SB3Name]
@@ -33,6 +36,8 @@ class RunConfig:
     """Training runs, one after the other, that the agent learns over; networks and results are of the last."""
     rewards: tuple[RewardName, ...] = ()
     """Wrappers that change the reward, innermost first; "shuffled" is the control whose rewards mean nothing."""
+    parameter_penalty: float = 1.0
+    """Lambda of --rewards parameter-penalty: what conventional training's parameters cost, in units of the reward."""
     run_dir: Path | None = None
     """Folder for the results; the default is runs/<time>-<agent>-seed<seed>. It must not exist yet."""
     label: str | None = None
@@ -71,6 +76,24 @@ class RunConfig:
         for name in self.rewards:
             if name not in get_args(RewardName):
                 raise ValueError(f"rewards must be among {', '.join(get_args(RewardName))}, got {name!r}")
+        _check_order(self.rewards)
+        if not 0 <= self.parameter_penalty < float("inf"):
+            raise ValueError(f"parameter_penalty must be a finite number of at least 0, got {self.parameter_penalty!r}")
+
+
+def _check_order(rewards: Sequence[RewardName]) -> None:
+    """Refuse rewards of which one would undo another, or be undone.
+
+    Raises:
+        ValueError: there are some.
+    """
+    for i, name in enumerate(rewards):
+        if name in rewards[:i]:
+            raise ValueError(f"rewards must be different ones, got {name!r} twice")
+    if "probe" in rewards[1:]:
+        raise ValueError(f"rewards: 'probe' must come first: it takes the place of {rewards[0]!r} before it")
+    if "log-perplexity" in rewards and (below := rewards[: rewards.index("log-perplexity")]) not in ((), ("probe",)):
+        raise ValueError(f"rewards: 'log-perplexity' needs a perplexity below it, not {below[-1]!r}")
 
 
 def agent_names() -> tuple[str, ...]:
@@ -98,6 +121,25 @@ def differences(saved: RunConfig, asked: RunConfig) -> list[str]:
         f"{name} is {theirs[name]!r} there, {mine[name]!r} here"
         for name in mine
         if name not in FREE and mine[name] != theirs[name]
+    ]
+
+
+def differences_to_config(about: dict[str, Any], asked: RunConfig, but: Sequence[str] = ()) -> list[str]:
+    """Return the settings in which a run's config.json differs from what is asked for now, a line each.
+
+    A run of an earlier version does not know every setting; those it lacks must be at their defaults.
+
+    Args:
+        about: config.json.
+        asked: the settings now.
+        but: settings to pass over, besides those that do not decide what comes of a run.
+    """
+    mine, usual = (_flat(json.loads(to_json(dataclasses.asdict(each)))) for each in (asked, RunConfig()))
+    theirs = usual | _flat(about)
+    return [
+        f"{name} is {theirs[name]!r} there, {mine[name]!r} here"
+        for name in mine
+        if name not in (*FREE, *but) and mine[name] != theirs[name]
     ]
 
 

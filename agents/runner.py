@@ -86,11 +86,23 @@ def resume(path: Path, observer: Observer, asked: RunConfig | None = None) -> tu
 
 def _make(config: RunConfig) -> tuple[gym.Env[Any, Any], Controller | None]:
     """Make the environment, and the controller unless the agent is one of Stable-Baselines3's."""
-    env = wrap(gym.make(ENV_ID, **dataclasses.asdict(config.env)), config.rewards)
+    rewards = {"parameter-penalty": {"weight": config.parameter_penalty}}
+    env = wrap(gym.make(ENV_ID, **dataclasses.asdict(config.env)), config.rewards, rewards)
     if config.agent in get_args(SB3Name):
         return env, None
     name: Any = config.agent
-    return env, make_controller(name, config.env.n_layer, config.seed, config.dqn, config.search, config.pattern)
+    return env, make_controller(
+        name, config.env.n_layer, config.seed, config.dqn, config.search, config.pattern, config.env.k
+    )
+
+
+def check(config: RunConfig) -> None:
+    """Check that a run can be made with these settings: its environment and its agent are made and thrown away.
+
+    Raises:
+        ValueError, TypeError, OSError, ImportError: it cannot; nothing has been written.
+    """
+    _make(config)[0].close()
 
 
 def _carry_out(
@@ -171,6 +183,8 @@ def drive(controller: Controller, recorder: Recorder) -> None:
         tying_env.episode.Stopped: the environment was asked to stop; `recorder` and controller can be saved then.
     """
     controller.bind(recorder.layer_tying)
+    for text in controller.notes():
+        recorder.observer.note(text)
     while not recorder.finished:
         if recorder.over:
             controller.begin()

@@ -81,6 +81,11 @@ def train_sb3(agent: SB3Name, config: SB3Config, recorder: Recorder, seed: int) 
     """
     if recorder.finished:
         return
+    if "dqn" not in agent and (decisions := recorder.decisions_in_all) <= config.sb3_n_steps:
+        recorder.observer.note(
+            f"{agent} learns after every {config.sb3_n_steps} decisions, and there are {decisions}: it will not have "
+            "learned when it makes its last. Lower --sb3-n-steps or --k, or raise --total-steps or --episodes."
+        )
     env, wrapper = RecordedEnv(recorder), _ALGORITHMS[agent][2]
     journal = Journal(env if wrapper is None else wrapper(env), recorder.directory)
     model = _make(agent, config, journal, seed)

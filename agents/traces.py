@@ -3,8 +3,13 @@
     # tying trace, 12 layers
     start frozen
     5 0 0 2 3 0 0 1 0 0 0 2 0
+    10 0 0 0 3 0 0 1 0 3 0 0 0
+    end 15
 
-The first number of a line is the training step at which the tying was applied, the others are the tying.
+The first number of a line is the training step at which the tying was applied, the others are the tying. A decision
+comes every k training steps, with the frozen start the first one after k. The last line says at which training step the
+run ended; the trace of a run that was stopped has none. A run of several episodes has all this once for each, and the
+last is what is replayed: the run's networks and results are of the last episode, too.
 """
 
 from collections.abc import Sequence
@@ -18,26 +23,42 @@ from tying_env import partition
 from tying_env.partition import IntVector
 
 TRACE = "trace.txt"
+_HEADER = "# tying trace, "
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a run applied: the tying it began with (None: the frozen start) and one tying per decision."""
+    """What a run applied in its last episode.
+
+    Attributes:
+        n_layer: L.
+        start: the tying it began with, shape (L,); None for the frozen start.
+        tyings: one per decision, shape (L,) each.
+        k: training steps between two decisions; None where a single decision does not tell.
+        whole: whether the episode came to its end. Without, its run was stopped, or the file was cut off.
+    """
 
     n_layer: int
     start: IntVector | None
-    tyings: Sequence[IntVector]  # (L,) each
+    tyings: Sequence[IntVector]
+    k: int | None
+    whole: bool
 
 
 def header(n_layer: int, start: IntVector | None) -> str:
     """Return the first two lines of a trace."""
     begin = "frozen" if start is None else " ".join(map(str, start.tolist()))
-    return f"# tying trace, {n_layer} layers\nstart {begin}\n"
+    return f"{_HEADER}{n_layer} layers\nstart {begin}\n"
 
 
 def line(train_step: int, tying: IntVector) -> str:
     """Return the line of a tying applied after `train_step` training steps."""
     return f"{train_step} {' '.join(map(str, tying.tolist()))}\n"
+
+
+def end(train_step: int) -> str:
+    """Return the last line of a trace, of an episode that ended after so many training steps."""
+    return f"end {train_step}\n"
 
 
 def read_trace(path: Path) -> Trace:
@@ -51,21 +72,59 @@ def read_trace(path: Path) -> Trace:
     if not file.is_file():
         raise FileNotFoundError(f"there is no trace at {file}")
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not a tying trace: it is not UTF-8 text ({error})") from error
-    if len(lines) < 2 or not lines[0].startswith("# tying trace, ") or not lines[1].startswith("start "):
-        raise ValueError(f"{file} is not a tying trace: it must begin with '# tying trace, N layers' and 'start ...'")
-    try:
-        n_layer = int(lines[0].split()[3])
-    except (IndexError, ValueError):
-        raise ValueError(f"{file} line 1 must read '# tying trace, N layers', got {lines[0]!r}") from None
+    lines = text.splitlines()
+    first = [number for number, line in enumerate(lines, 1) if line.startswith(_HEADER)]
+    if not first or first[0] != 1:
+        raise ValueError(f"{file} is not a tying trace: it must begin with '{_HEADER}N layers' and 'start ...'")
+    if not text.endswith("\n"):
+        raise ValueError(f"{file} line {len(lines)} is damaged: it is cut off, {lines[-1]!r} has no line end")
+    after = [*first[1:], len(lines) + 1]
+    episodes = [_episode(lines[begin - 1 : end - 1], file, begin) for begin, end in zip(first, after, strict=True)]
+    return episodes[-1]
+
+
+def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
+    """Read the lines of one episode; the first of them has this number in the file."""
+
+    def damaged(offset: int, why: str) -> ValueError:
+        return ValueError(f"{file} line {number + offset} is damaged: {why}")
+
+    counted = lines[0].removeprefix(_HEADER).split()
+    if len(counted) != 2 or not counted[0].isdecimal() or counted[1] != "layers":
+        raise ValueError(f"{file} line {number} must read '{_HEADER}N layers', got {lines[0]!r}")
+    n_layer = int(counted[0])
+    if len(lines) < 2 or not lines[1].startswith("start "):
+        raise damaged(1, "it must read 'start frozen' or 'start' and a tying")
     begin = lines[1].removeprefix("start ")
-    start = None if begin == "frozen" else _tying(begin.split(), n_layer, file, 2)
-    tyings = [_tying(text.split()[1:], n_layer, file, number) for number, text in enumerate(lines[2:], 3)]
-    if not tyings:
-        raise ValueError(f"{file} holds no decision")
-    return Trace(n_layer, start, tyings)
+    start = None if begin == "frozen" else _tying(begin.split(), n_layer, file, number + 1)
+    whole = lines[-1].startswith("end ")
+    decisions = lines[2:-1] if whole else lines[2:]
+    if not decisions:
+        raise ValueError(f"{file} holds no decision" + ("" if number == 1 else f" of the episode in line {number}"))
+    steps, tyings = [], []
+    for offset, line in enumerate(decisions, 2):
+        step, *words = line.split() or [""]
+        if not step.isdecimal():
+            raise damaged(offset, f"it must begin with a training step, got {step!r}")
+        steps.append(int(step))
+        tyings.append(_tying(words, n_layer, file, number + offset))
+    # Decisions are k training steps apart, and so is the first one from the frozen start: gaps are missing lines.
+    k = steps[1] - steps[0] if len(steps) > 1 else None
+    expected = 0 if start is not None else steps[0] if k is None else k
+    for offset, found in enumerate(steps, 2):
+        if found != expected:
+            raise damaged(offset, f"training step {found} where {expected} is due; lines are missing or out of order")
+        expected += k or 0
+    if k is not None and k < 1:
+        raise damaged(3, f"training step {steps[1]} follows {steps[0]}; steps must rise")
+    if whole:
+        last = lines[-1].removeprefix("end ")
+        if not last.isdecimal() or not steps[-1] <= int(last) <= steps[-1] + (k or int(last)):
+            raise damaged(len(lines) - 1, f"{lines[-1]!r} does not follow training step {steps[-1]}")
+    return Trace(n_layer, start, tyings, k, whole)
 
 
 def _tying(words: list[str], n_layer: int, file: Path, number: int) -> IntVector:
@@ -97,6 +156,16 @@ class ReplayController(Controller):
         self._start = None if trace.start is None else partition.permute(trace.start, order)
         self._tyings = [partition.permute(tying, order) for tying in trace.tyings]
         self._next = 0
+        self._whole = trace.whole
+
+    def notes(self) -> list[str]:
+        """Say if the trace has no end."""
+        if self._whole:
+            return []
+        return [
+            f"The trace stops after {len(self._tyings)} decisions without its end: its run was stopped, or the file "
+            "was cut off. The last tying is kept from there on."
+        ]
 
     def begin(self) -> None:
         """Go back to the first decision."""

@@ -9,20 +9,18 @@ Stopped (Ctrl-C), it goes on where it was when called again in the same way.
 
 import dataclasses
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
-from _presets import chosen_preset
-from compare import FIRST_TUNING_SEED, carry_out, report
+from _many_runs import ManyRuns, as_compared, as_run, carry_out, guarded
+from _presets import chosen_preset, default_run, description
 from rich.console import Console
-from rich.markup import escape
 
-from agents.comparison import Arm, Backend, Plan
+from agents.comparison import Arm
 from agents.controllers import PatternConfig
 from agents.run_config import RunConfig
-from tying_env.config import Size
 from tying_env.runs import RunDirectory
 
 FULL = "full method"
@@ -32,62 +30,38 @@ SMALL_TEXT: dict[str, Any] = {"tokenizer": "bytes", "n_embd": 64}
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ManyRuns):
     """Run the paper's ablations over seeds."""
 
-    preset: Size = "small"
-    """Where the environment's defaults come from: a minute per run on a CPU, or the paper's 48 x 1600 (a large GPU)."""
     seeds: int = 3
     """Seeds per arm: 0, 1, 2, ... At least 2: a trace is replayed in a run of another seed."""
-    learning_rates: tuple[float, ...] = ()
-    """Grid of learning rates; each arm gets its own best by validation perplexity, replayed ones the full method's."""
-    tuning_seeds: int = 1
-    """Seeds for each learning rate of the grid, other ones than those of the comparison."""
     out: Path = Path("comparisons/ablations")
     """Folder of all runs and the report."""
-    jobs: int = 2
-    """Runs at a time."""
-    threads: int = 1
-    """CPU threads of each run."""
-    backend: Backend = "loky"
-    """joblib's backend: local processes, or an existing Ray or Dask cluster."""
-    run: RunConfig = field(default_factory=RunConfig)
 
 
 def main() -> int:
     """Make the runs that are not there yet, write the report, print the table."""
-    console = Console()
-    try:
+
+    def work(console: Console) -> int:
         preset, env = chosen_preset()
         if preset == "small" and env.model != "vit" and env.init_from is None:
             env = dataclasses.replace(env, **SMALL_TEXT)
-        default = Options(preset=preset, run=RunConfig(env=env))
-        options = tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+        default = Options(preset=preset, run=as_compared(default_run(preset, env)))
+        settings = (tyro.conf.OmitArgPrefixes,)
+        options = tyro.cli(Options, default=default, description=description(__doc__), config=settings)
         if options.seeds < 2:
             raise ValueError(f"seeds must be at least 2, for a trace is replayed in another run, got {options.seeds}")
-        seeds = tuple(range(options.seeds))
-        tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.tuning_seeds) if options.learning_rates else ()
-        plan = Plan(
-            options.out,
-            seeds,
-            options.learning_rates,
-            tuple(tuning),
-            options.jobs,
-            options.threads,
-            options.backend,
-        )
-        carry_out(make_arms(options.run, seeds), plan, dataclasses.asdict(options), console)
-        return report(options.out, FULL, console)
-    except KeyboardInterrupt:
-        console.print("Interrupted. The same command goes on from what is in the folder.")
-        return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
+        return carry_out(make_arms(as_run(options.run), tuple(range(options.seeds))), options, FULL, console)
+
+    return guarded(work)
 
 
 def make_arms(base: RunConfig, seeds: tuple[int, ...]) -> list[Arm]:
-    """Return the rows of Table 4, conventional training, and the rows that the paper lacks."""
+    """Return the rows of Table 4, conventional training, and the rows that the paper lacks.
+
+    Every row chooses its own learning rate where there is a grid, those that replay the full method's tyings, too: the
+    best rate depends on how often and how much is tied, and (i), (ii) and random static never change their tying.
+    """
 
     def fixed(label: str, env: dict[str, Any] | None = None, **changed: Any) -> Arm:
         config = dataclasses.replace(base, env=dataclasses.replace(base.env, **(env or {})), **changed)
@@ -95,12 +69,14 @@ def make_arms(base: RunConfig, seeds: tuple[int, ...]) -> list[Arm]:
 
     def replay(label: str, another_run: bool, **settings: Any) -> Arm:
         def configure(runs: Path, seed: int) -> RunConfig:
-            # Replayed in its own run a trace would only repeat it: take that of the next seed.
-            source = seeds[(seeds.index(seed) + another_run) % len(seeds)]
+            own = seed if seed in seeds else seed % 2  # learning rates are chosen with the traces of seeds 0 and 1
+            # Replayed in its own run a trace would only repeat it: take that of the seed before. (That of the seed
+            # after, or of any that depends on how many there are, would change when seeds are added.)
+            source = (own - 1 if own else 1) if another_run else own
             pattern = PatternConfig(trace=runs / FULL / f"seed{source}", **settings)
             return dataclasses.replace(base, agent="replay", pattern=pattern)
 
-        return Arm(label, configure, after=(FULL,), rate_of=FULL)
+        return Arm(label, configure, after=(FULL,))
 
     def as_many_layers(runs: Path, seed: int) -> RunConfig:
         env = dataclasses.replace(base.env, n_layer=independent_layers(runs, seeds))
@@ -113,7 +89,7 @@ def make_arms(base: RunConfig, seeds: tuple[int, ...]) -> list[Arm]:
     return [
         fixed(FULL, agent="dqn"),
         fixed("conventional", agent="conventional"),
-        Arm("i fewer layers", as_many_layers, after=(FULL,), rate_of="conventional"),
+        Arm("i fewer layers", as_many_layers, after=(FULL,)),
         replay("ii final tying", another_run=False, final=True),
         replay("iii permuted trace", another_run=True, permute=0),
         replay("iv replayed trace", another_run=True),
@@ -123,7 +99,7 @@ def make_arms(base: RunConfig, seeds: tuple[int, ...]) -> list[Arm]:
         fixed("viii cycle rev", agent="cycle-rev"),
         fixed("ix sequence", agent="sequence"),
         fixed("random", agent="random"),
-        Arm("random static", as_many_groups, after=(FULL,), rate_of=FULL),
+        Arm("random static", as_many_groups, after=(FULL,)),
         fixed("shuffled reward", agent="dqn", rewards=(*base.rewards, "shuffled")),
     ]
 

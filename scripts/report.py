@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+from _presets import description
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +20,7 @@ from rich.table import Table
 from tying_env.reports.comparison import Comparison, TextTable, cost_table, load_comparison, results_table
 from tying_env.reports.drawing import save_figure
 from tying_env.reports.html import check_out, make_report, write_report
+from tying_env.reports.loading import find_unfinished
 
 MetricName = Literal[
     "test-perplexity",
@@ -51,11 +53,13 @@ class Options:
 def main() -> int:
     """Write the page, print its tables, and return the exit code."""
     console = Console()
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Options, description=description(__doc__))
     try:
         check_out(options.out, options.force)  # before minutes of drawing
         comparison = load_comparison(options.runs, options.reference, options.metric)
         print_comparison(comparison, console)
+        for folder in find_unfinished(options.runs):
+            console.print(f"- left out: {folder} is not over", highlight=False, markup=False, soft_wrap=True)
         report = make_report(comparison)
         write_report(report, options.out, options.force)
         for picture in report.all_pictures():
@@ -84,9 +88,10 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def _as_rich(table: TextTable) -> Table:
-    shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in table.headings:
-        shown.add_column(escape(heading), overflow="fold")  # on a narrow terminal nothing is cut off
+    shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for column, heading in enumerate(table.headings):
+        # On a narrow terminal the names of arms fold; nothing is cut off.
+        shown.add_column(escape(heading), overflow="fold", no_wrap=column > 0)
     for row in table.rows:
         shown.add_row(*map(escape, row))
     return shown

@@ -26,10 +26,9 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 import tyro
-from _presets import chosen_preset
+from _presets import Semantics, as_published, chosen_preset, chosen_semantics, default_run, description
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
@@ -41,8 +40,6 @@ from tying_env.config import Size
 from tying_env.distributed import LostProcess, joined, wait_for_all, world
 from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import CONFIG
-
-Semantics = Literal["paper", "published-code"]
 
 
 @dataclass(frozen=True)
@@ -116,28 +113,20 @@ def parse() -> Options:
         FileNotFoundError, ValueError: the run to go on with is not there, or its settings cannot be read.
     """
     preset, env = chosen_preset()
+    semantics = chosen_semantics()
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    first.add_argument("--semantics", choices=get_args(Semantics), default="paper")
     first.add_argument("--resume", type=Path)
     try:
-        chosen = first.parse_known_args()[0]
+        resumed: Path | None = first.parse_known_args()[0].resume
     except argparse.ArgumentError:
-        chosen = argparse.Namespace(semantics="paper", resume=None)  # the full parser below says what is wrong
-    windows = 0 if preset == "paper" else RunConfig.test_windows  # the paper measures the whole test split
-    run_config = RunConfig(env=env, test_windows=windows)
-    if chosen.semantics == "published-code":
+        resumed = None  # the full parser below says what is wrong
+    run_config = default_run(preset, env)
+    if semantics == "published-code":
         run_config = as_published(run_config)
-    if chosen.resume is not None:
-        run_config = saved_config(RunDirectory.open(chosen.resume).read_json(CONFIG))
-    default = Options(preset, chosen.semantics, chosen.resume, run_config)
-    return tyro.cli(Options, default=default, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
-
-
-def as_published(config: RunConfig) -> RunConfig:
-    """Return the choices of the paper's published code: see agents.published_dqn and tying_env.replication."""
-    k = 10 if config.env.model == "vit" else 4
-    env = dataclasses.replace(config.env, k=k, gradient="leader", replication="aliased", dropout=0.2)
-    return dataclasses.replace(config, agent="layer-sweep-dqn", rewards=("clipped",), env=env)
+    if resumed is not None:
+        run_config = saved_config(RunDirectory.open(resumed).read_json(CONFIG))
+    default = Options(preset, semantics, resumed, run_config)
+    return tyro.cli(Options, default=default, description=description(__doc__), config=(tyro.conf.OmitArgPrefixes,))
 
 
 def train(options: Options, console: Console) -> int:
@@ -157,7 +146,8 @@ def train(options: Options, console: Console) -> int:
         table.add_row(name, value)
     console.print(table)
     if records := directory.read_metrics():
-        console.print("Replication map at the end:")
+        copied = config.env.replication == "copied"
+        console.print("Copied at the end (not tied):" if copied else "Replication map at the end:")
         console.print(replication_map_text(records[-1]["tying"]), highlight=False, markup=False)
     for text in (f"run directory: {directory.path}", f"curves:        tensorboard --logdir {directory.path.parent}"):
         console.print(text, highlight=False, markup=False, soft_wrap=True)

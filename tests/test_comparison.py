@@ -5,14 +5,21 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from agents.comparison import Arm, Plan, chosen_learning_rate, compare
-from agents.run_config import RunConfig
+from agents.comparison import Arm, Plan, carry_out_run, chosen_learning_rate, compare
+from agents.controllers import PatternConfig
+from agents.run_config import RunConfig, differences_to_config
 from tying_env import EnvConfig
+from tying_env import env as env_module
+from tying_env.data.windows import ShuffledWindows
+from tying_env.files import to_json
 from tying_env.runs import RunDirectory
 
 ROOT = Path(__file__).parents[1]
@@ -34,29 +41,59 @@ def read(path: Path) -> list[dict[str, Any]]:
     return RunDirectory.open(path).read_metrics()
 
 
-def test_arms_of_one_seed_see_the_same_weights_and_batches(tmp_path: Path, tiny: Any) -> None:
+def test_arms_of_one_seed_see_the_same_weights_and_batches(
+    tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arms = [arm("a", tiny, agent="albert"), arm("b", tiny, agent="random-static"), arm("c", tiny, agent="random")]
     plan = Plan(tmp_path / "out", (0, 1))
-    compare(arms, plan, {"x": 1}, nothing)
-    runs = {name: [read(tmp_path / "out" / "runs" / name / f"seed{s}") for s in (0, 1)] for name in "abc"}
-    assert all(records[-1]["train_step"] == 8 for arms_runs in runs.values() for records in arms_runs)
-    twin = Plan(tmp_path / "again", (0, 1))
-    compare([arm("z", tiny, agent="albert")], twin, {"x": 1}, nothing)
-    again = read(tmp_path / "again" / "runs" / "z" / "seed1")
-    assert [r["train_loss"] for r in again] == [r["train_loss"] for r in runs["a"][1]]
-    assert runs["a"][0][0]["train_loss"] != runs["a"][1][0]["train_loss"]
+    seen: dict[tuple[str, int], list[Any]] = {}
+    next_batch, built = ShuffledWindows.next_batch, env_module.LayerTyingEnv._begin
+    now: list[tuple[str, int]] = []
+
+    def begin(self: Any, seed: int, *arguments: Any, **settings: Any) -> Any:
+        episode = built(self, seed, *arguments, **settings)
+        # Blocks that will be tied at the start are compared before by what all have in common: layer 0 and the rest.
+        own = [
+            p for name, p in episode.trainer.network.model.named_parameters() if ".h." not in name or ".h.0." in name
+        ]
+        seen[now[-1]] = [torch.cat([p.detach().ravel() for p in own])]
+        return episode
+
+    def batch(self: Any) -> Any:
+        drawn = next_batch(self)
+        seen[now[-1]].append(drawn.copy())
+        return drawn
+
+    def carry_out(config: RunConfig, threads: int) -> str:
+        now.append((str(config.label), config.seed))
+        return carry_out_run(config, threads)
+
+    monkeypatch.setattr(env_module.LayerTyingEnv, "_begin", begin)
+    monkeypatch.setattr(ShuffledWindows, "next_batch", batch)
+    monkeypatch.setattr("agents.comparison.carry_out_run", carry_out)
+    compare(arms, plan, nothing)
+    for seed in (0, 1):
+        first = seen["a", seed]
+        assert len(first) == 1 + 8  # weights, and the batches of eight training steps
+        for name in "bc":
+            assert len(seen[name, seed]) == len(first)
+            assert torch.equal(seen[name, seed][0], first[0])
+            for mine, theirs in zip(seen[name, seed][1:], first[1:], strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+    assert not torch.equal(seen["a", 0][0], seen["a", 1][0])
+    assert not np.array_equal(seen["a", 0][1], seen["a", 1][1])
 
 
 def test_a_comparison_goes_on_where_it_was(tmp_path: Path, tiny: Any) -> None:
     plan, seen = Plan(tmp_path / "out", (0, 1)), []
     arms = [arm("a", tiny, agent="random"), arm("b", tiny, agent="cycle")]
-    compare(arms[:1], plan, {}, nothing)
+    compare(arms[:1], plan, nothing)
     kept = tmp_path / "out" / "runs" / "a" / "seed0"
     before = (kept / "config.json").stat().st_mtime_ns
     half_made = tmp_path / "out" / "runs" / "b" / "seed1.unfinished"
     half_made.mkdir(parents=True)
     (half_made / "config.json").write_text("{}")
-    compare(arms, plan, {}, lambda done, total: seen.append((done, total)))
+    compare(arms, plan, lambda done, total: seen.append((done, total)))
     assert (kept / "config.json").stat().st_mtime_ns == before
     assert seen[-1] == (4, 4)
     assert (2, 4) in seen
@@ -66,15 +103,15 @@ def test_a_comparison_goes_on_where_it_was(tmp_path: Path, tiny: Any) -> None:
 
 def test_each_arm_gets_its_own_learning_rate_by_validation_alone(tmp_path: Path, tiny: Any) -> None:
     plan = Plan(tmp_path / "out", (0,), learning_rates=(1e-5, 3e-2), tuning_seeds=(9,))
-    follower = dataclasses.replace(arm("b", tiny, agent="albert"), rate_of="a")
-    compare([arm("a", tiny, agent="conventional"), follower], plan, {}, nothing)
+    after = dataclasses.replace(arm("b", tiny, agent="albert"), after=("a",))
+    compare([arm("a", tiny, agent="conventional"), after], plan, nothing)
     assert chosen_learning_rate("a", plan) == 3e-2
     for folder in (tmp_path / "out" / "tuning").rglob("summary.json"):
         assert json.loads(folder.read_text())["test"] is None
-    assert not (tmp_path / "out" / "tuning" / "b").exists()
+    assert len(list((tmp_path / "out" / "tuning").rglob("summary.json"))) == 4
     for name in "ab":
         final = RunDirectory.open(tmp_path / "out" / "runs" / name / "seed0")
-        assert final.read_json("config.json")["env"]["learning_rate"] == 3e-2
+        assert final.read_json("config.json")["env"]["learning_rate"] == chosen_learning_rate(name, plan)
         assert final.read_json("config.json")["label"] == name
         assert final.read_json("summary.json")["test"]["final"]["perplexity"] > 1
 
@@ -88,25 +125,60 @@ def test_an_arm_that_needs_another_comes_after_it(tmp_path: Path, tiny: Any) -> 
         return dataclasses.replace(config, agent="conventional", env=dataclasses.replace(config.env, n_layer=layers))
 
     plan = Plan(tmp_path / "out", (0, 1))
-    compare([base, Arm("b", configure, after=("a",))], plan, {}, nothing)
+    compare([base, Arm("b", configure, after=("a",))], plan, nothing)
     for seed in (0, 1):
         layers = read(tmp_path / "out" / "runs" / "a" / f"seed{seed}")[-1]["independent_layers"]
         assert read(tmp_path / "out" / "runs" / "b" / f"seed{seed}")[-1]["independent_layers"] == layers
     with pytest.raises(ValueError, match="the arm 'b' needs the arm 'a' before it"):
-        compare([Arm("b", configure, after=("a",))], Plan(tmp_path / "x", (0,)), {}, nothing)
+        compare([Arm("b", configure, after=("a",))], Plan(tmp_path / "x", (0,)), nothing)
     with pytest.raises(ValueError, match="the arm 'a' is there twice"):
-        compare([base, base], Plan(tmp_path / "x", (0,)), {}, nothing)
+        compare([base, base], Plan(tmp_path / "x", (0,)), nothing)
+
+
+def test_a_comparison_can_be_added_to_and_finished_runs_cannot_be_changed(tmp_path: Path, tiny: Any) -> None:
+    folder = tmp_path / "out"
+    one, two = arm("a", tiny, agent="random"), arm("b", tiny, agent="cycle")
+    compare([one], Plan(folder, (0,)), nothing)
+    before = (folder / "runs" / "a" / "seed0" / "config.json").stat().st_mtime_ns
+    compare([two, one], Plan(folder, (1, 0)), nothing)  # another arm, another seed, another order
+    assert len(list(folder.glob("runs/*/*/summary.json"))) == 4
+    assert (folder / "runs" / "a" / "seed0" / "config.json").stat().st_mtime_ns == before
+    assert RunDirectory(folder).read_json("comparison.json") == {"arms": ["b", "a"]}
+    compare([arm("c", tiny, agent="albert")], Plan(folder, (0,)), nothing)
+    assert RunDirectory(folder).read_json("comparison.json") == {"arms": ["c", "b", "a"]}
+    other = arm("a", {**tiny, "k": 3}, agent="random")
+    with pytest.raises(ValueError, match=r"seed0 is a finished run with other settings: env.k is 2 there, 3 here\. Ch"):
+        compare([arm("d", tiny, agent="albert"), other], Plan(folder, (0,)), nothing)
+    assert not (folder / "runs" / "d").exists()
+    tuned = Plan(tmp_path / "tuned", (0,), (1e-3, 1e-2), (9,))
+    compare([one], tuned, nothing)
+    with pytest.raises(ValueError, match=r"lr0.001.seed9 is a finished run with other settings: env.k is 2 there, 3"):
+        compare([other], dataclasses.replace(tuned, seeds=(1,)), nothing)
+
+
+def test_runs_of_a_version_that_lacked_a_setting_count_if_it_is_at_its_default(tmp_path: Path) -> None:
+    about = json.loads(to_json(dataclasses.asdict(RunConfig())))
+    del about["parameter_penalty"], about["env"]["weight_decay"]
+    assert differences_to_config(about, RunConfig()) == []
+    asked = RunConfig(env=EnvConfig(weight_decay=0.5))
+    assert differences_to_config(about, asked) == ["env.weight_decay is 0.01 there, 0.5 here"]
+    assert differences_to_config(about, asked, but=("env.weight_decay",)) == []
+
+
+def test_a_start_that_fails_leaves_no_folder(tmp_path: Path, tiny: Any) -> None:
+    replay = arm("a", tiny, agent="replay", pattern=PatternConfig(trace=tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="there is no trace"):
+        compare([arm("b", tiny), replay], Plan(tmp_path / "out", (0,)), nothing)
+    with pytest.raises(ValueError, match="the arm 'x/y' cannot be a folder"):
+        compare([arm("x/y", tiny)], Plan(tmp_path / "out", (0,)), nothing)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_something_else_is_refused(tmp_path: Path, tiny: Any) -> None:
-    arms = [arm("a", tiny, agent="random")]
-    compare(arms, Plan(tmp_path / "out", (0,)), {"k": 5, "n_layer": 4}, nothing)
-    with pytest.raises(ValueError, match="comparison with other settings: k was 5, now 6"):
-        compare(arms, Plan(tmp_path / "out", (0,)), {"k": 6, "n_layer": 4}, nothing)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match="is no comparison"):
-        compare(arms, Plan(tmp_path / "mine", (0,)), {}, nothing)
+        compare([arm("a", tiny)], Plan(tmp_path / "mine", (0,)), nothing)
 
 
 @pytest.mark.parametrize(
@@ -125,12 +197,32 @@ def test_wrong_plans_are_refused(tmp_path: Path, settings: dict[str, Any], messa
         Plan(**{"folder": tmp_path, "seeds": (0, 1)} | settings)
 
 
-def test_a_missing_backend_is_named(tmp_path: Path, tiny: Any) -> None:
-    for backend in ("ray", "dask"):
-        if backend in sys.modules:
-            continue
-        with pytest.raises(ImportError, match="pip install"):
-            compare([arm("a", tiny)], Plan(tmp_path / backend, (0,), backend=backend), {}, nothing)  # type: ignore[arg-type]
+def test_a_cluster_needs_an_address_and_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    with pytest.raises(ValueError, match="needs a cluster: give its --address, or set DASK_SCHEDULER_ADDRESS"):
+        Plan(tmp_path, (0,), backend="dask")
+    with pytest.raises(ValueError, match="address is for the backends ray and dask, got 'tcp://x:1' with loky"):
+        Plan(tmp_path, (0,), address="tcp://x:1")
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    with pytest.raises(ImportError, match="needs the package 'ray': pip install ray"):
+        Plan(tmp_path, (0,), backend="ray", address="auto")
+
+
+def test_runs_go_to_a_dask_cluster(tmp_path: Path, tiny: Any) -> None:
+    distributed = pytest.importorskip("distributed")
+    seen = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dask's own
+        with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+            plan = Plan(tmp_path / "out", (0, 1), backend="dask", address=cluster.scheduler_address)
+            compare([arm("a", tiny, agent="random")], plan, lambda done, total: seen.append(done))
+            local = Plan(tmp_path / "local", (0, 1))
+    compare([arm("a", tiny, agent="random")], local, nothing)
+    assert seen == sorted(seen)
+    assert set(seen) == {0, 1, 2}  # it moves
+    for seed in (0, 1):
+        mine, theirs = (read(tmp_path / name / "runs" / "a" / f"seed{seed}") for name in ("out", "local"))
+        assert [r["train_loss"] for r in mine] == [r["train_loss"] for r in theirs]
 
 
 def command(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -159,10 +251,10 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> Non
     assert rewards[1:] != [-record["perplexity"] for record in shuffled.read_metrics()][1:]
     again = command("compare.py", *arguments, "--jobs", "2")
     assert again.returncode == 0
-    assert again.stdout.count("runs 6/6") >= 1
+    assert "runs 0/6" in again.stdout and "runs 1/6" not in again.stdout  # none is made again
     other = command("compare.py", *arguments, "--k", "3")
     assert other.returncode == 1
-    assert "other settings" in other.stdout
+    assert "env.k is 2 there, 3 here" in other.stdout
 
 
 @pytest.mark.parametrize(
@@ -173,6 +265,13 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> Non
         (["--agents", "dqn", "cycle"], "reference must be one of the arms dqn, cycle, got 'random'"),
         (["--agents", "random", "--seeds", "0"], "seeds must be different"),
         (["--agents", "random", "--backend", "mpi"], "mpi"),
+        (["--agents", "random", "replay"], "needs --trace"),
+        (["--agents", "random", "--agent", "dqn"], "--agent"),
+        (["--agents", "random", "--seed", "3"], "--seed"),
+        (["--agents", "random", "--run-dir", "x"], "--run-dir"),
+        (["--agents", "random", "--arms", "agent dqn"], 'must read "name: OPTIONS"'),
+        (["--agents", "random", "--arms", "a: --agent dqm"], "dqm"),
+        (["--agents", "random", "random+shuffled+probe"], "'probe' must come first"),
     ],
 )
 def test_wrong_comparisons_are_refused_with_nothing_written(
@@ -205,7 +304,7 @@ def test_ctrl_c_keeps_the_finished_runs(text_folder: Path, tmp_path: Path) -> No
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130, text
-    assert "goes on from what is in" in text
+    assert "goes on from what is in the folder" in text
     finished = [path for path in out.glob("runs/*/*/summary.json") if ".unfinished" not in str(path)]
     assert 2 <= len(finished) < 16
 
@@ -213,8 +312,15 @@ def test_ctrl_c_keeps_the_finished_runs(text_folder: Path, tmp_path: Path) -> No
 def test_the_ablations_are_what_they_are_called(text_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--seeds", "2", "--jobs", "1", "--out", str(out), *SMALL, "--dataset", str(text_folder)]
-    done = command("ablations.py", *arguments)
+    done = command("ablations.py", *arguments, "--learning-rates", "1e-3", "1e-2")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "The best learning rate lies on the edge of the grid" in done.stdout
+    assert "lies on the edge of the grid" in (out / "report.html").read_text(encoding="utf-8")
+    assert len(list(out.glob("tuning/*/lr*/seed1000/summary.json"))) == 2 * 14  # every arm chooses its own
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    labels = ("full method", "conventional", "i fewer layers", "ix sequence", "shuffled reward")
+    rows = [next(i for i, line in enumerate(lines) if line.startswith(label)) for label in labels]
+    assert rows == sorted(rows)  # as in Table 4
     runs = {path.name: [read(path / f"seed{seed}") for seed in (0, 1)] for path in sorted((out / "runs").iterdir())}
     assert len(runs) == 14
     tyings = {name: [[r["tying"] for r in records] for records in seeds] for name, seeds in runs.items()}

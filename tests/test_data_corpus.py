@@ -56,6 +56,19 @@ def test_a_known_name_goes_before_a_path(tmp_path, monkeypatch) -> None:
 # Folders and files
 
 
+def test_a_folder_with_one_text_file_is_split_as_that_file_is(tmp_path) -> None:
+    text = "".join(f"line {i}\n" for i in range(1000))
+    (tmp_path / "input.txt").write_text(text)
+    (tmp_path / "README.md").write_text("not text of the data set")
+    folder, file = open_source(str(tmp_path)), open_source(str(tmp_path / "input.txt"))
+    for split in ("train", "validation", "test"):
+        assert list(folder.texts(split)) == list(file.texts(split))
+    assert "".join(text for split in ("train", "validation", "test") for text in folder.texts(split)) == text
+    (tmp_path / "more.txt").write_text(text)
+    with pytest.raises(FileNotFoundError, match=r"has no train.txt, .* or exactly one .txt file, which is then cut"):
+        open_source(str(tmp_path))
+
+
 def test_a_folder_gives_its_files_as_they_are(tmp_path) -> None:
     source = open_source(str(make_folder(tmp_path, train="one\r\n\n two ", valid="é\n")))
     assert list(source.texts("train")) == ["one\r\n\n two "]

@@ -3,7 +3,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from agents.base import Transition
 from agents.controllers import make_controller
@@ -22,17 +21,17 @@ def sweep(n_layer: int = 4, **settings: Any) -> LayerSweepDQN:
 
 
 def test_layers_are_decided_one_at_a_time_in_turn_and_epsilon_falls_per_sweep() -> None:
-    controller = sweep()
+    controller = sweep(epsilon_floor=0.2)
     state = np.array([0, 1, 2, 3])
     for decision in range(200):
         layer = 1 + decision % 3
         assert controller.layer == layer
-        assert controller.epsilon == pytest.approx(max(0.95 ** (decision // 3), 0.01))
+        assert controller.epsilon == pytest.approx(max(0.95 ** (decision // 3), 0.2))
         action = controller.act(state)
         assert all(action[i] == state[i] for i in range(4) if i != layer)
         assert 0 <= action[layer] <= layer
         controller.update(Transition(state, action, -1.0, state, False))
-    assert controller.metrics()["epsilon"] == pytest.approx(0.95**66)
+    assert controller.metrics()["epsilon"] == 0.2
 
 
 def test_an_update_learns_from_the_decided_layers_values_alone() -> None:
@@ -67,4 +66,3 @@ def test_the_published_semantics_run_and_their_storages_collapse(tmp_path: Path,
     assert records[-1]["storages"] == 1
     assert all(record["reward"] == -10 for record in records if record["perplexity"] > 10)
     assert any(record["independent_layers"] > record["storages"] for record in records[-20:])
-    assert torch.get_num_threads() >= 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_tied_blocks import L, Net, batch, change_failing_at, same, snapshot, train, values
+from tests.test_tied_blocks import L, Net, change_failing_at, same, snapshot, train, values
 from tying_env import partition
 from tying_env.replication import AliasedBlocks, CopiedBlocks, make_blocks
 from tying_env.tied_blocks import TiedBlocks
@@ -94,6 +94,7 @@ def test_at_the_frozen_start_unnamed_layers_keep_their_initial_values() -> None:
 @pytest.mark.parametrize("sweeps", [8])
 def test_the_layer_sweep_of_the_published_code_ends_on_one_storage(sweeps: int) -> None:
     """Uniformly random choices, one layer at a time: the storages collapse, whatever the tying says."""
+    leaders = []
     for seed in range(4):
         rng = np.random.default_rng(seed)
         _, tied, optimizer = make("aliased", np.arange(L))
@@ -103,7 +104,8 @@ def test_the_layer_sweep_of_the_published_code_ends_on_one_storage(sweeps: int) 
                 action[layer] = rng.integers(0, layer + 1)
                 tied.change(action, optimizer)
         assert set(tied.sources()) == {0}
-        assert len(partition.leaders(tied.tying)) >= 1
+        leaders.append(len(partition.leaders(tied.tying)))
+    assert max(leaders) > 1
 
 
 @pytest.mark.parametrize("replication", ["copied", "aliased"])
@@ -119,7 +121,6 @@ def test_a_refused_change_leaves_everything_as_it_was(replication: str) -> None:
 def test_unknown_replications_are_refused() -> None:
     with pytest.raises(ValueError, match="replication must be one of 'tied', 'copied', 'aliased', got 'cloned'"):
         make("cloned")
-    assert batch(0).shape == (5, 3)
 
 
 @pytest.mark.parametrize("frozen", [True, False])

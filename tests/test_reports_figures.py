@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from agents.comparison import Quiet
+from agents.run_config import RunConfig
+from agents.runner import run as make_real_run
+from agents.traces import read_trace
 from tests.test_reports_runs import make_arms, make_records, make_run
+from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.reports import figures, run_figures
 from tying_env.reports.comparison import load_comparison
@@ -64,8 +69,35 @@ def test_steps_as_leader_count_training_steps_not_decisions(tmp_path: Path) -> N
     records = make_records(3, 3, 0)
     for record, tying, step in zip(records, ([0, 1, 0], [0, 0, 2], [0, 1, 2]), (5, 10, 12), strict=True):
         record |= {"tying": tying, "train_step": step}
-    run = load_run(make_run(tmp_path / "run", env={"n_layer": 3}, records=records))
-    assert run_figures.steps_as_leader(run).tolist() == [12, 7, 7]
+    settings = {"n_layer": 3, "k": 5, "total_steps": 12}
+    run = load_run(make_run(tmp_path / "static", env=settings, records=records))
+    assert run_figures.steps_as_leader(run).tolist() == [12, 7, 7]  # began with its first tying
+    for record, step in zip(records, (10, 15, 17), strict=True):
+        record |= {"train_step": step}
+    settings["total_steps"] = 17
+    run = load_run(make_run(tmp_path / "frozen", env={**settings, "freeze_at_start": True}, records=records))
+    assert run_figures.steps_as_leader(run).tolist() == [17, 7, 7]  # five steps of layer 0 alone come first
+    run = load_run(make_run(tmp_path / "free", env={**settings, "freeze_at_start": False}, records=records))
+    assert run_figures.steps_as_leader(run).tolist() == [17, 12, 12]
+    copied = {**settings, "freeze_at_start": True, "replication": "copied"}
+    run = load_run(make_run(tmp_path / "copied", env=copied, records=records))
+    assert run_figures.steps_as_leader(run).tolist() == [17, 12, 12]
+    with pytest.raises(ValueError, match="copied, not tied"):
+        run_figures.replication_map(run)
+
+
+def test_the_frozen_start_of_a_real_run_is_counted_where_it_was(tmp_path: Path, tiny: Any) -> None:
+    settings = EnvConfig(**tiny | {"k": 2, "total_steps": 20})
+    config = RunConfig(agent="random", seed=3, env=settings, run_dir=tmp_path / "run", measure_test=False)
+    directory, _ = make_real_run(config, Quiet())
+    run = load_run(directory.path)
+    changes = read_trace(directory.path)
+    expected = np.array([2, 0, 0, 0])
+    for tying in changes.tyings:
+        expected += 2 * (tying == np.arange(4))
+    assert run.frozen_steps == 2
+    assert run_figures.steps_as_leader(run).tolist() == expected.tolist()
+    assert expected[0] == 20
 
 
 def test_the_figures_show_what_chance_gives(tmp_path: Path) -> None:

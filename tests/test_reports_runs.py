@@ -15,13 +15,15 @@ from tying_env.reports.comparison import (
     load_comparison,
     results_table,
 )
-from tying_env.reports.loading import find_runs, load_run
+from tying_env.reports.loading import find_runs, find_unfinished, load_run
 
 ENV: dict[str, Any] = {
     "dataset": "sotu",
     "tokenizer": "bytes",
     "n_layer": 4,
     "learning_rate": 1e-3,
+    "k": 2,
+    "freeze_at_start": True,
     "total_steps": 20,
     "validate_every": 4,
     "device": "auto",
@@ -178,10 +180,67 @@ def test_an_arm_may_not_have_a_seed_twice(tmp_path: Path) -> None:
         group_into_arms(runs)
 
 
-def test_an_arm_may_not_mix_settings(tmp_path: Path) -> None:
-    runs = [load_run(make_run(tmp_path / str(s), seed=s, env={"learning_rate": 10.0**-s})) for s in (1, 2)]
-    with pytest.raises(ValueError, match=r"mixes settings: learning_rate is 0.1 in .*, 0.01 in .*label"):
-        group_into_arms(runs)
+def test_runs_of_one_label_with_other_settings_are_told_apart(tmp_path: Path) -> None:
+    first = load_run(make_run(tmp_path / "a"))
+    other = load_run(make_run(tmp_path / "b", env={"learning_rate": 0.1, "tokenizer": "gpt2"}))
+    again = load_run(make_run(tmp_path / "c", seed=1, env={"learning_rate": 0.1, "tokenizer": "gpt2"}))
+    arms = group_into_arms([first, other, again])
+    assert [arm.label for arm in arms] == ["random", "random (tokenizer gpt2, learning_rate 0.1)"]
+    assert [arm.seeds for arm in arms] == [(0,), (0, 1)]
+    with pytest.raises(ValueError, match=r"has seed 0 twice: .*make runs of another arm with a --label of their own"):
+        group_into_arms([first, first])
+
+
+def test_a_comparison_has_its_arms_in_the_order_they_were_asked_for(tmp_path: Path) -> None:
+    for name, agent in (("z", "random"), ("a", "cycle"), ("m", "albert"), ("b", "dqn")):
+        make_run(tmp_path / "runs" / name / "seed0", agent)
+    (tmp_path / "runs" / "z" / "seed1.unfinished").mkdir()
+    (tmp_path / "runs" / "z" / "seed1.unfinished" / "config.json").write_text("{")
+    (tmp_path / "comparison.json").write_text('{"arms": ["m", "z", "a"]}')
+    assert [path.parent.name for path in find_runs([tmp_path])] == ["m", "z", "a", "b"]
+    assert find_unfinished([tmp_path]) == [tmp_path / "runs" / "z" / "seed1.unfinished"]
+
+
+def test_a_rate_on_the_edge_of_the_grid_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text("{}")
+    for label, rate in (("dqn", 0.001), ("random", 0.01), ("cycle", 0.1)):
+        make_run(tmp_path / "runs" / label / "seed0", label, env={"learning_rate": rate})
+        for tried in ("0.001", "0.01", "0.1"):
+            (tmp_path / "tuning" / label / f"lr{tried}").mkdir(parents=True)
+    notes = "\n".join(load_comparison([tmp_path]).notes)
+    assert "edge of the grid for dqn (0.001, the least of 0.001, 0.01, 0.1)" in notes
+    assert "edge of the grid for cycle (0.1, the greatest of 0.001, 0.01, 0.1)" in notes
+    assert "random (" not in notes
+
+
+def test_what_an_arm_spent_beside_training_and_what_it_did_not_learn_are_told(tmp_path: Path) -> None:
+    records = make_records(10, 4, 0)
+    records[-1] |= {"counterfactual_steps": 1200.0}
+    make_run(tmp_path / "a", "hill-climbing", records=records)
+    make_run(tmp_path / "b", "ppo", config={"sb3": {"sb3_n_steps": 10}}, records=make_records(10, 4, 0))
+    make_run(tmp_path / "c", "a2c", config={"sb3": {"sb3_n_steps": 9}}, records=make_records(10, 4, 0))
+    notes = "\n".join(load_comparison([tmp_path]).notes)
+    assert "hill-climbing also trained 1,200 steps a run on counterfactuals" in notes
+    assert "ppo never learned before its last decision: it learns after every 10 decisions and made 10." in notes
+    assert "a2c never" not in notes
+
+
+def test_patterns_that_decide_nothing_are_not_set_against_chance(tmp_path: Path) -> None:
+    records = make_records(10, 4, 0)
+    for record in records:
+        record |= {"tying": [0, 0, 2, 2], "independent_layers": 2}
+    make_run(tmp_path / "a", "cycle", records=records)
+    make_run(tmp_path / "b", "copies", env={"replication": "copied"}, records=make_records(10, 4, 0))
+    pattern, copied = cost_table(load_comparison([tmp_path])).rows
+    assert pattern[1:4] == ("2.00 of 4\n(chance 2.08)", "–", "–")
+    assert copied[1:4] == ("4.00 of 4\n(chance 2.08)", "–", "–")  # copies share nothing
+
+
+def test_results_are_per_byte_where_tokens_are_bytes(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "dqn")
+    assert "(per byte)" in results_table(load_comparison([tmp_path])).title
+    make_run(tmp_path / "b", "cycle", env={"tokenizer": "gpt2"})
+    assert "(per token)" in results_table(load_comparison([tmp_path])).title
 
 
 def test_where_a_run_was_made_does_not_matter(tmp_path: Path) -> None:
@@ -218,20 +277,21 @@ def test_the_comparison_of_two_arms(tmp_path: Path) -> None:
     assert dqn.chance is not None and dqn.chance.decisions == 60
     assert found.notes == ()
     (dqn_row, random_row) = results_table(found).rows
-    assert dqn_row[:2] == ("dqn", "6 of 6")
+    assert dqn_row[:2] == ("dqn", "6/6")
     assert dqn_row[4].startswith("-1.00\n[-1.")
     assert dqn_row[5:7] == ("0.031", "0.031")
     assert random_row[2].startswith("12.50\n[")
     assert random_row[4:] == ("reference", "–", "–", "–")
-    assert cost_table(found).rows[1][5] == "502"  # mean of 500 ... 505, to even
+    assert cost_table(found).rows[1][5] == "2"  # seconds a run
 
 
 def test_an_arm_does_not_change_the_numbers_of_another(tmp_path: Path) -> None:
     make_arms(tmp_path)
     before = results_table(load_comparison([tmp_path])).rows[0][:6]
+    assert before[0] == "dqn"
     for seed in range(3):
         make_run(tmp_path / f"cycle{seed}", "cycle", seed, perplexity=3 + seed**2)
-    assert results_table(load_comparison([tmp_path])).rows[1][:6] == before
+    assert before in [row[:6] for row in results_table(load_comparison([tmp_path])).rows]
 
 
 def test_runs_without_a_result_are_told_of(tmp_path: Path) -> None:
@@ -239,7 +299,7 @@ def test_runs_without_a_result_are_told_of(tmp_path: Path) -> None:
     make_run(tmp_path / "x", "dqn", 6, status="diverged")
     make_run(tmp_path / "y", "dqn", 7, status=None, records=[])
     found = load_comparison([tmp_path])
-    assert results_table(found).rows[0][1] == "6 of 8"
+    assert results_table(found).rows[0][1] == "6/8"
     notes = "\n".join(found.notes)
     assert "dqn, seed 6: diverged: no result" in notes
     assert "dqn, seed 7: not ended: no result" in notes
@@ -256,7 +316,7 @@ def test_unequal_seeds_are_told_of(tmp_path: Path) -> None:
     assert "cycle has results of the seeds 4, 9, random of 0, 1, 2, 3, 4, 5: pairing covers the seeds 4 only" in notes
     assert "pairing covers nothing: they have no seed in common" in notes
     assert "albert has one seed with a result" in notes
-    albert, cycle, *_ = results_table(found).rows
+    *_, cycle, albert = results_table(found).rows
     assert albert[2] == "10.00\n(one seed: no interval)"
     assert albert[4] == "no seed in common"
     assert cycle[4] == "-4.00\n(one seed: no interval)"
@@ -267,7 +327,7 @@ def test_equal_differences_have_no_interval(tmp_path: Path) -> None:
     make_arms(tmp_path, seeds=2)
     for seed in range(2):
         make_run(tmp_path / f"x{seed}", "cycle", seed, perplexity=12 + seed)
-    row = results_table(load_comparison([tmp_path])).rows[0]
+    row = results_table(load_comparison([tmp_path])).rows[-1]
     assert row[4] == "+2.00\n(all seeds equal: no interval)"
     assert row[7] == "–"
 
@@ -304,8 +364,8 @@ def test_an_arm_without_any_result_stays_in_the_tables(tmp_path: Path) -> None:
     make_arms(tmp_path)
     make_run(tmp_path / "x", "cycle", 0, status="diverged")
     found = load_comparison([tmp_path])
-    assert results_table(found).rows[0] == ("cycle", "0 of 1", "no result", "–", "no result", "–", "–", "–")
-    assert cost_table(found).rows[0] == ("cycle", *["–"] * 6)
+    assert results_table(found).rows[-1] == ("cycle", "0/1", "no result", "–", "no result", "–", "–", "–")
+    assert cost_table(found).rows[-1] == ("cycle", *["–"] * 6)
 
 
 def test_small_probabilities_are_not_written_as_zero() -> None:

@@ -35,6 +35,37 @@ def test_a_run_writes_its_tyings_as_text_and_replaying_them_repeats_the_run(tmp_
     assert [r["reward"] for r in other.read_metrics()] != [r["reward"] for r in first.read_metrics()]
 
 
+def test_a_trace_without_its_end_can_be_replayed_and_that_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "trace.txt"
+    file.write_text(header(3, None) + "5 0 0 2\n10 0 1 1\n")
+    trace = read_trace(file)
+    assert (trace.k, trace.whole) == (5, False)
+    (note,) = ReplayController(trace, 3).notes()
+    assert "stops after 2 decisions without its end" in note
+    file.write_text(header(3, None) + "5 0 0 2\n10 0 1 1\nend 12\n")
+    assert ReplayController(read_trace(file), 3).notes() == []
+
+
+def test_a_trace_is_replayed_at_its_own_steps_only(tmp_path: Path, tiny: Any) -> None:
+    first = recorded(tmp_path, tiny, "first", agent="random")
+    pattern = PatternConfig(trace=first.path)
+    with pytest.raises(ValueError, match="has a decision every 2 training steps, this run every 3: replay it with --k"):
+        recorded(tmp_path, {**tiny, "k": 3}, "other", agent="replay", pattern=pattern)
+    assert not (tmp_path / "other").exists()
+    final = PatternConfig(trace=first.path, final=True)
+    recorded(tmp_path, {**tiny, "k": 3}, "final", agent="replay", pattern=final)
+
+
+def test_of_several_episodes_the_last_is_replayed(tmp_path: Path, tiny: Any) -> None:
+    first = recorded(tmp_path, tiny, "first", agent="random", episodes=2)
+    trace = read_trace(first.path)
+    records = first.read_metrics()
+    assert trace.whole
+    assert [t.tolist() for t in trace.tyings] == [r["tying"] for r in records if r["episode"] == 2]
+    again = recorded(tmp_path, tiny, "again", agent="replay", pattern=PatternConfig(trace=first.path))
+    assert [r["tying"] for r in again.read_metrics()] == [t.tolist() for t in trace.tyings]
+
+
 def test_a_permuted_replay_applies_one_permutation_throughout(tmp_path: Path, tiny: Any) -> None:
     first = recorded(tmp_path, tiny, "first", agent="random", seed=5)
     tyings = read_trace(first.path).tyings
@@ -66,7 +97,7 @@ def test_a_trace_of_a_fixed_pattern_begins_with_it(tmp_path: Path, tiny: Any) ->
 
 def test_a_replay_holds_its_last_tying_and_can_be_restored(tmp_path: Path) -> None:
     file = tmp_path / "trace.txt"
-    file.write_text(header(3, None) + line(0, np.array([0, 0, 2])) + line(5, np.array([0, 1, 1])))
+    file.write_text(header(3, None) + line(5, np.array([0, 0, 2])) + line(10, np.array([0, 1, 1])))
     controller = ReplayController(read_trace(file), 3)
     seen = [controller.act(np.zeros(3, dtype=np.int64)).tolist() for _ in range(4)]
     assert seen == [[0, 0, 2], [0, 1, 1], [0, 1, 1], [0, 1, 1]]
@@ -82,10 +113,19 @@ def test_a_replay_holds_its_last_tying_and_can_be_restored(tmp_path: Path) -> No
         ("# tying trace, x layers\nstart frozen\n0 0 0\n", "line 1"),
         (header(3, None), "holds no decision"),
         (header(3, None) + "0 0 0\n", r"line 3 is damaged: .*shape \(3,\)"),
-        (header(3, None) + "0 0 0 2\n5 0 1 x\n", "line 4 is damaged: .*'x'"),
+        (header(3, None) + "5 0 0 2\n10 0 1 x\n", "line 4 is damaged: .*'x'"),
         (header(3, None) + "0 0 2 2\n", r"line 3 is damaged: .*action\[1\] is 2"),
         (header(3, None) + "0 0 0 1\n", "not a tying in canonical form"),
         ("# tying trace, 3 layers\nstart 0 1\n0 0 0 0\n", "line 2 is damaged"),
+        (header(3, None) + "x 0 0 2\n", "line 3 is damaged: it must begin with a training step, got 'x'"),
+        (header(3, None) + "5 0 0 2\n10 0 0 2", "line 4 is damaged: it is cut off"),
+        (header(3, None) + "5 0 0 2\n10 0 0 2\n20 0 0 0\n", "line 5 is damaged: training step 20 where 15 is due"),
+        (header(3, None) + "10 0 0 2\n15 0 0 2\n", "line 3 is damaged: training step 10 where 5 is due"),
+        (header(3, np.array([0, 0, 0])) + "5 0 0 2\n", "line 3 is damaged: training step 5 where 0 is due"),
+        (header(3, None) + "10 0 0 2\n5 0 0 2\n", "line 3 is damaged"),
+        (header(3, np.array([0, 0, 0])) + "0 0 0 2\n0 0 0 2\n", "line 4 is damaged: .*must rise"),
+        (header(3, None) + "5 0 0 2\n10 0 0 0\nend 30\n", "'end 30' does not follow training step 10"),
+        (header(3, None) + "5 0 0 2\nend 10\n" + header(3, None) + "5 0 0 1\n", "line 7 .*canonical"),
     ],
 )
 def test_damaged_traces_are_refused_with_the_line(tmp_path: Path, text: str, message: str) -> None:
@@ -101,7 +141,7 @@ def test_other_wrong_traces_are_refused(tmp_path: Path) -> None:
     (tmp_path / "trace.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not UTF-8"):
         read_trace(tmp_path)
-    (tmp_path / "trace.txt").write_text(header(3, None) + "0 0 0 2\n")
+    (tmp_path / "trace.txt").write_text(header(3, None) + "5 0 0 2\n")
     with pytest.raises(ValueError, match="the trace is of 3 layers, the environment has 4"):
         make_controller("replay", 4, 0, pattern=PatternConfig(trace=tmp_path))
     with pytest.raises(ValueError, match="needs --trace"):

@@ -29,8 +29,8 @@ class EnvConfig:
     model: Model = "gpt2"
     """The network: GPT-2 (next tokens), BERT (masked tokens), ViT (classes of images), or your own in Python."""
     dataset: str = "sotu"
-    """Text: "sotu", a name of the hub (wikitext-2, ...), or a folder with train.txt, valid.txt, test.txt. Images:
-    "digits", "cifar10" of the hub, or a file of packed JPEGs (.npz)."""
+    """Text: "sotu", a name of the hub (wikitext-2, ...), a folder with train.txt, valid.txt, test.txt, or with one .txt
+    file, cut 90/5/5. Images: "digits", "cifar10" of the hub, or a file of packed JPEGs (.npz)."""
     tokenizer: Literal["gpt2", "bytes"] = "gpt2"
     """GPT-2's BPE with 50,257 tokens, or bytes (vocabulary 256: much faster; compare in bits per byte)."""
     mask_seed: int = 0

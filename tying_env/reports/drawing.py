@@ -34,7 +34,12 @@ class Style:
 def arm_styles(labels: Sequence[str]) -> dict[str, Style]:
     """Return a style for every label, the same for the same labels."""
     return {
-        label: Style(COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)], _LINES[i // len(COLOURS) % len(_LINES)])
+        # Neighbours differ in colour, marker and line; the line shifts when the colours begin again.
+        label: Style(
+            COLOURS[i % len(COLOURS)],
+            _MARKERS[i % len(_MARKERS)],
+            _LINES[(i + i // len(COLOURS)) % len(_LINES)],
+        )
         for i, label in enumerate(labels)
     }
 

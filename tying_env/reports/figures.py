@@ -45,7 +45,7 @@ def learning_curves(arms: Sequence[Arm], x: Literal["train_step", "tokens"] = "t
         ValueError: no run has measured validation perplexity.
     """
     styles = arm_styles([arm.label for arm in arms])
-    unit = unit_of_perplexity(arms[0].runs[0])
+    unit = unit_of_perplexity([run for arm in arms for run in arm.runs])
     figure, axes = new_axes("Learning curves", _X_NAMES[x], f"validation perplexity ({unit})")
     drawn: list[float] = []
     for arm in arms:

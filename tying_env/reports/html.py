@@ -103,7 +103,7 @@ def render_page(report: Report) -> str:
         keep_trailing_newline=True,
     )
     return environment.from_string(PAGE.lstrip()).render(
-        title="Dynamic layer tying: " + ", ".join(arm.label for arm in arms),
+        title="Dynamic layer tying: " + _listed([arm.label for arm in arms]),
         subtitle=f"{len(runs)} runs in {len(arms)} arms. Compared by {comparison.metric.name} "
         f"({comparison.metric.unit}); reference arm: {comparison.reference.label}.",
         style=Markup(STYLE),  # our own text, in which > and quotes are to stay
@@ -132,9 +132,11 @@ def _run_cells(run: Run, metric: Metric) -> tuple[str, ...]:
     value = run.result(metric)
     layers, z, p = NOTHING, NOTHING, NOTHING
     if run.records:
-        chance = compare_with_chance(run.column("independent_layers"), run.n_layer)
-        layers, p = f"{chance.mean:.2f}", format_p(chance.p_value)
-        z = NOTHING if chance.chance_sd == 0 else f"{chance.z:+.1f}"
+        chance = compare_with_chance(run.independent_layers(), run.n_layer)
+        layers = f"{chance.mean:.2f}"
+        if run.decides and not run.copied:
+            p = format_p(chance.p_value)
+            z = NOTHING if chance.chance_sd == 0 else f"{chance.z:+.1f}"
     return (
         run.label,
         str(run.seed),
@@ -158,6 +160,11 @@ def _common_table(arms: Sequence[Arm]) -> TextTable:
     varying = varying_settings(arms)
     common = [(key, _text(value)) for key, value in settings_of(arms[0].runs[0]).items() if key not in varying]
     return TextTable("What they have in common", ("setting", "value"), tuple(common))
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """Return a title's worth of labels."""
+    return ", ".join(labels) if len(labels) <= 4 else f"{', '.join(labels[:3])} and {len(labels) - 3} more arms"
 
 
 def _text(value: Any) -> str:
@@ -215,7 +222,8 @@ def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
             "z, p (chance)",
             "How far that mean is from chance, in standard errors, and how probable so far a mean is either way "
             "(exact). Both suppose that decisions are independent of each other, which holds for the random agent "
-            "only. For any other agent successive tyings hang together: as a rule z is too large and p too small, so "
+            "only; patterns that decide nothing have none. For any other agent successive tyings hang together: as a "
+            "rule z is too large and p too small, so "
             "take them as a description, not as a test.",
         ),
         (

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from tying_env.runs.run_directory import CONFIG, METRICS, SUMMARY
 
 # Marks a folder that scripts/compare.py filled.
 COMPARISON = "comparison.json"
+# Ends the name of a run's folder in a comparison for as long as it is not over.
+UNFINISHED = ".unfinished"
 # AdamW in one precision holds weight, gradient and two moments of every trained parameter.
 _COPIES = 4
 _ITEM_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2}
@@ -92,6 +94,38 @@ class Run:
         """Return one entry of every record."""
         return [record[key] for record in self.records]
 
+    def independent_layers(self) -> list[int]:
+        """Return how many layers had weights of their own at every decision.
+
+        Where layers are copied instead of tied (ablation v) all of them have, whatever the tying says.
+        """
+        return [self.n_layer] * len(self.records) if self.copied else self.column("independent_layers")
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The record of the last decision; empty before the first."""
+        return self.records[-1] if self.records else {}
+
+    @property
+    def copied(self) -> bool:
+        """Whether layers were copied instead of tied, so that they share nothing."""
+        return bool(self.env.get("replication") == "copied")
+
+    @property
+    def decides(self) -> bool:
+        """Whether the tying ever changed: a fixed pattern decides nothing that could be set against chance."""
+        tyings = self.column("tying")
+        return len(tyings) < 2 or any(tying != tyings[0] for tying in tyings)
+
+    @property
+    def frozen_steps(self) -> int:
+        """Training steps before the first decision, the frozen start among them; 0 for a run that began with a tying.
+
+        A decision lasts k steps at most, so a first one that ends later has k steps before it.
+        """
+        k = int(self.env["k"])
+        return k if self.records and self.records[0]["train_step"] > k else 0
+
     def memory(self) -> list[int]:
         """Return the bytes of weights, gradients and optimizer state at every decision."""
         return [r["weights_bytes"] + r["gradients_bytes"] + r["optimizer_state_bytes"] for r in self.records]
@@ -118,14 +152,17 @@ class Run:
         return f"{self.status}: no result" if self.status != "finished" else f"finished, but has no {metric.name}"
 
 
-def unit_of_perplexity(run: Run) -> str:
-    """Return what the perplexities of a run are per; runs that wrote down no network are of a GPT-2."""
-    return {"bert": "per hidden token", "vit": "per image"}.get(run.env.get("model", "gpt2"), "per token")
+def unit_of_perplexity(runs: Sequence[Run]) -> str:
+    """Return what the perplexities of runs are per; runs that wrote down no network are of a GPT-2."""
+    unit = {"bert": "per hidden token", "vit": "per image"}.get(runs[0].env.get("model", "gpt2"), "per token")
+    in_bytes = all(run.env["tokenizer"] == "bytes" for run in runs)
+    return unit.replace("token", "byte") if in_bytes else unit
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """Return the run directories among `paths` and, at any depth, in them; each once, sorted within a path.
+    """Return the run directories among `paths` and, at any depth, in them; each once.
 
+    Within a path they come by name, a comparison's arms in the order that they were asked for.
     Of a comparison's folder only what was compared is taken, not the runs that chose learning rates.
 
     Raises:
@@ -145,6 +182,11 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
+def find_unfinished(paths: Iterable[Path]) -> list[Path]:
+    """Return the folders of a comparison's runs that are not over; `find_runs` passes them over."""
+    return [run for path in paths for run in sorted(path.rglob(f"*{UNFINISHED}")) if (run / CONFIG).is_file()]
+
+
 def load_run(path: Path) -> Run:
     """Read one run directory.
 
@@ -162,10 +204,15 @@ def load_run(path: Path) -> Run:
 
 
 def _run_directories(path: Path) -> Iterable[Path]:
+    arms: list[str] = []  # of the comparison whose runs come next, in the order they were asked for
     for folder, inside, files in os.walk(path):
-        inside.sort()
+        inside[:] = sorted(name for name in inside if not name.endswith(UNFINISHED))
         if COMPARISON in files and "runs" in inside:
             inside[:] = ["runs"]  # beside them are the runs that chose learning rates
+            arms = _read_json(Path(folder) / COMPARISON).get("arms", [])
+        elif arms:
+            inside.sort(key=lambda label: arms.index(label) if label in arms else len(arms))
+            arms = []
         if CONFIG in files:
             inside.clear()  # what a run keeps in itself is not another run
             yield Path(folder)

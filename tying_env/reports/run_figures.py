@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.colors import BoundaryNorm
+from matplotlib import colormaps
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -26,9 +27,11 @@ def replication_map(run: Run) -> Figure:
     """Draw each layer with an arc to its leader at the end (paper, Fig. 1).
 
     Raises:
-        ValueError: the run has no decision yet.
+        ValueError: the run has no decision yet, or its layers were copied.
     """
     _check_decisions(run)
+    if run.copied:
+        raise ValueError("layers were copied, not tied: every layer has weights of its own")
     last = run.records[-1]
     return replication_map_figure(last["tying"], f"Replication map at training step {last['train_step']:,}")
 
@@ -78,16 +81,19 @@ def trainable_steps(run: Run) -> Figure:
 def steps_as_leader(run: Run) -> npt.NDArray[np.int64]:
     """Return the number of training steps in which each layer was independent, shape (L,).
 
-    A decision's tying holds for the training steps since the decision before it. The frozen start, in which layer 0
-    alone trains, is before the first decision and lasts no training step.
+    A decision's tying holds for the training steps from it to the next. Before the first one layer 0 alone trains, or
+    with `freeze_at_start` off every layer. Layers that are copied instead of tied have weights of their own throughout.
 
     Raises:
         ValueError: the run has no decision yet.
     """
     _check_decisions(run)
-    lengths = np.diff(run.column("train_step"), prepend=0)  # (decisions,)
+    lengths = np.diff(run.column("train_step"), prepend=run.frozen_steps)  # (decisions,)
     independent = np.array(run.column("tying")) == np.arange(run.n_layer)  # (decisions, L)
-    steps: npt.NDArray[np.int64] = (lengths[:, None] * independent).sum(axis=0)
+    if run.copied:
+        independent[:] = True
+    start = np.arange(run.n_layer) == 0 if run.env["freeze_at_start"] else np.ones(run.n_layer, dtype=bool)
+    steps: npt.NDArray[np.int64] = (lengths[:, None] * independent).sum(axis=0) + run.frozen_steps * start
     return steps
 
 
@@ -101,21 +107,34 @@ def tying_raster(run: Run) -> Figure:
     figure = new_figure((8.5, 5.5))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     tyings = np.array(run.column("tying"))  # (decisions, L)
-    norm = BoundaryNorm(np.arange(n_layer + 1) - 0.5, 256)
+    # A colour for each leader that there is: neighbours among all L layers' colours could not be told apart.
+    present = np.unique(tyings)
+    few = len(present) <= len(COLOURS)
+    colours = COLOURS[: len(present)] if few else colormaps[_COLOUR_MAP](np.linspace(0, 1, len(present)))
+    norm = BoundaryNorm(np.arange(len(present) + 1) - 0.5, len(present))
     extent = (0.5, len(decisions) + 0.5, n_layer - 0.5, -0.5)
     image = above.imshow(
-        tyings.T, aspect="auto", interpolation="nearest", cmap=_COLOUR_MAP, norm=norm, extent=extent, rasterized=True
+        np.searchsorted(present, tyings).T,
+        aspect="auto",
+        interpolation="nearest",
+        cmap=ListedColormap(colours),
+        norm=norm,
+        extent=extent,
+        rasterized=True,
     )
+    shown = np.arange(0, len(present), math.ceil(len(present) / 16))
+    bar = figure.colorbar(image, ax=above, label="its leader (layer)", ticks=shown)
+    bar.ax.set_yticklabels([str(leader) for leader in present[shown]])
+    bar.minorticks_off()
     ticks = np.arange(0, n_layer, max(1, math.ceil(n_layer / 12)))
-    figure.colorbar(image, ax=above, label="its leader (layer)", ticks=ticks).minorticks_off()
     name_axes(above, "", "layer")
     above.set_yticks(ticks)
-    above.set_title("Who has whose weights", fontsize=11)
+    above.set_title("Whose weights were copied" if run.copied else "Who has whose weights", fontsize=11)
 
     mean, deviation = chance_independent_layers(n_layer)
     below.axhspan(mean - deviation, mean + deviation, color=COLOURS[1], alpha=0.15, lw=0)
     below.axhline(mean, color=COLOURS[1], ls="--", lw=1.5, zorder=3, label=f"random actions: {mean:.2f} (band: ± 1 SD)")
-    counts = run.column("independent_layers")
+    counts = run.independent_layers()
     label = f"this run: mean {np.mean(counts):.2f}"
     below.plot(decisions, counts, color=COLOURS[0], lw=0.9, drawstyle="steps-mid", label=label)
     name_axes(below, "decision", "independent layers")
@@ -134,7 +153,8 @@ def memory_over_time(run: Run) -> Figure:
     """
     _check_decisions(run)
     ends = np.array(run.column("train_step"))
-    edges = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1).ravel()  # flat within a decision
+    # Flat within a decision. What the frozen start held was not recorded: it is left out.
+    edges = np.stack([np.concatenate([[run.frozen_steps], ends[:-1]]), ends], axis=1).ravel()
     kinds = {"weights": "weights_bytes", "gradients": "gradients_bytes", "optimizer state": "optimizer_state_bytes"}
     heights = [np.repeat(run.column(key), 2) / 1e6 for key in kinds.values()]
     figure, axes = new_axes("Memory of what is trained (no activations)", "training step", "memory (MB)")
@@ -144,7 +164,9 @@ def memory_over_time(run: Run) -> Figure:
     axes.set_xlim(0, max(1, int(ends[-1])))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter("{x:,g}")
-    legend_below(figure, 4)
+    if run.frozen_steps:
+        axes.axvspan(0, run.frozen_steps, color="#bbbbbb", alpha=0.4, lw=0, label="before the first decision")
+    legend_below(figure, 3)
     return figure
 
 

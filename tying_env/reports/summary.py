@@ -42,7 +42,8 @@ def _quality(summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str,
 
 
 def _tying(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str, str]]:
-    layers = [record["independent_layers"] for record in records]
+    copied = config["env"].get("replication") == "copied"  # then all layers have weights of their own
+    layers = [config["env"]["n_layer"] if copied else record["independent_layers"] for record in records]
     parameters = [record["trainable_parameters"] for record in records]
     conventional, n_layer = summary["parameters_conventional"], config["env"]["n_layer"]
     chance, _ = partition.chance_independent_layers(n_layer)

@@ -16,7 +16,14 @@ h1 { line-height: 1.2; margin-bottom: 0.3rem; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); padding-bottom: 0.2rem; }
 p, li { max-width: 48rem; }
 .soft, figcaption, caption { color: var(--soft); }
-.table { overflow-x: auto; margin: 1rem 0; }
+/* A shadow at the edge shows that a table goes on there. */
+.table {
+  overflow-x: auto; margin: 1rem 0; background:
+    linear-gradient(to right, var(--paper) 30%, transparent) left / 3rem 100% no-repeat local,
+    linear-gradient(to left, var(--paper) 30%, transparent) right / 3rem 100% no-repeat local,
+    linear-gradient(to right, rgb(0 0 0 / 0.25), transparent) left / 0.8rem 100% no-repeat scroll,
+    linear-gradient(to left, rgb(0 0 0 / 0.25), transparent) right / 0.8rem 100% no-repeat scroll;
+}
 table { border-collapse: collapse; font-size: 0.875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: 0.4rem; }
 th, td { padding: 0.35rem 0.8rem 0.35rem 0; text-align: left; vertical-align: top; }

@@ -5,7 +5,7 @@
 In the examples of the wrappers `make()` makes a LayerTyingEnv of 4 layers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 # Names for command lines; each wrapper has defaults for all its settings.
-WRAPPERS: dict[str, Callable[[AnyEnv], AnyWrapper]] = {
+WRAPPERS: dict[str, Callable[..., AnyWrapper]] = {
     "single-layer": SingleLayerAction,
     "layer-sweep": LayerSweepAction,
     "training-progress": TrainingProgressObservation,
@@ -54,8 +54,13 @@ WRAPPERS: dict[str, Callable[[AnyEnv], AnyWrapper]] = {
 }
 
 
-def wrap(env: AnyEnv, names: Sequence[str]) -> AnyEnv:
-    """Return `env` inside the named wrappers with their default settings, the first name innermost.
+def wrap(env: AnyEnv, names: Sequence[str], settings: Mapping[str, Mapping[str, Any]] | None = None) -> AnyEnv:
+    """Return `env` inside the named wrappers, the first name innermost.
+
+    Args:
+        env: the environment to wrap.
+        names: keys of WRAPPERS.
+        settings: name -> keywords of that wrapper; the others have their defaults.
 
     Raises:
         ValueError: a name is unknown, or a wrapper does not fit what it is put around.
@@ -64,7 +69,7 @@ def wrap(env: AnyEnv, names: Sequence[str]) -> AnyEnv:
         if name not in WRAPPERS:
             raise ValueError(f"unknown wrapper {name!r}; known: {', '.join(WRAPPERS)}")
     for name in names:
-        env = WRAPPERS[name](env)
+        env = WRAPPERS[name](env, **(settings or {}).get(name, {}))
     return env
 
 
