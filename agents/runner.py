@@ -141,6 +141,8 @@ def _carry_out(
                 if not recorder.diverged:  # the last good checkpoint is from before
                     recorder.checkpoint({} if controller is None else controller.state_dict())
                 status = recorder.conclude(None if signals.asked is None else _STOPPED_BY[signals.asked])
+        if signals.asked is not None:  # also if it came too late to stop anything but the test
+            return _STOPPED_BY[signals.asked]
         if status == "finished":  # here Ctrl-C ends at once: all but the test is written
             recorder.measure_test()
     finally:

@@ -191,7 +191,7 @@ def test_a_run_leaves_networks_results_and_a_report(tmp_path: Path, settings: An
     better = {"vit": "higher is better", "bert": "lower is better"}[kind]
     assert better in results_table(comparison).title
     by_perplexity = results_table(load_comparison([tmp_path])).title
-    assert {"vit": "(per image)", "bert": "(per hidden token)"}[kind] in by_perplexity
+    assert {"vit": "(per image)", "bert": "(per hidden byte)"}[kind] in by_perplexity
     problems = [p.problem for p in make_report(comparison).all_pictures() if p.figure is None]
     assert not [p for p in problems if "independent layer" not in p]
 

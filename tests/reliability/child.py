@@ -53,7 +53,12 @@ def _work(config: RunConfig, die_at: int | None, count_into: Any) -> None:
     moments = _Moments(die_at)
     moments.install()
     watcher = Watcher()
-    status = resume(path, watcher)[1] if path.exists() else run(config, watcher)[1]
+    try:
+        status = resume(path, watcher)[1] if path.exists() else run(config, watcher)[1]
+    except ValueError as error:
+        if "is finished" not in str(error):
+            raise
+        status = "finished"  # it was killed after its last change of the disk
     if count_into is not None:
         count_into.value = moments.count
     assert status == "finished", status

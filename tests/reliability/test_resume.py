@@ -8,6 +8,7 @@ import pytest
 
 from agents.controllers import PatternConfig
 from agents.factorized_dqn import DQNConfig
+from agents.recorder import Recorder
 from agents.run_config import RunConfig
 from agents.runner import resume, run
 from agents.stop_signals import StopSignals
@@ -131,3 +132,19 @@ def test_a_run_tells_when_it_was_gone_on_with(tiny: dict[str, Any], tmp_path: Pa
     resumed = json.loads(line)
     assert resumed["from"] == "000002"
     assert resumed["versions"]["torch"]
+
+
+def test_a_signal_while_results_are_saved_is_not_lost(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, conclude = outcome(finish(small(tiny, tmp_path / "whole"))), Recorder.conclude
+
+    def interrupted(self: Recorder, stopped: str | None) -> str:
+        interrupt()
+        return conclude(self, stopped)
+
+    monkeypatch.setattr(Recorder, "conclude", interrupted)
+    assert run(small(tiny, tmp_path / "run"), Watcher())[1] == "interrupted"
+    monkeypatch.undo()
+    go_on_until_it_ends(tmp_path / "run")  # the test split was not measured yet
+    assert outcome(tmp_path / "run") == expected
