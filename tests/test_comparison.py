@@ -306,7 +306,7 @@ def test_ctrl_c_keeps_the_finished_runs(text_folder: Path, tmp_path: Path) -> No
     assert process.returncode == 130, text
     assert "goes on from what is in the folder" in text
     finished = [path for path in out.glob("runs/*/*/summary.json") if ".unfinished" not in str(path)]
-    assert 2 <= len(finished) < 16
+    assert 1 <= len(finished) < 16  # the second one may just have been at its results
 
 
 def test_the_ablations_are_what_they_are_called(text_folder: Path, tmp_path: Path) -> None:
