@@ -16,8 +16,8 @@ from agents.base import Controller, Transition
 from agents.q_network import QNetwork, StateScale
 from agents.replay import ReplayBuffer, RewardNormaliser, Transitions
 from tying_env import partition
+from tying_env.named_tensors import check_tensors
 from tying_env.partition import IntVector
-from tying_env.primary.trainer import check_tensors
 from tying_env.seeding import capture_numpy, restore_numpy, torch_randomness_from
 
 RewardScale = Literal["none", "running"]

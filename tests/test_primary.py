@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from tying_env.data import load_tokenizer
 from tying_env.env import LayerTyingEnv
+from tying_env.named_tensors import check_tensors
 from tying_env.primary import evaluation
-from tying_env.primary.trainer import check_tensors
 
 AdamWBytes = 16  # float32: weight, gradient and two moments of a trained parameter
 

@@ -12,21 +12,18 @@ import numpy.typing as npt
 from torch import nn
 
 from tying_env import partition
-from tying_env.config import PLACE_SETTINGS, EnvConfig
+from tying_env.config import PLACE_SETTINGS
 from tying_env.data import Batch
 from tying_env.data.corpus import Split
-from tying_env.distributed import agreed_action, agreed_number, agreed_stop, local_device, world
+from tying_env.distributed import agreed_action, agreed_number, agreed_stop
 from tying_env.episode import Episode
-from tying_env.primary.checkpoint import checkpoint_settings
-from tying_env.primary.custom import CustomParts, CustomWorkload, Draw
+from tying_env.primary.assembly import build_trainer, choose_workload
+from tying_env.primary.custom import Draw
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, UNMEASURED, Evaluation, Measurement, perplexity
-from tying_env.primary.models import find_device
 from tying_env.primary.tasks import Loss
 from tying_env.primary.trainer import Trainer, never
-from tying_env.primary.workloads import Workload, open_workload
 from tying_env.render import replication_map_image, replication_map_text
-from tying_env.replication import make_blocks
-from tying_env.seeding import capture_numpy, check_seed, restore_numpy, torch_stream
+from tying_env.seeding import capture_numpy, check_seed, restore_numpy
 
 _STATE_KEYS = {
     *("config", "np_random", "np_random_seed", "trainer", "reward_batches", "decisions", "tied_at", "train_step"),
@@ -111,28 +108,9 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}")
         self.render_mode = render_mode
-        own: dict[str, Any] = {
-            "blocks": blocks,
-            "batches": batches,
-            "loss": loss,
-            "validation": validation,
-            "test": test,
-        }
-        if isinstance(model, str):
-            if given := [name for name, part in own.items() if part is not None]:
-                raise TypeError(f"{given[0]} is for a network of your own, given as a module; the model is {model!r}")
-            settings = settings | {"model": model}
-            if settings.get("init_from") is not None:  # sizes that are not given are the checkpoint's
-                settings = checkpoint_settings(settings["init_from"]) | settings
-            self.config = EnvConfig.from_settings(settings)
-            self.device = find_device(local_device(self.config.device))
-            _check_parts(self.config)
-            self.workload: Workload = open_workload(self.config)
-        else:
-            self.workload = CustomWorkload(CustomParts(model, **own), settings)
-            self.config = self.workload.config
-            self.device = find_device(local_device(self.config.device))
-        config = self.config
+        own = {"blocks": blocks, "batches": batches, "loss": loss, "validation": validation, "test": test}
+        self.workload, self.device = choose_workload(model, own, settings)
+        self.config = config = self.workload.config
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
         self.should_stop: Callable[[], bool] = never
@@ -318,36 +296,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         sources: npt.ArrayLike | None = None,
         frozen_start: bool = False,
     ) -> Episode:
-        config = self.config
-        network = self.workload.build(self.device, torch_stream(seed, "weights"))
-        tied = make_blocks(
-            config.replication,
-            network.blocks,
-            tying,
-            gradient=config.gradient,
-            optimizer_state=config.optimizer_state,
-            group_lr=config.group_lr,
-            kinds=self.workload.kinds,
-            recipes=network.recipes,
-            first_tying=config.first_tying,
-        )
-        if sources is not None:
-            tied.restore_sources(sources)
-        trainer = Trainer(
-            network,
-            tied,
-            self.workload.task,
-            self.workload.training_batches(seed),
-            dropout=torch_stream(seed, "dropout", self.device),
-            device=self.device,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            accumulate=config.accumulate,
-            autocast=config.autocast,
-            prefetch=config.prefetch,
-        )
-        return Episode(trainer, self.workload.reward_batches(seed), config, frozen_start)
+        trainer = build_trainer(self.workload, self.device, seed, tying, sources)
+        return Episode(trainer, self.workload.reward_batches(seed), self.config, frozen_start)
 
     def _validate(self) -> Evaluation:
         """Measure on the validation split, as process 0 measures it."""
@@ -395,11 +345,3 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
                 else {}
             ),
         }
-
-
-def _check_parts(config: EnvConfig) -> None:
-    if config.batch_size % (parts := world().size * config.accumulate):
-        raise ValueError(
-            f"batch_size must be a multiple of the number of processes times accumulate ({parts}), "
-            f"got {config.batch_size}"
-        )

@@ -15,9 +15,10 @@ from torch import nn
 
 from tying_env import partition
 from tying_env.files import to_json, written_whole
+from tying_env.named_tensors import check_tensors
 from tying_env.primary.blocks import check_blocks
 from tying_env.primary.models import PrimaryNetwork
-from tying_env.primary.trainer import check_tensors, owned_parameters
+from tying_env.primary.trainer import owned_parameters
 from tying_env.seeding import torch_randomness_from, torch_stream
 from tying_env.slots import find_kinds
 from tying_env.tied_blocks import TiedBlocks

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tying_env.data import Batches
 from tying_env.data.batches import count_examples, cut, take
 from tying_env.distributed import DataParallel, world
+from tying_env.named_tensors import check_dtypes, check_tensors
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.tasks import Task, to_device
 from tying_env.seeding import restored_torch, stream_of, torch_randomness_from
@@ -289,32 +290,6 @@ def owned_parameters(network: PrimaryNetwork, tied: TiedBlocks) -> Iterator[tupl
     for name, parameter in network.model.named_parameters():
         if name not in borrowed:
             yield name, parameter
-
-
-def check_tensors(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], where: str = "the state") -> None:
-    """Check that exactly the tensors of `shapes` are there.
-
-    Raises:
-        ValueError: one is missing, unexpected or of another shape; the message names it.
-    """
-    for name in [*shapes, *tensors]:
-        if name not in tensors:
-            raise ValueError(f"{where} lacks the tensor {name!r}")
-        if name not in shapes:
-            raise ValueError(f"{where} has an unexpected tensor {name!r}")
-        if tuple(tensors[name].shape) != shapes[name]:
-            raise ValueError(f"{where} has {name!r} of shape {tuple(tensors[name].shape)}, expected {shapes[name]}")
-
-
-def check_dtypes(tensors: dict[str, Tensor], dtypes: dict[str, torch.dtype], where: str = "the state") -> None:
-    """Check the types of tensors that `check_tensors` has let pass.
-
-    Raises:
-        ValueError: one is of another type; the message names it.
-    """
-    for name, dtype in dtypes.items():
-        if tensors[name].dtype != dtype:
-            raise ValueError(f"{where} has {name!r} in {tensors[name].dtype}, expected {dtype}")
 
 
 def _bytes(tensors: list[Any]) -> int:

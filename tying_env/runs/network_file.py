@@ -11,8 +11,9 @@ import torch
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.files import to_json, written_whole
+from tying_env.named_tensors import check_tensors
 from tying_env.primary.models import PrimaryNetwork, Sizes, build_model, build_network
-from tying_env.primary.trainer import Trainer, check_tensors, owned_parameters
+from tying_env.primary.trainer import Trainer, owned_parameters
 from tying_env.primary.workloads import Workload
 from tying_env.seeding import torch_stream
 from tying_env.tied_blocks import TiedBlocks

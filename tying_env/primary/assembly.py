@@ -1,0 +1,105 @@
+"""From settings to what trains: first the network's kind and its data, then for each episode a tied network."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from tying_env.config import EnvConfig
+from tying_env.distributed import local_device, world
+from tying_env.primary.checkpoint import checkpoint_settings
+from tying_env.primary.custom import CustomParts, CustomWorkload
+from tying_env.primary.models import find_device
+from tying_env.primary.trainer import Trainer
+from tying_env.primary.workloads import Workload, open_workload
+from tying_env.replication import make_blocks
+from tying_env.seeding import torch_stream
+
+
+def choose_workload(
+    model: str | nn.Module | Callable[[], nn.Module], own: Mapping[str, Any], settings: dict[str, Any]
+) -> tuple[Workload, torch.device]:
+    """Check what the user gave, and open the data.
+
+    Args:
+        model: the name of a network, or one of the user's own.
+        own: the other fields of `CustomParts`, None where not given.
+        settings: fields of `EnvConfig`.
+
+    Returns:
+        What to train and on which device.
+
+    Raises:
+        TypeError, ValueError: a setting is unknown or wrong; the message names it.
+        FileNotFoundError, ImportError, ConnectionError, OSError: the data cannot be had.
+    """
+    if not isinstance(model, str):
+        workload = CustomWorkload(CustomParts(model, **own), settings)
+        return workload, _checked_device(workload.config)
+    if given := [name for name, part in own.items() if part is not None]:
+        raise TypeError(f"{given[0]} is for a network of your own, given as a module; the model is {model!r}")
+    settings = settings | {"model": model}
+    if settings.get("init_from") is not None:  # sizes that are not given are the checkpoint's
+        settings = checkpoint_settings(settings["init_from"]) | settings
+    config = EnvConfig.from_settings(settings)
+    device = _checked_device(config)
+    return open_workload(config), device
+
+
+def build_trainer(
+    workload: Workload,
+    device: torch.device,
+    seed: int,
+    tying: npt.ArrayLike | None,
+    sources: npt.ArrayLike | None = None,
+) -> Trainer:
+    """Return a new network whose blocks are tied, with its optimizer and its training data.
+
+    Args:
+        workload: what to train.
+        device: where.
+        seed: starts every random stream.
+        tying: shape (L,); None is the frozen start.
+        sources: of a saved state, on whose storage each layer computes, (L,); see `TiedBlocks.sources`.
+    """
+    config = workload.config
+    network = workload.build(device, torch_stream(seed, "weights"))
+    tied = make_blocks(
+        config.replication,
+        network.blocks,
+        tying,
+        gradient=config.gradient,
+        optimizer_state=config.optimizer_state,
+        group_lr=config.group_lr,
+        kinds=workload.kinds,
+        recipes=network.recipes,
+        first_tying=config.first_tying,
+    )
+    if sources is not None:
+        tied.restore_sources(sources)
+    return Trainer(
+        network,
+        tied,
+        workload.task,
+        workload.training_batches(seed),
+        dropout=torch_stream(seed, "dropout", device),
+        device=device,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        accumulate=config.accumulate,
+        autocast=config.autocast,
+        prefetch=config.prefetch,
+    )
+
+
+def _checked_device(config: EnvConfig) -> torch.device:
+    device = find_device(local_device(config.device))
+    if config.batch_size % (parts := world().size * config.accumulate):
+        raise ValueError(
+            f"batch_size must be a multiple of the number of processes times accumulate ({parts}), "
+            f"got {config.batch_size}"
+        )
+    return device
