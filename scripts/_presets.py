@@ -62,4 +62,4 @@ def as_published(config: RunConfig) -> RunConfig:
 
 def description(doc: str | None) -> str:
     """Return a script's docstring for --help, which runs lines together: each example becomes a paragraph."""
-    return re.sub(r"\n(?=python )", "\n\n", doc or "")
+    return re.sub(r"\n(?=python |torchrun )", "\n\n", doc or "")
