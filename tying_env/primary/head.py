@@ -15,8 +15,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tying_env.primary.products import faster, product
+
 # On a CPU a chunk should stay near the caches, on a GPU it should fill the chip.
 CHUNK_ROWS = {"cpu": 256, "cuda": 2048}
+# oneDNN returns new memory. Pieces of this many words (8 MB at a width of 256) come from memory that was there before;
+# all the words at once would be mapped, and cleared by the kernel, anew each time.
+_WORDS = 8192
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, chunk_rows: int | None = None) -> Tensor:
@@ -53,7 +58,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
         for start in range(0, n, chunk_rows):
             h, t = hidden[start : start + chunk_rows], targets[start : start + chunk_rows, None]  # (C, D), (C, 1)
-            scores = torch.mm(h, weight.T, out=buffer[: len(h)])  # (C, V)
+            scores = _multiply(h, weight, buffer[: len(h)])  # (C, V)
             scores = torch.log_softmax(scores, -1, out=scores) if in_place else torch.log_softmax(scores.float(), -1)
             total -= scores.gather(1, t).sum()
             if not learning:
@@ -63,10 +68,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if not in_place:
                 scores = scores.to(weight.dtype)
             if grad_hidden is not None:
-                torch.mm(scores, weight, out=grad_hidden[start : start + chunk_rows]).mul_(1 / n)
+                _multiply(scores, weight.T, grad_hidden[start : start + chunk_rows]).mul_(1 / n)
             if grad_weight is not None:
                 if in_place:
-                    grad_weight.addmm_(scores.T, h, alpha=1 / n)
+                    _add_product(grad_weight, scores.T, h.T, 1 / n)
                 else:  # a sum over chunks in 16 bits would lose what the chunks add
                     grad_weight.add_(scores.T @ h, alpha=1 / n)
         gradients = zip((grad_hidden, grad_weight), dtypes, strict=True)
@@ -81,3 +86,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if grad_output.device.type != "cpu" or grad_output.item() != 1.0:
             gradients = [None if g is None else g * grad_output.to(g.dtype) for g in gradients]
         return gradients[0], gradients[1], None, None, None
+
+
+def _multiply(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """Write left @ right.T into `out`: (N, K) and (M, K) into (N, M)."""
+    if not faster(left, right, len(right)):
+        return torch.mm(left, right.T, out=out)
+    for start in range(0, len(right), _WORDS):
+        out[:, start : start + _WORDS] = product(left, right[start : start + _WORDS])
+    return out
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
+    """Add scale * left @ right.T to `total`: (N, K) and (M, K) into (N, M)."""
+    if not faster(left, right, len(right)):
+        total.addmm_(left, right.T, alpha=scale)
+        return
+    for start in range(0, len(left), _WORDS):
+        total[start : start + _WORDS].add_(product(left[start : start + _WORDS], right), alpha=scale)

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tying_env.config import EnvConfig
 from tying_env.primary.blocks import find_blocks
+from tying_env.primary.products import use_onednn
 from tying_env.primary.relaxation import add_deltas
 from tying_env.redrawing import InitialisationRecorder, Recipe
 from tying_env.seeding import torch_randomness_from
@@ -85,6 +86,7 @@ def prepared(network: PrimaryNetwork, config: EnvConfig, device: torch.device) -
     if config.frozen_weights == "redrawn":
         _check_recipes(network)
     network.model.to(device=device, dtype=getattr(torch, config.dtype))
+    use_onednn(network.model)
     if config.checkpoint_blocks:
         for block in network.blocks:
             checkpoint_activations(block)

@@ -1,0 +1,104 @@
+"""Matrix products in float32 on CPUs that torch's own do not use to the full.
+
+torch multiplies float32 matrices on x86 with Intel's MKL, which takes its AVX2 code on other makers' processors even
+if they have AVX-512. oneDNN, which torch brings along, does not look at the maker: on an AMD EPYC of 2024 its products
+take half the time. So where a processor is AMD's with AVX-512, linear layers multiply through oneDNN, in the same
+precision.
+
+torch's own switch turns it off: `with torch.backends.mkldnn.flags(enabled=False)`. What it gains is in
+docs/performance.md.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# Below as many multiplications the call costs more than it gains: about 15 microseconds against 5.
+_SMALLEST = 2**22
+
+
+def use_onednn(model: nn.Module) -> None:
+    """Let the linear layers of a model multiply through oneDNN, where that is faster; their Parameters stay theirs.
+
+    Only layers that compute as their class does are changed: `nn.Linear`, and transformers' `Conv1D`.
+    """
+    if not _mkl_leaves_avx512():
+        return
+    from transformers.pytorch_utils import Conv1D
+
+    for module in model.modules():
+        if type(module) in (nn.Linear, Conv1D) and "forward" not in module.__dict__:
+            module.forward = functools.partial(_forward, module)
+
+
+def faster(inputs: Tensor, weight: Tensor, outputs: int) -> bool:
+    """Tell whether oneDNN is the faster one to multiply (..., K) inputs into (..., `outputs`)."""
+    return (
+        not torch.compiler.is_compiling()
+        and inputs.dtype == weight.dtype == torch.float32
+        and inputs.device.type == weight.device.type == "cpu"
+        and inputs.numel() * outputs >= _SMALLEST
+        and _mkl_leaves_avx512()
+        and bool(torch.backends.mkldnn.enabled)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return left @ right.T + bias by oneDNN, (N, M), without gradients.
+
+    Args:
+        left: (N, K), float32, on the CPU; it may be transposed.
+        right: (M, K), as `left`.
+        bias: (M,).
+    """
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+    return result
+
+
+@functools.cache
+def _mkl_leaves_avx512() -> bool:
+    """Tell whether this is a processor with AVX-512 that MKL takes for one without."""
+    if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    about = Path("/proc/cpuinfo")
+    return about.exists() and "AuthenticAMD" in about.read_text(encoding="utf-8", errors="replace")
+
+
+def _forward(module: Any, inputs: Tensor) -> Tensor:
+    """Compute a linear layer on inputs (..., K)."""
+    weight, bias, is_linear = module.weight, module.bias, isinstance(module, nn.Linear)
+    outputs = weight.shape[0 if is_linear else 1]
+    if not faster(inputs, weight, outputs):
+        result: Tensor = type(module).forward(module, inputs)
+        return result
+    flat: Tensor = _Linear.apply(inputs.reshape(-1, inputs.shape[-1]), weight, bias, is_linear)  # type: ignore[no-untyped-call]
+    return flat.view(*inputs.shape[:-1], outputs)
+
+
+class _Linear(torch.autograd.Function):
+    """x @ weight.T + bias for a weight (M, K), x @ weight + bias for one of (K, M)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rows_are_outputs: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.rows_are_outputs = rows_are_outputs
+        return product(x, weight if rows_are_outputs else weight.T, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = product(grad, weight.T if ctx.rows_are_outputs else weight)
+        if ctx.needs_input_grad[1]:
+            grad_weight = product(grad.T, x.T) if ctx.rows_are_outputs else product(x.T, grad.T)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum(0)
+        return grad_x, grad_weight, grad_bias, None
