@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason
 @pytest.fixture(autouse=True)
 def any_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if this were a processor on which oneDNN is faster, also for small products."""
-    monkeypatch.setattr(products, "_mkl_leaves_avx512", lambda: True)
+    monkeypatch.setattr(products, "_MKL_LEAVES_AVX512", True)
     monkeypatch.setattr(products, "_SMALLEST", 0)
 
 
@@ -92,17 +92,17 @@ def test_elsewhere_torchs_own_products_stay(why: str, calls: list[int], monkeypa
     if why == "small":
         monkeypatch.setattr(products, "_SMALLEST", 7 * 24 * 40 + 1)
     if why == "another processor":
-        monkeypatch.setattr(products, "_mkl_leaves_avx512", lambda: False)
+        monkeypatch.setattr(products, "_MKL_LEAVES_AVX512", False)
     if why == "another precision":
         own, ours, x = own.double(), ours.double(), x.double()
     before = torch.backends.mkldnn.enabled
     try:
         if why == "switched off":
-            torch._C._set_mkldnn_enabled(False)
+            torch.backends.mkldnn.set_flags(False)
         with torch.autocast("cpu", torch.bfloat16, enabled=why == "autocast"):
             assert torch.equal(ours(x), own(x))
     finally:
-        torch._C._set_mkldnn_enabled(before)
+        torch.backends.mkldnn.set_flags(before)
     assert calls == []
 
 
@@ -147,13 +147,13 @@ def test_the_head_gives_what_the_plain_expression_gives(calls: list[int], monkey
 def test_training_is_the_same_up_to_rounding(gradient: str, tiny: dict[str, Any], calls: list[int]) -> None:
     losses = []
     for onednn in (True, False):
-        torch._C._set_mkldnn_enabled(onednn)
+        torch.backends.mkldnn.set_flags(onednn)
         try:
             env = LayerTyingEnv(**tiny | {"gradient": gradient, "k": 4})
             env.reset(seed=0)
             losses.append([env.step(np.zeros(env.config.n_layer, dtype=np.int64))[4]["train_loss"] for _ in range(2)])
         finally:
-            torch._C._set_mkldnn_enabled(True)
+            torch.backends.mkldnn.set_flags(True)
         made = len(calls)
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     assert made > 0

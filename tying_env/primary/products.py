@@ -26,7 +26,7 @@ def use_onednn(model: nn.Module) -> None:
 
     Only layers that compute as their class does are changed: `nn.Linear`, and transformers' `Conv1D`.
     """
-    if not _mkl_leaves_avx512():
+    if not _MKL_LEAVES_AVX512:
         return
     from transformers.pytorch_utils import Conv1D
 
@@ -38,12 +38,11 @@ def use_onednn(model: nn.Module) -> None:
 def faster(inputs: Tensor, weight: Tensor, outputs: int) -> bool:
     """Tell whether oneDNN is the faster one to multiply (..., K) inputs into (..., `outputs`)."""
     return (
-        not torch.compiler.is_compiling()
-        and inputs.dtype == weight.dtype == torch.float32
+        inputs.dtype == weight.dtype == torch.float32
         and inputs.device.type == weight.device.type == "cpu"
         and inputs.numel() * outputs >= _SMALLEST
-        and _mkl_leaves_avx512()
-        and bool(torch.backends.mkldnn.enabled)
+        and _MKL_LEAVES_AVX512
+        and (torch.compiler.is_compiling() or bool(torch.backends.mkldnn.enabled))
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -56,17 +55,33 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
         right: (M, K), as `left`.
         bias: (M,).
     """
+    if torch.compiler.is_compiling():
+        opaque: Tensor = _opaque_product(left, right, bias)
+        return opaque
     result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
     return result
 
 
-@functools.cache
+@torch.library.custom_op("tying_env::product", mutates_args=())
+def _opaque_product(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    """Do as `product`, unseen by torch.compile, whose own oneDNN products take constant weights only."""
+    return product(left, right, bias)
+
+
+@_opaque_product.register_fake
+def _(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    return left.new_empty(len(left), len(right))
+
+
 def _mkl_leaves_avx512() -> bool:
     """Tell whether this is a processor with AVX-512 that MKL takes for one without."""
     if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     about = Path("/proc/cpuinfo")
     return about.exists() and "AuthenticAMD" in about.read_text(encoding="utf-8", errors="replace")
+
+
+_MKL_LEAVES_AVX512 = _mkl_leaves_avx512()
 
 
 def _forward(module: Any, inputs: Tensor) -> Tensor:
