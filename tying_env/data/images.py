@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tying_env.data.corpus import SPLITS, Split
+from tying_env.seeding import numpy_stream
 
 PACKED_KEYS = tuple(f"{split}_{part}" for split in ("train", "test") for part in ("jpeg", "offsets", "labels"))
 PACKED_HINT = f"an .npz file of packed JPEGs ({', '.join(PACKED_KEYS)}, class_names) serves as well: give its path"
 KNOWN_IMAGES = ("digits", "cifar10")
 
 _HUB_CIFAR10 = "uoft-cs/cifar10"
-_HELD_OUT_PERIOD = 10  # a source without a validation split gives every tenth training image to it
+_PARTS = 10  # into which images are divided where a split is missing; one part is one such split
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -75,10 +76,11 @@ def load_images(dataset: str) -> ImageSet:
     """Return the images of a data set.
 
     Args:
-        dataset: "digits" (1,797 handwritten digits of 8 x 8 grey pixels, from scikit-learn: of every ten, one is held
-            out for validation and one for the test); "cifar10" of the hub; or an .npz file of JPEGs: `train_jpeg` and
+        dataset: "digits" (1,797 handwritten digits of 8 x 8 grey pixels, from scikit-learn: a tenth is held out for
+            validation and a tenth for the test); "cifar10" of the hub; or an .npz file of JPEGs: `train_jpeg` and
             `test_jpeg` are all files joined, (bytes,) uint8; `_offsets` says where each begins and the last ends,
-            (N + 1,); `_labels` (N,); `class_names`. Of ten training images every tenth is for validation.
+            (N + 1,); `_labels` (N,); `class_names`. A tenth of the training images is for validation. What is held
+            out has its share of every class, and is always the same.
 
     Raises:
         ValueError: neither a known name nor a file; or the file does not hold what it should: the message says which
@@ -107,8 +109,8 @@ def _load_digits() -> ImageSet:
         ) from error
     digits = load_digits()
     pixels = digits.images.astype(np.uint8)[:, None]  # (N, 1, 8, 8), 0..16
-    places = np.arange(len(pixels)) % _HELD_OUT_PERIOD
-    chosen = {"train": places < 8, "validation": places == 8, "test": places == 9}
+    parts = _parts(digits.target)
+    chosen = {"train": parts < _PARTS - 2, "validation": parts == _PARTS - 2, "test": parts == _PARTS - 1}
     return ImageSet(
         "digits",
         tuple(map(str, digits.target_names)),
@@ -191,10 +193,19 @@ def _stacked(images: Iterable[Pixels], where: str) -> Pixels:
 def _with_validation(
     name: str, classes: tuple[str, ...], pixels: dict[str, Pixels], labels: dict[str, Labels]
 ) -> ImageSet:
-    held_out = np.arange(len(labels["train"])) % _HELD_OUT_PERIOD == _HELD_OUT_PERIOD - 1
+    held_out = _parts(labels["train"]) == _PARTS - 1
     return ImageSet(
         name,
         classes,
         {"train": pixels["train"][~held_out], "validation": pixels["train"][held_out], "test": pixels["test"]},
         {"train": labels["train"][~held_out], "validation": labels["train"][held_out], "test": labels["test"]},
     )
+
+
+def _parts(labels: Labels) -> npt.NDArray[np.int64]:
+    """Return for each image one of `_PARTS` parts of one size, in each of which every class has its share, (N,)."""
+    order = numpy_stream(0, "parts of the images").permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # class after class, each in a random order
+    parts = np.empty(len(labels), dtype=np.int64)
+    parts[order] = np.arange(len(labels)) % _PARTS
+    return parts

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tying_env.config import EnvConfig
 from tying_env.data import Batch, Batches, RandomExamples, ShuffledExamples
-from tying_env.data.batches import count_examples, evenly, take
+from tying_env.data.batches import count_examples, sample, take
 from tying_env.data.corpus import Split
 from tying_env.primary.blocks import check_blocks, find_blocks
 from tying_env.primary.models import PrimaryNetwork, prepared
@@ -118,7 +118,7 @@ class CustomWorkload(Workload):
         return self._stream(RandomExamples, numpy_stream(seed, "reward batches"))
 
     def examples(self, split: Split, most: int) -> Batch:
-        """Return up to `most` of the user's examples, spread evenly.
+        """Return up to `most` of the user's examples, always the same.
 
         Raises:
             ValueError: there are none of this split.
@@ -129,7 +129,7 @@ class CustomWorkload(Workload):
         if examples is None:
             argument = "batches= as examples, not as a function" if split == "train" else f"{split}="
             raise ValueError(f"there are no examples of the split {split!r}: give the environment {argument}")
-        return take(examples, evenly(count_examples(examples), most))
+        return take(examples, sample(count_examples(examples), most))
 
     def describe(self) -> dict[str, Any]:
         """Return the kinds of module and the number of examples."""

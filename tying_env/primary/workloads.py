@@ -29,7 +29,7 @@ from tying_env.data import (
     load_images,
     mask_tokens,
 )
-from tying_env.data.batches import count_examples, cut, evenly
+from tying_env.data.batches import count_examples, cut, sample
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.examples import augment_images
 from tying_env.primary.checkpoint import check_checkpoint, load_checkpoint
@@ -79,7 +79,7 @@ class Workload(ABC):
 
     @abstractmethod
     def examples(self, split: Split, most: int) -> Batch:
-        """Return up to `most` examples spread evenly over a split, 0 for all. They never change.
+        """Return up to `most` examples of a split, 0 for all. They never change.
 
         Raises:
             ValueError: there is no such split.
@@ -239,7 +239,7 @@ class Images(Workload):
     def examples(self, split: Split, most: int) -> Batch:
         """Return images as they are stored: `pixel_values` (N, C, H, W) uint8, `labels` (N,)."""
         everything = self._all(split)
-        places = evenly(len(everything["labels"]), most)
+        places = sample(len(everything["labels"]), most)
         return {name: part[places] for name, part in everything.items()}
 
     def describe(self) -> dict[str, Any]:
