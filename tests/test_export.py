@@ -141,7 +141,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, run_folder: Path) -> None:
         ),
         (tensors | {"more": torch.ones(1)}, "has an unexpected tensor 'more'"),
         (tensors | {"transformer.wpe.weight": torch.ones(3)}, r"'transformer.wpe.weight' of shape \(3,\), expected"),
-        (tensors | {"transformer.wpe.weight": torch.ones(16, 16).half()}, "tensors of one type"),
+        (tensors | {"transformer.wpe.weight": torch.ones(16, 16).half()}, "numbers of one type"),
     ):
         shutil.copytree(good, tmp_path / "bad")
         save_file(changed, tmp_path / "bad" / "model.safetensors")

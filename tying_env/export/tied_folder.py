@@ -1,6 +1,6 @@
 """The folder of an exported network, in which every weight is stored once.
 
-model.safetensors   each weight under the name of the layer that owns it
+model.safetensors   each weight under the name of the layer that owns it, and the model's buffers
 tying.json          which layers share: where the blocks are, and for each the layer that owns its weights
 config.json         transformers' configuration of the model
 README.md           the model card
@@ -15,10 +15,10 @@ from torch import nn
 
 from tying_env import partition
 from tying_env.files import to_json, written_whole
-from tying_env.named_tensors import check_tensors
+from tying_env.named_tensors import check_dtypes, check_tensors
 from tying_env.primary.blocks import check_blocks
 from tying_env.primary.models import PrimaryNetwork
-from tying_env.primary.trainer import owned_parameters
+from tying_env.primary.owned import owned_tensors
 from tying_env.seeding import torch_randomness_from, torch_stream
 from tying_env.slots import find_kinds
 from tying_env.tied_blocks import TiedBlocks
@@ -36,7 +36,7 @@ def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: l
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {name: p.detach().cpu().contiguous() for name, p in owned_parameters(network, tied)}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in owned_tensors(network, tied).items()}
     with written_whole(folder / WEIGHTS) as unfinished:
         try:
             save_file(tensors, unfinished, metadata={"format": "pt"})
@@ -71,9 +71,9 @@ def load_tied(folder: str | Path, device: str | torch.device = "cpu") -> nn.Modu
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} is damaged: {error}") from error
-    dtypes = {tensor.dtype for tensor in tensors.values()}
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}  # buffers may be whole numbers
     if len(dtypes) != 1:
-        raise ValueError(f"{folder / WEIGHTS} must hold tensors of one type, got {sorted(map(str, dtypes))}")
+        raise ValueError(f"{folder / WEIGHTS} must hold numbers of one type, got {sorted(map(str, dtypes))}")
     model = _new_model(folder / CONFIG).to(dtype=dtypes.pop())
     try:
         paths = tuple(map(str, about["blocks"]))
@@ -85,11 +85,11 @@ def load_tied(folder: str | Path, device: str | torch.device = "cpu") -> nn.Modu
         tied = TiedBlocks(network.blocks, sources, kinds=find_kinds(network.blocks, network.lists))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / TYING} does not fit the model of {CONFIG}: {error}") from error
-    own = dict(owned_parameters(network, tied))
-    check_tensors(tensors, {name: tuple(p.shape) for name, p in own.items()}, str(folder / WEIGHTS))
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(tensors[name])
+    own = owned_tensors(network, tied)
+    check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, str(folder / WEIGHTS))
+    check_dtypes(tensors, {name: t.dtype for name, t in own.items()}, str(folder / WEIGHTS))
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
     network.model.to(device).eval()
     return network.model
 

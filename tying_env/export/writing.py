@@ -12,8 +12,8 @@ from tying_env.export.tied_folder import CARD, model_config, write_tied
 from tying_env.files import written_whole
 from tying_env.partition import leaders
 from tying_env.primary.models import PrimaryNetwork
+from tying_env.primary.owned import owned_parameters
 from tying_env.primary.relaxation import has_deltas, merge_deltas
-from tying_env.primary.trainer import owned_parameters
 from tying_env.render import replication_map_text
 from tying_env.runs import RunDirectory, load_network
 from tying_env.runs.run_directory import BEST, CONFIG, FINAL, SUMMARY
