@@ -105,7 +105,7 @@ class CustomWorkload(Workload):
         self.config = EnvConfig.from_settings(settings | {"model": "custom", "n_layer": len(blocks)})
         self._find_kinds(network)
 
-    def build(self, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
+    def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
         """Return a copy of the module, or a new one whose weights `generator` draws."""
         return prepared(self._network(generator), self.config, device)
 

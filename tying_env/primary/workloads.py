@@ -57,14 +57,20 @@ class Workload(ABC):
     classifies = False
     kinds: npt.NDArray[np.int64] | None = None
 
-    def build(self, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
-        """Return a new network; `generator` draws its weights, where they do not come from a checkpoint.
+    def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
+        """Return a new network.
+
+        Args:
+            device: where it goes.
+            generator: draws its weights, where they do not come from a checkpoint.
+            fresh: whether an episode starts with it; if not, its weights are about to be replaced by saved ones, and
+                the checkpoint is not read.
 
         Raises:
             FileNotFoundError, ValueError: the checkpoint is not there or does not fit.
         """
         network = build_network(self.config, self.sizes, device, generator)
-        if self.config.init_from is not None:
+        if fresh and self.config.init_from is not None:
             with torch_randomness_from(generator):
                 load_checkpoint(network, self.config)
         return network

@@ -96,7 +96,11 @@ def load_network(path: Path, device: str | torch.device = "cpu", workload: Workl
     plain: dict[str, Any] = {"compile_blocks": False, "checkpoint_blocks": False, "frozen_weights": "held"}
     config = dataclasses.replace(EnvConfig(**about["config"]), **plain)
     place, generator = torch.device(device), torch_stream(0, "weights")
-    network = workload.build(place, generator) if workload else build_network(config, about["sizes"], place, generator)
+    network = (
+        build_network(config, about["sizes"], place, generator)
+        if workload is None
+        else workload.build(place, generator, fresh=False)
+    )
     kinds = workload.kinds if workload else None
     tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient, kinds=kinds)
     own = owned_tensors(network, tied)
