@@ -249,11 +249,13 @@ class Images(Workload):
         return {name: part[places] for name, part in everything.items()}
 
     def describe(self) -> dict[str, Any]:
-        """Return the number of images, their size and their classes."""
+        """Return the number of images, their size, their classes, and what their pixels are scaled by."""
         return {
             **{split: len(self.data.labels[split]) for split in SPLITS},
             "shape": list(self.data.shape),
             "classes": list(self.data.classes),
+            "pixel_mean": self._mean.ravel().tolist(),  # (C,)
+            "pixel_deviation": self._deviation.ravel().tolist(),  # (C,)
         }
 
     def _all(self, split: Split) -> dict[str, npt.NDArray[Any]]:
