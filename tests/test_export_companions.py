@@ -89,11 +89,11 @@ def test_what_load_tied_could_not_make_again_is_refused_when_it_is_exported(tmp_
         return env
 
     env = prepared(OwnGPT2(config))
-    with pytest.raises(TypeError, match="OwnGPT2 of .* is no class of transformers: load_tied could not find it"):
+    with pytest.raises(TypeError, match=r"OwnGPT2 of .* is no class of transformers: load_tied could not find it"):
         export_tied(env, tmp_path / "out")
     changed = transformers.GPT2LMHeadModel(config)
     changed.transformer.extra = torch.nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="load_tied could not make this model again.*unexpected tensor"):
+    with pytest.raises(ValueError, match=r"load_tied could not make this model again.*unexpected tensor"):
         export_tied(prepared(changed), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     opened = OwnGPT2.from_pretrained(export_tied(env, tmp_path / "out", dense=True))
