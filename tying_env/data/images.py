@@ -153,19 +153,33 @@ def _load_packed(name: str, path: Path) -> ImageSet:
             arrays = {key: file[key] for key in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a file of packed images: {error}; {PACKED_HINT}") from error
+    names = arrays["class_names"]
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise ValueError(f"{path}: class_names must be texts, (classes,), got {names.dtype} of shape {names.shape}")
     pixels, labels = {}, {}
     for split in ("train", "test"):
         data, offsets, classes = (arrays[f"{split}_{part}"] for part in ("jpeg", "offsets", "labels"))
+        for part, values in (("offsets", offsets), ("labels", classes)):
+            if values.dtype.kind not in "iu":
+                shown = values.ravel()[:1].tolist()
+                raise ValueError(f"{path}: {split}_{part} must be whole numbers, got {values.dtype}, {shown} first")
         if classes.ndim != 1 or offsets.shape != (len(classes) + 1,) or data.ndim != 1 or data.dtype != np.uint8:
             raise ValueError(
                 f"{path}: {split}_jpeg must be (bytes,) uint8, {split}_labels (N,) and {split}_offsets (N + 1,), got "
                 f"{data.shape} {data.dtype}, {classes.shape} and {offsets.shape}"
             )
+        wrong = np.flatnonzero((offsets[:-1] >= offsets[1:]) | (offsets[:-1] < 0) | (offsets[1:] > len(data)))
+        if len(wrong):
+            i = int(wrong[0])
+            raise ValueError(
+                f"{path}: {split}_offsets must ascend from 0 to the {len(data)} bytes of {split}_jpeg, but image {i} "
+                f"begins at {offsets[i]} and ends at {offsets[i + 1]}"
+            )
         files = (data[a:b].tobytes() for a, b in itertools.pairwise(offsets.tolist()))
         where = f"{path}, {split}"
         pixels[split] = _stacked((_decode(file, f"{where}: image {i}") for i, file in enumerate(files)), where)
         labels[split] = classes.astype(np.int64)
-    return _with_validation(name, tuple(map(str, arrays["class_names"])), pixels, labels)
+    return _with_validation(name, tuple(map(str, names)), pixels, labels)
 
 
 def _decode(data: bytes, where: str) -> Pixels:
