@@ -173,6 +173,12 @@ def _check_examples(parts: CustomParts) -> None:
 def _lengths(name: str, examples: Any) -> list[int]:
     if isinstance(examples, Mapping):
         return [length for part in examples.values() for length in _lengths(name, part)]
+    if isinstance(examples, list) and any(isinstance(part, (Mapping, list, tuple)) for part in examples):
+        function = ", or give a function that draws a batch" if name == "batches" else ""
+        raise TypeError(
+            f"{name} must be examples, not a list of {len(examples)} batches: "
+            f"join them along their first axis{function}"
+        )
     if isinstance(examples, (list, tuple)):
         return [length for part in examples for length in _lengths(name, part)]
     if not isinstance(examples, (np.ndarray, Tensor)) or examples.ndim == 0:
