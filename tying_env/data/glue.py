@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tying_env.data.hub import load_from_hub
 from tying_env.data.tokenizers import Tokenizer
 
 TaskName = Literal["sst2", "cola", "qnli", "mrpc", "rte"]
@@ -161,14 +162,12 @@ def _from_folder(task: GlueTask, split: GlueSplit, folder: Path) -> list[Row]:
 def _from_hub(task: TaskName, split: GlueSplit) -> list[Row]:
     hint = "a folder of GLUE's .tsv files serves as well: give its path"
     try:
-        from datasets import load_dataset
+        rows = load_from_hub(_HUB, task, split=_HUB_SPLITS[split])
     except ImportError as error:
         raise ImportError(
             f"GLUE comes from the Hugging Face hub, which needs the package `datasets` "
             f"(pip install 'tying-env[hub]'); {hint}"
         ) from error
-    try:
-        rows = load_dataset(_HUB, task, split=_HUB_SPLITS[split])
     except Exception as error:  # every layer under load_dataset has classes of its own for being out of reach
         raise ConnectionError(f"GLUE's {task} ({_HUB} on the hub) could not be loaded: {error}; {hint}") from error
     columns = TASKS[task].hub

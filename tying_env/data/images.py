@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tying_env.data.corpus import SPLITS, Split
+from tying_env.data.hub import load_from_hub
 from tying_env.seeding import numpy_stream
 
 PACKED_KEYS = tuple(f"{split}_{part}" for split in ("train", "test") for part in ("jpeg", "offsets", "labels"))
@@ -121,14 +122,12 @@ def _load_digits() -> ImageSet:
 
 def _load_hub_cifar10() -> ImageSet:
     try:
-        from datasets import load_dataset
+        splits: dict[str, Any] = dict(load_from_hub(_HUB_CIFAR10))
     except ImportError as error:
         raise ImportError(
             "the images 'cifar10' come from the Hugging Face hub, which needs the package `datasets` "
             f"(pip install 'tying-env[hub]'); {PACKED_HINT}"
         ) from error
-    try:
-        splits: dict[str, Any] = dict(load_dataset(_HUB_CIFAR10))
     except Exception as error:  # every layer under load_dataset has classes of its own for being out of reach
         raise ConnectionError(
             f"the images 'cifar10' ({_HUB_CIFAR10} on the Hugging Face hub) could not be loaded: {error}; {PACKED_HINT}"
