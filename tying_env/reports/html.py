@@ -237,6 +237,7 @@ def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
         (
             "bits/byte, accuracy",
             "Interquartile mean of bits per byte of the same test text, which compares across tokenizers, as "
-            "perplexity per token does not; of networks that classify, the share of the test images that they classify correctly.",
+            "perplexity per token does not; of networks that classify, the share of the test images that they "
+            "classify correctly.",
         ),
     ]
