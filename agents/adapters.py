@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import nn, optim
 
 from agents.base import Controller, Transition
 from tying_env import partition
 from tying_env.data.batches import Batch, count_examples
-from tying_env.downstream import TuningConfig, make_classifier
+from tying_env.downstream import OnStep, TuningConfig, make_classifier, remaining
 from tying_env.downstream.classifier import classification_loss
 from tying_env.env import LayerTyingEnv
 from tying_env.seeding import torch_stream
@@ -43,10 +43,11 @@ def tune_adapters(
     k: int = 15,
     rank: int = 8,
     device: str = "cpu",
+    on_step: OnStep | None = None,
 ) -> TiedAdapters:
     """Train low-rank updates on a task while a controller ties them.
 
-    The learning rate is constant, unlike that of `tune`: the environment has no schedule.
+    The learning rate falls as in `tune`. (Only in forks, where search agents try tyings, it stays as it began.)
 
     Args:
         network: a network file of a GPT-2 or a BERT.
@@ -57,11 +58,14 @@ def tune_adapters(
         k: training steps between two decisions.
         rank: of the updates.
         device: where to train.
+        on_step: is told after every decision.
 
     Raises:
         FloatingPointError: training diverged.
+        ValueError: there are so few training steps that nothing would be decided on while they train.
         ValueError, FileNotFoundError, ImportError: as `make_classifier`.
     """
+    steps = check_steps(config, count_examples(examples), k)
 
     def model() -> nn.Module:
         return make_classifier(network, "lora", torch_stream(seed, "downstream weights"), rank=rank)
@@ -71,7 +75,7 @@ def tune_adapters(
         batches=examples,
         loss=classification_loss,
         k=k,
-        total_steps=config.steps(count_examples(examples)),
+        total_steps=steps,
         batch_size=config.batch_size,
         learning_rate=config.rate("lora"),
         weight_decay=config.weight_decay,
@@ -83,6 +87,7 @@ def tune_adapters(
     controller.begin()
     initial = controller.initial_tying()
     observation, info = env.reset(seed=seed, options=None if initial is None else {"tying": initial})
+    _decay(env.trainer.optimizer, config.rate("lora"), steps)
     infos: list[dict[str, Any]] = []
     terminated = truncated = False
     started = time.perf_counter()
@@ -92,6 +97,8 @@ def tune_adapters(
         controller.update(Transition(observation, action, reward, following, terminated))
         observation = following
         infos.append(info)
+        if on_step is not None:
+            on_step(info["train_step"], steps)
     seconds = time.perf_counter() - started
     if terminated:
         raise FloatingPointError(f"training diverged at step {info['train_step']}: lower the learning rate")
@@ -102,3 +109,31 @@ def tune_adapters(
         observation.tolist(),
         seconds,
     )
+
+
+def check_steps(config: TuningConfig, examples: int, k: int) -> int:
+    """Return the training steps for so many examples, enough for decisions to matter.
+
+    Raises:
+        ValueError: there are not more than `k`.
+    """
+    steps = config.steps(examples)
+    if steps <= k:
+        raise ValueError(
+            f"{examples} examples make {steps} training steps, and the first decision comes after k={k}: nothing would "
+            "be decided while the updates train; choose a lower k, or more epochs or examples"
+        )
+    return steps
+
+
+def _decay(optimizer: optim.Optimizer, rate: float, steps: int) -> None:
+    """Let the learning rate of all groups, also those that a tying makes anew, fall as `remaining` says."""
+    done = 0
+
+    def before_step(optimizer: optim.Optimizer, *_: object) -> None:
+        nonlocal done
+        for group in optimizer.param_groups:
+            group["lr"] = rate * remaining(done, steps)
+        done += 1
+
+    optimizer.register_step_pre_hook(before_step)

@@ -74,3 +74,37 @@ class ProgressBar:
 
 def _measured(value: float) -> str:
     return f"{value:,.1f}" if math.isfinite(value) else "-"
+
+
+class TrainingBar:
+    """Shows the steps of one training: called with (steps done, steps in all)."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console, self._title = console, title
+        self._last_line = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            TextColumn("[bold]step {task.completed}/{task.total}"),
+            BarColumn(bar_width=20),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID = self._bar.add_task(title, total=None)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far it is; in a log file every ten seconds."""
+        self._bar.update(self._task, completed=done, total=total)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line >= _LOG_SECONDS:
+            self._last_line = now
+            line = f"{self._title}: step {done}/{total}"
+            self._console.print(line, soft_wrap=True, highlight=False, markup=False)

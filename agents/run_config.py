@@ -47,7 +47,7 @@ class RunConfig:
     keep_checkpoints: int = 2
     """Newest checkpoints to keep; the one with the best validation perplexity is kept beside them."""
     test_windows: int = 128
-    """Sequences of the test split to measure at the end, spread evenly; 0 for the whole split."""
+    """Sequences (or images) of the test split to measure at the end; 0 for the whole split."""
     measure_test: bool = True
     """Measure on the test split at the end. Runs that choose settings leave it alone."""
     env: EnvConfig = field(default_factory=EnvConfig)

@@ -34,7 +34,7 @@ class Options:
     split: Split = "test"
     """Which split of the data."""
     windows: int = 0
-    """Sequences (or images) to measure, spread evenly over the split; 0 for the whole split."""
+    """Sequences (or images) to measure; 0 for the whole split."""
     network: Which = "best"
     """The network with the best validation perplexity, or the one at the end."""
     device: str = "auto"

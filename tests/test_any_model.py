@@ -181,6 +181,22 @@ class Mixed(nn.Module):
         return self.heads[0](x)  # type: ignore[no-any-return]
 
 
+class Sequence(nn.Module):
+    """Blocks in an nn.Sequential, which has to be named; short sequences are inside of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(*(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)) for _ in range(3)))
+
+
+class Twice(Mixed):
+    """One block in two places."""
+
+    def __init__(self) -> None:
+        super().__init__((4, 4, 4))
+        self.layers[2] = self.layers[0]
+
+
 def squares(model: nn.Module, batch: Any) -> Tensor:
     x, y = batch
     return (model(x) - y).square().mean()  # type: ignore[no-any-return]
@@ -270,6 +286,15 @@ def test_the_environment_is_made_through_gymnasium_too() -> None:
             ValueError,
             r"at 'model.layers' there is nothing; candidates: 'layers' \(3 modules\), 'heads' \(1 modules\)",
         ),
+        (
+            {"model": Sequence(), "blocks": "nett"},
+            ValueError,
+            r"nn.ModuleList or nn.Sequential in Sequence; at 'nett' there is nothing; candidates: 'net' \(3 modules\)$",
+        ),
+        ({"model": Sequence()}, ValueError, r"no nn.ModuleList.*what blocks= can name: 'net' \(3 modules\)$"),
+        ({"model": Twice()}, ValueError, "the blocks at 'layers' must be modules of their own.*number 0 and number 2"),
+        ({"batches": [examples(4)] * 3}, TypeError, "batches must be examples, not a list of 3 batches: join them"),
+        ({"validation": [{"x": torch.ones(3, 3)}]}, TypeError, "validation must be examples, not a list of 1 batches"),
         ({"blocks": "single"}, ValueError, r"at 'single' there is a Linear; candidates: 'layers'"),
         ({"blocks": ("layers", "layers")}, ValueError, "the blocks at 'layers' are in another list"),
         ({"blocks": ()}, ValueError, "blocks must name at least one list"),

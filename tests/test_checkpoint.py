@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from agents.run_config import RunConfig
 from agents.runner import run
@@ -18,7 +20,9 @@ from tests.conftest import TINY
 from tests.reliability.runs import Watcher
 from tying_env import PRESETS, EnvConfig
 from tying_env.env import LayerTyingEnv
-from tying_env.runs import load_network
+from tying_env.primary.checkpoint import _COMPUTATION
+from tying_env.primary.models import build_model
+from tying_env.runs import load_network, save_network
 
 _SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
 
@@ -164,6 +168,74 @@ def test_what_does_not_fit_is_named(checkpoints: dict[str, Path], text_folder: P
         ValueError, match=r"does not fit: transformer.h.0.mlp.c_fc.weight is \(16, 24\), expected \(16, 64\)"
     ):
         env.reset(seed=0)
+
+
+def test_weights_that_a_block_lacks_are_named(checkpoints: dict[str, Path], text_folder: Path, tmp_path: Path) -> None:
+    good = checkpoints["gpt2"]
+    tensors = load_file(good / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("h.1.mlp.c_fc.weight"))
+    (tmp_path / "config.json").write_text((good / "config.json").read_text())
+    for changed in ({k: t for k, t in tensors.items() if k != name}, tensors | {name: torch.ones(2, 2)}):
+        save_file(changed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        env = LayerTyingEnv(**settings("gpt2", text_folder, tmp_path))
+        with pytest.raises(ValueError, match=r"lacks weights of its blocks: transformer.h.1.mlp.c_fc.weight$"):
+            env.reset(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "value", "ours"),
+    [
+        ("gpt2", "activation_function", "relu", "'gelu_pytorch_tanh' or 'gelu_new'"),
+        ("gpt2", "scale_attn_by_inverse_layer_idx", True, "False"),
+        ("gpt2", "layer_norm_epsilon", 0.1, "1e-05"),
+        ("gpt2", "tie_word_embeddings", False, "True"),
+        ("bert", "hidden_act", "relu", "'gelu'"),
+        ("bert", "is_decoder", True, "False"),
+        ("vit", "qkv_bias", False, "True"),
+    ],
+)
+def test_a_checkpoint_that_computes_otherwise_is_refused(
+    checkpoints: dict[str, Path], text_folder: Path, tmp_path: Path, model: str, name: str, value: Any, ours: str
+) -> None:
+    config = json.loads((checkpoints[model] / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+    with pytest.raises(ValueError, match=rf"was trained with {name}={value!r}, .* computes with {re.escape(ours)}:"):
+        LayerTyingEnv(**settings(model, text_folder, tmp_path))
+
+
+@pytest.mark.parametrize("model", ["gpt2", "bert", "vit"])
+def test_what_checkpoints_are_held_against_is_what_our_networks_compute(model: Any) -> None:
+    sizes = {"vocab_size": 9, "channels": 1, "height": 8, "width": 8, "classes": 2}
+    with torch.device("meta"):
+        built: Any = build_model(EnvConfig(model=model, n_layer=1), sizes)
+    for name, ours in _COMPUTATION[model].items():
+        assert getattr(built.config, name, ours[0]) == ours[0], name
+
+
+def test_what_starts_at_random_is_said_once_and_nothing_else(
+    checkpoints: dict[str, Path],
+    text_folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level("INFO", "tying_env")
+    env = LayerTyingEnv(**settings("bert", text_folder, checkpoints["bert"]))
+    capfd.readouterr()
+    env.reset(seed=0)
+    (line,) = [record.getMessage() for record in caplog.records if "random" in record.getMessage()]
+    assert line.startswith("Started at random: bert.embeddings.word_embeddings.weight ((99, 16) there, (257, 16) here)")
+    assert "cls.predictions.transform.dense.weight (missing, (16, 16) here)" in line
+    assert "position" not in line
+    assert capfd.readouterr() == ("", "")
+    # A state or a saved network brings all weights itself.
+    monkeypatch.setattr("tying_env.primary.workloads.load_checkpoint", None)
+    env.step(np.array([0, 0, 1]))
+    fork = env.fork()
+    np.testing.assert_equal(fork.step(np.array([0, 1, 1])), env.step(np.array([0, 1, 1])))
+    save_network(tmp_path / "net", env.trainer, env.config, env.workload.sizes)
+    load_network(tmp_path / "net", workload=env.workload)
 
 
 def test_the_command_lines_defaults_follow_from_model_size_and_checkpoint(

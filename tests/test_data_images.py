@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from tying_env.data import MaskedWindows, RandomExamples, ShuffledExamples, ShuffledWindows, load_images, mask_tokens
-from tying_env.data.batches import evenly
+from tying_env.data.batches import sample
 from tying_env.data.examples import augment_images
+from tying_env.env import LayerTyingEnv
 
 
 def test_digits_come_in_three_splits_that_share_nothing() -> None:
@@ -24,12 +25,16 @@ def test_digits_come_in_three_splits_that_share_nothing() -> None:
         "test": 179,
     }
     assert digits.images["train"].max() == 16
-    assert all(len(np.unique(labels)) == 10 for labels in digits.labels.values())
+    counts = {split: np.bincount(labels) for split, labels in digits.labels.items()}
+    for share, split in ((0.8, "train"), (0.1, "validation"), (0.1, "test")):
+        assert (abs(counts[split] - share * sum(counts.values())) < 2).all()
 
 
-def packed(path: Path, train: int = 20, size: int = 8, broken: int | None = None, **changed: Any) -> Path:
+def packed(
+    path: Path, train: int = 20, test: int = 4, size: int = 8, broken: int | None = None, **changed: Any
+) -> Path:
     rng, arrays = np.random.default_rng(0), {}
-    for split, count in (("train", train), ("test", 4)):
+    for split, count in (("train", train), ("test", test)):
         files = []
         for _ in range(count):
             buffer = io.BytesIO()
@@ -51,13 +56,42 @@ def test_packed_jpegs_are_decoded(tmp_path: Path) -> None:
     assert images.shape == (3, 8, 8)
     assert images.classes == ("cat", "dog")
     assert [len(images.labels[split]) for split in ("train", "validation", "test")] == [18, 2, 4]
-    assert images.labels["validation"].tolist() == [1, 1]  # places 9 and 19
+    assert sorted(images.labels["validation"]) == [0, 1]
+
+
+def test_classes_that_take_turns_are_in_every_split_and_every_measurement(tmp_path: Path) -> None:
+    names = np.array([f"class {i}" for i in range(10)])
+    path = packed(
+        tmp_path / "turns.npz",
+        train=200,
+        test=100,
+        train_labels=np.arange(200) % 10,
+        test_labels=np.arange(100) % 10,
+        class_names=names,
+    )
+    images, again = load_images(str(path)), load_images(str(path))
+    for split, each in (("train", 18), ("validation", 2), ("test", 10)):
+        assert np.bincount(images.labels[split]).tolist() == [each] * 10
+        np.testing.assert_array_equal(images.images[split], again.images[split])
+    env = LayerTyingEnv(model="vit", dataset=str(path), n_layer=2, n_embd=8, n_head=2, device="cpu")
+    measured = env.windows("train", 60)
+    assert len(np.unique(measured["labels"])) == 10
+    np.testing.assert_equal(env.windows("train", 60), measured)
+    np.testing.assert_array_equal(env.windows("train", 30)["labels"], measured["labels"][:30])
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"broken": 7}, "a.npz, train: image 7 cannot be decoded"),
+        ({"train_offsets": np.linspace(0, 9, 21)}, "train_offsets must be whole numbers, got float64, \\[0.0\\] first"),
+        ({"train_labels": np.full(20, 0.5)}, "train_labels must be whole numbers, got float64, \\[0.5\\] first"),
+        ({"test_labels": np.full(4, "cat")}, "a.npz: test_labels must be whole numbers, got <U3, \\['cat'\\] first"),
+        ({"train_offsets": np.arange(20, -1, -1)}, "but image 0 begins at 20 and ends at 19"),
+        ({"train_offsets": np.arange(-1, 20)}, "but image 0 begins at -1 and ends at 0"),
+        ({"test_jpeg": np.zeros(9, dtype=np.uint8)}, "ascend from 0 to the 9 bytes of test_jpeg, but image 0 begins"),
+        ({"class_names": np.array("cat")}, r"class_names must be texts, \(classes,\), got <U3 of shape \(\)"),
+        ({"class_names": np.arange(2)}, r"class_names must be texts, \(classes,\), got int64 of shape \(2,\)"),
         ({"train_labels": np.arange(19)}, r"train_labels \(N,\) and train_offsets \(N \+ 1,\), got"),
         ({"train_labels": np.full(20, 2)}, "2 classes, but image 0 of the train split is of class 2"),
         ({"test_jpeg": None}, "it has no array 'test_jpeg'"),
@@ -181,8 +215,9 @@ def test_masks_go_on_where_they_were() -> None:
     assert two.state_dict() == before
 
 
-def test_examples_are_spread_evenly() -> None:
-    assert evenly(10, 5).tolist() == [0, 2, 4, 6, 8]
-    assert evenly(3, 0).tolist() == evenly(3, 7).tolist() == [0, 1, 2]
+def test_a_sample_is_always_the_same_and_a_larger_one_begins_with_it() -> None:
+    assert sample(10, 5).tolist() == sample(10, 8).tolist()[:5] != sorted(sample(10, 5))
+    assert sorted(set(sample(10, 8))) == sorted(sample(10, 8))
+    assert sample(3, 0).tolist() == sample(3, 7).tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="at least 0"):
-        evenly(3, -1)
+        sample(3, -1)

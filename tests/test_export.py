@@ -52,7 +52,7 @@ def test_a_tied_folder_computes_the_same_with_shared_memory_and_a_cache(tmp_path
     with_cache, without = (model.generate(tokens, use_cache=cache, **options) for cache in (True, False))
     assert torch.equal(with_cache, without)
     assert with_cache.shape[1] == 16
-    size = (folder / "model.safetensors").stat().st_size
+    size = (folder / "tied.safetensors").stat().st_size
     assert 0 < size - 4 * unique(model) < 8000  # beside the weights a header
 
 
@@ -121,7 +121,7 @@ def test_an_export_that_fails_half_way_leaves_nothing(
 
 def test_a_damaged_folder_is_refused(tmp_path: Path, run_folder: Path) -> None:
     good = export_tied(run_folder, tmp_path / "good")
-    tensors = load_file(good / "model.safetensors")
+    tensors = load_file(good / "tied.safetensors")
     tying = json.loads((good / "tying.json").read_text())
     config = json.loads((good / "config.json").read_text())
 
@@ -130,7 +130,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, run_folder: Path) -> None:
             load_tied(tmp_path / "bad")
         shutil.rmtree(tmp_path / "bad")
 
-    for name, message in (("tying.json", "it has no tying.json"), ("model.safetensors", "it has no model.safetensors")):
+    for name, message in (("tying.json", "it has no tying.json"), ("tied.safetensors", "it has no tied.safetensors")):
         shutil.copytree(good, tmp_path / "bad")
         (tmp_path / "bad" / name).unlink()
         refused(message, FileNotFoundError)
@@ -141,10 +141,10 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, run_folder: Path) -> None:
         ),
         (tensors | {"more": torch.ones(1)}, "has an unexpected tensor 'more'"),
         (tensors | {"transformer.wpe.weight": torch.ones(3)}, r"'transformer.wpe.weight' of shape \(3,\), expected"),
-        (tensors | {"transformer.wpe.weight": torch.ones(16, 16).half()}, "tensors of one type"),
+        (tensors | {"transformer.wpe.weight": torch.ones(16, 16).half()}, "numbers of one type"),
     ):
         shutil.copytree(good, tmp_path / "bad")
-        save_file(changed, tmp_path / "bad" / "model.safetensors")
+        save_file(changed, tmp_path / "bad" / "tied.safetensors")
         refused(message)
     for file, value, message in (
         ("tying.json", tying | {"format": 3}, "is of the format 3, expected"),
@@ -163,7 +163,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, run_folder: Path) -> None:
         (tmp_path / "bad" / file).write_text(json.dumps(value))
         refused(message)
     shutil.copytree(good, tmp_path / "bad")
-    (tmp_path / "bad" / "model.safetensors").write_bytes(b"abc")
+    (tmp_path / "bad" / "tied.safetensors").write_bytes(b"abc")
     refused("is damaged")
 
 

@@ -86,6 +86,11 @@ def test_the_files_of_every_task_are_read(glue: Path, task: Any) -> None:
         ("cola", "gj04\tyes\t\tRode.\n", r"dev.tsv, line 1: the label must be '0' or '1', got 'yes'"),
         ("rte", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tneutral\n", "line 2: the label must be 'entailment' or"),
         ("mrpc", "Quality\n", "holds no examples"),
+        ("sst2", "", "holds no examples"),
+        ("sst2", "good\t1\nbad\t0\n", r"dev.tsv, line 1: expected the names of the columns, 'label' in column 2, got"),
+        ("mrpc", "1\t7\t8\tHe said\tSo he\n", "line 1: expected the names of the columns, 'Quality' in column 1, got"),
+        ("sst2", "sentence\tlabel\n \t1\n", r"dev.tsv, line 2: column 1 holds no sentence"),
+        ("rte", "index\tsentence1\tsentence2\tlabel\n0\ta\t\tentailment\n", "line 2: column 3 holds no sentence"),
     ],
 )
 def test_a_broken_row_is_named(tmp_path: Path, task: Any, text: str, message: str) -> None:
@@ -237,36 +242,140 @@ def test_a_network_of_images_is_refused(tmp_path: Path) -> None:
         make_classifier(tmp_path / "vit" / "final.safetensors", "full", torch_stream(0, "x"))
 
 
-def test_the_script_prints_a_table_over_seeds(
-    glue: Path, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+def test_tied_updates_learn_at_the_rates_of_plain_ones(
+    glue: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seen: list[set[float]] = []
+    step = torch.optim.AdamW.step
+
+    def spied(self: Any, *arguments: Any) -> Any:
+        step(self, *arguments)
+        seen.append({group["lr"] for group in self.param_groups})
+
+    spied.hooked = True  # type: ignore[attr-defined]  # as torch marks a step that runs hooks itself
+    monkeypatch.setattr(torch.optim.AdamW, "step", spied)
+    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    file, config = runs["bert"] / "final.safetensors", TuningConfig(epochs=2)
+    tune(make_classifier(file, "lora", torch_stream(0, "head")), examples, config, 0)
+    plain, seen[:] = list(seen), []
+    tune_adapters(file, examples, config, 0, lambda n_layer: make_controller("random", n_layer, 0), k=3)
+    assert plain[0] == {0.003}
+    assert list(plain[-1]) == pytest.approx([0.003 * 2 / 11])
+    assert [list(rates) for rates in seen] == [pytest.approx(list(rates)) for rates in plain]
+
+
+def test_too_few_steps_for_a_decision_are_refused(glue: Path, runs: dict[str, Path]) -> None:
+    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    with pytest.raises(ValueError, match="160 examples make 5 training steps, and the first decision comes after k=5"):
+        tune_adapters(
+            runs["bert"] / "final.safetensors",
+            examples,
+            TuningConfig(epochs=1),
+            0,
+            lambda n_layer: make_controller("random", n_layer, 0),
+            k=5,
+        )
+
+
+def test_divergence_is_no_score(glue: Path, runs: dict[str, Path]) -> None:
+    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    file = runs["gpt2"] / "final.safetensors"
+    with pytest.raises(FloatingPointError, match=r"training diverged at step 2 of 5: lower the learning rate"):
+        tune(
+            make_classifier(file, "full", torch_stream(0, "x")),
+            examples,
+            TuningConfig(epochs=1, learning_rate=1e30),
+            0,
+        )
+    lost = make_classifier(file, "head", torch_stream(0, "x"))
+    with torch.no_grad():
+        lost.head.weight[0, 0] = torch.inf
+    with pytest.raises(FloatingPointError, match="scores of the classifier are not finite"):
+        predict(lost, examples)
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script's main function."""
+    monkeypatch.syspath_prepend(str(Path(SCRIPT).parent))
     spec = importlib.util.spec_from_file_location("finetune_script", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses and tyro look for its names
     spec.loader.exec_module(module)
-    main = module.main
-    options = [
-        "--task",
-        "mrpc",
-        "--data",
-        str(glue),
-        "--seeds",
-        "2",
-        "--epochs",
-        "2",
-        "--out",
-        str(tmp_path / "r.json"),
-    ]
-    rows = ["--methods", "full", "lora", "head", "--adapters", "random", "--k", "1"]
-    assert main([str(runs["gpt2"]), str(runs["bert"]), *options, *rows]) == 0
+    return module.main
+
+
+def test_the_script_prints_a_table_over_seeds_and_goes_on_from_its_file(
+    main: Any,
+    glue: Path,
+    runs: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "new" / "r.json"
+    options = ["--task", "mrpc", "--data", str(glue), "--epochs", "2", "--batch-size", "1", "--out", str(out)]
+    some = [str(runs["bert"]), *options, "--seeds", "1", "--methods", "full"]
+    assert main(some) == 0
+    (first,) = json.loads(out.read_text())["results"]
+    rows = ["--methods", "full", "lora", "head", "--adapters", "random", "--k", "15"]
+    asked = [str(runs["gpt2"]), str(runs["bert"]), *options, "--seeds", "2", *rows]
+    assert main(asked) == 1
+    assert "2 examples make 4 training steps, and the first decision comes after k=15" in capsys.readouterr().out
+    rows[-1] = asked[-1] = "1"
+    assert main(asked) == 1
+    assert f"{out} holds results of other settings: k is 15 there, 1 here. Choose another --out" in "".join(
+        capsys.readouterr().out.splitlines()
+    )
+    assert main([*some, "--k", "1", "--out", str(tmp_path / "r.json")]) == 0
+    asked += ["--out", str(tmp_path / "r.json")]
+    # 1. Stopped in the middle, what was done is there.
+    made = []
+
+    def stop(*arguments: Any) -> Any:
+        made.append(arguments)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return tune(*arguments)
+
+    monkeypatch.setitem(main.__globals__, "tune", stop)
+    assert main(asked) == 130
+    assert "goes on from there" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "r.json").read_text())["results"]) == 1 + 2
+    # 2. The same command makes the others.
+    monkeypatch.setitem(main.__globals__, "tune", tune)
+    assert main(asked) == 0
     shown = capsys.readouterr().out
     assert "MRPC, development split: mean (standard deviation) over 2 seeds" in shown
     results = json.loads((tmp_path / "r.json").read_text())["results"]
-    assert len(results) == 2 * 4 * 2
-    assert {tuple(sorted(result)) for result in results} == {
-        ("accuracy", "f1", "method", "run", "seconds", "seed", "trainable_parameters")
-    }
+    assert len(results) == 2 * 5 * 2
+    assert results[0] | {"seconds": 0} == first | {"seconds": 0}
+    adapters = {row["method"]: row["independent_adapters"] for row in results if "independent_adapters" in row}
+    assert adapters.keys() == {"lora, tied by conventional", "lora, tied by random"}
+    assert adapters["lora, tied by conventional"] == 4
+    monkeypatch.setitem(main.__globals__, "tune", None)  # nothing is made again
+    assert main(asked) == 0
+
+
+def test_the_script_says_what_diverged_and_what_is_not_there(
+    main: Any, glue: Path, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--task", "sst2", "--data", str(glue), "--seeds", "2", "--epochs", "1"]
+    assert main([str(runs["gpt2"]), *options, "--learning-rate", "1e30"]) == 0
+    shown = capsys.readouterr().out
+    assert "seed 1: training diverged at step 2 of 5" in shown
+    assert "│ diverged: 2" in shown
     assert main([str(tmp_path), *options]) == 1
     assert "there is no network file" in capsys.readouterr().out
+    (tmp_path / "other.json").write_text("{}")
+    for out in ("other.json", "other.json/below"):
+        assert main([str(runs["gpt2"]), *options, "--out", str(tmp_path / out)]) == 1
+    shown = "".join(capsys.readouterr().out.splitlines())
+    assert "other.json exists already and holds no such results" in shown
+    assert "Not a directory" in shown or "exists" in shown
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert shown.count("\n python scripts/finetune.py") + shown.count("\npython scripts/finetune.py") == 2

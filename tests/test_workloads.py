@@ -25,7 +25,7 @@ from tying_env.primary.tasks import to_device
 from tying_env.reports.comparison import load_comparison, results_table
 from tying_env.reports.html import make_report
 from tying_env.reports.summary import summary_rows
-from tying_env.runs import load_network
+from tying_env.runs import RunDirectory, load_network
 from tying_env.runs.run_directory import BEST, FINAL
 
 SIZES: dict[str, Any] = {"n_layer": 4, "n_embd": 16, "n_head": 2, "k": 2, "total_steps": 20, "validate_every": 4}
@@ -190,7 +190,10 @@ def test_a_run_leaves_networks_results_and_a_report(tmp_path: Path, settings: An
     comparison = load_comparison([tmp_path], metric="test-accuracy" if kind == "vit" else "test-cross-entropy")
     better = {"vit": "higher is better", "bert": "lower is better"}[kind]
     assert better in results_table(comparison).title
-    by_perplexity = results_table(load_comparison([tmp_path])).title
+    by_perplexity, headings, rows = results_table(load_comparison([tmp_path]))
+    accuracies = [RunDirectory(tmp_path / seed).read_json("summary.json")["test"]["best"]["accuracy"] for seed in "01"]
+    assert headings[3] == {"vit": "accu-\nracy", "bert": "bits/\nbyte"}[kind]
+    assert rows[0][3] == (f"{np.mean(accuracies):.3f}" if kind == "vit" else "–")
     assert {"vit": "(per image)", "bert": "(per hidden byte)"}[kind] in by_perplexity
     problems = [p.problem for p in make_report(comparison).all_pictures() if p.figure is None]
     assert not [p for p in problems if "independent layer" not in p]

@@ -96,7 +96,7 @@ class EnvConfig:
     validate_every: int = 25
     """Training steps between two measurements on the validation split; 0 for none."""
     validation_windows: int = 64
-    """Sequences, or images, in such a measurement, spread evenly over the split; 0 for the whole split."""
+    """Sequences, spread evenly over the split, or images, drawn once for all; 0 for the whole split."""
 
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""

@@ -201,7 +201,9 @@ class DataParallel:
         kept = {id(p) for p in trained}
         # Followers under the leader's gradient and frozen layers take none: they are no concern of the wrapper.
         ignored = [name for name, p in self._module.named_parameters(remove_duplicate=False) if id(p) not in kept]
-        ignored += [name for name, _ in self._module.named_buffers()]  # constants
+        ignored += [
+            name for name, _ in self._module.named_buffers()
+        ]  # each process has its own; those of process 0 are saved
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self._module, ignored)
         for parameter in trained:
             parameter.grad = None

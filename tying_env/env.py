@@ -174,7 +174,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         return self.tying, self._reward(measured), outcome.diverged, truncated, info
 
     def evaluate(self, split: Split, max_windows: int | None = None) -> Evaluation:
-        """Measure the network as it is on examples spread evenly over a split, without dropout.
+        """Measure the network as it is on examples of a split, always the same, without dropout.
 
         Args:
             split: "train", "validation" or "test".
@@ -184,7 +184,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         return self.workload.evaluate(self._running().trainer.network.model, split, most, self.device)
 
     def windows(self, split: Split, max_windows: int) -> Batch:
-        """Return up to `max_windows` examples spread evenly over a split, 0 for all. They never change.
+        """Return up to `max_windows` examples of a split, 0 for all. They never change.
 
         GPT-2's are windows (N, T + 1); for the others see `Workload.examples`.
         """

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tying_env.seeding import numpy_stream
+
 # An array whose first axis counts the examples, or several of them: by name or in order.
 Batch = Any
 
@@ -48,8 +50,10 @@ def take(examples: Batch, index: slice | npt.NDArray[np.integer[Any]]) -> Batch:
     return examples[index]
 
 
-def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    """Return up to `most` places, spread evenly over `count`; 0 for all of them.
+def sample(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Return up to `most` of `count` places, always the same; 0 for all of them, in order.
+
+    They are the first of a random order. (Evenly spaced ones would be all of one class where the classes take turns.)
 
     Raises:
         ValueError: `most` is negative.
@@ -57,4 +61,6 @@ def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
     if most < 0:
         raise ValueError(f"the number of examples must be at least 0 (0: all), got {most}")
     chosen = min(most, count) or count
-    return np.arange(chosen) * count // chosen
+    return (
+        np.arange(count) if chosen == count else numpy_stream(0, "examples to measure on").permutation(count)[:chosen]
+    )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tying_env.data.hub import load_from_hub
 from tying_env.data.packaged import packaged_folder
 
 Split = Literal["train", "validation", "test"]
@@ -166,14 +167,12 @@ def _open_hub(name: str, entry: HubText) -> TextSource:
 def _load_hub(name: str, entry: HubText) -> dict[str, Any]:
     """Return the data set's splits by name: on disk and mapped into memory, not read into it."""
     try:
-        from datasets import load_dataset
+        return dict(load_from_hub(entry.path, entry.config, revision=entry.revision))
     except ImportError as error:
         raise ImportError(
             f"the data set {name!r} comes from the Hugging Face hub, which needs the package `datasets` "
             f"(pip install 'tying-env[hub]'); {FOLDER_HINT}"
         ) from error
-    try:
-        return dict(load_dataset(entry.path, entry.config, revision=entry.revision))
     except Exception as error:  # every layer under load_dataset has classes of its own for being out of reach
         raise ConnectionError(
             f"the data set {name!r} ({entry.path} on the Hugging Face hub) could not be loaded: {error}; {FOLDER_HINT}"

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tying_env.data.hub import load_from_hub
 from tying_env.data.tokenizers import Tokenizer
 
 TaskName = Literal["sst2", "cola", "qnli", "mrpc", "rte"]
@@ -34,7 +35,7 @@ class GlueTask:
         sentences: the columns of the sentence, or of the two sentences.
         label: the column of the label.
         labels: what stands there for class 0 and class 1.
-        header: whether the first line names the columns.
+        header: what the first line calls the column of the label; None where it is an example already.
         score: "accuracy", "matthews" (Matthews correlation) or "f1" (of class 1, with the accuracy beside it).
         hub: names of the sentence columns on the hub.
     """
@@ -44,18 +45,18 @@ class GlueTask:
     sentences: tuple[int, ...]
     label: int
     labels: tuple[str, str]
-    header: bool
+    header: str | None
     score: Literal["accuracy", "matthews", "f1"]
     hub: tuple[str, ...]
 
 
 _ENTAILMENT = ("entailment", "not_entailment")
 TASKS: dict[TaskName, GlueTask] = {
-    "sst2": GlueTask("SST-2", 2, (0,), 1, ("0", "1"), True, "accuracy", ("sentence",)),
-    "cola": GlueTask("CoLA", 4, (3,), 1, ("0", "1"), False, "matthews", ("sentence",)),
-    "qnli": GlueTask("QNLI", 4, (1, 2), 3, _ENTAILMENT, True, "accuracy", ("question", "sentence")),
-    "mrpc": GlueTask("MRPC", 5, (3, 4), 0, ("0", "1"), True, "f1", ("sentence1", "sentence2")),
-    "rte": GlueTask("RTE", 4, (1, 2), 3, _ENTAILMENT, True, "accuracy", ("sentence1", "sentence2")),
+    "sst2": GlueTask("SST-2", 2, (0,), 1, ("0", "1"), "label", "accuracy", ("sentence",)),
+    "cola": GlueTask("CoLA", 4, (3,), 1, ("0", "1"), None, "matthews", ("sentence",)),
+    "qnli": GlueTask("QNLI", 4, (1, 2), 3, _ENTAILMENT, "label", "accuracy", ("question", "sentence")),
+    "mrpc": GlueTask("MRPC", 5, (3, 4), 0, ("0", "1"), "Quality", "f1", ("sentence1", "sentence2")),
+    "rte": GlueTask("RTE", 4, (1, 2), 3, _ENTAILMENT, "label", "accuracy", ("sentence1", "sentence2")),
 }
 
 
@@ -130,9 +131,16 @@ def _from_folder(task: GlueTask, split: GlueSplit, folder: Path) -> list[Row]:
     rows = []
     for number, line in enumerate(lines, start=1):
         line = line.rstrip("\r")
-        if (number == 1 and task.header) or not line:
+        if not line:
             continue
         cells = line.split("\t")
+        if number == 1 and task.header is not None:
+            if cells[task.label : task.label + 1] != [task.header]:
+                raise ValueError(
+                    f"{path}, line 1: expected the names of the columns, {task.header!r} in column {task.label + 1}, "
+                    f"got {line!r}"
+                )
+            continue
         if len(cells) != task.columns:
             raise ValueError(f"{path}, line {number}: expected {task.columns} columns, got {len(cells)}")
         if cells[task.label] not in task.labels:
@@ -140,7 +148,12 @@ def _from_folder(task: GlueTask, split: GlueSplit, folder: Path) -> list[Row]:
                 f"{path}, line {number}: the label must be {' or '.join(map(repr, task.labels))}, "
                 f"got {cells[task.label]!r}"
             )
-        rows.append(Row(tuple(cells[i].strip() for i in task.sentences), task.labels.index(cells[task.label])))
+        sentences = tuple(cells[i].strip() for i in task.sentences)
+        if not all(sentences):
+            raise ValueError(
+                f"{path}, line {number}: column {task.sentences[sentences.index('')] + 1} holds no sentence"
+            )
+        rows.append(Row(sentences, task.labels.index(cells[task.label])))
     if not rows:
         raise ValueError(f"{path} holds no examples")
     return rows
@@ -149,14 +162,12 @@ def _from_folder(task: GlueTask, split: GlueSplit, folder: Path) -> list[Row]:
 def _from_hub(task: TaskName, split: GlueSplit) -> list[Row]:
     hint = "a folder of GLUE's .tsv files serves as well: give its path"
     try:
-        from datasets import load_dataset
+        rows = load_from_hub(_HUB, task, split=_HUB_SPLITS[split])
     except ImportError as error:
         raise ImportError(
             f"GLUE comes from the Hugging Face hub, which needs the package `datasets` "
             f"(pip install 'tying-env[hub]'); {hint}"
         ) from error
-    try:
-        rows = load_dataset(_HUB, task, split=_HUB_SPLITS[split])
     except Exception as error:  # every layer under load_dataset has classes of its own for being out of reach
         raise ConnectionError(f"GLUE's {task} ({_HUB} on the hub) could not be loaded: {error}; {hint}") from error
     columns = TASKS[task].hub

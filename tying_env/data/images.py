@@ -17,13 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tying_env.data.corpus import SPLITS, Split
+from tying_env.data.hub import load_from_hub
+from tying_env.seeding import numpy_stream
 
 PACKED_KEYS = tuple(f"{split}_{part}" for split in ("train", "test") for part in ("jpeg", "offsets", "labels"))
 PACKED_HINT = f"an .npz file of packed JPEGs ({', '.join(PACKED_KEYS)}, class_names) serves as well: give its path"
 KNOWN_IMAGES = ("digits", "cifar10")
 
 _HUB_CIFAR10 = "uoft-cs/cifar10"
-_HELD_OUT_PERIOD = 10  # a source without a validation split gives every tenth training image to it
+_PARTS = 10  # into which images are divided where a split is missing; one part is one such split
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -75,10 +77,11 @@ def load_images(dataset: str) -> ImageSet:
     """Return the images of a data set.
 
     Args:
-        dataset: "digits" (1,797 handwritten digits of 8 x 8 grey pixels, from scikit-learn: of every ten, one is held
-            out for validation and one for the test); "cifar10" of the hub; or an .npz file of JPEGs: `train_jpeg` and
+        dataset: "digits" (1,797 handwritten digits of 8 x 8 grey pixels, from scikit-learn: a tenth is held out for
+            validation and a tenth for the test); "cifar10" of the hub; or an .npz file of JPEGs: `train_jpeg` and
             `test_jpeg` are all files joined, (bytes,) uint8; `_offsets` says where each begins and the last ends,
-            (N + 1,); `_labels` (N,); `class_names`. Of ten training images every tenth is for validation.
+            (N + 1,); `_labels` (N,); `class_names`. A tenth of the training images is for validation. What is held
+            out has its share of every class, and is always the same.
 
     Raises:
         ValueError: neither a known name nor a file; or the file does not hold what it should: the message says which
@@ -107,8 +110,8 @@ def _load_digits() -> ImageSet:
         ) from error
     digits = load_digits()
     pixels = digits.images.astype(np.uint8)[:, None]  # (N, 1, 8, 8), 0..16
-    places = np.arange(len(pixels)) % _HELD_OUT_PERIOD
-    chosen = {"train": places < 8, "validation": places == 8, "test": places == 9}
+    parts = _parts(digits.target)
+    chosen = {"train": parts < _PARTS - 2, "validation": parts == _PARTS - 2, "test": parts == _PARTS - 1}
     return ImageSet(
         "digits",
         tuple(map(str, digits.target_names)),
@@ -119,14 +122,12 @@ def _load_digits() -> ImageSet:
 
 def _load_hub_cifar10() -> ImageSet:
     try:
-        from datasets import load_dataset
+        splits: dict[str, Any] = dict(load_from_hub(_HUB_CIFAR10))
     except ImportError as error:
         raise ImportError(
             "the images 'cifar10' come from the Hugging Face hub, which needs the package `datasets` "
             f"(pip install 'tying-env[hub]'); {PACKED_HINT}"
         ) from error
-    try:
-        splits: dict[str, Any] = dict(load_dataset(_HUB_CIFAR10))
     except Exception as error:  # every layer under load_dataset has classes of its own for being out of reach
         raise ConnectionError(
             f"the images 'cifar10' ({_HUB_CIFAR10} on the Hugging Face hub) could not be loaded: {error}; {PACKED_HINT}"
@@ -151,19 +152,33 @@ def _load_packed(name: str, path: Path) -> ImageSet:
             arrays = {key: file[key] for key in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a file of packed images: {error}; {PACKED_HINT}") from error
+    names = arrays["class_names"]
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise ValueError(f"{path}: class_names must be texts, (classes,), got {names.dtype} of shape {names.shape}")
     pixels, labels = {}, {}
     for split in ("train", "test"):
         data, offsets, classes = (arrays[f"{split}_{part}"] for part in ("jpeg", "offsets", "labels"))
+        for part, values in (("offsets", offsets), ("labels", classes)):
+            if values.dtype.kind not in "iu":
+                shown = values.ravel()[:1].tolist()
+                raise ValueError(f"{path}: {split}_{part} must be whole numbers, got {values.dtype}, {shown} first")
         if classes.ndim != 1 or offsets.shape != (len(classes) + 1,) or data.ndim != 1 or data.dtype != np.uint8:
             raise ValueError(
                 f"{path}: {split}_jpeg must be (bytes,) uint8, {split}_labels (N,) and {split}_offsets (N + 1,), got "
                 f"{data.shape} {data.dtype}, {classes.shape} and {offsets.shape}"
             )
+        wrong = np.flatnonzero((offsets[:-1] >= offsets[1:]) | (offsets[:-1] < 0) | (offsets[1:] > len(data)))
+        if len(wrong):
+            i = int(wrong[0])
+            raise ValueError(
+                f"{path}: {split}_offsets must ascend from 0 to the {len(data)} bytes of {split}_jpeg, but image {i} "
+                f"begins at {offsets[i]} and ends at {offsets[i + 1]}"
+            )
         files = (data[a:b].tobytes() for a, b in itertools.pairwise(offsets.tolist()))
         where = f"{path}, {split}"
         pixels[split] = _stacked((_decode(file, f"{where}: image {i}") for i, file in enumerate(files)), where)
         labels[split] = classes.astype(np.int64)
-    return _with_validation(name, tuple(map(str, arrays["class_names"])), pixels, labels)
+    return _with_validation(name, tuple(map(str, names)), pixels, labels)
 
 
 def _decode(data: bytes, where: str) -> Pixels:
@@ -191,10 +206,19 @@ def _stacked(images: Iterable[Pixels], where: str) -> Pixels:
 def _with_validation(
     name: str, classes: tuple[str, ...], pixels: dict[str, Pixels], labels: dict[str, Labels]
 ) -> ImageSet:
-    held_out = np.arange(len(labels["train"])) % _HELD_OUT_PERIOD == _HELD_OUT_PERIOD - 1
+    held_out = _parts(labels["train"]) == _PARTS - 1
     return ImageSet(
         name,
         classes,
         {"train": pixels["train"][~held_out], "validation": pixels["train"][held_out], "test": pixels["test"]},
         {"train": labels["train"][~held_out], "validation": labels["train"][held_out], "test": labels["test"]},
     )
+
+
+def _parts(labels: Labels) -> npt.NDArray[np.int64]:
+    """Return for each image one of `_PARTS` parts of one size, in each of which every class has its share, (N,)."""
+    order = numpy_stream(0, "parts of the images").permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # class after class, each in a random order
+    parts = np.empty(len(labels), dtype=np.int64)
+    parts[order] = np.arange(len(labels)) % _PARTS
+    return parts

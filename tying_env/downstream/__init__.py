@@ -1,6 +1,16 @@
 """Downstream tasks (paper, Appendix C): a trained network with its tying kept, and a new classification head."""
 
 from tying_env.downstream.classifier import Classifier, Method, make_classifier
-from tying_env.downstream.tuning import Tuned, TuningConfig, predict, tune
+from tying_env.downstream.tuning import OnStep, Tuned, TuningConfig, predict, remaining, tune
 
-__all__ = ["Classifier", "Method", "Tuned", "TuningConfig", "make_classifier", "predict", "tune"]
+__all__ = [
+    "Classifier",
+    "Method",
+    "OnStep",
+    "Tuned",
+    "TuningConfig",
+    "make_classifier",
+    "predict",
+    "remaining",
+    "tune",
+]

@@ -1,6 +1,8 @@
 """Trains a classifier on a task, and measures it."""
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -64,16 +66,31 @@ class Tuned(NamedTuple):
     mean_loss: float  # over the last tenth of the training steps, nats
 
 
-def tune(classifier: Classifier, examples: Batch, config: TuningConfig, seed: int) -> Tuned:
+# Is told how a training goes: (steps done, steps in all).
+OnStep = Callable[[int, int], None]
+
+
+def remaining(step: int, steps: int) -> float:
+    """Return the share of the learning rate in a training step, counted from 0: it falls to 0 in a straight line."""
+    return 1 - step / (steps + 1)
+
+
+def tune(
+    classifier: Classifier, examples: Batch, config: TuningConfig, seed: int, on_step: OnStep | None = None
+) -> Tuned:
     """Train a classifier where it is; tied layers stay tied, for they share their Parameters.
 
-    The learning rate falls to 0 in a straight line.
+    The learning rate falls as `remaining` says.
 
     Args:
         classifier: what trains is what takes a gradient.
         examples: `input_ids` and `attention_mask` (N, T), `labels` (N,).
         config: how.
         seed: of the order of the examples, and of dropout.
+        on_step: is told of every training step.
+
+    Raises:
+        FloatingPointError: training diverged: a loss, gradient or weight is not finite.
     """
     device = next(classifier.parameters()).device
     trained = [p for p in classifier.parameters() if p.requires_grad]
@@ -81,32 +98,44 @@ def tune(classifier: Classifier, examples: Batch, config: TuningConfig, seed: in
         trained, lr=config.rate(classifier.method), weight_decay=config.weight_decay, fused=True
     )
     steps = config.steps(count_examples(examples))
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1.0 / (steps + 1), total_iters=steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: remaining(step, steps))
     stream = ShuffledExamples(examples, config.batch_size, numpy_stream(seed, "downstream batches"))
     classifier.train()
     losses: list[float] = []
     started = time.perf_counter()
     with torch_randomness_from(torch_stream(seed, "downstream dropout", device)):
-        for _ in range(steps):
+        for step in range(steps):
             loss = classification_loss(classifier, to_device(stream.next_batch(), device))
             loss.backward()
-            nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
+            norm = nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
+            losses.append(loss.item())
+            if not (math.isfinite(losses[-1]) and norm.isfinite()):
+                raise FloatingPointError(f"training diverged at step {step + 1} of {steps}: lower the learning rate")
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.item())
+            if on_step is not None:
+                on_step(step + 1, steps)
+    if not all(p.isfinite().all() for p in trained):
+        raise FloatingPointError(f"training diverged at the last of {steps} steps: lower the learning rate")
     seconds = time.perf_counter() - started
     return Tuned(sum(p.numel() for p in trained), seconds, float(np.mean(losses[-max(1, steps // 10) :])))
 
 
 @torch.no_grad()
 def predict(classifier: nn.Module, examples: Batch, batch_size: int = 64) -> npt.NDArray[np.int64]:
-    """Return the class that a classifier gives to each example, (N,)."""
+    """Return the class that a classifier gives to each example, (N,).
+
+    Raises:
+        FloatingPointError: its scores are not finite.
+    """
     classifier.eval()
     device = next(classifier.parameters()).device
     guesses: list[Any] = []
     for batch in cut(examples, batch_size):
         on_device = to_device(batch, device)
         scores = classifier(on_device["input_ids"], on_device["attention_mask"])  # (B, classes)
+        if not scores.isfinite().all():
+            raise FloatingPointError("training diverged: the scores of the classifier are not finite")
         guesses.append(scores.argmax(-1).cpu().numpy())
     return np.concatenate(guesses)

@@ -1,9 +1,12 @@
 """The folder of an exported network, in which every weight is stored once.
 
-model.safetensors   each weight under the name of the layer that owns it
+tied.safetensors    each weight under the name of the layer that owns it, and the model's buffers
 tying.json          which layers share: where the blocks are, and for each the layer that owns its weights
 config.json         transformers' configuration of the model
 README.md           the model card
+
+The weights have a name of their own: `from_pretrained` of transformers would fill the layers that a file under its name
+lacks at random.
 """
 
 import json
@@ -15,15 +18,15 @@ from torch import nn
 
 from tying_env import partition
 from tying_env.files import to_json, written_whole
-from tying_env.named_tensors import check_tensors
+from tying_env.named_tensors import check_dtypes, check_tensors
 from tying_env.primary.blocks import check_blocks
 from tying_env.primary.models import PrimaryNetwork
-from tying_env.primary.trainer import owned_parameters
+from tying_env.primary.owned import owned_tensors
 from tying_env.seeding import torch_randomness_from, torch_stream
 from tying_env.slots import find_kinds
 from tying_env.tied_blocks import TiedBlocks
 
-WEIGHTS, TYING, CONFIG, CARD = "model.safetensors", "tying.json", "config.json", "README.md"
+WEIGHTS, TYING, CONFIG, CARD = "tied.safetensors", "tying.json", "config.json", "README.md"
 FORMAT = "tied model 1"
 
 
@@ -31,12 +34,14 @@ def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: l
     """Write weights, tying and configuration into an existing folder.
 
     Raises:
+        TypeError, ValueError: `load_tied` could not make the model of them again.
         OSError: a file cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    tensors = {name: p.detach().cpu().contiguous() for name, p in owned_parameters(network, tied)}
+    _check_class(network.model)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in owned_tensors(network, tied).items()}
     with written_whole(folder / WEIGHTS) as unfinished:
         try:
             save_file(tensors, unfinished, metadata={"format": "pt"})
@@ -45,6 +50,10 @@ def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: l
     about = {"format": FORMAT, "blocks": list(network.blocks_paths), "sources": tied.sources(), "tying": tying}
     _write(folder / TYING, to_json(about, indent=2) + "\n")
     _write(folder / CONFIG, model_config(network.model).to_json_string(use_diff=False))
+    try:
+        _open(folder, torch.device("meta"))
+    except ValueError as error:
+        raise ValueError(f"load_tied could not make this model again; export it with dense=True: {error}") from error
 
 
 def load_tied(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
@@ -57,10 +66,22 @@ def load_tied(folder: str | Path, device: str | torch.device = "cpu") -> nn.Modu
         ValueError: a file is damaged, or they do not fit each other; the message says which, and names a tensor that
             is missing, unexpected or of another shape.
     """
+    network, own, tensors = _open(Path(folder), torch.device("cpu"))
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
+    network.model.to(device).eval()
+    return network.model
+
+
+def _open(folder: Path, place: torch.device) -> tuple[PrimaryNetwork, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return a new network, tied as the folder says, its tensors, and those of the file, which fit them.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_tied`.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(folder)
     for name in (WEIGHTS, TYING, CONFIG):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is not a folder of export_tied: it has no {name}")
@@ -71,10 +92,11 @@ def load_tied(folder: str | Path, device: str | torch.device = "cpu") -> nn.Modu
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} is damaged: {error}") from error
-    dtypes = {tensor.dtype for tensor in tensors.values()}
+    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}  # buffers may be whole numbers
     if len(dtypes) != 1:
-        raise ValueError(f"{folder / WEIGHTS} must hold tensors of one type, got {sorted(map(str, dtypes))}")
-    model = _new_model(folder / CONFIG).to(dtype=dtypes.pop())
+        raise ValueError(f"{folder / WEIGHTS} must hold numbers of one type, got {sorted(map(str, dtypes))}")
+    with place:
+        model = _new_model(folder / CONFIG).to(dtype=dtypes.pop())
     try:
         paths = tuple(map(str, about["blocks"]))
         check_blocks(model, paths)
@@ -85,13 +107,25 @@ def load_tied(folder: str | Path, device: str | torch.device = "cpu") -> nn.Modu
         tied = TiedBlocks(network.blocks, sources, kinds=find_kinds(network.blocks, network.lists))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / TYING} does not fit the model of {CONFIG}: {error}") from error
-    own = dict(owned_parameters(network, tied))
-    check_tensors(tensors, {name: tuple(p.shape) for name, p in own.items()}, str(folder / WEIGHTS))
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(tensors[name])
-    network.model.to(device).eval()
-    return network.model
+    own = owned_tensors(network, tied)
+    check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, str(folder / WEIGHTS))
+    check_dtypes(tensors, {name: t.dtype for name, t in own.items()}, str(folder / WEIGHTS))
+    return network, own, tensors
+
+
+def _check_class(model: nn.Module) -> None:
+    """Check that the class of a model can be found again by its name.
+
+    Raises:
+        TypeError: it is no class of transformers.
+    """
+    import transformers
+
+    if getattr(transformers, type(model).__name__, None) is not type(model):
+        raise TypeError(
+            f"{type(model).__name__} of {type(model).__module__} is no class of transformers: load_tied could not find "
+            "it again; export it with dense=True, and open that with its own from_pretrained"
+        )
 
 
 def model_config(model: nn.Module) -> Any:

@@ -1,19 +1,21 @@
 """Exports the network of a run or of an environment, with a model card."""
 
 import json
-import shutil
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from tying_env.env import LayerTyingEnv
+from tying_env.export.companions import input_section, name_in_config, write_companions
 from tying_env.export.tied_folder import CARD, model_config, write_tied
 from tying_env.files import written_whole
 from tying_env.partition import leaders
 from tying_env.primary.models import PrimaryNetwork
+from tying_env.primary.owned import owned_parameters
 from tying_env.primary.relaxation import has_deltas, merge_deltas
-from tying_env.primary.trainer import owned_parameters
 from tying_env.render import replication_map_text
 from tying_env.runs import RunDirectory, load_network
 from tying_env.runs.run_directory import BEST, CONFIG, FINAL, SUMMARY
@@ -40,8 +42,9 @@ def export_tied(
     Raises:
         FileExistsError: the folder exists.
         FileNotFoundError: there is no such run or network.
-        TypeError: the network is no transformers model, or has low-rank deltas and is not to be `dense`.
-        ValueError: the run is damaged.
+        TypeError: the network is no transformers model; or it has low-rank deltas, or a class of the user's own, and
+            is not to be `dense`.
+        ValueError: the run is damaged, or `load_tied` could not make the model again.
         OSError: the folder cannot be written; nothing is left of it then.
     """
     folder = Path(folder)
@@ -51,34 +54,35 @@ def export_tied(
         raise ValueError(f"network must be 'best' or 'final', got {network!r}")
     if isinstance(run, LayerTyingEnv):
         primary, tied = _copy_of(run)
-        tying, about, numbers = run.trainer.tied.tying.tolist(), {"env": _settings(run)}, None
+        tying, sizes, numbers = run.trainer.tied.tying.tolist(), dict(run.workload.sizes), None
+        about = {"env": asdict(run.config), "data": run.workload.describe()}
     else:
         directory = RunDirectory.open(Path(run))
         saved = load_network(directory.path / (BEST if network == "best" else FINAL))
-        primary, tied, tying = saved.network, saved.tied, saved.tying
+        primary, tied, tying, sizes = saved.network, saved.tied, saved.tying, dict(saved.sizes)
         about = directory.read_json(CONFIG)
         summary = directory.read_json(SUMMARY) if (directory.path / SUMMARY).exists() else {}
         numbers = (summary.get("test") or {}).get(network)
     model_config(primary.model)  # whether it can be exported at all
+    env, data = about["env"], about["data"]
     if has_deltas(primary.model) and not dense:
         raise TypeError(
             "its layers have low-rank deltas of their own, unknown to transformers: export it with dense=True"
         )
-    card = _card(primary, tied, tying, about, numbers, dense)
-    unfinished = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True)
+    name_in_config(primary.model.config, env, data, sizes)
+    card = _card(primary, tied, tying, about, numbers, dense, input_section(env, data, sizes))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
+        unfinished = Path(aside) / folder.name
+        unfinished.mkdir()
         if dense:
             _write_dense(unfinished, primary, tied)
         else:
             write_tied(unfinished, primary, tied, tying)
+        write_companions(unfinished, env, data)
         with written_whole(unfinished / CARD) as path:
             path.write_text(card, encoding="utf-8")
         unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return folder
 
 
@@ -96,12 +100,6 @@ def _copy_of(env: LayerTyingEnv) -> tuple[PrimaryNetwork, TiedBlocks]:
     return trainer.network, trainer.tied
 
 
-def _settings(env: LayerTyingEnv) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(env.config)
-
-
 def _card(
     network: PrimaryNetwork,
     tied: TiedBlocks,
@@ -109,6 +107,7 @@ def _card(
     about: dict[str, Any],
     numbers: dict[str, Any] | None,
     dense: bool,
+    its_input: str,
 ) -> str:
     """Return the model card: what it is, how it is tied, on what it was trained, how well it does."""
     unique = sum(p.numel() for _, p in owned_parameters(network, tied))
@@ -119,9 +118,14 @@ def _card(
     load = (
         f"from transformers import {name}\n\nmodel = {name}.from_pretrained(folder)"
         if dense
-        else "from tying_env.export import load_tied\n\nmodel = load_tied(folder)"
+        else "from tying_env.export import load_tied  # pip install tying-env\n\nmodel = load_tied(folder)"
     )
-    stored = "Every layer is stored with weights of its own." if dense else "Every weight is stored once."
+    stored = (
+        "Every layer is stored with weights of its own."
+        if dense
+        else "Every weight is stored once. `from_pretrained` and `save_pretrained` of transformers know nothing of "
+        "that: for a checkpoint in their form, export once more with `--dense` (`export_tied(..., dense=True)`)."
+    )
     data = env["dataset"] if env["model"] != "custom" else "data of the user's own"
     tokens = f", tokenizer `{env['tokenizer']}`" if env["model"] in ("gpt2", "bert") else ""
     start = "random weights" if env["init_from"] is None else f"the checkpoint `{env['init_from']}`"
@@ -142,7 +146,7 @@ tags: [layer-tying]
 ```python
 {load}
 ```
-
+{its_input}
 ## Tying
 
 ```

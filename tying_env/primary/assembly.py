@@ -65,7 +65,7 @@ def build_trainer(
         sources: of a saved state, on whose storage each layer computes, (L,); see `TiedBlocks.sources`.
     """
     config = workload.config
-    network = workload.build(device, torch_stream(seed, "weights"))
+    network = workload.build(device, torch_stream(seed, "weights"), fresh=sources is None)
     tied = make_blocks(
         config.replication,
         network.blocks,

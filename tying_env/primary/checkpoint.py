@@ -1,6 +1,9 @@
 """Starts a primary network from trained weights: a checkpoint of transformers in a local folder."""
 
+import contextlib
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,28 @@ _SETTINGS: dict[str, dict[str, str]] = {
 }
 # A table of positions may be cut to the length that is trained on.
 _POSITIONS = ("wpe.weight", "position_embeddings.weight")
+# What the networks that we build compute, where a configuration can say otherwise: the same numbers, other functions.
+# "gelu_new" and "gelu_pytorch_tanh" are one function.
+_COMPUTATION: dict[str, dict[str, tuple[Any, ...]]] = {
+    "gpt2": {
+        "activation_function": ("gelu_pytorch_tanh", "gelu_new"),
+        "layer_norm_epsilon": (1e-5,),
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+        "tie_word_embeddings": (True,),
+    },
+    "bert": {
+        "hidden_act": ("gelu",),
+        "layer_norm_eps": (1e-12,),
+        "position_embedding_type": ("absolute",),
+        "is_decoder": (False,),
+        "add_cross_attention": (False,),
+        "tie_word_embeddings": (True,),
+    },
+    "vit": {"hidden_act": ("gelu",), "layer_norm_eps": (1e-12,), "qkv_bias": (True,)},
+}
+_log = logging.getLogger("tying_env")
 
 
 def checkpoint_settings(path: str | Path) -> dict[str, Any]:
@@ -30,10 +55,16 @@ def checkpoint_settings(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the folder is not there or has no config.json.
-        ValueError: it is of no GPT-2, BERT or ViT.
+        ValueError: it is of no GPT-2, BERT or ViT, or of one that computes otherwise than the network it would start.
     """
     stored = _read_config(Path(path).expanduser())
     model = stored["model_type"]
+    for name, ours in _COMPUTATION[model].items():
+        if (value := stored.get(name, ours[0])) not in ours:
+            raise ValueError(
+                f"the checkpoint {path} was trained with {name}={value!r}, the network it would start computes with "
+                f"{' or '.join(map(repr, ours))}: its weights would mean something else"
+            )
     missing = [name for name in _SETTINGS[model].values() if type(stored.get(name)) is not int]
     if missing:
         raise ValueError(f"{path}/config.json must have a whole number under {missing[0]!r}")
@@ -59,7 +90,7 @@ def load_checkpoint(network: PrimaryNetwork, config: EnvConfig) -> None:
     """Copy the weights of the checkpoint `config.init_from` into a network.
 
     All blocks must fit. What lies outside of them and does not fit, such as embeddings for another vocabulary or a head
-    for other classes, stays as it is; of a longer table of positions the first are taken.
+    for other classes, stays as it is, which is logged; of a longer table of positions the first are taken.
 
     Raises:
         FileNotFoundError: the checkpoint is not there.
@@ -69,19 +100,29 @@ def load_checkpoint(network: PrimaryNetwork, config: EnvConfig) -> None:
     model: Any = network.model
     try:
         # Safetensors only: other checkpoints are pickles, which may run any code.
-        source = type(model).from_pretrained(
-            path, local_files_only=True, use_safetensors=True, ignore_mismatched_sizes=True
-        )
+        with _quiet():
+            source, report = type(model).from_pretrained(
+                path,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # transformers, safetensors and its checks have classes of their own
         raise ValueError(f"the checkpoint {path} cannot be read: {error}") from error
     theirs = dict(source.named_parameters())
-    taken: list[tuple[nn.Parameter, torch.Tensor]] = []
     inside = tuple(f"{name}." for name in network.block_names)
+    # Tensors that the file lacks, or has in another shape than its own config.json says, are random in `source`.
+    absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    if lacking := sorted(name for name in absent if name.startswith(inside)):
+        raise ValueError(f"the checkpoint {path} lacks weights of its blocks: {', '.join(lacking)}")
+    taken: list[tuple[nn.Parameter, torch.Tensor]] = []
+    random: list[str] = []
     for full_name, parameter in network.model.named_parameters():
         name = full_name.replace(".base_layer.", ".")  # beside a low-rank delta
         if "lora_" in name:
             continue
-        found = theirs[name].detach() if name in theirs else None
+        found = theirs[name].detach() if name in theirs and name not in absent else None
         if found is not None and name.endswith(_POSITIONS) and len(found) > len(parameter):
             found = found[: len(parameter)]
         if found is not None and found.shape == parameter.shape:
@@ -91,9 +132,30 @@ def load_checkpoint(network: PrimaryNetwork, config: EnvConfig) -> None:
             raise ValueError(
                 f"the checkpoint {path} does not fit: {name} is {there}, expected {tuple(parameter.shape)}"
             )
+        else:
+            there = "missing" if found is None else f"{tuple(found.shape)} there"
+            random.append(f"{name} ({there}, {tuple(parameter.shape)} here)")
     with torch.no_grad():
         for parameter, values in taken:
             parameter.copy_(values)
+    if random:
+        _log.info("Started at random: %s", ", ".join(random))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own reports and bars away: what matters of them is checked and said here."""
+    from transformers.utils import logging as reports
+
+    level, bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
+    reports.set_verbosity(reports.CRITICAL)
+    reports.disable_progress_bar()
+    try:
+        yield
+    finally:
+        reports.set_verbosity(level)
+        if bars:
+            reports.enable_progress_bar()
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

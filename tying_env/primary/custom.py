@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tying_env.config import EnvConfig
 from tying_env.data import Batch, Batches, RandomExamples, ShuffledExamples
-from tying_env.data.batches import count_examples, evenly, take
+from tying_env.data.batches import count_examples, sample, take
 from tying_env.data.corpus import Split
 from tying_env.primary.blocks import check_blocks, find_blocks
 from tying_env.primary.models import PrimaryNetwork, prepared
@@ -105,7 +105,7 @@ class CustomWorkload(Workload):
         self.config = EnvConfig.from_settings(settings | {"model": "custom", "n_layer": len(blocks)})
         self._find_kinds(network)
 
-    def build(self, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
+    def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
         """Return a copy of the module, or a new one whose weights `generator` draws."""
         return prepared(self._network(generator), self.config, device)
 
@@ -118,7 +118,7 @@ class CustomWorkload(Workload):
         return self._stream(RandomExamples, numpy_stream(seed, "reward batches"))
 
     def examples(self, split: Split, most: int) -> Batch:
-        """Return up to `most` of the user's examples, spread evenly.
+        """Return up to `most` of the user's examples, always the same.
 
         Raises:
             ValueError: there are none of this split.
@@ -129,7 +129,7 @@ class CustomWorkload(Workload):
         if examples is None:
             argument = "batches= as examples, not as a function" if split == "train" else f"{split}="
             raise ValueError(f"there are no examples of the split {split!r}: give the environment {argument}")
-        return take(examples, evenly(count_examples(examples), most))
+        return take(examples, sample(count_examples(examples), most))
 
     def describe(self) -> dict[str, Any]:
         """Return the kinds of module and the number of examples."""
@@ -173,6 +173,12 @@ def _check_examples(parts: CustomParts) -> None:
 def _lengths(name: str, examples: Any) -> list[int]:
     if isinstance(examples, Mapping):
         return [length for part in examples.values() for length in _lengths(name, part)]
+    if isinstance(examples, list) and any(isinstance(part, (Mapping, list, tuple)) for part in examples):
+        function = ", or give a function that draws a batch" if name == "batches" else ""
+        raise TypeError(
+            f"{name} must be examples, not a list of {len(examples)} batches: "
+            f"join them along their first axis{function}"
+        )
     if isinstance(examples, (list, tuple)):
         return [length for part in examples for length in _lengths(name, part)]
     if not isinstance(examples, (np.ndarray, Tensor)) or examples.ndim == 0:

@@ -13,6 +13,7 @@ from tying_env.data.batches import count_examples, cut, take
 from tying_env.distributed import DataParallel, world
 from tying_env.named_tensors import check_dtypes, check_tensors
 from tying_env.primary.models import PrimaryNetwork
+from tying_env.primary.owned import owned_parameters, owned_tensors
 from tying_env.primary.tasks import Task, to_device
 from tying_env.seeding import restored_torch, stream_of, torch_randomness_from
 from tying_env.tied_blocks import TiedBlocks
@@ -178,6 +179,10 @@ class Trainer:
         """Yield every weight once under the name of the layer that owns it."""
         return owned_parameters(self.network, self.tied)
 
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Return what a file has to hold of the network: `named_parameters` and buffers such as running means."""
+        return owned_tensors(self.network, self.tied)
+
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return every Parameter that trains, once."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -235,7 +240,7 @@ class Trainer:
             "memory_in_training": list(self.memory_in_training),
             "batches": self.batches.state_dict() if self._fetched is None else self._fetched[0],
             "dropout": self._dropout.get_state(),
-            "weights": {name: p.detach().clone() if copy else p.detach() for name, p in self.named_parameters()},
+            "weights": {name: t.clone() if copy else t for name, t in self.named_tensors().items()},
             "optimizer": {
                 names[id(p)]: {key: value.clone() if copy else value for key, value in entries.items()}
                 for p, entries in self.optimizer.state.items()
@@ -251,9 +256,9 @@ class Trainer:
         for key, own_value in (("tying", self.tied.tying.tolist()), ("sources", self.tied.sources().tolist())):
             if state[key] != own_value:
                 raise ValueError(f"the state is of the {key} {state[key]}, this network has {own_value}")
-        own = dict(self.named_parameters())
-        check_tensors(state["weights"], {name: tuple(p.shape) for name, p in own.items()})
-        check_dtypes(state["weights"], {name: p.dtype for name, p in own.items()})
+        own = self.named_tensors()
+        check_tensors(state["weights"], {name: tuple(t.shape) for name, t in own.items()})
+        check_dtypes(state["weights"], {name: t.dtype for name, t in own.items()})
         trained = {name: p for name, p in self.network.model.named_parameters() if p.requires_grad}
         for name, entries in state["optimizer"].items():
             if name not in trained:
@@ -271,25 +276,12 @@ class Trainer:
         self._dropout.set_state(state["dropout"])
         self.tokens, self.memory_in_training = state["tokens"], MemoryBytes(*state["memory_in_training"])
         with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(state["weights"][name])
+            for name, tensor in own.items():
+                tensor.copy_(state["weights"][name])
         self.optimizer.state.clear()
         for name, entries in state["optimizer"].items():
             # torch keeps a fused optimizer's step counter beside its Parameter
             self.optimizer.state[trained[name]] = {k: v.clone().to(self.device) for k, v in entries.items()}
-
-
-def owned_parameters(network: PrimaryNetwork, tied: TiedBlocks) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield every weight of a tied network once under the name of the layer that owns it: what a file has to hold.
-
-    Frozen layers that draw their initial values again hold them from here on.
-    """
-    tied.hold()
-    owners, names = set(tied.owners()), network.block_names
-    borrowed = {f"{names[i]}.{name}" for i in range(tied.n_layer) if i not in owners for name in tied.weights(i)}
-    for name, parameter in network.model.named_parameters():
-        if name not in borrowed:
-            yield name, parameter
 
 
 def _bytes(tensors: list[Any]) -> int:

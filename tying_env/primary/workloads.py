@@ -29,7 +29,7 @@ from tying_env.data import (
     load_images,
     mask_tokens,
 )
-from tying_env.data.batches import count_examples, cut, evenly
+from tying_env.data.batches import count_examples, cut, sample
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.examples import augment_images
 from tying_env.primary.checkpoint import check_checkpoint, load_checkpoint
@@ -57,14 +57,20 @@ class Workload(ABC):
     classifies = False
     kinds: npt.NDArray[np.int64] | None = None
 
-    def build(self, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
-        """Return a new network; `generator` draws its weights, where they do not come from a checkpoint.
+    def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
+        """Return a new network.
+
+        Args:
+            device: where it goes.
+            generator: draws its weights, where they do not come from a checkpoint.
+            fresh: whether an episode starts with it; if not, its weights are about to be replaced by saved ones, and
+                the checkpoint is not read.
 
         Raises:
             FileNotFoundError, ValueError: the checkpoint is not there or does not fit.
         """
         network = build_network(self.config, self.sizes, device, generator)
-        if self.config.init_from is not None:
+        if fresh and self.config.init_from is not None:
             with torch_randomness_from(generator):
                 load_checkpoint(network, self.config)
         return network
@@ -79,7 +85,7 @@ class Workload(ABC):
 
     @abstractmethod
     def examples(self, split: Split, most: int) -> Batch:
-        """Return up to `most` examples spread evenly over a split, 0 for all. They never change.
+        """Return up to `most` examples of a split, 0 for all. They never change.
 
         Raises:
             ValueError: there is no such split.
@@ -239,15 +245,17 @@ class Images(Workload):
     def examples(self, split: Split, most: int) -> Batch:
         """Return images as they are stored: `pixel_values` (N, C, H, W) uint8, `labels` (N,)."""
         everything = self._all(split)
-        places = evenly(len(everything["labels"]), most)
+        places = sample(len(everything["labels"]), most)
         return {name: part[places] for name, part in everything.items()}
 
     def describe(self) -> dict[str, Any]:
-        """Return the number of images, their size and their classes."""
+        """Return the number of images, their size, their classes, and what their pixels are scaled by."""
         return {
             **{split: len(self.data.labels[split]) for split in SPLITS},
             "shape": list(self.data.shape),
             "classes": list(self.data.classes),
+            "pixel_mean": self._mean.ravel().tolist(),  # (C,)
+            "pixel_deviation": self._deviation.ravel().tolist(),  # (C,)
         }
 
     def _all(self, split: Split) -> dict[str, npt.NDArray[Any]]:

@@ -137,17 +137,21 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric) -> Comparison:
 def results_table(comparison: Comparison) -> TextTable:
     """Return how well the arms do: interquartile mean, and differences to the reference arm."""
     metric, reference = comparison.metric, comparison.reference
+    network = metric.network or "best"
+    in_accuracy = Metric("", "", "", network, "accuracy")
+    classified = any(run.result(in_accuracy) is not None for s in comparison.arms for run in s.counted)
+    beside = in_accuracy if classified else Metric("", "", "", network, "bits_per_byte")
     headings = (
         "arm",
         "seeds",
         "IQM [95%]",
-        "bits/\nbyte",
+        "accu-\nracy" if classified else "bits/\nbyte",
         f"difference to\n{reference.label}\n[95%]",
         "p",
         "p\n(Holm)",
         "detect-\nable",
     )
-    rows = [(*_quality_cells(s, metric), *_difference_cells(s, reference, metric)) for s in comparison.arms]
+    rows = [(*_quality_cells(s, metric, beside), *_difference_cells(s, reference, metric)) for s in comparison.arms]
     better = "higher" if metric.higher else "lower"
     title = f"{metric.name[0].upper()}{metric.name[1:]} ({metric.unit}), {better} is better"
     return TextTable(title, headings, tuple(rows))
@@ -197,16 +201,15 @@ def _summarise(arm: Arm, reference: Arm, metric: Metric) -> ArmSummary:
     )
 
 
-def _quality_cells(summary: ArmSummary, metric: Metric) -> tuple[str, ...]:
+def _quality_cells(summary: ArmSummary, metric: Metric, beside: Metric) -> tuple[str, ...]:
     seeds = f"{len(summary.counted)}/{len(summary.arm.runs)}"
     if summary.centre is None:
         return summary.arm.label, seeds, "no result", NOTHING
     digits = metric.digits
     interval = _interval(summary.interval, summary.no_interval, f",.{digits}f")
-    in_bytes = Metric("", "", "", metric.network or "best", "bits_per_byte")
-    bits = [bits for run in summary.counted if (bits := run.result(in_bytes)) is not None]
-    per_byte = f"{interquartile_mean(bits):.3f}" if bits else NOTHING
-    return summary.arm.label, seeds, f"{summary.centre:,.{digits}f}\n{interval}", per_byte
+    values = [value for run in summary.counted if (value := run.result(beside)) is not None]
+    second = f"{interquartile_mean(values):.3f}" if values else NOTHING
+    return summary.arm.label, seeds, f"{summary.centre:,.{digits}f}\n{interval}", second
 
 
 def _difference_cells(summary: ArmSummary, reference: Arm, metric: Metric) -> tuple[str, ...]:

@@ -235,8 +235,9 @@ def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
             "Weights, gradients and optimizer state, without activations: mean over decisions, and the peak.",
         ),
         (
-            "bits/byte",
-            "Interquartile mean of bits per byte of the same test text. It compares across tokenizers; perplexity per "
-            "token does not.",
+            "bits/byte, accuracy",
+            "Interquartile mean of bits per byte of the same test text, which compares across tokenizers, as "
+            "perplexity per token does not; of networks that classify, the share of the test images that they "
+            "classify correctly.",
         ),
     ]

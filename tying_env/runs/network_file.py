@@ -1,4 +1,4 @@
-"""A tied network in one safetensors file: every weight once, and the tying beside them."""
+"""A tied network in one safetensors file: every weight and buffer once, and the tying beside them."""
 
 import dataclasses
 import hashlib
@@ -11,9 +11,10 @@ import torch
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.files import to_json, written_whole
-from tying_env.named_tensors import check_tensors
+from tying_env.named_tensors import check_dtypes, check_tensors
 from tying_env.primary.models import PrimaryNetwork, Sizes, build_model, build_network
-from tying_env.primary.trainer import Trainer, owned_parameters
+from tying_env.primary.owned import owned_tensors, persistent_buffers
+from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload
 from tying_env.seeding import torch_stream
 from tying_env.tied_blocks import TiedBlocks
@@ -55,7 +56,7 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, sizes: Sizes) 
         "sizes": dict(sizes),
         "config": dataclasses.asdict(config),
     }
-    tensors = {name: p.detach().contiguous() for name, p in trainer.named_parameters()}
+    tensors = {name: tensor.contiguous() for name, tensor in trainer.named_tensors().items()}
     about["sha256"] = _seal(about, tensors)
     with written_whole(path) as unfinished:
         try:
@@ -95,16 +96,18 @@ def load_network(path: Path, device: str | torch.device = "cpu", workload: Workl
     plain: dict[str, Any] = {"compile_blocks": False, "checkpoint_blocks": False, "frozen_weights": "held"}
     config = dataclasses.replace(EnvConfig(**about["config"]), **plain)
     place, generator = torch.device(device), torch_stream(0, "weights")
-    network = workload.build(place, generator) if workload else build_network(config, about["sizes"], place, generator)
+    network = (
+        build_network(config, about["sizes"], place, generator)
+        if workload is None
+        else workload.build(place, generator, fresh=False)
+    )
     kinds = workload.kinds if workload else None
     tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient, kinds=kinds)
-    own = dict(owned_parameters(network, tied))
-    check_tensors(tensors, {name: tuple(p.shape) for name, p in own.items()}, str(path))
-    with torch.no_grad():
-        for name, parameter in own.items():
-            if tensors[name].dtype != parameter.dtype:
-                raise ValueError(f"{path} has {name!r} in {tensors[name].dtype}, its settings say {config.dtype}")
-            parameter.copy_(tensors[name])
+    own = owned_tensors(network, tied)
+    check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, str(path))
+    check_dtypes(tensors, {name: t.dtype for name, t in own.items()}, str(path))
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
     return SavedNetwork(network, tied, about["tying"], config, about["sizes"])
 
 
@@ -151,7 +154,7 @@ def _seal(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
 
 
 def _skeleton(config: EnvConfig, sizes: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a network's weights without taking memory for them.
+    """Return the shapes of a network's weights and buffers without taking memory for them.
 
     Raises:
         ValueError: `sizes` are not whole numbers above 0.
@@ -162,4 +165,5 @@ def _skeleton(config: EnvConfig, sizes: Any) -> dict[str, tuple[int, ...]]:
             raise ValueError(f"its {name} must be a whole number above 0, got {value!r}")
     with torch.device("meta"):
         model = build_model(config, sizes)
-    return {name: tuple(p.shape) for name, p in model.named_parameters()}
+    found = {**dict(model.named_parameters()), **persistent_buffers(model)}
+    return {name: tuple(t.shape) for name, t in found.items()}
