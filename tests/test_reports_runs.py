@@ -317,9 +317,9 @@ def test_unequal_seeds_are_told_of(tmp_path: Path) -> None:
     assert "pairing covers nothing: they have no seed in common" in notes
     assert "albert has one seed with a result" in notes
     *_, cycle, albert = results_table(found).rows
-    assert albert[2] == "10.00\n(one seed: no interval)"
+    assert albert[2] == "10.00\n(one seed:\nno interval)"
     assert albert[4] == "no seed in common"
-    assert cycle[4] == "-4.00\n(one seed: no interval)"
+    assert cycle[4] == "-4.00\n(one seed:\nno interval)"
     assert cycle[5:] == ("–", "–", "–")
 
 
@@ -328,12 +328,12 @@ def test_equal_differences_have_no_interval(tmp_path: Path) -> None:
     for seed in range(2):
         make_run(tmp_path / f"x{seed}", "cycle", seed, perplexity=12 + seed)
     row = results_table(load_comparison([tmp_path])).rows[-1]
-    assert row[4] == "+2.00\n(all seeds equal: no interval)"
+    assert row[4] == "+2.00\n(all seeds equal:\nno interval)"
     assert row[7] == "–"
 
 
 def test_few_seeds_cannot_be_significant_and_the_notes_say_so(tmp_path: Path) -> None:
-    assert "cannot give less than p = 0.25" in "\n".join(load_comparison([make_arms(tmp_path, seeds=3)]).notes)
+    assert "cannot give less than p = 0.250;" in "\n".join(load_comparison([make_arms(tmp_path, seeds=3)]).notes)
 
 
 def test_different_yardsticks_and_software_are_told_of(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric) -> Comparison:
     fewest = min((len(found.seeds) for found in tested.values()), default=0)
     if tested and smallest_p_value(fewest) > 0.05:
         notes.append(
-            f"With {fewest} pairs of seeds the exact test cannot give less than p = {smallest_p_value(fewest):.3g}; "
+            f"With {fewest} pairs of seeds the exact test cannot give less than p = {format_p(smallest_p_value(fewest))}; "
             "six are the fewest with which it can fall below 0.05."
         )
     return Comparison(metric, reference, tuple(summaries), tuple(notes))
@@ -141,11 +141,11 @@ def results_table(comparison: Comparison) -> TextTable:
         "arm",
         "seeds",
         "IQM [95%]",
-        "bits/\nbyte",
-        f"difference to\n{reference.label}\n[95%]",
+        "bits/byte",
+        f"difference to {reference.label} [95%]",
         "p",
-        "p\n(Holm)",
-        "detect-\nable",
+        "p (Holm)",
+        "detectable",
     )
     rows = [(*_quality_cells(s, metric), *_difference_cells(s, reference, metric)) for s in comparison.arms]
     better = "higher" if metric.higher else "lower"
@@ -155,15 +155,7 @@ def results_table(comparison: Comparison) -> TextTable:
 
 def cost_table(comparison: Comparison) -> TextTable:
     """Return how the arms tie and what they cost: means over decisions and runs."""
-    headings = (
-        "arm",
-        "independent\nlayers",
-        "z",
-        "p\n(chance)",
-        "trainable\nparameters",
-        "seconds\na run",
-        "memory\n(peak)",
-    )
+    headings = ("arm", "independent layers", "z", "p (chance)", "trainable parameters", "seconds a run", "memory (peak)")
     rows = [(summary.arm.label, *_cost_cells(summary)) for summary in comparison.arms]
     return TextTable("Tying and cost, means over decisions and runs", headings, tuple(rows))
 
@@ -244,7 +236,9 @@ def _cost_cells(summary: ArmSummary) -> tuple[str, ...]:
 
 
 def _interval(interval: Interval | None, otherwise: str, spec: str) -> str:
-    return f"({otherwise})" if interval is None else f"[{interval.low:{spec}}, {interval.high:{spec}}]"
+    if interval is None:
+        return f"({otherwise})".replace(": ", ":\n")  # short lines: a table has many columns
+    return f"[{interval.low:{spec}}, {interval.high:{spec}}]"
 
 
 def _generator() -> np.random.Generator:
