@@ -38,7 +38,8 @@ class Options:
     """Make one HTML page of finished runs: tables, tests against a reference arm, figures."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run directories, or folders that hold some at any depth. Runs with one label are one arm over seeds."""
+    """Run directories, or folders that hold some at any depth. Runs with one label are one arm over seeds; of several
+    runs of one seed the newest finished one counts."""
     out: Path
     """The page to write; it must not exist yet."""
     reference: str | None = None

@@ -85,7 +85,7 @@ def load_comparison(paths: Sequence[Path], reference: str | None = None, metric:
 
     Raises:
         FileNotFoundError: no runs are there.
-        ValueError: a file is damaged, an arm is mixed, the reference or metric is unknown, or nothing has a result.
+        ValueError: a file is damaged, the reference or metric is unknown, or nothing has a result.
     """
     if metric not in METRICS_BY_KEY:
         raise ValueError(f"metric must be one of {', '.join(METRICS_BY_KEY)}, got {metric!r}")
