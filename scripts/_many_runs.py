@@ -60,7 +60,7 @@ class ManyRuns:
     threads: int = 1
     """CPU threads of each run."""
     backend: Backend = "loky"
-    """joblib's backend: local processes, or an existing Dask or Ray cluster."""
+    """joblib's backend: local processes, or an existing Dask or Ray cluster (no test covers Ray's)."""
     address: str | None = None
     """Of the cluster's scheduler; the default is what RAY_ADDRESS or DASK_SCHEDULER_ADDRESS says."""
     run: ComparedRun = field(default_factory=ComparedRun)
