@@ -77,4 +77,6 @@ def _measured(perplexity: float) -> str:
 
 
 def _short(perplexity: float) -> str:
-    return f"{perplexity:,.1f}" if perplexity < 1e3 else f"{perplexity:,.0f}" if perplexity < 1e6 else f"{perplexity:.0e}"
+    return (
+        f"{perplexity:,.1f}" if perplexity < 1e3 else f"{perplexity:,.0f}" if perplexity < 1e6 else f"{perplexity:.0e}"
+    )

@@ -49,6 +49,7 @@ def test_images_have_their_accuracy_beside_that() -> None:
     ("perplexity", "text"), [(9.9, "9.9"), (1234.5, "1,234"), (3.2e12, "3e+12"), (float("inf"), "inf")]
 )
 def test_perplexities_take_few_characters(perplexity: float, text: str) -> None:
-    assert f"· ppl {text} · val - ·" in shown(
-        RECORD | {"perplexity": perplexity, "validation_perplexity": float("inf")}, 80
-    )[-1]
+    assert (
+        f"· ppl {text} · val - ·"
+        in shown(RECORD | {"perplexity": perplexity, "validation_perplexity": float("inf")}, 80)[-1]
+    )

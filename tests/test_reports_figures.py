@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from agents.comparison import Quiet
@@ -105,6 +106,25 @@ def test_the_figures_show_what_chance_gives(tmp_path: Path) -> None:
     assert "random actions: 3.10" in drawn(run_figures.tying_raster(run))
     assert "untied, random actions (1.54)" in drawn(run_figures.tying_events(run))
     assert "random actions" in drawn(run_figures.trainable_steps(run))
+
+
+def test_the_most_frequent_leaders_can_be_told_apart_and_have_a_legend(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run", env={"n_layer": 48}, records=make_records(30, 48, 0)))
+    figure = run_figures.tying_raster(run)
+    (image,) = figure.axes[0].get_images()
+    colours = [to_hex(colour).upper() for colour in image.get_cmap()(np.arange(48))]
+    tyings = np.array(run.column("tying"))
+    frequent = np.argsort(-np.bincount(tyings.ravel()), kind="stable")[:7]
+    assert len({colours[i] for i in frequent}) == 7
+    assert {colours[i] for i in frequent} <= set(COLOURS)
+    greys = [colours[i][1:] for i in range(48) if i not in frequent]
+    assert all(grey[:2] == grey[2:4] == grey[4:] for grey in greys)
+    text = drawn(figure)
+    for i in frequent:
+        assert f"{i} ({np.mean(tyings == i):.0%})" in text
+    assert f"{len(np.unique(tyings)) - 7} others" in text
+    few = drawn(run_figures.tying_raster(load_run(make_run(tmp_path / "few", records=make_records(9, 4, 0)))))
+    assert "its leader" in few and "others" not in few
 
 
 def test_a_validation_curve_has_a_point_for_each_measurement(tmp_path: Path) -> None:

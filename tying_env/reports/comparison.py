@@ -127,8 +127,9 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric) -> Comparison:
     notes = comparability_notes(arms, reference, metric)
     fewest = min((len(found.seeds) for found in tested.values()), default=0)
     if tested and smallest_p_value(fewest) > 0.05:
+        least = format_p(smallest_p_value(fewest))
         notes.append(
-            f"With {fewest} pairs of seeds the exact test cannot give less than p = {format_p(smallest_p_value(fewest))}; "
+            f"With {fewest} pairs of seeds the exact test cannot give less than p = {least}; "
             "six are the fewest with which it can fall below 0.05."
         )
     return Comparison(metric, reference, tuple(summaries), tuple(notes))
@@ -155,7 +156,15 @@ def results_table(comparison: Comparison) -> TextTable:
 
 def cost_table(comparison: Comparison) -> TextTable:
     """Return how the arms tie and what they cost: means over decisions and runs."""
-    headings = ("arm", "independent layers", "z", "p (chance)", "trainable parameters", "seconds a run", "memory (peak)")
+    headings = (
+        "arm",
+        "independent layers",
+        "z",
+        "p (chance)",
+        "trainable parameters",
+        "seconds a run",
+        "memory (peak)",
+    )
     rows = [(summary.arm.label, *_cost_cells(summary)) for summary in comparison.arms]
     return TextTable("Tying and cost, means over decisions and runs", headings, tuple(rows))
 

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from tying_env.partition import chance_independent_layers, leaders
@@ -20,6 +21,8 @@ from tying_env.runs.run_directory import FINAL
 # Perceptually even, and readable with any kind of colour vision.
 _COLOUR_MAP = "viridis"
 _TIED, _UNTIED = COLOURS[0], COLOURS[1]
+_LEADERS = tuple(colour for colour in COLOURS if colour != "#000000")  # too near to the greys of the others
+_OTHERS = "#b0b0b0"
 MAX_NETWORK_BYTES = 500_000_000
 
 
@@ -107,25 +110,19 @@ def tying_raster(run: Run) -> Figure:
     figure = new_figure((8.5, 5.5))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     tyings = np.array(run.column("tying"))  # (decisions, L)
-    # A colour for each leader that there is: neighbours among all L layers' colours could not be told apart.
-    present = np.unique(tyings)
-    few = len(present) <= len(COLOURS)
-    colours = COLOURS[: len(present)] if few else colormaps[_COLOUR_MAP](np.linspace(0, 1, len(present)))
-    norm = BoundaryNorm(np.arange(len(present) + 1) - 0.5, len(present))
-    extent = (0.5, len(decisions) + 0.5, n_layer - 0.5, -0.5)
-    image = above.imshow(
-        np.searchsorted(present, tyings).T,
+    colours, legend = _leader_colours(tyings)
+    above.imshow(
+        tyings.T,
         aspect="auto",
         interpolation="nearest",
         cmap=ListedColormap(colours),
-        norm=norm,
-        extent=extent,
+        norm=BoundaryNorm(np.arange(n_layer + 1) - 0.5, n_layer),
+        extent=(0.5, len(decisions) + 0.5, n_layer - 0.5, -0.5),
         rasterized=True,
     )
-    shown = np.arange(0, len(present), math.ceil(len(present) / 16))
-    bar = figure.colorbar(image, ax=above, label="its leader (layer)", ticks=shown)
-    bar.ax.set_yticklabels([str(leader) for leader in present[shown]])
-    bar.minorticks_off()
+    handles = [Patch(color=colour, label=label) for label, colour in legend]
+    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "frameon": False}
+    above.legend(handles=handles, title="its leader", alignment="left", fontsize=9, **place)
     ticks = np.arange(0, n_layer, max(1, math.ceil(n_layer / 12)))
     name_axes(above, "", "layer")
     above.set_yticks(ticks)
@@ -143,6 +140,25 @@ def tying_raster(run: Run) -> Figure:
     below.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     legend_below(figure, 2)
     return figure
+
+
+def _leader_colours(tyings: npt.NDArray[np.int64]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return a colour for each layer as a leader, and the legend: (label, colour).
+
+    The most frequent leaders have colours that anyone can tell apart, which there are few of, all others greys.
+    """
+    n_layer = tyings.shape[1]
+    counts = np.bincount(tyings.ravel(), minlength=n_layer)
+    frequent = np.sort(np.argsort(-counts, kind="stable")[: len(_LEADERS)])
+    colours = [to_hex(colormaps["gray"](shade)) for shade in np.linspace(0.5, 0.9, n_layer)]
+    legend = []
+    for leader, colour in zip((i for i in frequent.tolist() if counts[i]), _LEADERS, strict=False):
+        colours[leader] = colour
+        legend.append((f"{leader} ({counts[leader] / tyings.size:.0%})", colour))
+    if others := int(np.count_nonzero(counts)) - len(legend):
+        share = 1 - counts[frequent].sum() / tyings.size
+        legend.append((f"{others} others ({share:.0%}),\nhigher ones paler", _OTHERS))
+    return colours, legend
 
 
 def memory_over_time(run: Run) -> Figure:
