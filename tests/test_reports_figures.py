@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -182,6 +183,28 @@ def test_correlations_are_those_of_the_feed_forward_weights(tmp_path: Path, env:
     assert layers == [0, 1, 3]
     np.testing.assert_allclose(correlations, np.corrcoef(rows), atol=1e-6)
     assert "Pearson" in drawn(run_figures.feed_forward_correlations(run))
+
+
+def test_near_copies_show_how_far_they_are_apart(tmp_path: Path, env: LayerTyingEnv) -> None:
+    env.reset(seed=0, options={"tying": [0, 0, 0, 0]})
+    env.step(np.array([0, 0, 0, 3]))  # layer 3 is a copy of layer 0 and drifts from it for a few steps
+    make_run(tmp_path / "run")
+    save_network(tmp_path / "run" / "final.safetensors", env.trainer, env.config, env.workload.sizes)
+    run = load_run(tmp_path / "run")
+    _, correlations = run_figures.correlate_feed_forward(run)
+    assert 0.99 < correlations[0, 1] < 1
+    figure = run_figures.feed_forward_correlations(run)
+    text = drawn(figure)
+    assert f"{1 - correlations[0, 1]:.1e}" in text and "1 - Pearson's r" in text
+    assert "1.000" not in text
+    box = figure.axes[0].get_position()
+    bar = figure.axes[1].get_position()
+    assert abs(box.x0 - (1 - bar.x1)) < 0.12  # as much room left of it as right
+    with torch.no_grad():  # equal to the last bit
+        for one, other in zip(*(env.trainer.network.blocks[i].parameters() for i in (0, 3)), strict=True):
+            other.copy_(one)
+    save_network(tmp_path / "run" / "final.safetensors", env.trainer, env.config, env.workload.sizes)
+    assert drawn(run_figures.feed_forward_correlations(run))
 
 
 def test_correlations_say_why_there_are_none(tmp_path: Path, env: LayerTyingEnv) -> None:

@@ -23,6 +23,7 @@ _COLOUR_MAP = "viridis"
 _TIED, _UNTIED = COLOURS[0], COLOURS[1]
 _LEADERS = tuple(colour for colour in COLOURS if colour != "#000000")  # too near to the greys of the others
 _OTHERS = "#b0b0b0"
+_NEAR_COPIES = 0.99
 MAX_NETWORK_BYTES = 500_000_000
 
 
@@ -202,16 +203,21 @@ def feed_forward_correlations(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> F
         raise ValueError("one independent layer: there is nothing to correlate it with")
     title, name = "Correlation of feed-forward weights", "independent layer"
     figure, axes = new_axes(title, name, name, (7.5, min(7.5, 3.0 + 0.35 * len(layers))))
-    lowest = min(0.0, float(correlations.min()))
-    image = axes.imshow(correlations, cmap=_COLOUR_MAP, vmin=lowest, vmax=1)
-    figure.colorbar(image, ax=axes, label="Pearson's r", shrink=0.85)
+    figure.set_layout_engine("compressed", w_pad=0.1, h_pad=0.1)  # leaves no gap beside a square
+    lowest = float(correlations.min())
+    near = lowest > _NEAR_COPIES  # then all r look like 1, and only their distance from it tells anything
+    shown = np.maximum(1 - correlations, 0) if near else correlations
+    low, high = (0.0, 1 - lowest) if near else (min(0.0, lowest), 1.0)
+    image = axes.imshow(shown, cmap=_COLOUR_MAP, vmin=low, vmax=high)
+    figure.colorbar(image, ax=axes, label="1 - Pearson's r" if near else "Pearson's r", shrink=0.85)
     axes.set_xticks(range(len(layers)), [str(i) for i in layers])
     axes.set_yticks(range(len(layers)), [str(i) for i in layers])
     if len(layers) <= 12:
-        dark = lowest + 0.6 * (1 - lowest)
-        for (row, column), r in np.ndenumerate(correlations):
-            shade = "white" if r < dark else "black"
-            axes.text(column, row, f"{r:.3f}", ha="center", va="center", fontsize=8, color=shade)
+        dark = low + 0.6 * (high - low)
+        for (row, column), value in np.ndenumerate(shown):
+            shade = "white" if value < dark else "black"
+            text = f"{value:.1e}" if near and row != column else f"{value:.{0 if near else 3}f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=shade)
     return figure
 
 
