@@ -80,7 +80,7 @@ def _fields(config: RunConfig) -> dict[str, Any]:
     return {each.name: getattr(config, each.name) for each in dataclasses.fields(RunConfig)}
 
 
-def carry_out(arms: list[Arm], options: ManyRuns, reference: str, console: Console) -> int:
+def carry_out(arms: list[Arm], options: ManyRuns, reference: str | None, console: Console) -> int:
     """Make the runs that are not there yet, write the report and print its tables; return the exit code."""
     tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.tuning_seeds) if options.learning_rates else ()
     plan = Plan(

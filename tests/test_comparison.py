@@ -267,12 +267,20 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> Non
     assert "env.k is 2 there, 3 here" in other.stdout
 
 
+def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--agents", "cycle", "albert", "--seeds", "1", "--jobs", "1", "--dataset", str(text_folder)]
+    done = command("compare.py", *arguments, "--out", str(tmp_path / "out"), *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reference arm: cycle" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--agents", "random", "dqm"], "unknown agent 'dqm'"),
+        (["--agents", ""], "there is no arm"),
         (["--agents", "random", "dqn+loud"], "unknown reward 'loud'"),
-        (["--agents", "dqn", "cycle"], "reference must be one of the arms dqn, cycle, got 'random'"),
+        (["--agents", "dqn", "cycle", "--reference", "random"], "reference must be one of the arms dqn, cycle, got 'random'"),
         (["--agents", "random", "--seeds", "0"], "seeds must be different"),
         (["--agents", "random", "--backend", "mpi"], "mpi"),
         (["--agents", "random", "replay"], "needs --trace"),
