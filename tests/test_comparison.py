@@ -280,7 +280,10 @@ def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_
         (["--agents", "random", "dqm"], "unknown agent 'dqm'"),
         (["--agents", ""], "there is no arm"),
         (["--agents", "random", "dqn+loud"], "unknown reward 'loud'"),
-        (["--agents", "dqn", "cycle", "--reference", "random"], "reference must be one of the arms dqn, cycle, got 'random'"),
+        (
+            ["--agents", "dqn", "cycle", "--reference", "random"],
+            "reference must be one of the arms dqn, cycle, got 'random'",
+        ),
         (["--agents", "random", "--seeds", "0"], "seeds must be different"),
         (["--agents", "random", "--backend", "mpi"], "mpi"),
         (["--agents", "random", "replay"], "needs --trace"),
