@@ -155,6 +155,16 @@ def test_learning_curves_name_arms_and_seeds(tmp_path: Path) -> None:
     assert "tokens" in drawn(figures.learning_curves(arms, "tokens"))
 
 
+def test_long_names_of_arms_leave_room_for_the_axes(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "dqn")
+    make_run(tmp_path / "b", "dqn", env={"n_layer": 6, "learning_rate": 0.0003, "total_steps": 40, "batch_size": 64})
+    comparison = load_comparison([tmp_path])
+    arms = [summary.arm for summary in comparison.arms]
+    for figure in (figures.learning_curves(arms), figures.pareto(comparison), figures.training_speed(arms)):
+        assert drawn(figure)
+        assert figure.axes[0].get_position().width > 0.5
+
+
 def test_without_validation_there_are_no_learning_curves(tmp_path: Path) -> None:
     make_run(tmp_path / "run", env={"validate_every": 0})
     pictures = comparison_pictures(load_comparison([tmp_path]))

@@ -164,6 +164,14 @@ def test_a_probability_looks_the_same_everywhere(tmp_path: Path) -> None:
     assert set(found) == {"0.062"}
 
 
+def test_chance_has_one_value_only_where_all_arms_have_as_many_layers(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "dqn")
+    assert "on average, here 2.08." in render_page(make_report(load_comparison([tmp_path])))
+    make_run(tmp_path / "b", "random", env={"n_layer": 6})
+    page = render_page(make_report(load_comparison([tmp_path])))
+    assert "on average." in page and "on average, here" not in page
+
+
 def test_one_run_is_not_runs(tmp_path: Path) -> None:
     comparison = load_comparison([make_run(tmp_path / "run")])
     assert "1 run in 1 arm." in render_page(make_report(comparison))

@@ -298,7 +298,7 @@ def test_the_comparison_of_two_arms(tmp_path: Path) -> None:
     assert dqn_row[5:7] == ("0.031", "0.031")
     assert random_row[2].startswith("12.50\n[")
     assert random_row[4:] == ("reference", "–", "–", "–")
-    assert cost_table(found).rows[1][5] == "2"  # seconds a run
+    assert cost_table(found).rows[1][5] == "2.0"  # seconds a run
 
 
 def test_an_arm_does_not_change_the_numbers_of_another(tmp_path: Path) -> None:

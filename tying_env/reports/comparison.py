@@ -233,13 +233,14 @@ def _cost_cells(summary: ArmSummary) -> tuple[str, ...]:
     memory = [n for run in runs for n in run.memory()]
     summaries = [run.summary for run in runs if run.summary is not None]
     conventional = summaries[0]["parameters_conventional"]
+    seconds = float(np.mean([summary["seconds"] for summary in summaries]))
     decides = any(run.decides and not run.copied for run in runs)
     return (
         f"{chance.mean:.2f} of {runs[0].n_layer}\n(chance {chance.chance_mean:.2f})",
         f"{chance.z:+.1f}" if decides and np.isfinite(chance.z) else NOTHING,
         format_p(chance.p_value) if decides else NOTHING,
         f"{parameters / 1e6:,.2f} M\n({parameters / conventional:.0%})",
-        f"{np.mean([s['seconds'] for s in summaries]):,.0f}",
+        f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}",
         f"{np.mean(memory) / 1e6:,.1f} MB\n({max(memory) / 1e6:,.1f} MB)",
     )
 

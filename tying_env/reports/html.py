@@ -186,8 +186,8 @@ def _for_page(picture: Picture) -> dict[str, str]:
 
 def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
     reference = comparison.reference.label
-    chance = next((summary.chance for summary in comparison.arms if summary.chance is not None), None)
-    by_chance = f", here {chance.chance_mean:.2f}" if chance is not None else ""
+    means = {f"{summary.chance.chance_mean:.2f}" for summary in comparison.arms if summary.chance is not None}
+    by_chance = f", here {means.pop()}" if len(means) == 1 else ""  # arms may differ in L
     return [
         (
             "IQM [95%]",
