@@ -114,7 +114,10 @@ def read_pattern(path: Path, n_layer: int) -> IntVector:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no pattern file {path}")
-    words = path.read_text().split()
+    try:
+        words = path.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a pattern for {n_layer} layers: it is not UTF-8 text ({error})") from error
     if len(words) != n_layer or not all(word.isdecimal() for word in words):
         raise ValueError(
             f"{path} is not a pattern for {n_layer} layers: it must hold {n_layer} whole numbers, for each layer "

@@ -64,6 +64,11 @@ def in_parallel(
     from joblib import Parallel, delayed, parallel_config
 
     class Telling(Parallel):  # type: ignore[misc]
+        # Where joblib finds a single worker it makes the calls right here; a cluster of one is a cluster, too.
+        def _initialize_backend(self) -> int:
+            found: int = super()._initialize_backend()
+            return max(2, found) if backend == "dask" else found
+
         # joblib calls this after each batch on every backend; Ray's has no generator of results to count by.
         def print_progress(self) -> None:
             on_done(self.n_completed_tasks)

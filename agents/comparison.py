@@ -86,6 +86,13 @@ class Plan:
         for name in ("jobs", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.backend == "ray" and self.jobs == 1:
+            raise ValueError("jobs must be at least 2 with the backend ray: joblib keeps a single job here, got 1")
+        if self.backend != "loky" and not self.folder.is_absolute():
+            raise ValueError(
+                f"on a cluster, whose workers stand in folders of their own, the folder must be an absolute path, "
+                f"got {str(self.folder)!r}"
+            )
         check_backend(self.backend, self.address)
 
 

@@ -13,13 +13,13 @@ _LOG_SECONDS = 10.0  # between two lines in a log file
 
 
 class _Bar(Progress):
-    """A bar with a line of numbers below it: side by side they do not fit into 80 columns."""
+    """A bar with a line of numbers below it, or two: side by side they do not fit into 80 columns."""
 
     numbers = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
-        yield Text(self.numbers, overflow="ellipsis", no_wrap=True)
+        yield Text(self.numbers, overflow="fold")
 
 
 class ProgressBar:
@@ -50,15 +50,15 @@ class ProgressBar:
     def decided(self, record: dict[str, Any], tokens_per_second: float) -> None:
         """Show one decision."""
         text = (
-            f"{tokens_per_second:,.0f} tok/s · loss {record['train_loss']:.3f} · ppl {record['perplexity']:,.1f}"
-            f" · val {_measured(record['validation_perplexity'])} · independent {record['independent_layers']}"
+            f"{tokens_per_second:,.0f} tok/s · loss {record['train_loss']:.3f} · ppl {_short(record['perplexity'])}"
+            f" · val {_measured(record['validation_perplexity'])} · indep {record['independent_layers']}"
         )
         if "accuracy" in record:
             measured = math.isfinite(record["validation_perplexity"])
             validation = f"{record['validation_accuracy']:.1%}" if measured else "-"
-            text += f" · accuracy {record['accuracy']:.1%} · val {validation}"
+            text += f" · acc {record['accuracy']:.1%} · val {validation}"
         if "epsilon" in record:
-            text += f" · epsilon {record['epsilon']:.2f}"
+            text += f" · eps {record['epsilon']:.2f}"
         self._bar.numbers = text
         self._bar.update(self._task, completed=record["train_step"])
         now, last = time.monotonic(), record["train_step"] >= self._total
@@ -72,8 +72,14 @@ class ProgressBar:
         self._console.print(text, highlight=False, markup=False)
 
 
-def _measured(value: float) -> str:
-    return f"{value:,.1f}" if math.isfinite(value) else "-"
+def _measured(perplexity: float) -> str:
+    return _short(perplexity) if math.isfinite(perplexity) else "-"
+
+
+def _short(perplexity: float) -> str:
+    return (
+        f"{perplexity:,.1f}" if perplexity < 1e3 else f"{perplexity:,.0f}" if perplexity < 1e6 else f"{perplexity:.0e}"
+    )
 
 
 class TrainingBar:

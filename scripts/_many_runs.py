@@ -60,7 +60,7 @@ class ManyRuns:
     threads: int = 1
     """CPU threads of each run."""
     backend: Backend = "loky"
-    """joblib's backend: local processes, or an existing Dask or Ray cluster (Ray's is not covered by tests)."""
+    """joblib's backend: local processes, or an existing Dask or Ray cluster (no test covers Ray's)."""
     address: str | None = None
     """Of the cluster's scheduler; the default is what RAY_ADDRESS or DASK_SCHEDULER_ADDRESS says."""
     run: ComparedRun = field(default_factory=ComparedRun)
@@ -80,7 +80,7 @@ def _fields(config: RunConfig) -> dict[str, Any]:
     return {each.name: getattr(config, each.name) for each in dataclasses.fields(RunConfig)}
 
 
-def carry_out(arms: list[Arm], options: ManyRuns, reference: str, console: Console) -> int:
+def carry_out(arms: list[Arm], options: ManyRuns, reference: str | None, console: Console) -> int:
     """Make the runs that are not there yet, write the report and print its tables; return the exit code."""
     tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.tuning_seeds) if options.learning_rates else ()
     plan = Plan(

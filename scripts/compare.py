@@ -33,8 +33,8 @@ class Options(ManyRuns):
     """Arms: names of agents; "dqn+shuffled" is an agent with a changed reward, for every reward of run_agent.py."""
     arms: tuple[str, ...] = ()
     """More arms, each "name: OPTIONS" with options of run_agent.py that this arm alone has, --semantics among them."""
-    reference: str = "random"
-    """The arm that the others are compared to."""
+    reference: str | None = None
+    """The arm that the others are compared to; the default is "random" if it is there, else the first."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,10 @@ def main() -> int:
         base = as_run(options.run)
         arms = [parse_agent(name, base) for text in options.agents for name in text.split(",") if name]
         arms += [parse_arm(text, base) for text in options.arms]
+        if not arms:
+            raise ValueError("there is no arm to compare: name some with --agents or --arms")
         labels = [arm.label for arm in arms]
-        if options.reference not in labels:
+        if options.reference not in (None, *labels):
             raise ValueError(f"reference must be one of the arms {', '.join(labels)}, got {options.reference!r}")
         return carry_out(arms, options, options.reference, console)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from _presets import description
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -44,7 +45,7 @@ class Options:
 def main() -> int:
     """Evaluate, print a table, and return the exit code."""
     console = Console()
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Options, description=description(__doc__))
     try:
         console.print(evaluated(options))
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from _presets import description
 from rich.console import Console
 from rich.markup import escape
 
@@ -26,8 +27,8 @@ class Options:
 
     run: tyro.conf.Positional[Path]
     """The run directory."""
-    prompt: str
-    """The text to go on with."""
+    prompt: str = ""
+    """The text to go on with; it cannot be left out."""
     tokens: int = 50
     """How many tokens to add, at most."""
     temperature: float = 1.0
@@ -45,7 +46,7 @@ class Options:
 def main() -> int:
     """Generate, print the text, and return the exit code."""
     console = Console()
-    options = tyro.cli(Options, description=__doc__)
+    options = tyro.cli(Options, description=description(__doc__))
     try:
         console.print(generated(options), highlight=False, markup=False, soft_wrap=True)
     except KeyboardInterrupt:
@@ -66,6 +67,8 @@ def generated(options: Options) -> str:
     """
     import torch
 
+    if not options.prompt:
+        raise ValueError('there is no text to go on with: give one, such as --prompt "The state of the union"')
     if options.tokens < 1:
         raise ValueError(f"tokens must be at least 1, got {options.tokens}")
     if not 0 <= options.temperature < float("inf"):
@@ -77,8 +80,6 @@ def generated(options: Options) -> str:
     if run.config.model != "gpt2" or run.tokenizer is None:
         raise ValueError(f"only a network that predicts the next token can go on with a text, not {run.config.model}")
     prompt = run.tokenizer.encode(options.prompt).tolist()
-    if not prompt:
-        raise ValueError("prompt must have at least one character")
     room = run.config.seq_len - len(prompt)
     if options.tokens > room:
         raise ValueError(

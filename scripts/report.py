@@ -6,6 +6,7 @@ python scripts/report.py comparisons/first --out first.html --reference random -
 """
 
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,7 +38,8 @@ class Options:
     """Make one HTML page of finished runs: tables, tests against a reference arm, figures."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run directories, or folders that hold some at any depth. Runs with one label are one arm over seeds."""
+    """Run directories, or folders that hold some at any depth. Runs with one label are one arm over seeds; of several
+    runs of one seed the newest finished one counts."""
     out: Path
     """The page to write; it must not exist yet."""
     reference: str | None = None
@@ -89,12 +91,19 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def _as_rich(table: TextTable) -> Table:
     shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    for column, heading in enumerate(table.headings):
-        # On a narrow terminal the names of arms fold; nothing is cut off.
-        shown.add_column(escape(heading), overflow="fold", no_wrap=column > 0)
+    for heading, *cells in zip(table.headings, *table.rows, strict=True):
+        # Where the terminal is too narrow the widest columns fold, between words if they can; nothing is cut off.
+        shown.add_column(escape(_folded(heading, cells)), overflow="fold")
     for row in table.rows:
         shown.add_row(*map(escape, row))
     return shown
+
+
+def _folded(heading: str, cells: list[str]) -> str:
+    """Return the heading in lines about as wide as the cells below it, where its words allow that."""
+    width = max(7, *(len(line) for cell in cells for line in cell.splitlines()))
+    lines = textwrap.fill(heading, width, break_long_words=False)
+    return lines.replace("bits/byte", "bits/\nbyte").replace("detectable", "detect-\nable")
 
 
 if __name__ == "__main__":

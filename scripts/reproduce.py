@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from _presets import description
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train for one slice, show and write what there is, and return the exit code."""
     console = Console()
     try:
-        options = tyro.cli(Options, args=argv, description=__doc__)
+        options = tyro.cli(Options, args=argv, description=description(__doc__))
         train(options, console)
         results = {agent: result_of(options.folder / agent) for agent in ARMS}
         rate = product_rate(find_device(options.device))

@@ -20,6 +20,7 @@ from tying_env import EnvConfig
 from tying_env import env as env_module
 from tying_env.data.windows import ShuffledWindows
 from tying_env.files import to_json
+from tying_env.reports.comparison import load_comparison, results_table
 from tying_env.runs import RunDirectory
 
 ROOT = Path(__file__).parents[1]
@@ -189,6 +190,8 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, tiny: Any) -> N
         ({"learning_rates": (1.0,)}, "needs at least one tuning seed"),
         ({"tuning_seeds": (0,)}, "must be other seeds"),
         ({"jobs": 0}, "jobs must be at least 1, got 0"),
+        ({"folder": Path("out"), "backend": "dask"}, "must be an absolute path, got 'out'"),
+        ({"jobs": 1, "backend": "ray"}, "jobs must be at least 2 with the backend ray"),
         ({"backend": "threads"}, "backend must be one of loky, ray, dask, got 'threads'"),
     ],
 )
@@ -205,24 +208,31 @@ def test_a_cluster_needs_an_address_and_its_package(tmp_path: Path, monkeypatch:
         Plan(tmp_path, (0,), address="tcp://x:1")
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     with pytest.raises(ImportError, match="needs the package 'ray': pip install ray"):
-        Plan(tmp_path, (0,), backend="ray", address="auto")
+        Plan(tmp_path, (0,), jobs=2, backend="ray", address="auto")
 
 
 def test_runs_go_to_a_dask_cluster(tmp_path: Path, tiny: Any) -> None:
-    distributed = pytest.importorskip("distributed")
+    arms = [arm("a", tiny, agent="random"), arm("b", tiny, agent="dqn")]
     seen = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dask's own
-        with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
-            plan = Plan(tmp_path / "out", (0, 1), backend="dask", address=cluster.scheduler_address)
-            compare([arm("a", tiny, agent="random")], plan, lambda done, total: seen.append(done))
-            local = Plan(tmp_path / "local", (0, 1))
-    compare([arm("a", tiny, agent="random")], local, nothing)
+        import distributed
+
+        with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+            plan = Plan(tmp_path / "cluster", (0, 1), backend="dask", address=cluster.scheduler_address)
+            compare(arms, plan, lambda done, total: seen.append((done, total)))
+    compare(arms, Plan(tmp_path / "here", (0, 1)), nothing)
     assert seen == sorted(seen)
-    assert set(seen) == {0, 1, 2}  # it moves
-    for seed in (0, 1):
-        mine, theirs = (read(tmp_path / name / "runs" / "a" / f"seed{seed}") for name in ("out", "local"))
-        assert [r["train_loss"] for r in mine] == [r["train_loss"] for r in theirs]
+    assert set(seen) == {(done, 4) for done in range(5)}  # it moves
+    for run in (f"runs/{label}/seed{seed}" for label in "ab" for seed in (0, 1)):
+        there, here = tmp_path / "cluster" / run, tmp_path / "here" / run
+        assert read(there) == read(here)
+    # TensorBoard's files say which process wrote them: the worker.
+    writers = {path.name.split(".")[-2] for path in tmp_path.glob("cluster/runs/*/*/events*")}
+    assert len(writers) == 1 and str(os.getpid()) not in writers
+    reports = [load_comparison([tmp_path / name]) for name in ("cluster", "here")]
+    assert [len(summary.counted) for summary in reports[0].arms] == [2, 2]
+    assert results_table(reports[0]) == results_table(reports[1])
 
 
 def command(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -257,12 +267,23 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> Non
     assert "env.k is 2 there, 3 here" in other.stdout
 
 
+def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--agents", "cycle", "albert", "--seeds", "1", "--jobs", "1", "--dataset", str(text_folder)]
+    done = command("compare.py", *arguments, "--out", str(tmp_path / "out"), *SMALL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "reference arm: cycle" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--agents", "random", "dqm"], "unknown agent 'dqm'"),
+        (["--agents", ""], "there is no arm"),
         (["--agents", "random", "dqn+loud"], "unknown reward 'loud'"),
-        (["--agents", "dqn", "cycle"], "reference must be one of the arms dqn, cycle, got 'random'"),
+        (
+            ["--agents", "dqn", "cycle", "--reference", "random"],
+            "reference must be one of the arms dqn, cycle, got 'random'",
+        ),
         (["--agents", "random", "--seeds", "0"], "seeds must be different"),
         (["--agents", "random", "--backend", "mpi"], "mpi"),
         (["--agents", "random", "replay"], "needs --trace"),

@@ -26,6 +26,7 @@ from tying_env import PAPER, EnvConfig
         ({"tokenizer": "bpe"}, "tokenizer must be one of 'gpt2', 'bytes', got 'bpe'"),
         ({"dtype": "float16"}, "dtype must be one of 'float32', 'float64', 'bfloat16', got 'float16'"),
         ({"reward_timing": "later"}, "reward_timing must be one of 'after_training', 'after_tying', got 'later'"),
+        ({"dataset": ""}, "dataset must be the name of a data set or a path, got ''"),
         ({"dataset": 3}, r"dataset must be str, got 3 \(int\)"),
         ({"cache_dir": 3}, r"cache_dir must be str or none, got 3 \(int\)"),
         ({"freeze_at_start": 1}, r"freeze_at_start must be bool, got 1 \(int\)"),

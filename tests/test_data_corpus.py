@@ -67,7 +67,11 @@ def test_a_folder_with_one_text_file_is_split_as_that_file_is(tmp_path) -> None:
         assert list(folder.texts(split)) == list(file.texts(split))
     assert "".join(text for split in ("train", "validation", "test") for text in folder.texts(split)) == text
     (tmp_path / "more.txt").write_text(text)
-    with pytest.raises(FileNotFoundError, match=r"has no train.txt, .* or exactly one .txt file, which is then cut"):
+    two = r"has 2 .txt files of other names \(input.txt, more.txt\); .* or exactly one .txt file, which is then cut"
+    with pytest.raises(FileNotFoundError, match=two):
+        open_source(str(tmp_path))
+    (tmp_path / "train.txt").write_text(text)
+    with pytest.raises(FileNotFoundError, match=r"has no valid.txt, test.txt; a data set is"):
         open_source(str(tmp_path))
 
 

@@ -94,8 +94,25 @@ def test_no_placeholder_is_left() -> None:
     assert "best validation perplexity" in README  # what a run prints
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name)
+def test_no_line_is_a_word_to_be_filled_in(page: Path) -> None:
+    lines = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL).splitlines()
+    assert [line for line in lines if re.fullmatch(r"\s*[A-Z][A-Z_]+\s*", line)] == []
+
+
+TREE = README.split("## What is where")[1].split("```")[1]
+
+
+@pytest.mark.parametrize("folder", ["tying_env", "agents", "scripts"])
+def test_the_tree_has_everything(folder: str) -> None:
+    _, inside = TREE.split(f"\n{folder}/")
+    listed = {line.split()[0] for line in re.split(r"\n(?=\S)", inside)[0].splitlines()[1:]}
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / folder).glob("[!_.]*")}
+    assert listed == there - {"py.typed"}
+
+
 def test_paths_in_the_tree_exist() -> None:
-    tree = README.split("## What is where")[1].split("```")[1]
+    tree = TREE
     folder = Path()
     for line in tree.strip("\n").splitlines():
         name = line.split()[0]

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from agents.comparison import Quiet
@@ -107,6 +109,25 @@ def test_the_figures_show_what_chance_gives(tmp_path: Path) -> None:
     assert "random actions" in drawn(run_figures.trainable_steps(run))
 
 
+def test_the_most_frequent_leaders_can_be_told_apart_and_have_a_legend(tmp_path: Path) -> None:
+    run = load_run(make_run(tmp_path / "run", env={"n_layer": 48}, records=make_records(30, 48, 0)))
+    figure = run_figures.tying_raster(run)
+    (image,) = figure.axes[0].get_images()
+    colours = [to_hex(colour).upper() for colour in image.get_cmap()(np.arange(48))]
+    tyings = np.array(run.column("tying"))
+    frequent = np.argsort(-np.bincount(tyings.ravel()), kind="stable")[:7]
+    assert len({colours[i] for i in frequent}) == 7
+    assert {colours[i] for i in frequent} <= set(COLOURS)
+    greys = [colours[i][1:] for i in range(48) if i not in frequent]
+    assert all(grey[:2] == grey[2:4] == grey[4:] for grey in greys)
+    text = drawn(figure)
+    for i in frequent:
+        assert f"{i} ({np.mean(tyings == i):.0%})" in text
+    assert f"{len(np.unique(tyings)) - 7} others" in text
+    few = drawn(run_figures.tying_raster(load_run(make_run(tmp_path / "few", records=make_records(9, 4, 0)))))
+    assert "its leader" in few and "others" not in few
+
+
 def test_a_validation_curve_has_a_point_for_each_measurement(tmp_path: Path) -> None:
     run = load_run(make_run(tmp_path / "run"))  # measured every 4 of 20 steps, two steps a decision
     points, values = figures.validation_curve(run)
@@ -132,6 +153,16 @@ def test_learning_curves_name_arms_and_seeds(tmp_path: Path) -> None:
     assert "dqn (n = 6)" in text and "random (n = 6)" in text
     assert "training step" in text
     assert "tokens" in drawn(figures.learning_curves(arms, "tokens"))
+
+
+def test_long_names_of_arms_leave_room_for_the_axes(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "dqn")
+    make_run(tmp_path / "b", "dqn", env={"n_layer": 6, "learning_rate": 0.0003, "total_steps": 40, "batch_size": 64})
+    comparison = load_comparison([tmp_path])
+    arms = [summary.arm for summary in comparison.arms]
+    for figure in (figures.learning_curves(arms), figures.pareto(comparison), figures.training_speed(arms)):
+        assert drawn(figure)
+        assert figure.axes[0].get_position().width > 0.5
 
 
 def test_without_validation_there_are_no_learning_curves(tmp_path: Path) -> None:
@@ -162,6 +193,28 @@ def test_correlations_are_those_of_the_feed_forward_weights(tmp_path: Path, env:
     assert layers == [0, 1, 3]
     np.testing.assert_allclose(correlations, np.corrcoef(rows), atol=1e-6)
     assert "Pearson" in drawn(run_figures.feed_forward_correlations(run))
+
+
+def test_near_copies_show_how_far_they_are_apart(tmp_path: Path, env: LayerTyingEnv) -> None:
+    env.reset(seed=0, options={"tying": [0, 0, 0, 0]})
+    env.step(np.array([0, 0, 0, 3]))  # layer 3 is a copy of layer 0 and drifts from it for a few steps
+    make_run(tmp_path / "run")
+    save_network(tmp_path / "run" / "final.safetensors", env.trainer, env.config, env.workload.sizes)
+    run = load_run(tmp_path / "run")
+    _, correlations = run_figures.correlate_feed_forward(run)
+    assert 0.99 < correlations[0, 1] < 1
+    figure = run_figures.feed_forward_correlations(run)
+    text = drawn(figure)
+    assert f"{1 - correlations[0, 1]:.1e}" in text and "1 - Pearson's r" in text
+    assert "1.000" not in text
+    box = figure.axes[0].get_position()
+    bar = figure.axes[1].get_position()
+    assert abs(box.x0 - (1 - bar.x1)) < 0.12  # as much room left of it as right
+    with torch.no_grad():  # equal to the last bit
+        for one, other in zip(*(env.trainer.network.blocks[i].parameters() for i in (0, 3)), strict=True):
+            other.copy_(one)
+    save_network(tmp_path / "run" / "final.safetensors", env.trainer, env.config, env.workload.sizes)
+    assert drawn(run_figures.feed_forward_correlations(run))
 
 
 def test_correlations_say_why_there_are_none(tmp_path: Path, env: LayerTyingEnv) -> None:

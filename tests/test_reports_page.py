@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -39,7 +40,7 @@ class Checked(HTMLParser):
 
 def report(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "80"})
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,47 @@ def test_the_script_writes_page_and_figures_and_prints_the_table(tmp_path: Path)
     again = report(tmp_path / "runs", "--out", out)
     assert again.returncode == 1 and "exists already" in again.stdout
     assert report(tmp_path / "runs", "--out", out, "--force", "--metric", "bits-per-byte").returncode == 0
+
+
+def test_names_of_arms_stay_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
+    make_arms(tmp_path / "runs")
+    for label, perplexity in (("random-static", 13_593.4), ("conventional", 14_000.1)):
+        for seed in range(2):
+            make_run(tmp_path / "runs" / label / str(seed), label, seed, perplexity=perplexity + seed)
+    make_run(tmp_path / "runs" / "hill-climbing", "hill-climbing", 0, perplexity=12_345.67)
+    printed = report(tmp_path / "runs", "--out", tmp_path / "page.html").stdout
+    lines = printed.split("report:")[0].splitlines()
+    assert max(map(len, lines)) <= 80
+    for label in ("dqn", "random", "random-static", "conventional", "hill-climbing"):
+        assert sum(line.split()[:1] == [label] for line in lines) == 2, label  # once in each table
+    cells = [cell for line in lines for cell in re.split(" {2,}", line)]
+    for cell in ("(one seed:", "(all seeds", "no interval)", "detect-", "bits/", "[13,593.40,", "(chance 2.08)"):
+        assert any(cell in found for found in cells), cell
+
+
+def test_headings_of_the_page_are_whole_words(page: str) -> None:
+    headings = re.findall(r'<th scope="col">([^<]*)</th>', page)
+    assert {"bits/byte", "detectable", "p (Holm)", "difference to random [95%]", "seconds a run"} <= set(headings)
+
+
+def test_a_probability_looks_the_same_everywhere(tmp_path: Path) -> None:
+    page = render_page(make_report(load_comparison([make_arms(tmp_path, seeds=5)])))
+    found = re.findall(r"\b0\.06\d*", page)
+    assert len(found) >= 3  # in a table, in what to beware of, in how to read it
+    assert set(found) == {"0.062"}
+
+
+def test_chance_has_one_value_only_where_all_arms_have_as_many_layers(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "dqn")
+    assert "on average, here 2.08." in render_page(make_report(load_comparison([tmp_path])))
+    make_run(tmp_path / "b", "random", env={"n_layer": 6})
+    page = render_page(make_report(load_comparison([tmp_path])))
+    assert "on average." in page and "on average, here" not in page
+
+
+def test_one_run_is_not_runs(tmp_path: Path) -> None:
+    comparison = load_comparison([make_run(tmp_path / "run")])
+    assert "1 run in 1 arm." in render_page(make_report(comparison))
 
 
 def test_the_script_says_what_is_wrong(tmp_path: Path) -> None:

@@ -174,10 +174,28 @@ def test_conventional_memory_is_four_copies_of_every_parameter(tmp_path: Path) -
     assert load_run(make_run(tmp_path / "going", status=None)).conventional_memory() is None
 
 
-def test_an_arm_may_not_have_a_seed_twice(tmp_path: Path) -> None:
-    runs = [load_run(make_run(tmp_path / name, "dqn", 3)) for name in "ab"]
-    with pytest.raises(ValueError, match=r"arm 'dqn' has seed 3 twice: .*a and .*b"):
-        group_into_arms(runs)
+def test_of_runs_of_one_seed_the_newest_finished_one_counts(tmp_path: Path) -> None:
+    runs = {"c old": ("1", "finished"), "b new": ("2", "finished"), "a newer": ("3", "interrupted"), "d": ("4", None)}
+    for name, (hour, status) in runs.items():
+        config = {"started": f"2026-01-01T0{hour}:00:00+00:00", "dqn": {"gamma": 0.9 if name == "c old" else 0.8}}
+        make_run(tmp_path / name, "dqn", 3, status=status, config=config)
+    make_run(tmp_path / "other", "dqn", 4, config={"dqn": {"gamma": 0.8}})
+    found = load_comparison([tmp_path])
+    (arm,) = (summary.arm for summary in found.arms)
+    assert [run.path.name for run in arm.runs] == ["b new", "other"]
+    assert [run.path.name for run in arm.left_out] == ["a newer", "c old", "d"]
+    notes = "\n".join(found.notes)
+    assert f"dqn has seed 3 more than once: {tmp_path / 'b new'} counts, the newest finished run." in notes
+    assert f"Left out: {tmp_path / 'c old'} (finished; differs in dqn.gamma)." in notes
+    assert f"Left out: {tmp_path / 'a newer'} (interrupted)." in notes
+    assert f"Left out: {tmp_path / 'd'} (not ended)." in notes
+
+
+def test_traces_of_their_own_are_no_difference_between_runs_of_an_arm(tmp_path: Path) -> None:
+    for seed, trace in enumerate("pq"):
+        make_run(tmp_path / trace, "replay", seed, config={"pattern": {"trace": trace, "groups": seed}})
+    notes = "\n".join(load_comparison([tmp_path]).notes)
+    assert "The runs of replay differ in pattern.groups." in notes
 
 
 def test_runs_of_one_label_with_other_settings_are_told_apart(tmp_path: Path) -> None:
@@ -187,8 +205,6 @@ def test_runs_of_one_label_with_other_settings_are_told_apart(tmp_path: Path) ->
     arms = group_into_arms([first, other, again])
     assert [arm.label for arm in arms] == ["random", "random (tokenizer gpt2, learning_rate 0.1)"]
     assert [arm.seeds for arm in arms] == [(0,), (0, 1)]
-    with pytest.raises(ValueError, match=r"has seed 0 twice: .*make runs of another arm with a --label of their own"):
-        group_into_arms([first, first])
 
 
 def test_a_comparison_has_its_arms_in_the_order_they_were_asked_for(tmp_path: Path) -> None:
@@ -282,7 +298,7 @@ def test_the_comparison_of_two_arms(tmp_path: Path) -> None:
     assert dqn_row[5:7] == ("0.031", "0.031")
     assert random_row[2].startswith("12.50\n[")
     assert random_row[4:] == ("reference", "–", "–", "–")
-    assert cost_table(found).rows[1][5] == "2"  # seconds a run
+    assert cost_table(found).rows[1][5] == "2.0"  # seconds a run
 
 
 def test_an_arm_does_not_change_the_numbers_of_another(tmp_path: Path) -> None:
@@ -317,9 +333,9 @@ def test_unequal_seeds_are_told_of(tmp_path: Path) -> None:
     assert "pairing covers nothing: they have no seed in common" in notes
     assert "albert has one seed with a result" in notes
     *_, cycle, albert = results_table(found).rows
-    assert albert[2] == "10.00\n(one seed: no interval)"
+    assert albert[2] == "10.00\n(one seed:\nno interval)"
     assert albert[4] == "no seed in common"
-    assert cycle[4] == "-4.00\n(one seed: no interval)"
+    assert cycle[4] == "-4.00\n(one seed:\nno interval)"
     assert cycle[5:] == ("–", "–", "–")
 
 
@@ -328,21 +344,21 @@ def test_equal_differences_have_no_interval(tmp_path: Path) -> None:
     for seed in range(2):
         make_run(tmp_path / f"x{seed}", "cycle", seed, perplexity=12 + seed)
     row = results_table(load_comparison([tmp_path])).rows[-1]
-    assert row[4] == "+2.00\n(all seeds equal: no interval)"
+    assert row[4] == "+2.00\n(all seeds equal:\nno interval)"
     assert row[7] == "–"
 
 
 def test_few_seeds_cannot_be_significant_and_the_notes_say_so(tmp_path: Path) -> None:
-    assert "cannot give less than p = 0.25" in "\n".join(load_comparison([make_arms(tmp_path, seeds=3)]).notes)
+    assert "cannot give less than p = 0.250;" in "\n".join(load_comparison([make_arms(tmp_path, seeds=3)]).notes)
 
 
 def test_different_yardsticks_and_software_are_told_of(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "dqn", env={"tokenizer": "gpt2"}, config={"git_commit": "1", "episodes": 3})
-    make_run(tmp_path / "b", "random", 0, config={"git_commit": "2", "pattern": {"trace": "p"}})
-    make_run(tmp_path / "c", "random", 1, config={"git_commit": "2", "pattern": {"trace": "q"}})
+    make_run(tmp_path / "b", "random", 0, config={"git_commit": "2", "pattern": {"groups": 1}})
+    make_run(tmp_path / "c", "random", 1, config={"git_commit": "2", "pattern": {"groups": 2}})
     notes = "\n".join(load_comparison([tmp_path]).notes)
     assert "Arms differ in tokenizer: their results are not on one scale" in notes
-    assert "The runs of random differ in pattern.trace" in notes
+    assert "The runs of random differ in pattern.groups" in notes
     assert "the same git commit" in notes
     assert "each run's last one" in notes
 

@@ -83,6 +83,9 @@ def test_generate_goes_on_with_a_text_and_equal_seeds_give_equal_texts(finished:
     ]
     assert texts[0] == texts[1] != texts[2]
     assert texts[0].startswith("The st")
+    silent = command("generate.py", str(finished))
+    assert silent.returncode == 1
+    assert 'such as --prompt "The state of the union"' in silent.stdout
     too_long = command("generate.py", str(finished), "--prompt", "The st", "--tokens", "11")
     assert too_long.returncode == 1
     assert "tokens can be at most 10, got 11" in too_long.stdout

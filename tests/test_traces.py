@@ -175,5 +175,8 @@ def test_patterns_from_settings(tmp_path: Path) -> None:
     file.write_text("0 0 9 0 0 0")
     with pytest.raises(ValueError, match=r"pattern.txt is not a pattern for 6 layers: action\[2\] is 9"):
         tying("pattern", pattern=file)
+    file.write_bytes(b"\x80\x00\x01")
+    with pytest.raises(ValueError, match=r"pattern.txt is not a pattern for 6 layers: it is not UTF-8 text"):
+        tying("pattern", pattern=file)
     with pytest.raises(ValueError, match="groups must be at least 0"):
         PatternConfig(groups=-1)

@@ -124,6 +124,8 @@ class EnvConfig:
             raise ValueError(f"n_layer must be at most {MAX_LAYERS}, got {self.n_layer!r}")
         for name in ("validate_every", "validation_windows", "weight_decay", "mask_seed", "patch_size", "delta_rank"):
             _check_range(name, getattr(self, name), 0)
+        if not self.dataset.strip():  # as a path it would be the working directory
+            raise ValueError(f"dataset must be the name of a data set or a path, got {self.dataset!r}")
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)!r}")

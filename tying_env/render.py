@@ -1,5 +1,7 @@
 """The replication map (paper, Fig. 1): each layer with an arc to its leader, as text and as a picture."""
 
+import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +15,13 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which readers with any kind of colour vision can tell apart (jfly.uni-koeln.de/color).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
 _ALONE = "#808080"
+_LINE_WIDTH = 80  # of the text map: a folded line would break the rails
 
 
 def replication_map_text(tying: npt.ArrayLike) -> str:
     """Return the map as lines of text, one per layer; a rail joins the layers of a group.
+
+    A list of followers that is too long for a line is cut off; each of them has a line of its own.
 
     >>> print(replication_map_text([0, 0, 2, 0, 2]))
      0 ●    leads 1, 3
@@ -34,14 +39,33 @@ def replication_map_text(tying: npt.ArrayLike) -> str:
             free = rails.index(None) if None in rails else len(rails)
             rails[free : free + 1] = [leader]
         marks = [" " if r is None else "│" if r != leader else "●" if i == leader else "○" for r in rails]
-        followers = ", ".join(map(str, members[i][1:])) if i == leader else ""
+        followers = _ranges(members[i][1:]) if i == leader else ""
         note = f"= {leader}" if i != leader else f"leads {followers}" if followers else "alone"
         rows.append((" ".join(marks), note))
         rails = [None if r is not None and members[r][-1] == i else r for r in rails]
         while rails and rails[-1] is None:
             rails.pop()
     digits, width = len(str(len(rows) - 1)) + 1, max(len(marks) for marks, _ in rows)
-    return "\n".join(f"{i:>{digits}} {marks:<{width}}  {note}" for i, (marks, note) in enumerate(rows))
+    room = max(20, _LINE_WIDTH - digits - width - 3)
+    return "\n".join(
+        f"{i:>{digits}} {marks:<{width}}  {textwrap.shorten(note, room, placeholder=' ...')}"
+        for i, (marks, note) in enumerate(rows)
+    )
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """Return numbers in ascending order in short.
+
+    >>> _ranges([2, 4, 5, 6, 9, 10])
+    '2, 4-6, 9-10'
+    """
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1][1:] = [layer]
+        else:
+            runs.append([layer])
+    return ", ".join("-".join(map(str, run)) for run in runs)
 
 
 def replication_map_figure(tying: npt.ArrayLike, title: str = "Replication map") -> "Figure":

@@ -112,11 +112,15 @@ def _open_sotu() -> TextSource:
 
 def _open_folder(name: str, folder: Path) -> TextSource:
     missing = [file for file in FOLDER_FILES.values() if not (folder / file).is_file()]
-    if len(missing) == len(FOLDER_FILES) and len(single := sorted(folder.glob("*.txt"))) == 1:
-        return _open_file(name, single[0])
+    found = sorted(path.name for path in folder.glob("*.txt"))
+    if len(missing) == len(FOLDER_FILES) and len(found) == 1:
+        return _open_file(name, folder / found[0])
     if missing:
+        has = f"no {', '.join(missing)}"
+        if len(missing) == len(FOLDER_FILES) and found:
+            has = f"{len(found)} .txt files of other names ({', '.join(found[:5])}{', ...' if found[5:] else ''})"
         raise FileNotFoundError(
-            f"the folder {folder} has no {', '.join(missing)}; a data set is {', '.join(FOLDER_FILES.values())}, "
+            f"the folder {folder} has {has}; a data set is {', '.join(FOLDER_FILES.values())}, "
             "or exactly one .txt file, which is then cut 90/5/5"
         )
 

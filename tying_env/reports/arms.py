@@ -4,7 +4,6 @@ Nothing is dropped in silence: a run without a result stays in its arm with the 
 compare is put in words by `comparability_notes`.
 """
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +14,25 @@ from tying_env.reports.loading import Metric, Run
 
 # What is not a setting: runs may differ in it, and in PLACE_SETTINGS, and still be one arm.
 _NO_SETTINGS = frozenset({"seed", "label", "run_dir", "started", "git_commit", "versions", "platform"})
+# Differs from run to run within an arm by design: each may replay a trace of its own.
+_BY_DESIGN = frozenset({"pattern.trace"})
 # With these different, results are about different texts or in different units.
 YARDSTICK_SETTINGS = ("model", "dataset", "tokenizer", "seq_len", "validation_windows", "test_windows")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs with one label and the same settings, one for each seed, in the order of the seeds."""
+    """Runs with one label and the same settings.
+
+    Attributes:
+        label: its name.
+        runs: one for each seed, in the order of the seeds.
+        left_out: runs in whose place a newer one of the same seed counts.
+    """
 
     label: str
     runs: tuple[Run, ...]
+    left_out: tuple[Run, ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -41,9 +49,7 @@ def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
     """Sort runs into arms by label, in the order in which labels come up; seeds in ascending order.
 
     Runs of one label with other settings are arms of their own, named by what differs from the settings of the first.
-
-    Raises:
-        ValueError: an arm has a seed twice; the message names the runs.
+    Of several runs of one arm and seed the newest finished one counts.
     """
     arms: dict[str, list[Run]] = {}
     first: dict[str, Run] = {}
@@ -54,15 +60,16 @@ def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
         if differ:
             label += f" ({', '.join(f'{name} {_text(value)}' for name, value in differ.items())})"
         arms.setdefault(label, []).append(run)
-    for label, members in arms.items():
-        members.sort(key=lambda run: run.seed)
-        for one, other in itertools.pairwise(members):
-            if one.seed == other.seed:
-                raise ValueError(
-                    f"arm {label!r} has seed {one.seed} twice: {one.path} and {other.path}. Leave one out, or make "
-                    "runs of another arm with a --label of their own"
-                )
-    return [Arm(label, tuple(members)) for label, members in arms.items()]
+    return [_one_run_for_each_seed(label, members) for label, members in arms.items()]
+
+
+def _one_run_for_each_seed(label: str, runs: Sequence[Run]) -> Arm:
+    newest: dict[int, Run] = {}
+    oldest_first = sorted(runs, key=lambda run: (run.status == "finished", str(run.config.get("started", ""))))
+    for run in oldest_first:
+        newest[run.seed] = run
+    left_out = tuple(run for run in runs if run is not newest[run.seed])
+    return Arm(label, tuple(newest[seed] for seed in sorted(newest)), left_out)
 
 
 def settings_of(run: Run) -> dict[str, Any]:
@@ -129,16 +136,27 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
                 f"{arm.label} never learned before its last decision: it learns after every "
                 f"{idle[0].config['sb3']['sb3_n_steps']} decisions and made {len(idle[0].records)}."
             )
+    notes += [_left_out_note(arm, run) for arm in arms for run in arm.left_out]
     for arm in arms:
-        differ = dict.fromkeys(key for run in arm.runs[1:] for key in _differences(arm.runs[0], run))
+        differ = {key for run in arm.runs[1:] for key in _differences(arm.runs[0], run)} - _BY_DESIGN
         if differ:
-            notes.append(f"The runs of {arm.label} differ in {', '.join(differ)}.")
+            notes.append(f"The runs of {arm.label} differ in {', '.join(sorted(differ))}.")
     runs = [run for arm in arms for run in arm.runs]
     if changed := [key for key in ("git_commit", "versions", "platform") if _distinct(runs, key) > 1]:
         notes.append(f"Not all runs were made with the same {', '.join(changed).replace('_', ' ')}: see config.json.")
     if any(run.config.get("episodes", 1) > 1 for run in runs):
         notes.append("Some agents learned over several episodes; everything here is about each run's last one.")
     return notes
+
+
+def _left_out_note(arm: Arm, run: Run) -> str:
+    counted = next(other for other in arm.runs if other.seed == run.seed)
+    differ = ", ".join(_differences(counted, run))
+    return (
+        f"{arm.label} has seed {run.seed} more than once: {counted.path} counts, the newest "
+        f"{'finished ' if counted.status == 'finished' else ''}run. Left out: {run.path} "
+        f"({run.status}{f'; differs in {differ}' if differ else ''})."
+    )
 
 
 def _edge_notes(arms: Sequence[Arm]) -> list[str]:

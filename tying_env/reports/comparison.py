@@ -85,7 +85,7 @@ def load_comparison(paths: Sequence[Path], reference: str | None = None, metric:
 
     Raises:
         FileNotFoundError: no runs are there.
-        ValueError: a file is damaged, an arm is mixed, the reference or metric is unknown, or nothing has a result.
+        ValueError: a file is damaged, the reference or metric is unknown, or nothing has a result.
     """
     if metric not in METRICS_BY_KEY:
         raise ValueError(f"metric must be one of {', '.join(METRICS_BY_KEY)}, got {metric!r}")
@@ -127,8 +127,9 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric) -> Comparison:
     notes = comparability_notes(arms, reference, metric)
     fewest = min((len(found.seeds) for found in tested.values()), default=0)
     if tested and smallest_p_value(fewest) > 0.05:
+        least = format_p(smallest_p_value(fewest))
         notes.append(
-            f"With {fewest} pairs of seeds the exact test cannot give less than p = {smallest_p_value(fewest):.3g}; "
+            f"With {fewest} pairs of seeds the exact test cannot give less than p = {least}; "
             "six are the fewest with which it can fall below 0.05."
         )
     return Comparison(metric, reference, tuple(summaries), tuple(notes))
@@ -145,11 +146,11 @@ def results_table(comparison: Comparison) -> TextTable:
         "arm",
         "seeds",
         "IQM [95%]",
-        "accu-\nracy" if classified else "bits/\nbyte",
-        f"difference to\n{reference.label}\n[95%]",
+        "accuracy" if classified else "bits/byte",
+        f"difference to {reference.label} [95%]",
         "p",
-        "p\n(Holm)",
-        "detect-\nable",
+        "p (Holm)",
+        "detectable",
     )
     rows = [(*_quality_cells(s, metric, beside), *_difference_cells(s, reference, metric)) for s in comparison.arms]
     better = "higher" if metric.higher else "lower"
@@ -161,12 +162,12 @@ def cost_table(comparison: Comparison) -> TextTable:
     """Return how the arms tie and what they cost: means over decisions and runs."""
     headings = (
         "arm",
-        "independent\nlayers",
+        "independent layers",
         "z",
-        "p\n(chance)",
-        "trainable\nparameters",
-        "seconds\na run",
-        "memory\n(peak)",
+        "p (chance)",
+        "trainable parameters",
+        "seconds a run",
+        "memory (peak)",
     )
     rows = [(summary.arm.label, *_cost_cells(summary)) for summary in comparison.arms]
     return TextTable("Tying and cost, means over decisions and runs", headings, tuple(rows))
@@ -235,19 +236,22 @@ def _cost_cells(summary: ArmSummary) -> tuple[str, ...]:
     memory = [n for run in runs for n in run.memory()]
     summaries = [run.summary for run in runs if run.summary is not None]
     conventional = summaries[0]["parameters_conventional"]
+    seconds = float(np.mean([summary["seconds"] for summary in summaries]))
     decides = any(run.decides and not run.copied for run in runs)
     return (
         f"{chance.mean:.2f} of {runs[0].n_layer}\n(chance {chance.chance_mean:.2f})",
         f"{chance.z:+.1f}" if decides and np.isfinite(chance.z) else NOTHING,
         format_p(chance.p_value) if decides else NOTHING,
         f"{parameters / 1e6:,.2f} M\n({parameters / conventional:.0%})",
-        f"{np.mean([s['seconds'] for s in summaries]):,.0f}",
+        f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}",
         f"{np.mean(memory) / 1e6:,.1f} MB\n({max(memory) / 1e6:,.1f} MB)",
     )
 
 
 def _interval(interval: Interval | None, otherwise: str, spec: str) -> str:
-    return f"({otherwise})" if interval is None else f"[{interval.low:{spec}}, {interval.high:{spec}}]"
+    if interval is None:
+        return f"({otherwise})".replace(": ", ":\n")  # short lines: a table has many columns
+    return f"[{interval.low:{spec}}, {interval.high:{spec}}]"
 
 
 def _generator() -> np.random.Generator:

@@ -1,6 +1,7 @@
 """What all figures share: colours, figures without global state, axes, and files that are equal for equal figures."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,14 @@ def fit_log_axis(axes: Axes, values: Sequence[float]) -> None:
 
 def legend_right(figure: Figure) -> None:
     """Put the legend to the right of the axes, where it hides nothing."""
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    for text in legend.get_texts():
+        text.set_text(in_lines(text.get_text()))
+
+
+def in_lines(label: str) -> str:
+    """Return a label in lines so short that it leaves room for the axes."""
+    return textwrap.fill(label, 28)
 
 
 def legend_below(figure: Figure, columns: int) -> None:

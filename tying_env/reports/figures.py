@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tying_env.reports.arms import Arm
 from tying_env.reports.comparison import BOOTSTRAP_SEED, Comparison
-from tying_env.reports.drawing import Style, arm_styles, fit_log_axis, legend_right, new_axes
+from tying_env.reports.drawing import Style, arm_styles, fit_log_axis, in_lines, legend_right, new_axes
 from tying_env.reports.loading import Run, unit_of_perplexity
 from tying_env.reports.statistics import mean_band
 
@@ -145,7 +145,7 @@ def training_speed(arms: Sequence[Arm]) -> Figure:
             largest = max(largest, *speeds)
     if not largest:
         raise ValueError("no run has ended: there is no speed to show")
-    axes.set_yticks(range(len(arms)), [arm.label for arm in arms])
+    axes.set_yticks(range(len(arms)), [in_lines(arm.label) for arm in arms])
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_xlim(0, 1.05 * largest)
     axes.xaxis.set_major_formatter("{x:,.0f}")

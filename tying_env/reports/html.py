@@ -17,6 +17,7 @@ from tying_env.reports.comparison import NOTHING, Comparison, TextTable, cost_ta
 from tying_env.reports.drawing import as_png, as_svg
 from tying_env.reports.gallery import Picture, comparison_pictures, run_pictures
 from tying_env.reports.loading import Metric, Run
+from tying_env.reports.statistics import smallest_p_value
 from tying_env.reports.template import PAGE, STYLE
 
 # A larger drawing (thousands of decisions) goes in as pixels.
@@ -95,6 +96,7 @@ def render_page(report: Report) -> str:
     comparison = report.comparison
     arms = [summary.arm for summary in comparison.arms]
     runs = [run for arm in arms for run in arm.runs]
+    size = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} in {len(arms)} {'arm' if len(arms) == 1 else 'arms'}"
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -104,7 +106,7 @@ def render_page(report: Report) -> str:
     )
     return environment.from_string(PAGE.lstrip()).render(
         title="Dynamic layer tying: " + _listed([arm.label for arm in arms]),
-        subtitle=f"{len(runs)} runs in {len(arms)} arms. Compared by {comparison.metric.name} "
+        subtitle=f"{size}. Compared by {comparison.metric.name} "
         f"({comparison.metric.unit}); reference arm: {comparison.reference.label}.",
         style=Markup(STYLE),  # our own text, in which > and quotes are to stay
         notes=comparison.notes,
@@ -184,8 +186,8 @@ def _for_page(picture: Picture) -> dict[str, str]:
 
 def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
     reference = comparison.reference.label
-    chance = next((summary.chance for summary in comparison.arms if summary.chance is not None), None)
-    by_chance = f", here {chance.chance_mean:.2f}" if chance is not None else ""
+    means = {f"{summary.chance.chance_mean:.2f}" for summary in comparison.arms if summary.chance is not None}
+    by_chance = f", here {means.pop()}" if len(means) == 1 else ""  # arms may differ in L
     return [
         (
             "IQM [95%]",
@@ -201,9 +203,10 @@ def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
         (
             "p, p (Holm)",
             "How often a mean difference at least this large would come up if every seed's sign were a coin flip: the "
-            "exact paired permutation test, two-sided. n seeds cannot give less than 2/2^n: 0.063 for five, 0.031 for "
-            "six. Holm's correction accounts for the number of arms compared; judge by that one. A large p does not "
-            "show that arms are equal; look at the interval and the detectable difference.",
+            "exact paired permutation test, two-sided. n seeds cannot give less than 2/2^n: "
+            f"{format_p(smallest_p_value(5))} for five, {format_p(smallest_p_value(6))} for six. Holm's correction "
+            "accounts for the number of arms compared; judge by that one. A large p does not show that arms are "
+            "equal; look at the interval and the detectable difference.",
         ),
         (
             "detectable",

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from tying_env.partition import chance_independent_layers, leaders
@@ -20,6 +21,9 @@ from tying_env.runs.run_directory import FINAL
 # Perceptually even, and readable with any kind of colour vision.
 _COLOUR_MAP = "viridis"
 _TIED, _UNTIED = COLOURS[0], COLOURS[1]
+_LEADERS = tuple(colour for colour in COLOURS if colour != "#000000")  # too near to the greys of the others
+_OTHERS = "#b0b0b0"
+_NEAR_COPIES = 0.99
 MAX_NETWORK_BYTES = 500_000_000
 
 
@@ -107,25 +111,19 @@ def tying_raster(run: Run) -> Figure:
     figure = new_figure((8.5, 5.5))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     tyings = np.array(run.column("tying"))  # (decisions, L)
-    # A colour for each leader that there is: neighbours among all L layers' colours could not be told apart.
-    present = np.unique(tyings)
-    few = len(present) <= len(COLOURS)
-    colours = COLOURS[: len(present)] if few else colormaps[_COLOUR_MAP](np.linspace(0, 1, len(present)))
-    norm = BoundaryNorm(np.arange(len(present) + 1) - 0.5, len(present))
-    extent = (0.5, len(decisions) + 0.5, n_layer - 0.5, -0.5)
-    image = above.imshow(
-        np.searchsorted(present, tyings).T,
+    colours, legend = _leader_colours(tyings)
+    above.imshow(
+        tyings.T,
         aspect="auto",
         interpolation="nearest",
         cmap=ListedColormap(colours),
-        norm=norm,
-        extent=extent,
+        norm=BoundaryNorm(np.arange(n_layer + 1) - 0.5, n_layer),
+        extent=(0.5, len(decisions) + 0.5, n_layer - 0.5, -0.5),
         rasterized=True,
     )
-    shown = np.arange(0, len(present), math.ceil(len(present) / 16))
-    bar = figure.colorbar(image, ax=above, label="its leader (layer)", ticks=shown)
-    bar.ax.set_yticklabels([str(leader) for leader in present[shown]])
-    bar.minorticks_off()
+    handles = [Patch(color=colour, label=label) for label, colour in legend]
+    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "frameon": False}
+    above.legend(handles=handles, title="its leader", alignment="left", fontsize=9, **place)
     ticks = np.arange(0, n_layer, max(1, math.ceil(n_layer / 12)))
     name_axes(above, "", "layer")
     above.set_yticks(ticks)
@@ -143,6 +141,25 @@ def tying_raster(run: Run) -> Figure:
     below.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     legend_below(figure, 2)
     return figure
+
+
+def _leader_colours(tyings: npt.NDArray[np.int64]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return a colour for each layer as a leader, and the legend: (label, colour).
+
+    The most frequent leaders have colours that anyone can tell apart, which there are few of, all others greys.
+    """
+    n_layer = tyings.shape[1]
+    counts = np.bincount(tyings.ravel(), minlength=n_layer)
+    frequent = np.sort(np.argsort(-counts, kind="stable")[: len(_LEADERS)])
+    colours = [to_hex(colormaps["gray"](shade)) for shade in np.linspace(0.5, 0.9, n_layer)]
+    legend = []
+    for leader, colour in zip((i for i in frequent.tolist() if counts[i]), _LEADERS, strict=False):
+        colours[leader] = colour
+        legend.append((f"{leader} ({counts[leader] / tyings.size:.0%})", colour))
+    if others := int(np.count_nonzero(counts)) - len(legend):
+        share = 1 - counts[frequent].sum() / tyings.size
+        legend.append((f"{others} others ({share:.0%}),\nhigher ones paler", _OTHERS))
+    return colours, legend
 
 
 def memory_over_time(run: Run) -> Figure:
@@ -186,16 +203,21 @@ def feed_forward_correlations(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> F
         raise ValueError("one independent layer: there is nothing to correlate it with")
     title, name = "Correlation of feed-forward weights", "independent layer"
     figure, axes = new_axes(title, name, name, (7.5, min(7.5, 3.0 + 0.35 * len(layers))))
-    lowest = min(0.0, float(correlations.min()))
-    image = axes.imshow(correlations, cmap=_COLOUR_MAP, vmin=lowest, vmax=1)
-    figure.colorbar(image, ax=axes, label="Pearson's r", shrink=0.85)
+    figure.set_layout_engine("compressed", w_pad=0.1, h_pad=0.1)  # leaves no gap beside a square
+    lowest = float(correlations.min())
+    near = lowest > _NEAR_COPIES  # then all r look like 1, and only their distance from it tells anything
+    shown = np.maximum(1 - correlations, 0) if near else correlations
+    low, high = (0.0, 1 - lowest) if near else (min(0.0, lowest), 1.0)
+    image = axes.imshow(shown, cmap=_COLOUR_MAP, vmin=low, vmax=high)
+    figure.colorbar(image, ax=axes, label="1 - Pearson's r" if near else "Pearson's r", shrink=0.85)
     axes.set_xticks(range(len(layers)), [str(i) for i in layers])
     axes.set_yticks(range(len(layers)), [str(i) for i in layers])
     if len(layers) <= 12:
-        dark = lowest + 0.6 * (1 - lowest)
-        for (row, column), r in np.ndenumerate(correlations):
-            shade = "white" if r < dark else "black"
-            axes.text(column, row, f"{r:.3f}", ha="center", va="center", fontsize=8, color=shade)
+        dark = low + 0.6 * (high - low)
+        for (row, column), value in np.ndenumerate(shown):
+            shade = "white" if value < dark else "black"
+            text = f"{value:.1e}" if near and row != column else f"{value:.{0 if near else 3}f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=shade)
     return figure
 
 

@@ -30,7 +30,7 @@ th, td { padding: 0.35rem 0.8rem 0.35rem 0; text-align: left; vertical-align: to
 th { border-bottom: 2px solid var(--line); vertical-align: bottom; }
 td { border-bottom: 1px solid var(--line); }
 td.number { white-space: pre; }
-td.path { overflow-wrap: anywhere; }
+td.path { overflow-wrap: anywhere; min-width: 24rem; }
 .notes { background: var(--note); padding: 0.6rem 1rem; border-radius: 6px; }
 .notes ul { margin: 0; padding-left: 1.2rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.5rem; }
@@ -44,6 +44,7 @@ dd { margin: 0; max-width: 48rem; }
   body { font-size: 10pt; max-width: none; padding: 0; }
   table { font-size: 7.5pt; }
   td.number { white-space: pre-line; }
+  td.path { min-width: 0; }
   .table { overflow: visible; }
   .pictures { grid-template-columns: 1fr 1fr; }
   .notes { border: 1px solid var(--line); }
