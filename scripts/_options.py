@@ -48,7 +48,7 @@ def count_compilations(work: Workload) -> list[Row]:
     """Compilations until the first tying was trained with, and after 20 changes of it.
 
     Raises:
-        RuntimeError: there were more after the changes.
+        RuntimeError: there were more after the changes, or the compiler gave up.
     """
     env, _ = make_env(work, work.three_leaders, n_embd=work.wide_n_embd, compile_blocks=True, gradient="leader", k=1)
     env.reset(seed=SEED)
@@ -58,8 +58,10 @@ def count_compilations(work: Workload) -> list[Row]:
     for _ in range(20):
         env.step(partition.uniform_random_action(work.n_layer, rng))
     after = counters["stats"]["unique_graphs"]
-    if after != first:
-        raise RuntimeError(f"20 changes of the tying compiled {after - first} graphs again")
+    frames = counters["frames"]
+    if after != first or frames["total"] != frames["ok"]:
+        gone = frames["total"] - frames["ok"]
+        raise RuntimeError(f"20 changes of the tying compiled {after - first} graphs again; {gone} were given up")
     counts = {"graphs compiled until the first tying": [float(first - before)], "by 20 changes of it": [0.0]}
     return [row._replace(required="0" if "20" in row.name else None) for row in to_rows(counts, "")]
 

@@ -9,13 +9,12 @@ torch's own switch turns it off: `with torch.backends.mkldnn.flags(enabled=False
 docs/performance.md.
 """
 
-import functools
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from transformers.pytorch_utils import Conv1D
 
 # Below as many multiplications the call costs more than it gains: about 15 microseconds against 5.
 _SMALLEST = 2**22
@@ -24,15 +23,12 @@ _SMALLEST = 2**22
 def use_onednn(model: nn.Module) -> None:
     """Let the linear layers of a model multiply through oneDNN, where that is faster; their Parameters stay theirs.
 
-    Only layers that compute as their class does are changed: `nn.Linear`, and transformers' `Conv1D`.
+    Only layers that compute as their class does are changed: `nn.Linear`, and transformers' `Conv1D`. They get a class
+    of their own, not a `forward` each: torch.compile would take every one of those for another function.
     """
-    if not _MKL_LEAVES_AVX512:
-        return
-    from transformers.pytorch_utils import Conv1D
-
-    for module in model.modules():
-        if type(module) in (nn.Linear, Conv1D) and "forward" not in module.__dict__:
-            module.forward = functools.partial(_forward, module)
+    if _MKL_LEAVES_AVX512:
+        for module in model.modules():
+            module.__class__ = _CLASSES.get(type(module), type(module))
 
 
 def faster(inputs: Tensor, weight: Tensor, outputs: int) -> bool:
@@ -42,7 +38,7 @@ def faster(inputs: Tensor, weight: Tensor, outputs: int) -> bool:
         and inputs.device.type == weight.device.type == "cpu"
         and inputs.numel() * outputs >= _SMALLEST
         and _MKL_LEAVES_AVX512
-        and (torch.compiler.is_compiling() or bool(torch.backends.mkldnn.enabled))
+        and (torch.compiler.is_compiling() or _is_plain())
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -84,15 +80,34 @@ def _mkl_leaves_avx512() -> bool:
 _MKL_LEAVES_AVX512 = _mkl_leaves_avx512()
 
 
-def _forward(module: Any, inputs: Tensor) -> Tensor:
-    """Compute a linear layer on inputs (..., K)."""
-    weight, bias, is_linear = module.weight, module.bias, isinstance(module, nn.Linear)
-    outputs = weight.shape[0 if is_linear else 1]
-    if not faster(inputs, weight, outputs):
-        result: Tensor = type(module).forward(module, inputs)
-        return result
-    flat: Tensor = _Linear.apply(inputs.reshape(-1, inputs.shape[-1]), weight, bias, is_linear)  # type: ignore[no-untyped-call]
-    return flat.view(*inputs.shape[:-1], outputs)
+def _is_plain() -> bool:
+    """Tell whether oneDNN is switched on, and no function is transformed (`torch.func`), which `_Linear` is not for."""
+    return bool(torch.backends.mkldnn.enabled) and not torch._C._are_functorch_transforms_active()
+
+
+class _OneDNNLinear(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        """Compute (..., K) to (..., M)."""
+        if not faster(input, self.weight, self.out_features):
+            return super().forward(input)
+        return _linear(input, self.weight, self.bias, True)
+
+
+class _OneDNNConv1D(Conv1D):  # type: ignore[misc]
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute (..., K) to (..., M)."""
+        if not faster(x, self.weight, self.nf):
+            result: Tensor = super().forward(x)
+            return result
+        return _linear(x, self.weight, self.bias, False)
+
+
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: _OneDNNLinear, Conv1D: _OneDNNConv1D}
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, rows_are_outputs: bool) -> Tensor:
+    flat: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, rows_are_outputs)  # type: ignore[no-untyped-call]
+    return flat.view(*x.shape[:-1], flat.shape[-1])
 
 
 class _Linear(torch.autograd.Function):
@@ -100,20 +115,27 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rows_are_outputs: bool) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        # Only what the backward pass reads, as torch's own: a frozen layer does not keep its inputs.
+        needs_x, needs_weight = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
         ctx.rows_are_outputs = rows_are_outputs
         return product(x, weight if rows_are_outputs else weight.T, bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
+        # Who differentiates the gradient once more gets torch's products, which autograd knows.
+        multiply = _torch_product if torch.is_grad_enabled() else product
         grad = grad.contiguous()
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = product(grad, weight.T if ctx.rows_are_outputs else weight)
+            grad_x = multiply(grad, weight.T if ctx.rows_are_outputs else weight)
         if ctx.needs_input_grad[1]:
-            grad_weight = product(grad.T, x.T) if ctx.rows_are_outputs else product(x.T, grad.T)
+            grad_weight = multiply(grad.T, x.T) if ctx.rows_are_outputs else multiply(x.T, grad.T)
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum(0)
         return grad_x, grad_weight, grad_bias, None
+
+
+def _torch_product(left: Tensor, right: Tensor) -> Tensor:
+    return left @ right.T
