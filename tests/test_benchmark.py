@@ -56,7 +56,8 @@ def test_every_measurement_has_its_arms(result: dict[str, Any]) -> None:
 def test_all_numbers_are_positive_and_finite(result: dict[str, Any]) -> None:
     for rows in result["measurements"].values():
         for row in rows:
-            least = 0 if row["unit"] == "bytes" else 1e-9  # at the peak no gradient need be there
+            # at the peak no gradient need be there; parts measured alone may take longer than all together
+            least = 0 if row["unit"] == "bytes" or row["name"].startswith("the rest") else 1e-9
             assert least <= row["min"] <= row["median"] <= row["max"] < math.inf, row
             assert row["ratio"] is None or 0 <= row["ratio"] < math.inf, row
 
