@@ -13,12 +13,13 @@ from agents.base import Controller, Transition
 from agents.controllers import make_controller
 from agents.description import describe, describe_software, now
 from agents.recorder import LOGS, Observer, Recorder
-from agents.run_config import RunConfig, differences, saved_config
+from agents.resuming import DamagedRun, NothingToGoOnWith, find
+from agents.run_config import RunConfig
 from agents.sb3 import SB3Name, train_sb3
 from agents.stop_signals import StopSignals
 from tying_env.episode import Stopped
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
-from tying_env.runs.run_directory import CONFIG, RESUMES, SUMMARY
+from tying_env.runs.run_directory import CONFIG, RESUMES
 from tying_env.runs.tensorboard import Curves
 from tying_env.wrappers import wrap
 
@@ -61,27 +62,23 @@ def resume(path: Path, observer: Observer, asked: RunConfig | None = None) -> tu
         As `run`.
 
     Raises:
-        FileNotFoundError: there is no run, or it has no checkpoint.
-        ValueError: other settings (the message lists the differences), a finished run, or no checkpoint that is whole.
+        agents.resuming.NothingToGoOnWith: there is no run, or it has no checkpoint. (A FileNotFoundError.)
+        agents.resuming.RunIsOver: it finished or diverged. (A ValueError, as the next two.)
+        agents.resuming.OtherSettings: the message lists the differences.
+        agents.resuming.DamagedRun: no checkpoint can be used; the message says why.
+        ValueError: a checkpoint is whole, but does not fit; nothing is changed then.
         BlockingIOError: another process is at work in the run directory.
         OSError: the disk is full, say; what was written before is whole.
     """
-    directory = RunDirectory.open(path)
+    if not (path / CONFIG).is_file():
+        raise NothingToGoOnWith(f"{path} is not a run directory: it has no {CONFIG}")
+    directory = RunDirectory(path)
     with directory.lock():
-        try:
-            saved = saved_config(directory.read_json(CONFIG))
-        except ValueError as error:
-            raise ValueError(f"{path / CONFIG} is damaged: {error}") from error
-        config = dataclasses.replace(asked or saved, run_dir=path, label=saved.label)
-        if differ := differences(saved, config):
-            raise ValueError(f"{path} is a run with other settings: {'; '.join(differ)}")
-        if _is_over(directory, config):
-            raise ValueError(f"{path} is finished: there is nothing to go on with")
-        checkpoint = Checkpoints(directory, LOGS, config.keep_checkpoints).newest(observer.note)
-        if checkpoint is None and len(directory.read_metrics()) > config.checkpoint_every:
-            raise FileNotFoundError(f"{path} has no checkpoint to go on from, though it was past its first one")
-        env, controller = _make(config)
-        return directory, _carry_out(config, env, controller, directory, observer, checkpoint, resumed=True)
+        found = find(directory, observer, asked)
+        env, controller = _make(found.config)
+        return directory, _carry_out(
+            found.config, env, controller, directory, observer, found.checkpoint, resumed=True
+        )
 
 
 def _make(config: RunConfig) -> tuple[gym.Env[Any, Any], Controller | None]:
@@ -141,10 +138,10 @@ def _carry_out(
                 if not recorder.diverged:  # the last good checkpoint is from before
                     recorder.checkpoint({} if controller is None else controller.state_dict())
                 status = recorder.conclude(None if signals.asked is None else _STOPPED_BY[signals.asked])
-        if signals.asked is not None:  # also if it came too late to stop anything but the test
-            return _STOPPED_BY[signals.asked]
-        if status == "finished":  # here Ctrl-C ends at once: all but the test is written
-            recorder.measure_test()
+        if status == "finished" and config.measure_test:
+            if signals.asked is not None:  # too late to stop anything but the test
+                return _STOPPED_BY[signals.asked]
+            recorder.measure_test()  # here Ctrl-C ends at once: all but the test is written
     finally:
         env.close()
     return status
@@ -165,7 +162,7 @@ def _go_on(recorder: Recorder, controller: Controller | None, checkpoint: Checkp
             if controller is not None:
                 controller.load_state_dict(checkpoint.state["controller"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"the checkpoint {checkpoint.folder} is damaged: {error!r}") from error
+            raise DamagedRun(f"the checkpoint {checkpoint.folder} is damaged: {error!r}") from error
         except ValueError as error:
             raise ValueError(f"the checkpoint {checkpoint.folder} does not fit: {error}") from error
         where = f"{checkpoint.folder} at training step {recorder.train_step}"
@@ -206,11 +203,3 @@ def drive(controller: Controller, recorder: Recorder) -> None:
 def default_name(config: RunConfig) -> str:
     """Return the name of a run's folder when none was asked for."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{config.agent}-seed{config.seed}"
-
-
-def _is_over(directory: RunDirectory, config: RunConfig) -> bool:
-    """Tell whether a run has come to its end, the measurement on the test split included."""
-    if not (directory.path / SUMMARY).exists():
-        return False
-    summary = directory.read_json(SUMMARY)
-    return summary["status"] == "finished" and (not config.measure_test or summary["test"] is not None)

@@ -90,10 +90,17 @@ MUTANTS = [
     ),
     Mutant(
         "other settings are accepted when resuming",
-        "agents/runner.py",
+        "agents/resuming.py",
         "if differ := differences(saved, config):",
         "if differ := []:",
         f"{RESUME} -k other_settings",
+    ),
+    Mutant(
+        "compare throws away what it cannot resume",
+        "agents/comparison.py",
+        '        aside = set_aside(unfinished, f"{config.run_dir.name}.damaged-{{}}{UNFINISHED}")\n',
+        "        aside = unfinished\n        shutil.rmtree(unfinished)\n",
+        "tests/reliability/test_comparisons.py -k damaged",
     ),
     Mutant(
         "diverged only if all numbers are not finite",

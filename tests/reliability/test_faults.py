@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from agents.recorder import LOGS
+from agents.resuming import RunIsOver
 from agents.runner import resume, run
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
@@ -151,7 +152,12 @@ def test_one_bad_number_ends_the_run_as_diverged(
     assert good.state["recorder"]["decision"] == 4
     for tensors in (good.state["env"]["trainer"]["weights"], *good.state["env"]["trainer"]["optimizer"].values()):
         assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
-    # From there, without the bad number, the run goes on.
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    with pytest.raises(RunIsOver, match=r"run: the run diverged at training step 10; there is nothing to go on with"):
+        resume(path, Watcher())
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+    # From that checkpoint, without the bad number, the run goes on: whoever takes the summary away asks for that.
     monkeypatch.undo()
+    (path / "summary.json").unlink()
     assert resume(path, Watcher())[1] == "finished"
     counts.add(f"{value} in {where}", 1)
