@@ -230,9 +230,7 @@ def _refuse_changes(config: RunConfig, but: tuple[str, ...] = ()) -> None:
                 raise
             continue  # it is damaged: see `_go_on`
         if differ := differences_to_config(about, config, but):
-            raise ValueError(
-                f"{folder} is {kind} run with other settings: {'; '.join(differ)}. Choose another --out"
-            )
+            raise ValueError(f"{folder} is {kind} run with other settings: {'; '.join(differ)}. Choose another --out")
 
 
 def _arms_before(folder: Path) -> list[str]:

@@ -1,14 +1,18 @@
 """Whether a run can be gone on with, and from where: everything is looked at before anything is changed."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.recorder import LOGS
-from agents.run_config import RunConfig, differences, saved_config
+from agents.description import describe_inputs
+from agents.recorder import LOGS, Observer
+from agents.run_config import RunConfig, differences, listed, saved_config
+from tying_env.env import LayerTyingEnv
+from tying_env.files import to_json
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
-from tying_env.runs.run_directory import CONFIG, SUMMARY
+from tying_env.runs.run_directory import CONFIG, RESUMES, SUMMARY
 
 
 class NothingToGoOnWith(FileNotFoundError):
@@ -36,17 +40,19 @@ class Found:
     """A run that can be gone on with.
 
     Attributes:
+        about: its config.json.
         config: its settings, in the folder where it is now.
         checkpoints: all it has.
         checkpoint: where it goes on; None: it was stopped before its first one, and begins anew.
     """
 
+    about: dict[str, Any]
     config: RunConfig
     checkpoints: Checkpoints
     checkpoint: Checkpoint | None
 
 
-def find(directory: RunDirectory, observer: Any, asked: RunConfig | None) -> Found:
+def find(directory: RunDirectory, observer: Observer, asked: RunConfig | None) -> Found:
     """Read what is there of a run; nothing is changed.
 
     Raises:
@@ -54,10 +60,13 @@ def find(directory: RunDirectory, observer: Any, asked: RunConfig | None) -> Fou
     """
     path = directory.path
     try:
-        saved = saved_config(directory.read_json(CONFIG))
+        about = directory.read_json(CONFIG)
+        saved = saved_config(about)
     except ValueError as error:
         raise DamagedRun(f"{path / CONFIG} is damaged: {error}") from error
-    config = dataclasses.replace(asked or saved, run_dir=path, label=saved.label)
+    config = dataclasses.replace(asked or saved, run_dir=path)
+    if config.label is None:
+        config = dataclasses.replace(config, label=saved.label)
     if differ := differences(saved, config):
         raise OtherSettings(f"{path} is a run with other settings: {'; '.join(differ)}")
     _refuse_what_is_over(directory, config)
@@ -66,9 +75,30 @@ def find(directory: RunDirectory, observer: Any, asked: RunConfig | None) -> Fou
         checkpoint = checkpoints.newest(observer.note)
     except ValueError as error:
         raise DamagedRun(str(error)) from error
-    if checkpoint is None and len(directory.read_metrics()) > config.checkpoint_every:
+    every = _checkpoint_every(directory, saved)
+    if checkpoint is None and every and len(directory.read_metrics()) > every:
         raise NothingToGoOnWith(f"{path} has no checkpoint to go on from, though it was past its first one")
-    return Found(config, checkpoints, checkpoint)
+    return Found(about, config, checkpoints, checkpoint)
+
+
+def refuse_other_inputs(found: Found, env: LayerTyingEnv) -> None:
+    """Refuse to go on with other data, or another trace or pattern, than the run was begun with.
+
+    Raises:
+        OtherSettings: they have changed; the message says in what.
+    """
+    now = json.loads(to_json(describe_inputs(found.config, env)))
+    if differ := listed({name: found.about.get(name) for name in now}, now):
+        raise OtherSettings(f"{found.config.run_dir} was begun with other data: {'; '.join(differ)}")
+
+
+def _checkpoint_every(directory: RunDirectory, saved: RunConfig) -> int:
+    """Return how often the run wrote checkpoints when it last was at work."""
+    try:
+        *_, last = (directory.path / RESUMES).read_text(encoding="utf-8").splitlines()
+        return int(json.loads(last)["checkpoint_every"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return saved.checkpoint_every
 
 
 def _refuse_what_is_over(directory: RunDirectory, config: RunConfig) -> None:

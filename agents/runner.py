@@ -11,9 +11,9 @@ import gymnasium as gym
 
 from agents.base import Controller, Transition
 from agents.controllers import make_controller
-from agents.description import describe, describe_software, now
+from agents.description import describe, describe_machine, now, other_machine
 from agents.recorder import LOGS, Observer, Recorder
-from agents.resuming import DamagedRun, NothingToGoOnWith, find
+from agents.resuming import DamagedRun, NothingToGoOnWith, find, refuse_other_inputs
 from agents.run_config import RunConfig
 from agents.sb3 import SB3Name, train_sb3
 from agents.stop_signals import StopSignals
@@ -76,9 +76,11 @@ def resume(path: Path, observer: Observer, asked: RunConfig | None = None) -> tu
     with directory.lock():
         found = find(directory, observer, asked)
         env, controller = _make(found.config)
-        return directory, _carry_out(
-            found.config, env, controller, directory, observer, found.checkpoint, resumed=True
-        )
+        layer_tying: Any = env.unwrapped
+        refuse_other_inputs(found, layer_tying)
+        if differ := other_machine(found.about, layer_tying):
+            observer.note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
+        return directory, _carry_out(found.config, env, controller, directory, observer, found.checkpoint, resumed=True)
 
 
 def _make(config: RunConfig) -> tuple[gym.Env[Any, Any], Controller | None]:
@@ -126,7 +128,7 @@ def _carry_out(
             )
             recorder.layer_tying.should_stop = signals.should_stop
             if resumed:
-                _go_on(recorder, controller, checkpoint)
+                _go_on(recorder, controller, checkpoint, config.checkpoint_every)
             with Curves(directory.path, config.env, recorder.train_step if resumed else None) as curves:
                 recorder.curves = curves
                 with contextlib.suppress(Stopped):
@@ -147,7 +149,9 @@ def _carry_out(
     return status
 
 
-def _go_on(recorder: Recorder, controller: Controller | None, checkpoint: Checkpoint | None) -> None:
+def _go_on(
+    recorder: Recorder, controller: Controller | None, checkpoint: Checkpoint | None, checkpoint_every: int
+) -> None:
     """Bring everything to where a checkpoint was taken, or (None) to the start.
 
     Raises:
@@ -172,7 +176,8 @@ def _go_on(recorder: Recorder, controller: Controller | None, checkpoint: Checkp
         directory.shorten(name, 0 if checkpoint is None else checkpoint.logs[name])
     if checkpoint is not None:
         checkpoint.restore_best(directory)
-    directory.append_json(RESUMES, {"at": now(), "from": checkpoint and checkpoint.folder.name, **describe_software()})
+    resumed = {"at": now(), "from": checkpoint and checkpoint.folder.name, "checkpoint_every": checkpoint_every}
+    directory.append_json(RESUMES, resumed | describe_machine(recorder.layer_tying))
 
 
 def drive(controller: Controller, recorder: Recorder) -> None:

@@ -96,6 +96,13 @@ MUTANTS = [
         f"{RESUME} -k other_settings",
     ),
     Mutant(
+        "content_key not compared",
+        "agents/resuming.py",
+        "if differ := listed({name: found.about.get(name) for name in now}, now):",
+        "if differ := []:",
+        f"{RESUME} -k other_data",
+    ),
+    Mutant(
         "compare throws away what it cannot resume",
         "agents/comparison.py",
         '        aside = set_aside(unfinished, f"{config.run_dir.name}.damaged-{{}}{UNFINISHED}")\n',

@@ -55,7 +55,7 @@ def test_an_unfinished_run_with_other_settings_is_refused_before_anything_is_mad
         compare([Arm("a", lambda runs, seed: other)], Plan(tmp_path / "out", (0, 1)), lambda done, total: None)
     assert contents(unfinished) == before
     assert not (tmp_path / "out" / "runs" / "a" / "seed0").exists()
-    with pytest.raises(OtherSettings, match="learning_rate is 0.001 there, 0.5 here"):
+    with pytest.raises(OtherSettings, match=r"learning_rate is 0\.001 there, 0\.5 here"):
         carry_out_run(dataclasses.replace(other, seed=1, run_dir=tmp_path / "out" / "runs" / "a" / "seed1"), 1)
     assert contents(unfinished) == before
 
