@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from agents.cluster import Backend, check_backend, in_parallel
-from agents.resuming import DamagedRun, NothingToGoOnWith, RunIsOver, set_aside
+from agents.resuming import DamagedRun, NothingToGoOnWith, RunIsOver
 from agents.run_config import RunConfig, differences_to_config, saved_config
 from agents.runner import check, resume, run
-from tying_env.files import to_json, written_whole
+from tying_env.files import set_aside, to_json, written_whole
 from tying_env.reports.loading import COMPARISON, UNFINISHED
 from tying_env.runs import RunDirectory
 from tying_env.runs.checkpoints import FOLDER as CHECKPOINTS

@@ -3,14 +3,15 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from agents.description import describe_inputs
 from agents.recorder import LOGS, Observer
 from agents.run_config import RunConfig, differences, listed, saved_config
+from tying_env import partition
 from tying_env.env import LayerTyingEnv
 from tying_env.files import to_json
+from tying_env.primary.skeleton import build_skeleton, check_owned
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.run_directory import CONFIG, RESUMES, SUMMARY
 
@@ -81,6 +82,23 @@ def find(directory: RunDirectory, observer: Observer, asked: RunConfig | None) -
     return Found(about, config, checkpoints, checkpoint)
 
 
+def refuse_other_sizes(found: Found, env: LayerTyingEnv) -> None:
+    """Refuse a network of other sizes than the checkpoint's before any memory is taken for it.
+
+    Raises:
+        DamagedRun: config.json says other sizes.
+    """
+    if found.checkpoint is None:
+        return
+    try:
+        saved = found.checkpoint.state["env"]["trainer"]
+        shapes = {name: tuple(tensor.shape) for name, tensor in saved["weights"].items()}
+        partition.validate_action(saved["sources"], found.config.env.n_layer)
+        check_owned(build_skeleton(found.config.env, env.workload.sizes), saved["sources"], shapes)
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise DamagedRun(f"the checkpoint {found.checkpoint.folder} does not fit: {error}") from error
+
+
 def refuse_other_inputs(found: Found, env: LayerTyingEnv) -> None:
     """Refuse to go on with other data, or another trace or pattern, than the run was begun with.
 
@@ -117,12 +135,3 @@ def _refuse_what_is_over(directory: RunDirectory, config: RunConfig) -> None:
         raise RunIsOver(f"{where}; there is nothing to go on with", status)
     if status == "finished" and (measured or not config.measure_test):
         raise RunIsOver(f"{directory.path} is finished: there is nothing to go on with", status)
-
-
-def set_aside(folder: Path, name: str) -> Path:
-    """Give a folder that cannot be used another name beside it, which `name` makes of a number, and return that."""
-    number = 1
-    while (aside := folder.with_name(name.format(number))).exists():
-        number += 1
-    folder.rename(aside)
-    return aside

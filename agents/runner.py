@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import signal
 from datetime import datetime
 from pathlib import Path
@@ -13,13 +14,14 @@ from agents.base import Controller, Transition
 from agents.controllers import make_controller
 from agents.description import describe, describe_machine, now, other_machine
 from agents.recorder import LOGS, Observer, Recorder
-from agents.resuming import DamagedRun, NothingToGoOnWith, find, refuse_other_inputs
+from agents.resuming import DamagedRun, NothingToGoOnWith, find, refuse_other_inputs, refuse_other_sizes
 from agents.run_config import RunConfig
-from agents.sb3 import SB3Name, train_sb3
+from agents.sb3 import SB3Name, check_journal, train_sb3
 from agents.stop_signals import StopSignals
 from tying_env.episode import Stopped
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
-from tying_env.runs.run_directory import CONFIG, RESUMES
+from tying_env.runs.checkpoints import FOLDER
+from tying_env.runs.run_directory import CONFIG, JOURNAL, RESUMES
 from tying_env.runs.tensorboard import Curves
 from tying_env.wrappers import wrap
 
@@ -70,13 +72,19 @@ def resume(path: Path, observer: Observer, asked: RunConfig | None = None) -> tu
         BlockingIOError: another process is at work in the run directory.
         OSError: the disk is full, say; what was written before is whole.
     """
-    if not (path / CONFIG).is_file():
+    if not os.path.lexists(path / CONFIG):
         raise NothingToGoOnWith(f"{path} is not a run directory: it has no {CONFIG}")
     directory = RunDirectory(path)
+    try:
+        directory.check_plain(LOGS, FOLDER)
+    except ValueError as error:
+        raise DamagedRun(str(error)) from error
     with directory.lock():
         found = find(directory, observer, asked)
-        env, controller = _make(found.config)
+        env = _make_env(found.config)
         layer_tying: Any = env.unwrapped
+        refuse_other_sizes(found, layer_tying)
+        controller = _make_controller(found.config)
         refuse_other_inputs(found, layer_tying)
         if differ := other_machine(found.about, layer_tying):
             observer.note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
@@ -84,13 +92,21 @@ def resume(path: Path, observer: Observer, asked: RunConfig | None = None) -> tu
 
 
 def _make(config: RunConfig) -> tuple[gym.Env[Any, Any], Controller | None]:
-    """Make the environment, and the controller unless the agent is one of Stable-Baselines3's."""
+    """Make the environment and the controller."""
+    return _make_env(config), _make_controller(config)
+
+
+def _make_env(config: RunConfig) -> gym.Env[Any, Any]:
     rewards = {"parameter-penalty": {"weight": config.parameter_penalty}}
-    env = wrap(gym.make(ENV_ID, **dataclasses.asdict(config.env)), config.rewards, rewards)
+    return wrap(gym.make(ENV_ID, **dataclasses.asdict(config.env)), config.rewards, rewards)
+
+
+def _make_controller(config: RunConfig) -> Controller | None:
+    """Make the controller unless the agent is one of Stable-Baselines3's."""
     if config.agent in get_args(SB3Name):
-        return env, None
+        return None
     name: Any = config.agent
-    return env, make_controller(
+    return make_controller(
         name, config.env.n_layer, config.seed, config.dqn, config.search, config.pattern, config.env.k
     )
 
@@ -128,7 +144,7 @@ def _carry_out(
             )
             recorder.layer_tying.should_stop = signals.should_stop
             if resumed:
-                _go_on(recorder, controller, checkpoint, config.checkpoint_every)
+                _go_on(config, recorder, controller, checkpoint)
             with Curves(directory.path, config.env, recorder.train_step if resumed else None) as curves:
                 recorder.curves = curves
                 with contextlib.suppress(Stopped):
@@ -149,9 +165,7 @@ def _carry_out(
     return status
 
 
-def _go_on(
-    recorder: Recorder, controller: Controller | None, checkpoint: Checkpoint | None, checkpoint_every: int
-) -> None:
+def _go_on(config: RunConfig, recorder: Recorder, controller: Controller | None, checkpoint: Checkpoint | None) -> None:
     """Bring everything to where a checkpoint was taken, or (None) to the start.
 
     Raises:
@@ -165,6 +179,9 @@ def _go_on(
             recorder.load_state_dict(checkpoint.state)
             if controller is not None:
                 controller.load_state_dict(checkpoint.state["controller"])
+            else:
+                agent: Any = config.agent
+                check_journal(agent, recorder, checkpoint.logs[JOURNAL])
         except (KeyError, TypeError, AttributeError) as error:
             raise DamagedRun(f"the checkpoint {checkpoint.folder} is damaged: {error!r}") from error
         except ValueError as error:
@@ -175,8 +192,9 @@ def _go_on(
     for name in LOGS:
         directory.shorten(name, 0 if checkpoint is None else checkpoint.logs[name])
     if checkpoint is not None:
+        checkpoint.set_aside_damaged()
         checkpoint.restore_best(directory)
-    resumed = {"at": now(), "from": checkpoint and checkpoint.folder.name, "checkpoint_every": checkpoint_every}
+    resumed = {"at": now(), "from": checkpoint and checkpoint.folder.name, "checkpoint_every": config.checkpoint_every}
     directory.append_json(RESUMES, resumed | describe_machine(recorder.layer_tying))
 
 
