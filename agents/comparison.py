@@ -11,20 +11,22 @@ seeds or rates can be asked for later, other settings of finished runs are refus
 
 import dataclasses
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agents.cluster import Backend, check_backend, in_parallel
-from agents.run_config import RunConfig, differences_to_config
+from agents.resuming import DamagedRun, NothingToGoOnWith, RunIsOver
+from agents.run_config import RunConfig, differences_to_config, saved_config
 from agents.runner import check, resume, run
-from tying_env.files import to_json, written_whole
+from tying_env.files import set_aside, to_json, written_whole
+from tying_env.reports.loading import COMPARISON, UNFINISHED
 from tying_env.runs import RunDirectory
 from tying_env.runs.checkpoints import FOLDER as CHECKPOINTS
 from tying_env.runs.run_directory import CONFIG, SUMMARY
 
-COMPARISON = "comparison.json"
 _RATE = "env.learning_rate"
 
 # Makes an arm's configuration once the runs of earlier arms are there: (folder of the runs, seed) -> configuration.
@@ -217,19 +219,25 @@ def _finished(config: RunConfig) -> bool:
 
 
 def _refuse_changes(config: RunConfig, but: tuple[str, ...] = ()) -> None:
-    """Check that a run which is finished was made with these settings.
+    """Check that a run which is there, finished or not, was begun with these settings.
 
     Raises:
         ValueError: it was not; the message names the settings.
     """
-    if not _finished(config):
-        return
     assert config.run_dir is not None
-    about = RunDirectory.open(config.run_dir).read_json(CONFIG)
-    if differ := differences_to_config(about, config, but):
-        raise ValueError(
-            f"{config.run_dir} is a finished run with other settings: {'; '.join(differ)}. Choose another --out"
-        )
+    for folder, kind in ((config.run_dir, "a finished"), (_unfinished(config), "an unfinished")):
+        try:
+            about = RunDirectory.open(folder).read_json(CONFIG)
+            if kind == "an unfinished":
+                saved_config(about)
+        except FileNotFoundError:
+            continue
+        except ValueError:
+            if kind == "a finished":
+                raise
+            continue  # it is damaged: see `_go_on`
+        if differ := differences_to_config(about, config, but):
+            raise ValueError(f"{folder} is {kind} run with other settings: {'; '.join(differ)}. Choose another --out")
 
 
 def _arms_before(folder: Path) -> list[str]:
@@ -256,15 +264,18 @@ def carry_out_run(config: RunConfig, threads: int) -> str:
 
     A run that was stopped goes on from its newest checkpoint. The checkpoints of a run that is over are removed: many
     runs would fill the disk with them.
+
+    Raises:
+        ValueError, OSError: the run that is there cannot be gone on with now, because its data are away or its
+            settings are others, say; it is left as it is.
     """
     import torch
 
     torch.set_num_threads(threads)
     assert config.run_dir is not None
-    unfinished = config.run_dir.with_name(config.run_dir.name + ".unfinished")
+    unfinished = _unfinished(config)
     status = _go_on(config, unfinished)
     if status is None:
-        shutil.rmtree(unfinished, ignore_errors=True)
         _, status = run(dataclasses.replace(config, run_dir=unfinished), Quiet())
     if status in ("interrupted", "terminated"):
         raise KeyboardInterrupt
@@ -273,9 +284,24 @@ def carry_out_run(config: RunConfig, threads: int) -> str:
     return status
 
 
+def _unfinished(config: RunConfig) -> Path:
+    assert config.run_dir is not None
+    return config.run_dir.with_name(config.run_dir.name + UNFINISHED)
+
+
 def _go_on(config: RunConfig, unfinished: Path) -> str | None:
-    """Go on with a run that was stopped; None where there is none, or none that can be gone on with."""
+    """Go on with a run that was stopped, to its end; None where there is none, or only one that is damaged.
+
+    A damaged one is kept under another name.
+    """
+    if not unfinished.exists():
+        return None
     try:
         return resume(unfinished, Quiet(), config)[1]
-    except (FileNotFoundError, ValueError):
+    except RunIsOver as over:  # it was killed before it got its name
+        return over.status
+    except (NothingToGoOnWith, DamagedRun) as error:
+        assert config.run_dir is not None
+        aside = set_aside(unfinished, f"{config.run_dir.name}.damaged-{{}}{UNFINISHED}")
+        print(f"{error}. It is kept as {aside}; the run begins anew.", file=sys.stderr, flush=True)
         return None

@@ -1,6 +1,8 @@
 """Describes a run for those who read it later: every setting, and what it takes to understand the numbers."""
 
+import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -9,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import torch
 
-from agents.run_config import RunConfig
+from agents.run_config import RunConfig, listed
+from agents.traces import TRACE
 from tying_env.env import LayerTyingEnv
 
 # Whose versions a run writes down.
@@ -27,16 +31,28 @@ def describe(config: RunConfig, env: gym.Env[Any, Any]) -> dict[str, Any]:
     return {
         **dataclasses.asdict(config),
         "label": config.label or config.agent,
-        "device": str(layer_tying.device),
-        "data": layer_tying.workload.describe(),
+        **describe_inputs(config, layer_tying),
         "started": now(),
-        **describe_software(),
+        **describe_machine(layer_tying),
     }
 
 
-def describe_software() -> dict[str, Any]:
-    """Return the commit, the versions and the platform: what bits may depend on."""
+def describe_inputs(config: RunConfig, env: LayerTyingEnv) -> dict[str, Any]:
+    """Return what identifies the data and the trace or pattern that a run reads: others make another run."""
+    path = {"replay": config.pattern.trace, "pattern": config.pattern.pattern}.get(config.agent)
+    file = path / TRACE if path is not None and path.is_dir() else path
     return {
+        "data": env.workload.describe(),
+        "file_sha256": None if file is None else hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+
+
+def describe_machine(env: LayerTyingEnv) -> dict[str, Any]:
+    """Return the commit, the versions, the machine and how it computes: what bits may depend on."""
+    return {
+        "device": str(env.device),
+        "threads": torch.get_num_threads(),
+        "processor": torch.cuda.get_device_name(env.device) if env.device.type == "cuda" else _processor(),
         "git_commit": _git_commit(),
         "versions": {
             "python": platform.python_version(),
@@ -46,9 +62,25 @@ def describe_software() -> dict[str, Any]:
     }
 
 
+def other_machine(about: dict[str, Any], env: LayerTyingEnv) -> list[str]:
+    """Return in what this machine differs from the one that config.json describes, a line each."""
+    kept = ("device", "threads", "processor", "versions")
+    here = describe_machine(env)
+    return listed({name: about.get(name) for name in kept}, {name: here[name] for name in kept})
+
+
 def now() -> str:
     """Return the time of day, with its zone."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _processor() -> str:
+    """Return the name of the CPU, or at least its kind."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -68,8 +68,8 @@ class DQNConfig:
         for name in ("gamma", "epsilon_start", "epsilon_decay", "epsilon_floor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}")
-        if self.hidden_units < 1:
-            raise ValueError(f"hidden_units must be at least 1, got {self.hidden_units!r}")
+        if not 1 <= self.hidden_units <= 65_536:
+            raise ValueError(f"hidden_units must be from 1 to 65536, got {self.hidden_units!r}")
         for name, least in (("replay_size", 0), ("replay_batch", 1), ("target_every", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")

@@ -8,7 +8,7 @@ own state comes from the checkpoint. Reliving costs the agent's updates, no trai
 """
 
 import json
-from collections.abc import Sequence
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -33,7 +33,7 @@ class Journal(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], directory: RunDirectory) -> None:
         super().__init__(env)
         self._directory = directory
-        self._past = _read(directory)
+        self._past = read_journal(env, directory)
         self._next = 0
         self._masks: npt.NDArray[np.bool_] | None = None
 
@@ -89,21 +89,57 @@ class Journal(gym.Wrapper[Any, Any, Any, Any]):
         return line
 
     def _observation(self, line: dict[str, Any]) -> Any:
-        return np.asarray(line["observation"], dtype=self.observation_space.dtype)
+        return _as_observed(self, line["observation"])
 
 
-def _read(directory: RunDirectory) -> Sequence[dict[str, Any]]:
+def read_journal(env: gym.Env[Any, Any], directory: RunDirectory, n_bytes: int | None = None) -> list[dict[str, Any]]:
+    """Read and check the journal of a run.
+
+    Args:
+        env: the environment as the agent sees it.
+        directory: the run directory.
+        n_bytes: how much of it counts; all by default.
+
+    Raises:
+        ValueError: a line is damaged, or does not come from this environment; the message names it.
+    """
     path = directory.path / JOURNAL
     if not path.exists():
         return []
-    lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            line = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"{path} line {number} is damaged: {error}") from error
-        needed = {"observation"} | ({"reset"} if "reset" in line else {"action", "reward", "terminated", "truncated"})
-        if not isinstance(line, dict) or not needed <= set(line):
-            raise ValueError(f"{path} line {number} is damaged: it must have {', '.join(sorted(needed))}")
-        lines.append(line)
-    return lines
+    with open(path, "rb") as file:
+        lines = file.read(n_bytes).splitlines()
+    return [_read_line(env, line, f"{path} line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _read_line(env: gym.Env[Any, Any], text: bytes, where: str) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is damaged: {error}") from error
+    if not isinstance(line, dict):
+        raise ValueError(f"{where} is damaged: it must hold an object, got {text[:40]!r}")
+    needed = {"observation"} | ({"reset"} if "reset" in line else {"action", "reward", "terminated", "truncated"})
+    if not needed <= set(line):
+        raise ValueError(f"{where} is damaged: it must have {', '.join(sorted(needed))}")
+    try:
+        observed = env.observation_space.contains(_as_observed(env, line["observation"]))
+    except (TypeError, ValueError, OverflowError):
+        observed = False
+    if not observed:
+        raise ValueError(f"{where} is damaged: {line['observation']!r} is no observation of {env.observation_space}")
+    if "reset" not in line:
+        if type(line["reward"]) not in (int, float) or not abs(line["reward"]) < math.inf:
+            raise ValueError(f"{where} is damaged: its reward must be a finite number, got {line['reward']!r}")
+        if any(type(line[name]) is not bool for name in ("terminated", "truncated")):
+            raise ValueError(f"{where} is damaged: terminated and truncated must be true or false")
+    masks, space = line.get("masks", []), env.action_space
+    size = space.n if isinstance(space, gym.spaces.Discrete) else None
+    if "masks" in line and not (
+        isinstance(masks, list) and len(masks) == size and all(type(mask) is bool for mask in masks)
+    ):
+        raise ValueError(f"{where} is damaged: masks must be {size} times true or false")
+    return line
+
+
+def _as_observed(env: gym.Env[Any, Any], observation: Any) -> Any:
+    return np.asarray(observation, dtype=env.observation_space.dtype)

@@ -105,6 +105,11 @@ class Recorder:
         return self.over and self._episode >= self._episodes
 
     @property
+    def decisions(self) -> int:
+        """Decisions made, in all episodes together."""
+        return self._decision
+
+    @property
     def decisions_in_all(self) -> int:
         """Decisions in all episodes together, if none diverges; the frozen start is none of them."""
         config = self.layer_tying.config
@@ -188,13 +193,13 @@ class Recorder:
             OSError: it cannot be written; the earlier ones are whole.
         """
         own = {name: getattr(self, f"_{name}") for name in _COUNTERS}
-        state = {
+        state: dict[str, Any] = {
             "env": self.layer_tying.state_dict(copy=False),
             "wrappers": wrapper_states(self.env),
             "controller": controller_state,
             "recorder": {**own, "seconds": self._seconds, "best": self._best, "action": self.action},
         }
-        self._checkpoints.write(state, self._best)
+        self._checkpoints.write(state, state["env"]["validation_perplexity"], self._episode)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Bring environment, wrappers and counters to where a checkpoint was taken.
@@ -203,11 +208,11 @@ class Recorder:
             ValueError: the state does not fit.
         """
         own = state["recorder"]
-        for name in _COUNTERS:
-            if type(own[name]) is not int or own[name] < 0:
-                raise ValueError(f"the recorder's {name} must be a whole number, got {own[name]!r}")
+        for name, value in zip(_COUNTERS, (self._episodes, self.decisions_in_all, 2**63), strict=True):
+            if type(own[name]) is not int or not 0 <= own[name] <= value:
+                raise ValueError(f"the recorder's {name} must be a whole number up to {value}, got {own[name]!r}")
         numbers = own["seconds"], math.inf if own["best"] is None else own["best"]
-        if not all(isinstance(n, (int, float)) and n >= 0 for n in numbers):
+        if not all(type(n) is float and n >= 0 for n in numbers):
             raise ValueError(f"the recorder's seconds and best perplexity cannot be {numbers}")
         n_layer = self.layer_tying.config.n_layer
         action = None if own["action"] is None else validate_action(own["action"], n_layer)
@@ -215,7 +220,7 @@ class Recorder:
         load_wrapper_states(self.env, state["wrappers"])
         for name in _COUNTERS:
             setattr(self, f"_{name}", own[name])
-        self._seconds, self._best = map(float, numbers)
+        self._seconds, self._best = numbers
         self.action, self.over = action, self.layer_tying.over
 
     def conclude(self, stopped: str | None) -> str:

@@ -101,8 +101,9 @@ def agent_names() -> tuple[str, ...]:
     return (*get_args(ControllerName), *get_args(SB3Name))
 
 
-# These change where a run is kept and computed, not what comes of it: a resumed run may have others.
-FREE = ("run_dir", "label", "checkpoint_every", "keep_checkpoints", *(f"env.{name}" for name in PLACE_SETTINGS))
+# These change where a run is kept and computed, not what comes of it: a resumed run may have others. (Its folder is
+# where it is found.)
+FREE = ("run_dir", "checkpoint_every", "keep_checkpoints", *(f"env.{name}" for name in PLACE_SETTINGS))
 
 
 def saved_config(about: dict[str, Any]) -> RunConfig:
@@ -116,11 +117,16 @@ def saved_config(about: dict[str, Any]) -> RunConfig:
 
 def differences(saved: RunConfig, asked: RunConfig) -> list[str]:
     """Return the settings that decide what comes of a run and are not the same, a line each."""
-    mine, theirs = _flat(dataclasses.asdict(asked)), _flat(dataclasses.asdict(saved))
+    return listed(dataclasses.asdict(saved), dataclasses.asdict(asked), FREE)
+
+
+def listed(there: dict[str, Any], here: dict[str, Any], but: Sequence[str] = ()) -> list[str]:
+    """Return in what two nested dictionaries differ, a line each; what one of them lacks is None."""
+    theirs, mine = _flat(there), _flat(here)
     return [
-        f"{name} is {theirs[name]!r} there, {mine[name]!r} here"
-        for name in mine
-        if name not in FREE and mine[name] != theirs[name]
+        f"{name} is {theirs.get(name)!r} there, {mine.get(name)!r} here"
+        for name in mine | theirs
+        if name not in but and mine.get(name) != theirs.get(name)
     ]
 
 
@@ -135,12 +141,8 @@ def differences_to_config(about: dict[str, Any], asked: RunConfig, but: Sequence
         but: settings to pass over, besides those that do not decide what comes of a run.
     """
     mine, usual = (_flat(json.loads(to_json(dataclasses.asdict(each)))) for each in (asked, RunConfig()))
-    theirs = usual | _flat(about)
-    return [
-        f"{name} is {theirs[name]!r} there, {mine[name]!r} here"
-        for name in mine
-        if name not in (*FREE, *but) and mine[name] != theirs[name]
-    ]
+    theirs = {name: value for name, value in (usual | _flat(about)).items() if name in mine}
+    return listed(theirs, mine, (*FREE, *but))
 
 
 T = TypeVar("T")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import signal
 from datetime import datetime
 from pathlib import Path
@@ -11,14 +12,16 @@ import gymnasium as gym
 
 from agents.base import Controller, Transition
 from agents.controllers import make_controller
-from agents.description import describe, describe_software, now
+from agents.description import describe, describe_machine, now, other_machine
 from agents.recorder import LOGS, Observer, Recorder
-from agents.run_config import RunConfig, differences, saved_config
-from agents.sb3 import SB3Name, train_sb3
+from agents.resuming import DamagedRun, NothingToGoOnWith, find, refuse_other_inputs, refuse_other_sizes
+from agents.run_config import RunConfig
+from agents.sb3 import SB3Name, check_journal, train_sb3
 from agents.stop_signals import StopSignals
 from tying_env.episode import Stopped
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
-from tying_env.runs.run_directory import CONFIG, RESUMES, SUMMARY
+from tying_env.runs.checkpoints import FOLDER
+from tying_env.runs.run_directory import CONFIG, JOURNAL, RESUMES
 from tying_env.runs.tensorboard import Curves
 from tying_env.wrappers import wrap
 
@@ -61,37 +64,49 @@ def resume(path: Path, observer: Observer, asked: RunConfig | None = None) -> tu
         As `run`.
 
     Raises:
-        FileNotFoundError: there is no run, or it has no checkpoint.
-        ValueError: other settings (the message lists the differences), a finished run, or no checkpoint that is whole.
+        agents.resuming.NothingToGoOnWith: there is no run, or it has no checkpoint. (A FileNotFoundError.)
+        agents.resuming.RunIsOver: it finished or diverged. (A ValueError, as the next two.)
+        agents.resuming.OtherSettings: the message lists the differences.
+        agents.resuming.DamagedRun: no checkpoint can be used; the message says why.
+        ValueError: a checkpoint is whole, but does not fit; nothing is changed then.
         BlockingIOError: another process is at work in the run directory.
         OSError: the disk is full, say; what was written before is whole.
     """
-    directory = RunDirectory.open(path)
+    if not os.path.lexists(path / CONFIG):
+        raise NothingToGoOnWith(f"{path} is not a run directory: it has no {CONFIG}")
+    directory = RunDirectory(path)
+    try:
+        directory.check_plain(LOGS, FOLDER)
+    except ValueError as error:
+        raise DamagedRun(str(error)) from error
     with directory.lock():
-        try:
-            saved = saved_config(directory.read_json(CONFIG))
-        except ValueError as error:
-            raise ValueError(f"{path / CONFIG} is damaged: {error}") from error
-        config = dataclasses.replace(asked or saved, run_dir=path, label=saved.label)
-        if differ := differences(saved, config):
-            raise ValueError(f"{path} is a run with other settings: {'; '.join(differ)}")
-        if _is_over(directory, config):
-            raise ValueError(f"{path} is finished: there is nothing to go on with")
-        checkpoint = Checkpoints(directory, LOGS, config.keep_checkpoints).newest(observer.note)
-        if checkpoint is None and len(directory.read_metrics()) > config.checkpoint_every:
-            raise FileNotFoundError(f"{path} has no checkpoint to go on from, though it was past its first one")
-        env, controller = _make(config)
-        return directory, _carry_out(config, env, controller, directory, observer, checkpoint, resumed=True)
+        found = find(directory, observer, asked)
+        env = _make_env(found.config)
+        layer_tying: Any = env.unwrapped
+        refuse_other_sizes(found, layer_tying)
+        controller = _make_controller(found.config)
+        refuse_other_inputs(found, layer_tying)
+        if differ := other_machine(found.about, layer_tying):
+            observer.note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
+        return directory, _carry_out(found.config, env, controller, directory, observer, found.checkpoint, resumed=True)
 
 
 def _make(config: RunConfig) -> tuple[gym.Env[Any, Any], Controller | None]:
-    """Make the environment, and the controller unless the agent is one of Stable-Baselines3's."""
+    """Make the environment and the controller."""
+    return _make_env(config), _make_controller(config)
+
+
+def _make_env(config: RunConfig) -> gym.Env[Any, Any]:
     rewards = {"parameter-penalty": {"weight": config.parameter_penalty}}
-    env = wrap(gym.make(ENV_ID, **dataclasses.asdict(config.env)), config.rewards, rewards)
+    return wrap(gym.make(ENV_ID, **dataclasses.asdict(config.env)), config.rewards, rewards)
+
+
+def _make_controller(config: RunConfig) -> Controller | None:
+    """Make the controller unless the agent is one of Stable-Baselines3's."""
     if config.agent in get_args(SB3Name):
-        return env, None
+        return None
     name: Any = config.agent
-    return env, make_controller(
+    return make_controller(
         name, config.env.n_layer, config.seed, config.dqn, config.search, config.pattern, config.env.k
     )
 
@@ -129,7 +144,7 @@ def _carry_out(
             )
             recorder.layer_tying.should_stop = signals.should_stop
             if resumed:
-                _go_on(recorder, controller, checkpoint)
+                _go_on(config, recorder, controller, checkpoint)
             with Curves(directory.path, config.env, recorder.train_step if resumed else None) as curves:
                 recorder.curves = curves
                 with contextlib.suppress(Stopped):
@@ -141,16 +156,16 @@ def _carry_out(
                 if not recorder.diverged:  # the last good checkpoint is from before
                     recorder.checkpoint({} if controller is None else controller.state_dict())
                 status = recorder.conclude(None if signals.asked is None else _STOPPED_BY[signals.asked])
-        if signals.asked is not None:  # also if it came too late to stop anything but the test
-            return _STOPPED_BY[signals.asked]
-        if status == "finished":  # here Ctrl-C ends at once: all but the test is written
-            recorder.measure_test()
+        if status == "finished" and config.measure_test:
+            if signals.asked is not None:  # too late to stop anything but the test
+                return _STOPPED_BY[signals.asked]
+            recorder.measure_test()  # here Ctrl-C ends at once: all but the test is written
     finally:
         env.close()
     return status
 
 
-def _go_on(recorder: Recorder, controller: Controller | None, checkpoint: Checkpoint | None) -> None:
+def _go_on(config: RunConfig, recorder: Recorder, controller: Controller | None, checkpoint: Checkpoint | None) -> None:
     """Bring everything to where a checkpoint was taken, or (None) to the start.
 
     Raises:
@@ -164,8 +179,11 @@ def _go_on(recorder: Recorder, controller: Controller | None, checkpoint: Checkp
             recorder.load_state_dict(checkpoint.state)
             if controller is not None:
                 controller.load_state_dict(checkpoint.state["controller"])
+            else:
+                agent: Any = config.agent
+                check_journal(agent, recorder, checkpoint.logs[JOURNAL])
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"the checkpoint {checkpoint.folder} is damaged: {error!r}") from error
+            raise DamagedRun(f"the checkpoint {checkpoint.folder} is damaged: {error!r}") from error
         except ValueError as error:
             raise ValueError(f"the checkpoint {checkpoint.folder} does not fit: {error}") from error
         where = f"{checkpoint.folder} at training step {recorder.train_step}"
@@ -174,8 +192,10 @@ def _go_on(recorder: Recorder, controller: Controller | None, checkpoint: Checkp
     for name in LOGS:
         directory.shorten(name, 0 if checkpoint is None else checkpoint.logs[name])
     if checkpoint is not None:
+        checkpoint.set_aside_damaged()
         checkpoint.restore_best(directory)
-    directory.append_json(RESUMES, {"at": now(), "from": checkpoint and checkpoint.folder.name, **describe_software()})
+    resumed = {"at": now(), "from": checkpoint and checkpoint.folder.name, "checkpoint_every": config.checkpoint_every}
+    directory.append_json(RESUMES, resumed | describe_machine(recorder.layer_tying))
 
 
 def drive(controller: Controller, recorder: Recorder) -> None:
@@ -206,11 +226,3 @@ def drive(controller: Controller, recorder: Recorder) -> None:
 def default_name(config: RunConfig) -> str:
     """Return the name of a run's folder when none was asked for."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{config.agent}-seed{config.seed}"
-
-
-def _is_over(directory: RunDirectory, config: RunConfig) -> bool:
-    """Tell whether a run has come to its end, the measurement on the test split included."""
-    if not (directory.path / SUMMARY).exists():
-        return False
-    summary = directory.read_json(SUMMARY)
-    return summary["status"] == "finished" and (not config.measure_test or summary["test"] is not None)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
-from agents.journal import Journal
+from agents.journal import Journal, read_journal
 from agents.recorder import Recorder, Step
 from tying_env.partition import IntVector
 from tying_env.wrappers import LayerSweepAction, SingleLayerAction
@@ -86,8 +86,7 @@ def train_sb3(agent: SB3Name, config: SB3Config, recorder: Recorder, seed: int) 
             f"{agent} learns after every {config.sb3_n_steps} decisions, and there are {decisions}: it will not have "
             "learned when it makes its last. Lower --sb3-n-steps or --k, or raise --total-steps or --episodes."
         )
-    env, wrapper = RecordedEnv(recorder), _ALGORITHMS[agent][2]
-    journal = Journal(env if wrapper is None else wrapper(env), recorder.directory)
+    journal = Journal(_as_seen(agent, recorder), recorder.directory)
     model = _make(agent, config, journal, seed)
     from stable_baselines3.common.callbacks import BaseCallback
 
@@ -98,6 +97,22 @@ def train_sb3(agent: SB3Name, config: SB3Config, recorder: Recorder, seed: int) 
             return journal.reliving or not recorder.finished
 
     model.learn(total_timesteps=2**62, callback=AfterEachStep())
+
+
+def check_journal(agent: SB3Name, recorder: Recorder, n_bytes: int) -> None:
+    """Check as much of a run's journal as a checkpoint counts, before anything is changed.
+
+    Raises:
+        ValueError: it is damaged (the message names the line), or of another number of decisions.
+    """
+    lines = read_journal(_as_seen(agent, recorder), recorder.directory, n_bytes)
+    if (steps := sum("action" in line for line in lines)) != recorder.decisions:
+        raise ValueError(f"its journal has {steps} decisions, the checkpoint {recorder.decisions}")
+
+
+def _as_seen(agent: SB3Name, recorder: Recorder) -> gym.Env[Any, Any]:
+    env, wrapper = RecordedEnv(recorder), _ALGORITHMS[agent][2]
+    return env if wrapper is None else wrapper(env)
 
 
 # Name -> the class, and the wrapper that gives it an action space it can take.

@@ -41,6 +41,9 @@ from tying_env.distributed import LostProcess, joined, wait_for_all, world
 from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import CONFIG
 
+# What a run that is gone on with has already.
+NOT_WITH_RESUME = ("preset", "semantics", "label", "run-dir")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -116,10 +119,16 @@ def parse() -> Options:
     semantics = chosen_semantics()
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     first.add_argument("--resume", type=Path)
+    for name in NOT_WITH_RESUME:
+        first.add_argument(f"--{name}", f"--{name.replace('-', '_')}", nargs="?", const="")
     try:
-        resumed: Path | None = first.parse_known_args()[0].resume
+        given = first.parse_known_args()[0]
     except argparse.ArgumentError:
-        resumed = None  # the full parser below says what is wrong
+        given = argparse.Namespace(resume=None)  # the full parser below says what is wrong
+    resumed: Path | None = given.resume
+    for name in NOT_WITH_RESUME:
+        if resumed is not None and (value := getattr(given, name.replace("-", "_"))) is not None:
+            raise ValueError(f"--{name} is decided by the run that --resume names: leave it out, got {value!r}")
     run_config = default_run(preset, env)
     if semantics == "published-code":
         run_config = as_published(run_config)

@@ -192,7 +192,7 @@ def test_the_paper_starts_frozen_and_patterns_do_not() -> None:
         ({"q_learning_rate": 0}, "q_learning_rate must be a finite number above 0, got 0"),
         ({"gamma": 1.5}, r"gamma must be in \[0, 1\], got 1.5"),
         ({"epsilon_floor": -0.1}, r"epsilon_floor must be in \[0, 1\], got -0.1"),
-        ({"hidden_units": 0}, "hidden_units must be at least 1, got 0"),
+        ({"hidden_units": 0}, "hidden_units must be from 1 to 65536, got 0"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:

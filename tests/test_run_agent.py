@@ -304,3 +304,12 @@ def test_actions_in_the_record_lead_to_the_tyings_beside_them(text_folder: Path,
         assert record["tying"].tolist() == canonicalise(record["action"]).tolist()
         assert (record["tied_events"], record["untied_events"]) == events(before, record["tying"])
         before = record["tying"]
+
+
+@pytest.mark.parametrize("given", [("--preset", "paper"), ("--semantics=paper",), ("--label", "x"), ("--run_dir", "x")])
+def test_what_a_resumed_run_decides_itself_is_refused(text_folder: Path, tmp_path: Path, given: tuple[str]) -> None:
+    path = tmp_path / "run"
+    assert command(*options(text_folder, path)).returncode == 0
+    done = command("--resume", str(path), *given)
+    assert done.returncode == 1
+    assert re.search(r"--(preset|semantics|label|run-dir) is decided by the run that --resume names", done.stdout)

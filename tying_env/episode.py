@@ -155,8 +155,10 @@ class Episode:
         Raises:
             ValueError: the state does not fit; throw this episode away then.
         """
+        config = self._config
+        most = {name: config.total_steps for name in _COUNTERS} | {"frozen_steps_left": config.k}
         for name in _COUNTERS:
-            setattr(self, name, _check_count(name, state[name]))
+            setattr(self, name, _check_count(name, state[name], most[name]))
         validation = state["validation_perplexity"]
         if not (validation is None or (isinstance(validation, float) and math.isfinite(validation))):
             raise ValueError(f"the state's validation_perplexity must be a number or none, got {validation!r}")
@@ -169,6 +171,8 @@ class Episode:
             under_way = None if state["under_way"] is None else Decision(**state["under_way"])
         except TypeError as error:
             raise ValueError(f"the state's decision under way does not fit: {error}") from error
+        if under_way is not None:
+            _check_count("steps_left", under_way.steps_left, min(config.k, config.total_steps - self.train_step))
         self.trainer.load_state_dict(state["trainer"])
         self.reward_batches.load_state_dict(state["reward_batches"])
         self.validation_perplexity = math.inf if validation is None else validation
@@ -227,7 +231,7 @@ def _unless(should_stop: Callable[[], bool], measure: Callable[[], T]) -> T:
     return measure()
 
 
-def _check_count(name: str, value: object) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"the state's {name} must be a whole number, got {value!r}")
+def _check_count(name: str, value: object, most: int = 2**63) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"the state's {name} must be a whole number up to {most}, got {value!r}")
     return value

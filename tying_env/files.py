@@ -1,9 +1,11 @@
 """Writes files of which others see all or nothing, also after a crash."""
 
 import contextlib
+import errno
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         sync(path.parent)
 
 
+def set_aside(folder: Path, name: str) -> Path:
+    """Give a folder that cannot be used another name beside it, which `name` makes of a number, and return that."""
+    number = 1
+    while os.path.lexists(aside := folder.with_name(name.format(number))):
+        number += 1
+    os.rename(folder, aside)
+    return aside
+
+
 def sync(path: Path) -> None:
     """Bring a file or folder to the disk: what was written to it survives a crash of the machine from now on."""
     if path.is_dir() and os.name != "posix":  # folders cannot be opened there
@@ -52,6 +63,27 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, with the permissions that new files get; safetensors itself lets only the user read.
+
+    Raises:
+        OSError: it cannot be written (no space left, say); the error names it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with naming(path):
+        path.touch()
+        mode = path.stat().st_mode & 0o777
+        try:
+            save_file(tensors, path, metadata=metadata)
+        except SafetensorError as error:  # its own class, for a full disk too
+            found = re.search(r"os error (\d+)", str(error))
+            number = int(found[1]) if found else errno.EIO
+            raise OSError(number, os.strerror(number) if found else str(error), str(path)) from error
+        path.chmod(mode)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,8 @@ from tying_env.runs import RunDirectory
 # What every run imports: the server has it before it forks.
 PRELOADED = (transformers.models.gpt2.modeling_gpt2, backend_agg, tensorboard)
 
-# What changes the disk: a process can die before, after, and (the last three) in the middle of each.
-CALLS = ("fsync", "replace", "rename", "link", "mkdir", "truncate")
+# What changes the disk: a process can die before, after, and (the last ones) in the middle of each.
+CALLS = ("fsync", "replace", "rename", "mkdir", "ftruncate")
 
 _SERVER: Any = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["tests.reliability.child"])
@@ -76,12 +77,18 @@ class _Moments:
         for name in CALLS:
             setattr(os, name, self._before_and_after(getattr(os, name)))
         save_file, append, write_text = safetensors.torch.save_file, RunDirectory.append, Path.write_text
+        copyfile = shutil.copyfile
 
         def save_half(tensors: Any, path: Any, *rest: Any, **named: Any) -> None:
             self._moment()
             save_file(tensors, path, *rest, **named)
             self._moment(lambda: os.truncate(path, os.path.getsize(path) // 2))
             self._moment()
+
+        def copy_half(source: Any, target: Any) -> Any:
+            self._moment()
+            self._moment(lambda: (copyfile(source, target), os.truncate(target, os.path.getsize(target) // 2)))
+            return copyfile(source, target)
 
         def append_half(directory: RunDirectory, name: str, text: str) -> None:
             self._moment()
@@ -95,6 +102,7 @@ class _Moments:
             return write_text(path, text, *rest, **named)
 
         safetensors.torch.save_file = save_half
+        shutil.copyfile = copy_half  # type: ignore[assignment]
         RunDirectory.append = append_half  # type: ignore[method-assign]
         Path.write_text = write_half  # type: ignore[method-assign,assignment]
 

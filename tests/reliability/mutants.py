@@ -70,8 +70,8 @@ MUTANTS = [
     Mutant(
         "an SB3 agent begins anew instead of reliving its journal",
         "agents/journal.py",
-        "self._past = _read(directory)",
-        "self._past = ()",
+        "self._past = read_journal(env, directory)",
+        "self._past = []",
         f"{AFTER_EVERY_DECISION} -k ppo",
     ),
     Mutant(
@@ -90,10 +90,24 @@ MUTANTS = [
     ),
     Mutant(
         "other settings are accepted when resuming",
-        "agents/runner.py",
+        "agents/resuming.py",
         "if differ := differences(saved, config):",
         "if differ := []:",
         f"{RESUME} -k other_settings",
+    ),
+    Mutant(
+        "content_key not compared",
+        "agents/resuming.py",
+        "if differ := listed({name: found.about.get(name) for name in now}, now):",
+        "if differ := []:",
+        f"{RESUME} -k other_data",
+    ),
+    Mutant(
+        "compare throws away what it cannot resume",
+        "agents/comparison.py",
+        '        aside = set_aside(unfinished, f"{config.run_dir.name}.damaged-{{}}{UNFINISHED}")\n',
+        "        aside = unfinished\n        shutil.rmtree(unfinished)\n",
+        "tests/reliability/test_comparisons.py -k damaged",
     ),
     Mutant(
         "diverged only if all numbers are not finite",
@@ -125,8 +139,8 @@ MUTANTS = [
     ),
     Mutant(
         "a checkpoint's hashes are not looked at",
-        "tying_env/runs/checkpoints.py",
-        'if _sha256(path, n_bytes) != described["sha256"]:',
+        "tying_env/runs/manifest.py",
+        'if sha256(path, n_bytes) != described["sha256"]:',
         "if False:",
         "tests/reliability/test_damage.py -k flipped",
     ),
@@ -146,16 +160,16 @@ MUTANTS = [
     ),
     Mutant(
         "a manifest may name files outside its folder",
-        "tying_env/runs/checkpoints.py",
-        "fit = {_STATE, _TENSORS} <= names <= {_STATE, _TENSORS, BEST} and all(Path(n).name == n for n in logs)",
-        "fit = {_STATE, _TENSORS} <= names",
+        "tying_env/runs/manifest.py",
+        'fit = {STATE, TENSORS} <= names <= {STATE, TENSORS, BEST} and set(manifest["logs"]) == set(logs)',
+        "fit = {STATE, TENSORS} <= names",
         "tests/reliability/test_damage.py -k climbs",
     ),
     Mutant(
         "tensors are read with pickle",
         "tying_env/runs/checkpoints.py",
-        "state = join(plain, load_file(folder / _TENSORS))",
-        "state = join(plain, __import__('torch').load(folder / _TENSORS, weights_only=False))",
+        "state = join(plain, load_file(folder / TENSORS))",
+        "state = join(plain, __import__('torch').load(folder / TENSORS, weights_only=False))",
         "tests/test_architecture.py tests/reliability/test_damage.py",
     ),
     Mutant(

@@ -44,7 +44,7 @@ def interrupt() -> None:
 
 def outcome(path: Path) -> dict[str, Any]:
     """Return hashes of all that a run has come to: logs, networks, results, and the whole state at the end."""
-    newest = max((path / FOLDER).iterdir())
+    newest = max((p for p in (path / FOLDER).iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     state = json.loads((newest / "state.json").read_text())
     del state["recorder"]["seconds"]
     summary = json.loads((path / "summary.json").read_text())
@@ -59,6 +59,11 @@ def outcome(path: Path) -> dict[str, Any]:
         "tensors": _hash(newest / "tensors.safetensors"),
         **{name: _hash(path / name) for name in files},
     }
+
+
+def contents(path: Path) -> dict[Path, bytes]:
+    """Return every file below a folder, but the lock."""
+    return {p.relative_to(path): p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != "lock"}
 
 
 def go_on_until_it_ends(path: Path, at_most: int = 100) -> Watcher:

@@ -1,9 +1,12 @@
 """Full disks, missing folders, clocks, numbers that are not finite: a named error or a run that ends as diverged."""
 
+import errno
 import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 from agents.recorder import LOGS
+from agents.resuming import RunIsOver
 from agents.runner import resume, run
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
@@ -34,36 +38,82 @@ def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
     return tmp_path / "stopped"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits a child process")
-def test_a_full_disk_is_a_named_error_and_the_last_checkpoint_is_intact(
-    stopped: Path, tiny: dict[str, Any], tmp_path: Path
-) -> None:
-    import subprocess
-    import sys
-
-    expected = outcome(finish(small(tiny, tmp_path / "whole")))
-    before = newest(stopped).folder.name
-    size = (newest(stopped).folder / "tensors.safetensors").stat().st_size
-    # A real write that fails: the system refuses to let a file of this process grow further.
-    code = f"""
+# A real write that fails: the system refuses to let a file of this process grow further.
+LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 from agents.runner import resume
 from tests.reliability.runs import Watcher
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, ({size // 2}, {size // 2}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
     resume(Path(sys.argv[1]), Watcher())
 except OSError as error:
     print("OSError:", error)
 """
-    done = subprocess.run([sys.executable, "-c", code, str(stopped)], capture_output=True, text=True, cwd=Path.cwd())
-    assert "OSError:" in done.stdout, done.stdout + done.stderr
+
+
+def limited(path: Path, n_bytes: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", LIMITED, str(path), str(n_bytes)], capture_output=True, text=True)
+
+
+def test_a_full_disk_is_a_named_error_and_the_last_checkpoint_is_intact(
+    stopped: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    expected = outcome(finish(small(tiny, tmp_path / "whole")))
+    before = newest(stopped).folder.name
+    done = limited(stopped, (newest(stopped).folder / "tensors.safetensors").stat().st_size // 2)
+    assert f"OSError: [Errno {errno.EFBIG}] {os.strerror(errno.EFBIG)}: " in done.stdout, done.stdout + done.stderr
     assert "safetensors" in done.stdout
     assert newest(stopped).folder.name == before
     assert not [p for p in (stopped / "checkpoints").iterdir() if not p.name.isdigit()]
     go_on_until_it_ends(stopped)
     assert outcome(stopped) == expected
+
+
+def test_a_disk_that_fills_up_with_metrics_is_a_named_error(tiny: dict[str, Any], tmp_path: Path) -> None:
+    # The largest file is metrics.jsonl: a network of a few kilobytes, and hundreds of decisions.
+    settings = tiny | {"n_embd": 2, "n_head": 1, "k": 1, "total_steps": 120, "validate_every": 40}
+    expected = outcome(finish(small(settings, tmp_path / "whole", "random", checkpoint_every=20)))
+    path = tmp_path / "run"
+    run(small(settings, path, "random", checkpoint_every=20), Watcher(lambda n: interrupt() if n == 99 else None))
+    sizes = {p.name: p.stat().st_size for p in path.rglob("*") if p.is_file() and "tfevents" not in p.name}
+    assert max(sizes.values()) == sizes["metrics.jsonl"]
+    done = limited(path, sizes["metrics.jsonl"] + 100)
+    assert f"OSError: [Errno {errno.EFBIG}]" in done.stdout, done.stdout + done.stderr
+    assert "metrics.jsonl" in done.stdout
+    assert (path / "metrics.jsonl").stat().st_size == sizes["metrics.jsonl"]  # no half line
+    assert newest(path).state["recorder"]["decision"] == 99
+    go_on_until_it_ends(path)
+    assert outcome(path) == expected
+
+
+@pytest.mark.parametrize("name", ["state.json", "manifest.json", "summary.json.tmp"])
+def test_a_full_disk_is_named_whatever_is_written(
+    name: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = outcome(finish(small(tiny, tmp_path / "whole")))
+    path, write_text, written = tmp_path / "run", Path.write_text, 0
+
+    def full(self: Path, text: str, *rest: Any, **named: Any) -> int:
+        nonlocal written
+        written += self.name == name
+        if self.name == name and (written == 3 or "summary" in name):
+            write_text(self, text[:10], *rest, **named)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # without a name, as a write has it
+        return write_text(self, text, *rest, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=rf"No space left on device: '{path}/") as caught:
+        patch.setattr(Path, "write_text", full)
+        run(small(tiny, path), Watcher())
+    assert caught.value.errno == errno.ENOSPC
+    before = newest(path)
+    if "summary" not in name:
+        assert before.folder.name == "000002"
+    assert not list(path.rglob("*.tmp"))
+    assert not [p for p in (path / "checkpoints").iterdir() if not p.name.isdigit()]
+    go_on_until_it_ends(path)
+    assert outcome(path) == expected
 
 
 def test_a_folder_removed_while_the_run_goes_on_is_a_named_error(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -151,7 +201,12 @@ def test_one_bad_number_ends_the_run_as_diverged(
     assert good.state["recorder"]["decision"] == 4
     for tensors in (good.state["env"]["trainer"]["weights"], *good.state["env"]["trainer"]["optimizer"].values()):
         assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
-    # From there, without the bad number, the run goes on.
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    with pytest.raises(RunIsOver, match=r"run: the run diverged at training step 10; there is nothing to go on with"):
+        resume(path, Watcher())
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+    # From that checkpoint, without the bad number, the run goes on: whoever takes the summary away asks for that.
     monkeypatch.undo()
+    (path / "summary.json").unlink()
     assert resume(path, Watcher())[1] == "finished"
     counts.add(f"{value} in {where}", 1)

@@ -1,18 +1,26 @@
 """A run that was stopped and gone on with ends with the same bits as one that never stopped."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from agents import description
 from agents.controllers import PatternConfig
 from agents.factorized_dqn import DQNConfig
 from agents.recorder import Recorder
+from agents.resuming import OtherSettings
 from agents.run_config import RunConfig
 from agents.runner import resume, run
 from agents.stop_signals import StopSignals
-from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
+from tests.reliability.runs import Watcher, contents, finish, go_on_until_it_ends, interrupt, outcome, small
+from tying_env import EnvConfig
+from tying_env.data import ImageSet
+from tying_env.primary import workloads
 from tying_env.runs import RunDirectory
 
 AGENTS: dict[str, dict[str, Any]] = {
@@ -149,3 +157,99 @@ def test_a_signal_while_results_are_saved_is_not_lost(
     monkeypatch.undo()
     go_on_until_it_ends(tmp_path / "run")  # the test split was not measured yet
     assert outcome(tmp_path / "run") == expected
+
+
+def test_other_data_are_refused_and_listed(
+    tiny: dict[str, Any], text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Path(shutil.copytree(text_folder, tmp_path / "data"))
+    path, config = tmp_path / "run", small(tiny | {"dataset": str(data)}, tmp_path / "run")
+    run(config, Watcher(lambda n: interrupt() if n == 3 else None))
+    before = contents(path)
+    text = (data / "valid.txt").read_text(encoding="utf-8")
+    (data / "valid.txt").write_text(text.swapcase(), encoding="utf-8")  # as long as before
+    with pytest.raises(OtherSettings, match=r"begun with other data: data\.content_key is '\w+' there, '\w+' here$"):
+        resume(path, Watcher())
+    assert contents(path) == before
+    (data / "valid.txt").write_text(text, encoding="utf-8")
+    assert resume(path, Watcher())[1] == "finished"
+
+
+def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    sizes: dict[str, Any] = {"n_layer": 3, "n_embd": 8, "n_head": 1, "batch_size": 4, "k": 2, "total_steps": 12}
+    config = EnvConfig(**sizes, model="vit", dataset="digits", patch_size=4, device="cpu", validation_windows=8)
+    path = tmp_path / "run"
+    run(RunConfig("random", run_dir=path, env=config), Watcher(lambda n: interrupt() if n == 2 else None))
+    load = workloads.load_images
+
+    def changed(name: str) -> ImageSet:
+        images = load(name)
+        return dataclasses.replace(images, images=images.images | {"train": 16 - images.images["train"]})
+
+    monkeypatch.setattr(workloads, "load_images", changed)
+    with pytest.raises(OtherSettings, match=r"data\.content_key is '\w+' there, '\w+' here$"):
+        resume(path, Watcher())
+
+
+def test_another_trace_or_pattern_is_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
+    finish(small(tiny, tmp_path / "a", "random"))
+    finish(small(tiny, tmp_path / "b", "random", seed=5))
+    (tmp_path / "pattern.txt").write_text("0 0 2 2")
+    pattern = PatternConfig(trace=tmp_path / "a", pattern=tmp_path / "pattern.txt")
+    for agent in ("replay", "pattern"):
+        config = small(tiny, tmp_path / agent, agent, pattern=pattern)
+        run(config, Watcher(lambda n: interrupt() if n == 3 else None))
+    shutil.copy(tmp_path / "b" / "trace.txt", tmp_path / "a" / "trace.txt")
+    (tmp_path / "pattern.txt").write_text("0 1 2 2")
+    for agent in ("replay", "pattern"):
+        with pytest.raises(OtherSettings, match=r"begun with other data: file_sha256 is '\w+' there, '\w+' here$"):
+            resume(tmp_path / agent, Watcher())
+
+
+@pytest.mark.parametrize(("at_first", "later"), [(0, 0), (25, 2), (2, 0), (2, 25)])
+def test_a_run_that_never_wrote_a_checkpoint_begins_anew(
+    at_first: int, later: int, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    expected = outcome(finish(small(tiny, tmp_path / "whole")))
+    path = tmp_path / "run"
+
+    def die(decision: int) -> None:
+        if decision == (1 if at_first == 2 else 5):
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        run(small(tiny, path, checkpoint_every=at_first), Watcher(die))
+    if at_first == 2:  # and once more, past the first checkpoint there would have been
+        with pytest.raises(OSError, match="no space left"):
+            resume(path, Watcher(lambda n: die(n - 4)), small(tiny, path, checkpoint_every=later))
+    watcher = Watcher()
+    assert resume(path, watcher, small(tiny, path, checkpoint_every=later))[1] == "finished"
+    assert watcher.notes[0] == f"{path} was stopped before its first checkpoint: beginning anew."
+    assert outcome(path) == expected
+
+
+def test_another_machine_is_said(tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run"
+    run(small(tiny, path), Watcher(lambda n: interrupt() if n == 3 else None))
+    about = RunDirectory.open(path).read_json("config.json")
+    assert about["threads"] == torch.get_num_threads()
+    assert about["processor"]
+    watcher = Watcher(lambda n: interrupt() if n == 5 else None)
+    resume(path, watcher)
+    assert not [note for note in watcher.notes if "bits" in note]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(description, "_version", lambda package: "0.1" if package == "torch" else None)
+    monkeypatch.setattr(description, "PACKAGES", ("torch",))
+    resume(path, watcher := Watcher())
+    (note,) = [note for note in watcher.notes if "bits" in note]
+    assert f"threads is {about['threads']} there, 7 here" in note
+    assert f"versions.torch is '{about['versions']['torch']}' there, '0.1' here" in note
+    *_, last = (path / "resumes.jsonl").read_text().splitlines()
+    assert json.loads(last)["threads"] == 7
+
+
+def test_another_label_is_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
+    run(small(tiny, tmp_path / "run", label="a"), Watcher(lambda n: interrupt() if n == 3 else None))
+    with pytest.raises(OtherSettings, match="label is 'a' there, 'b' here"):
+        resume(tmp_path / "run", Watcher(), small(tiny, tmp_path / "run", label="b"))

@@ -268,7 +268,7 @@ class Trainer:
             check_tensors(entries, {"step": (), "exp_avg": shape, "exp_avg_sq": shape}, where)
             check_dtypes(entries, {"step": torch.float32, "exp_avg": dtype, "exp_avg_sq": dtype}, where)
         counts = [state["tokens"], *state["memory_in_training"]]
-        if len(counts) != 4 or any(type(count) is not int or count < 0 for count in counts):
+        if len(counts) != 4 or any(type(count) is not int or not 0 <= count <= 2**63 for count in counts):
             raise ValueError(f"the state's tokens and bytes must be four whole numbers, got {counts}")
         restored_torch(self._dropout, state["dropout"])
         self.batches.load_state_dict(state["batches"])  # checks, then changes

@@ -5,6 +5,7 @@ The environment itself does not know whether a language model or an image classi
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -249,8 +250,13 @@ class Images(Workload):
         return {name: part[places] for name, part in everything.items()}
 
     def describe(self) -> dict[str, Any]:
-        """Return the number of images, their size, their classes, and what their pixels are scaled by."""
+        """Return the hash of images and labels, their number, size and classes, and what pixels are scaled by."""
+        digest = hashlib.sha256()
+        for split in SPLITS:
+            for part in (self.data.images[split], self.data.labels[split]):
+                digest.update(np.ascontiguousarray(part).tobytes())
         return {
+            "content_key": digest.hexdigest(),
             **{split: len(self.data.labels[split]) for split in SPLITS},
             "shape": list(self.data.shape),
             "classes": list(self.data.classes),

@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from tying_env import partition
 from tying_env.config import EnvConfig
-from tying_env.files import to_json, written_whole
+from tying_env.files import to_json, write_tensors, written_whole
 from tying_env.named_tensors import check_dtypes, check_tensors
-from tying_env.primary.models import PrimaryNetwork, Sizes, build_model, build_network
-from tying_env.primary.owned import owned_tensors, persistent_buffers
+from tying_env.primary.models import PrimaryNetwork, Sizes
+from tying_env.primary.owned import owned_tensors
+from tying_env.primary.skeleton import build_skeleton, check_owned, fill
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload
 from tying_env.seeding import torch_stream
@@ -46,9 +48,6 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, sizes: Sizes) 
     Raises:
         OSError: the file cannot be written; an earlier one is left whole.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     about = {
         "format": _FORMAT,
         "tying": trainer.tied.tying,
@@ -59,11 +58,8 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, sizes: Sizes) 
     tensors = {name: tensor.contiguous() for name, tensor in trainer.named_tensors().items()}
     about["sha256"] = _seal(about, tensors)
     with written_whole(path) as unfinished:
-        try:
-            # One entry: safetensors writes several in random order, and equal networks are to be equal files.
-            save_file(tensors, unfinished, metadata={_KEY: to_json(about)})
-        except SafetensorError as error:  # its own class, for a full disk too
-            raise OSError(f"cannot write the network file {path}: {error}") from error
+        # One entry: safetensors writes several in random order, and equal networks are to be equal files.
+        write_tensors(unfinished, tensors, {_KEY: to_json(about)})
 
 
 def load_network(path: Path, device: str | torch.device = "cpu", workload: Workload | None = None) -> SavedNetwork:
@@ -74,7 +70,8 @@ def load_network(path: Path, device: str | torch.device = "cpu", workload: Workl
         device: where the network goes.
         workload: builds the network, where it is the user's own; others are built from the settings in the file.
 
-    What the file says of itself is held against the tensors it has before any memory is taken for a network.
+    What the file says of itself is held against the tensors it has before any memory is taken for a network, and every
+    weight is held once at all times.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -84,38 +81,38 @@ def load_network(path: Path, device: str | torch.device = "cpu", workload: Workl
 
     if not path.is_file():
         raise FileNotFoundError(f"there is no network file {path}")
+    plain: dict[str, Any] = {"compile_blocks": False, "checkpoint_blocks": False, "frozen_weights": "held"}
+    place = torch.device(device)
     try:
         with safe_open(path, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            about = _read_about((file.metadata() or {}).get(_KEY), None if workload else shapes)
+            about = _read_about((file.metadata() or {}).get(_KEY))
+            config = dataclasses.replace(EnvConfig(**about["config"]), **plain)
+            skeleton = None if workload else _skeleton(config, about, shapes)
             tensors = {name: file.get_tensor(name) for name in shapes}
         if about.pop("sha256") != _seal(about, tensors):
             raise ValueError("it is not as it was written (its sha256 differs)")
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a network file of this package, or damaged: {error}") from error
-    plain: dict[str, Any] = {"compile_blocks": False, "checkpoint_blocks": False, "frozen_weights": "held"}
-    config = dataclasses.replace(EnvConfig(**about["config"]), **plain)
-    place, generator = torch.device(device), torch_stream(0, "weights")
-    network = (
-        build_network(config, about["sizes"], place, generator)
-        if workload is None
-        else workload.build(place, generator, fresh=False)
-    )
+    network = skeleton or workload.build(place, torch_stream(0, "weights"), fresh=False)  # type: ignore[union-attr]
     kinds = workload.kinds if workload else None
     tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient, kinds=kinds)
     own = owned_tensors(network, tied)
     check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, str(path))
     check_dtypes(tensors, {name: t.dtype for name, t in own.items()}, str(path))
-    for name, tensor in own.items():
-        tensor.copy_(tensors[name])
+    if skeleton is not None:
+        fill(skeleton, tensors, place)
+    else:
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
     return SavedNetwork(network, tied, about["tying"], config, about["sizes"])
 
 
-def _read_about(text: str | None, shapes: dict[str, tuple[int, ...]] | None) -> dict[str, Any]:
-    """Read the file's metadata and check it against the shapes of its tensors, where the network follows from it.
+def _read_about(text: str | None) -> dict[str, Any]:
+    """Read the file's metadata and check it.
 
     Raises:
-        ValueError: something is missing, of the wrong type, or does not fit.
+        ValueError: something is missing, or of the wrong type.
     """
     about = json.loads(text or "{}")
     if not isinstance(about, dict) or about.get("format") != _FORMAT:
@@ -126,20 +123,27 @@ def _read_about(text: str | None, shapes: dict[str, tuple[int, ...]] | None) -> 
     try:
         config = EnvConfig.from_settings(about["config"])
         tyings = [partition.validate_action(about[key], config.n_layer) for key in ("tying", "sources")]
-        shapes_by_config = None if shapes is None else _skeleton(config, about["sizes"])
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"its description of itself does not hold: {error!r}") from error
     if not all(map(partition.is_tying, tyings)):
         raise ValueError("its tying is not in canonical form")
-    if shapes is None or shapes_by_config is None:
-        return about
-    differ = [name for name, shape in shapes.items() if shapes_by_config.get(name) != shape]
-    if differ:
-        asked = shapes_by_config.get(differ[0], "no such tensor")
-        raise ValueError(f"its settings ask for {differ[0]!r} of shape {asked}, the tensor has {shapes[differ[0]]}")
-    if len(partition.leaders(tyings[1])) > len(shapes):
-        raise ValueError(f"it has fewer tensors ({len(shapes)}) than layers with weights of their own")
     return about
+
+
+def _skeleton(config: EnvConfig, about: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PrimaryNetwork:
+    """Return the network without values, after checking that the file has exactly the tensors it needs.
+
+    Raises:
+        ValueError: there is no such network, or the file has other tensors.
+    """
+    if len(partition.leaders(np.array(about["sources"]))) > len(shapes):
+        raise ValueError(f"it has fewer tensors ({len(shapes)}) than layers with weights of their own")
+    try:
+        skeleton = build_skeleton(config, about["sizes"])
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"its description of itself does not hold: {error!r}") from error
+    check_owned(skeleton, about["sources"], shapes)
+    return skeleton
 
 
 def _seal(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
@@ -151,19 +155,3 @@ def _seal(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
         data: Any = tensor.reshape(-1).view(torch.uint8).numpy()
         digest.update(data)
     return digest.hexdigest()
-
-
-def _skeleton(config: EnvConfig, sizes: Any) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a network's weights and buffers without taking memory for them.
-
-    Raises:
-        ValueError: `sizes` are not whole numbers above 0.
-        KeyError, RuntimeError, TypeError: one is missing, or there is no such network.
-    """
-    for name, value in sizes.items():
-        if type(value) is not int or value < 1:
-            raise ValueError(f"its {name} must be a whole number above 0, got {value!r}")
-    with torch.device("meta"):
-        model = build_model(config, sizes)
-    found = {**dict(model.named_parameters()), **persistent_buffers(model)}
-    return {name: tuple(t.shape) for name, t in found.items()}

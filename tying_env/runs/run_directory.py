@@ -18,8 +18,9 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,6 +77,23 @@ class RunDirectory:
             raise FileNotFoundError(f"{path} is not a run directory: it has no {CONFIG}")
         return cls(path)
 
+    def check_plain(self, logs: Collection[str], folder: str) -> None:
+        """Check that what will be read and written here are files of this folder, and no links that lead elsewhere.
+
+        Args:
+            logs: files that only grow.
+            folder: where the checkpoints are.
+
+        Raises:
+            ValueError: one is a link, a pipe or something else.
+        """
+        known = {*logs, CONFIG, SUMMARY, RESUMES, LOCK, BEST, FINAL, MAP}
+        for name in sorted(known):
+            if os.path.lexists(path := self.path / name) and not stat.S_ISREG(path.lstat().st_mode):
+                raise ValueError(f"{path} is not a plain file")
+        if os.path.lexists(path := self.path / folder) and not stat.S_ISDIR(path.lstat().st_mode):
+            raise ValueError(f"{path} is not a plain folder")
+
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
         with written_whole(self.path / name) as unfinished:
@@ -118,7 +136,7 @@ class RunDirectory:
             OSError: it cannot be written (no space left, say); what stood in the file before stays whole.
         """
         data, path = text.encode(), self.path / name
-        with naming(path), open(path, "ab", buffering=0) as file:
+        with naming(path), open(path, "ab", buffering=0, opener=_no_link) as file:
             end = file.seek(0, os.SEEK_END)
             try:
                 written = 0
@@ -132,14 +150,17 @@ class RunDirectory:
         """Drop what a file has after its first `n_bytes`; a file that is not there stays so."""
         path = self.path / name
         with naming(path):
-            if path.exists() and path.stat().st_size > n_bytes:
-                os.truncate(path, n_bytes)
-                sync(path)
+            if not os.path.lexists(path):
+                return
+            with open(path, "r+b", buffering=0, opener=_no_link) as file:
+                if os.fstat(file.fileno()).st_size > n_bytes:
+                    os.ftruncate(file.fileno(), n_bytes)
+                    os.fsync(file.fileno())
 
     def sweep(self) -> None:
         """Remove what a process that was killed has left half-written."""
         for unfinished in self.path.glob("*.tmp"):
-            unfinished.unlink()
+            unfinished.unlink()  # a link, not what it leads to
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl, a dictionary per decision; a last line that a crash cut off does not count."""
@@ -148,6 +169,11 @@ class RunDirectory:
             return []
         *lines, _ = path.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines]
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open a file, but nothing that a link at its place leads to."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _umask() -> int:
