@@ -192,7 +192,7 @@ def test_a_run_leaves_networks_results_and_a_report(tmp_path: Path, settings: An
     assert better in results_table(comparison).title
     by_perplexity, headings, rows = results_table(load_comparison([tmp_path]))
     accuracies = [RunDirectory(tmp_path / seed).read_json("summary.json")["test"]["best"]["accuracy"] for seed in "01"]
-    assert headings[3] == {"vit": "accu-\nracy", "bert": "bits/\nbyte"}[kind]
+    assert headings[3] == {"vit": "accuracy", "bert": "bits/byte"}[kind]
     assert rows[0][3] == (f"{np.mean(accuracies):.3f}" if kind == "vit" else "–")
     assert {"vit": "(per image)", "bert": "(per hidden byte)"}[kind] in by_perplexity
     problems = [p.problem for p in make_report(comparison).all_pictures() if p.figure is None]
