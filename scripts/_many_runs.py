@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import _interrupts
 import tyro
 from report import print_comparison
 from rich.console import Console
@@ -131,6 +132,7 @@ def guarded(work: Callable[[Console], int]) -> int:
     """Do the work; say what was wrong, or that it can go on, in place of a traceback, and return the exit code."""
     console = Console()
     try:
+        _interrupts.at_work()
         return work(console)
     except (KeyboardInterrupt, StoppedBySignal) as error:
         console.print("Interrupted. The same command goes on from what is in the folder.")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import _interrupts
 import numpy as np
 import tyro
 from rich.console import Console
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, print the table, and return the exit code."""
     console = Console()
     try:
+        _interrupts.at_work()
         options = tyro.cli(Options, args=argv, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
         results = list(carry_out(options, console))
         console.print(to_table(options, results))
