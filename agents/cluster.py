@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
+from agents.stop_file import begin_worker
+
 Backend = Literal["loky", "ray", "dask"]
 
 # Backend -> the package it needs, and the variable that its users name the scheduler with.
@@ -75,9 +77,16 @@ def in_parallel(
 
     with _connected(backend, address) as settings:
         if backend == "loky":
-            settings["inner_max_num_threads"] = threads
+            settings |= {"inner_max_num_threads": threads, "initializer": begin_worker, "initargs": (os.getpid(),)}
         with parallel_config(backend=backend, n_jobs=jobs, **settings):
             Telling(batch_size=1)(delayed(function)(*call) for call in calls)
+
+
+def end_workers() -> None:
+    """End the local processes that wait for more calls, if there are any."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor(reuse=True).shutdown(wait=True)
 
 
 @contextlib.contextmanager

@@ -10,21 +10,22 @@ seeds or rates can be asked for later, other settings of finished runs are refus
 """
 
 import dataclasses
-import shutil
-import sys
+import os
+import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from agents.cluster import Backend, check_backend, in_parallel
-from agents.resuming import DamagedRun, NothingToGoOnWith, RunIsOver
+from agents.cluster import Backend, check_backend, end_workers, in_parallel
+from agents.one_of_many import carry_out_run, unfinished_folder
 from agents.run_config import RunConfig, differences_to_config, saved_config
-from agents.runner import check, resume, run
-from tying_env.files import set_aside, to_json, written_whole
-from tying_env.reports.loading import COMPARISON, UNFINISHED
+from agents.runner import check
+from agents.stop_file import StopFile, StoppedBySignal
+from agents.stop_signals import StopSignals
+from tying_env.files import to_json, written_whole
+from tying_env.reports.loading import COMPARISON
 from tying_env.runs import RunDirectory
-from tying_env.runs.checkpoints import FOLDER as CHECKPOINTS
 from tying_env.runs.run_directory import CONFIG, SUMMARY
 
 _RATE = "env.learning_rate"
@@ -98,25 +99,21 @@ class Plan:
         check_backend(self.backend, self.address)
 
 
-class Quiet:
-    """An observer that says nothing: many runs at once would talk all at the same time."""
-
-    def decided(self, record: dict[str, Any], tokens_per_second: float) -> None:
-        """Say nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-
-def compare(arms: Sequence[Arm], plan: Plan, on_run: Callable[[int, int], None]) -> None:
+def compare(
+    arms: Sequence[Arm], plan: Plan, on_run: Callable[[int, int], None], note: Callable[[str], None] = print
+) -> None:
     """Make all runs that are not there yet.
+
+    Ctrl-C or SIGTERM ends the runs under way after their training steps in progress, with checkpoints to go on from.
 
     Args:
         arms: what to compare; an arm stands behind those it needs.
         plan: seeds, learning rates and where to run.
         on_run: is told (runs done, runs in all) before the first run and after each.
+        note: is told of a signal.
 
     Raises:
+        agents.stop_file.StoppedBySignal: there was one.
         ValueError: arms do not fit each other, an agent cannot be made, or the folder holds finished runs with other
             settings, or something else. Nothing is written then, unless only the runs of earlier arms could show it.
         FileNotFoundError: a trace or pattern file is not there.
@@ -138,6 +135,19 @@ def compare(arms: Sequence[Arm], plan: Plan, on_run: Callable[[int, int], None])
                 _refuse_changes(_planned(arm, plan, seed), but=(_RATE,) if plan.learning_rates else ())
             check(arm.configure(plan.folder / "runs", plan.seeds[0]))
     _remember(plan.folder, [*labels, *(label for label in before if label not in labels)])
+    stop = StopFile(plan.folder / f"stop-{os.getpid()}")
+    stop.path.unlink(missing_ok=True)
+    try:
+        with StopSignals(note, stop.tell) as signals:
+            _make_runs(arms, plan, on_run, stop)
+            if signals.asked is not None:  # too late to stop a run
+                raise StoppedBySignal(signals.asked)
+    finally:
+        stop.path.unlink(missing_ok=True)
+        end_workers()
+
+
+def _make_runs(arms: Sequence[Arm], plan: Plan, on_run: Callable[[int, int], None], stop: StopFile) -> None:
     total = len(arms) * (len(plan.learning_rates) * len(plan.tuning_seeds) + len(plan.seeds))
     done = 0
     on_run(done, total)
@@ -150,15 +160,21 @@ def compare(arms: Sequence[Arm], plan: Plan, on_run: Callable[[int, int], None])
         done += len(configurations) - len(waiting)
         on_run(done, total)
         first = done
-        in_parallel(
-            carry_out_run,
-            [(config, plan.threads) for config in waiting],
-            lambda finished: on_run(first + finished, total),
-            backend=plan.backend,
-            address=plan.address,
-            jobs=plan.jobs,
-            threads=plan.threads,
-        )
+        try:
+            in_parallel(
+                carry_out_run,
+                [(config, plan.threads, stop) for config in waiting],
+                lambda finished: on_run(first + finished, total) if not stop.should_stop() else None,
+                backend=plan.backend,
+                address=plan.address,
+                jobs=plan.jobs,
+                threads=plan.threads,
+            )
+        except BrokenExecutor:  # the signal may also end a worker that had not yet begun
+            if stop.asked is None:
+                raise
+        if any(not _finished(config) for config in waiting):
+            raise StoppedBySignal(stop.asked or signal.SIGTERM)
         done += len(waiting)
 
     ready: set[str] = set()
@@ -225,7 +241,7 @@ def _refuse_changes(config: RunConfig, but: tuple[str, ...] = ()) -> None:
         ValueError: it was not; the message names the settings.
     """
     assert config.run_dir is not None
-    for folder, kind in ((config.run_dir, "a finished"), (_unfinished(config), "an unfinished")):
+    for folder, kind in ((config.run_dir, "a finished"), (unfinished_folder(config), "an unfinished")):
         try:
             about = RunDirectory.open(folder).read_json(CONFIG)
             if kind == "an unfinished":
@@ -235,7 +251,7 @@ def _refuse_changes(config: RunConfig, but: tuple[str, ...] = ()) -> None:
         except ValueError:
             if kind == "a finished":
                 raise
-            continue  # it is damaged: see `_go_on`
+            continue  # it is damaged: see agents.one_of_many
         if differ := differences_to_config(about, config, but):
             raise ValueError(f"{folder} is {kind} run with other settings: {'; '.join(differ)}. Choose another --out")
 
@@ -257,51 +273,3 @@ def _remember(folder: Path, labels: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(folder / COMPARISON) as unfinished:
         unfinished.write_text(to_json({"arms": labels}, indent=2) + "\n", encoding="utf-8")
-
-
-def carry_out_run(config: RunConfig, threads: int) -> str:
-    """Make one run in a folder of a temporary name, so that a run that was stopped is not taken for a finished one.
-
-    A run that was stopped goes on from its newest checkpoint. The checkpoints of a run that is over are removed: many
-    runs would fill the disk with them.
-
-    Raises:
-        ValueError, OSError: the run that is there cannot be gone on with now, because its data are away or its
-            settings are others, say; it is left as it is.
-    """
-    import torch
-
-    torch.set_num_threads(threads)
-    assert config.run_dir is not None
-    unfinished = _unfinished(config)
-    status = _go_on(config, unfinished)
-    if status is None:
-        _, status = run(dataclasses.replace(config, run_dir=unfinished), Quiet())
-    if status in ("interrupted", "terminated"):
-        raise KeyboardInterrupt
-    shutil.rmtree(unfinished / CHECKPOINTS, ignore_errors=True)
-    unfinished.rename(config.run_dir)
-    return status
-
-
-def _unfinished(config: RunConfig) -> Path:
-    assert config.run_dir is not None
-    return config.run_dir.with_name(config.run_dir.name + UNFINISHED)
-
-
-def _go_on(config: RunConfig, unfinished: Path) -> str | None:
-    """Go on with a run that was stopped, to its end; None where there is none, or only one that is damaged.
-
-    A damaged one is kept under another name.
-    """
-    if not unfinished.exists():
-        return None
-    try:
-        return resume(unfinished, Quiet(), config)[1]
-    except RunIsOver as over:  # it was killed before it got its name
-        return over.status
-    except (NothingToGoOnWith, DamagedRun) as error:
-        assert config.run_dir is not None
-        aside = set_aside(unfinished, f"{config.run_dir.name}.damaged-{{}}{UNFINISHED}")
-        print(f"{error}. It is kept as {aside}; the run begins anew.", file=sys.stderr, flush=True)
-        return None

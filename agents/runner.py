@@ -17,6 +17,7 @@ from agents.recorder import LOGS, Observer, Recorder
 from agents.resuming import DamagedRun, NothingToGoOnWith, find, refuse_other_inputs, refuse_other_sizes
 from agents.run_config import RunConfig
 from agents.sb3 import SB3Name, check_journal, train_sb3
+from agents.stop_file import StopFile
 from agents.stop_signals import StopSignals
 from tying_env.episode import Stopped
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
@@ -31,10 +32,15 @@ ENV_ID = "LayerTying-GPT2-v0"  # every setting is given to it, also which networ
 _STOPPED_BY = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-def run(config: RunConfig, observer: Observer) -> tuple[RunDirectory, str]:
+def run(config: RunConfig, observer: Observer, stop: StopFile | None = None) -> tuple[RunDirectory, str]:
     """Train one primary network under one agent, and leave a run directory.
 
     Ctrl-C or SIGTERM ends the run after the training step in progress, with a checkpoint that `resume` goes on from.
+
+    Args:
+        config: its settings.
+        observer: is told how it goes.
+        stop: asks it to stop in place of signals to this process.
 
     Returns:
         The run directory, and how the run ended: finished, diverged, interrupted or terminated.
@@ -49,16 +55,19 @@ def run(config: RunConfig, observer: Observer) -> tuple[RunDirectory, str]:
     about = describe(config, env)
     directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about)
     with directory.lock():
-        return directory, _carry_out(config, env, controller, directory, observer, None, resumed=False)
+        return directory, _carry_out(config, env, controller, directory, observer, stop, None, resumed=False)
 
 
-def resume(path: Path, observer: Observer, asked: RunConfig | None = None) -> tuple[RunDirectory, str]:
+def resume(
+    path: Path, observer: Observer, asked: RunConfig | None = None, stop: StopFile | None = None
+) -> tuple[RunDirectory, str]:
     """Go on with a run from its newest whole checkpoint; it ends with the same bits as if it had never stopped.
 
     Args:
         path: the run directory.
         observer: is told how it goes.
         asked: settings to go on with; where the results are kept and on which device may differ from the run's own.
+        stop: as for `run`.
 
     Returns:
         As `run`.
@@ -88,7 +97,9 @@ def resume(path: Path, observer: Observer, asked: RunConfig | None = None) -> tu
         refuse_other_inputs(found, layer_tying)
         if differ := other_machine(found.about, layer_tying):
             observer.note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
-        return directory, _carry_out(found.config, env, controller, directory, observer, found.checkpoint, resumed=True)
+        return directory, _carry_out(
+            found.config, env, controller, directory, observer, stop, found.checkpoint, resumed=True
+        )
 
 
 def _make(config: RunConfig) -> tuple[gym.Env[Any, Any], Controller | None]:
@@ -126,12 +137,13 @@ def _carry_out(
     controller: Controller | None,
     directory: RunDirectory,
     observer: Observer,
+    stop: StopFile | None,
     checkpoint: Checkpoint | None,
     resumed: bool,
 ) -> str:
     """Run, or go on with a run, to its end or until a signal asks to stop; return how it ended."""
     try:
-        with StopSignals(observer.note) as signals:
+        with stop or StopSignals(observer.note) as signals:
             recorder = Recorder(
                 env,
                 directory,

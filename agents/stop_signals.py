@@ -15,13 +15,20 @@ class StopSignals:
     At once means: a KeyboardInterrupt for SIGINT (it leaves the terminal in order), and for SIGTERM what the system
     does of itself.
 
+    Args:
+        note: is told that it came.
+        on_first: is told which it was, to pass it on.
+
     Attributes:
         asked: the signal that came first, None as long as there was none.
     """
 
-    def __init__(self, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, note: Callable[[str], None], on_first: Callable[[signal.Signals], None] = lambda asked: None
+    ) -> None:
         self.asked: signal.Signals | None = None
         self._note = note
+        self._on_first = on_first
         self._former: dict[signal.Signals, Any] = {}
         # Python lets only the main thread handle signals.
         self._handles = threading.current_thread() is threading.main_thread()
@@ -45,6 +52,7 @@ class StopSignals:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, self._second)
         name = "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
+        self._on_first(self.asked)
         self._note(f"{name}: finishing this training step, then saving. Once more ends at once.")
 
     def _second(self, signum: int, frame: FrameType | None) -> None:

@@ -1,11 +1,13 @@
 """What scripts that make many runs have in common: their options, the runs with a progress bar, the report."""
 
 import dataclasses
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import _interrupts
 import tyro
 from report import print_comparison
 from rich.console import Console
@@ -15,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agents.cluster import Backend
 from agents.comparison import Arm, Plan, chosen_learning_rate, compare
 from agents.run_config import AgentName, RunConfig
+from agents.stop_file import StoppedBySignal
+from agents.stop_signals import EXIT_CODES
 from tying_env.config import Size
 from tying_env.files import to_json
 from tying_env.reports.comparison import load_comparison
@@ -111,7 +115,7 @@ def carry_out(arms: list[Arm], options: ManyRuns, reference: str | None, console
             if not console.is_terminal:
                 console.print(f"runs {done}/{total}", highlight=False)
 
-        compare(arms, plan, on_run)
+        compare(arms, plan, on_run, lambda text: console.print(text, highlight=False))
     if plan.learning_rates:
         chosen = {arm.label: chosen_learning_rate(arm.label, plan) for arm in arms}
         console.print("learning rates chosen by validation: " + to_json(chosen), highlight=False, soft_wrap=True)
@@ -128,10 +132,11 @@ def guarded(work: Callable[[Console], int]) -> int:
     """Do the work; say what was wrong, or that it can go on, in place of a traceback, and return the exit code."""
     console = Console()
     try:
+        _interrupts.at_work()
         return work(console)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StoppedBySignal) as error:
         console.print("Interrupted. The same command goes on from what is in the folder.")
-        return 130
+        return EXIT_CODES[error.asked if isinstance(error, StoppedBySignal) else signal.SIGINT]
     except (ValueError, TypeError, OSError, ImportError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _interrupts  # noqa: F401 (first)
 import tyro
 from _many_runs import ManyRuns, as_compared, as_run, carry_out, guarded
 from _presets import chosen_preset, default_run, description

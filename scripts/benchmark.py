@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import _interrupts
 import torch
 import tyro
 from _many import Many, measure_vector
@@ -106,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, show, write, and return the exit code."""
     console = Console()
     try:
+        _interrupts.at_work()
         options = tyro.cli(Options, args=_spelled_out(argv), description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
         if options.threads is not None:
             torch.set_num_threads(options.threads)

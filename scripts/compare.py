@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+import _interrupts  # noqa: F401 (first)
 import tyro
 from _many_runs import ArmRun, ManyRuns, as_compared, as_run, carry_out, guarded
 from _presets import Semantics, as_published, chosen_preset, chosen_semantics, default_run, description

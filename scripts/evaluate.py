@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import _interrupts
 import tyro
 from _presets import description
 from rich.console import Console
@@ -45,8 +46,9 @@ class Options:
 def main() -> int:
     """Evaluate, print a table, and return the exit code."""
     console = Console()
-    options = tyro.cli(Options, description=description(__doc__))
     try:
+        _interrupts.at_work()
+        options = tyro.cli(Options, description=description(__doc__))
         console.print(evaluated(options))
     except KeyboardInterrupt:
         console.print("Interrupted.")

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import _interrupts
 import tyro
 from rich.console import Console
 from rich.markup import escape
@@ -34,8 +35,9 @@ class Options:
 def main() -> int:
     """Export, say how large it came out, and return the exit code."""
     console = Console()
-    options = tyro.cli(Options, description=__doc__)
     try:
+        _interrupts.at_work()
+        options = tyro.cli(Options, description=__doc__)
         folder = export_tied(options.run, options.folder, network=options.network, dense=options.dense)
     except KeyboardInterrupt:
         console.print("Interrupted.")

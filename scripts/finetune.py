@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import _interrupts
 import numpy as np
 import torch
 import tyro
@@ -97,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, print the table, and return the exit code."""
     console = Console()
     try:
+        _interrupts.at_work()
         options = tyro.cli(Options, args=argv, description=description(__doc__), config=(tyro.conf.OmitArgPrefixes,))
         console.print(to_table(options, carry_out(options, console)))
         return 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _interrupts
 import tyro
 from _presets import description
 from rich.console import Console
@@ -46,8 +47,9 @@ class Options:
 def main() -> int:
     """Generate, print the text, and return the exit code."""
     console = Console()
-    options = tyro.cli(Options, description=description(__doc__))
     try:
+        _interrupts.at_work()
+        options = tyro.cli(Options, description=description(__doc__))
         console.print(generated(options), highlight=False, markup=False, soft_wrap=True)
     except KeyboardInterrupt:
         console.print("Interrupted.")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import _interrupts
 import tyro
 from _presets import description
 from rich.box import SIMPLE_HEAD
@@ -55,8 +56,9 @@ class Options:
 def main() -> int:
     """Write the page, print its tables, and return the exit code."""
     console = Console()
-    options = tyro.cli(Options, description=description(__doc__))
     try:
+        _interrupts.at_work()
+        options = tyro.cli(Options, description=description(__doc__))
         check_out(options.out, options.force)  # before minutes of drawing
         comparison = load_comparison(options.runs, options.reference, options.metric)
         print_comparison(comparison, console)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import _interrupts
 import torch
 import tyro
 from _presets import description
@@ -91,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train for one slice, show and write what there is, and return the exit code."""
     console = Console()
     try:
+        _interrupts.at_work()
         options = tyro.cli(Options, args=argv, description=description(__doc__))
         train(options, console)
         results = {agent: result_of(options.folder / agent) for agent in ARMS}

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import _interrupts
 import tyro
 from _presets import Semantics, as_published, chosen_preset, chosen_semantics, default_run, description
 from rich.console import Console
@@ -34,8 +35,9 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
+from agents.resuming import RunIsOver
 from agents.run_config import RunConfig, saved_config
-from agents.runner import resume, run
+from agents.runner import default_name, resume, run
 from tying_env.config import Size
 from tying_env.distributed import LostProcess, joined, wait_for_all, world
 from tying_env.runs import RunDirectory
@@ -66,6 +68,7 @@ def main() -> int:
     logging.getLogger("tying_env").addHandler(handler)
     logging.getLogger("tying_env").setLevel(logging.INFO)
     try:
+        _interrupts.at_work()
         options = parse()
         with joined(on_cpu=options.run.env.device == "cpu"), own_run(options) as own:
             return train(own, console if rank == 0 else quiet)
@@ -75,6 +78,9 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("Interrupted.")
         return 130
+    except RunIsOver as error:
+        console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        return 3 if error.status == "diverged" else 1
     except (ValueError, TypeError, OSError, ImportError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 1
@@ -145,11 +151,17 @@ def train(options: Options, console: Console) -> int:
     from tying_env.reports.summary import summary_rows
 
     config = options.run
-    with ProgressBar(console, config.episodes * config.env.total_steps) as progress:
-        if options.resume is None:
-            directory, status = run(config, progress)
-        else:
-            directory, status = resume(options.resume, progress, config)
+    path = options.resume or config.run_dir or Path("runs") / default_name(config)
+    try:
+        with ProgressBar(console, config.episodes * config.env.total_steps) as progress:
+            if options.resume is None:
+                directory, status = run(dataclasses.replace(config, run_dir=path), progress)
+            else:
+                directory, status = resume(path, progress, config)
+    except KeyboardInterrupt:  # at once, or while the test split was measured
+        if (path / CONFIG).exists():
+            say_how_to_go_on(path, console)
+        raise
     table = Table(show_header=False, title="Dynamic layer tying", title_justify="left")
     for name, value in summary_rows(directory):
         table.add_row(name, value)
@@ -161,9 +173,14 @@ def train(options: Options, console: Console) -> int:
     for text in (f"run directory: {directory.path}", f"curves:        tensorboard --logdir {directory.path.parent}"):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     if status in ("interrupted", "terminated"):
-        again = f"go on with:    python scripts/run_agent.py --resume {shlex.quote(str(directory.path))}"
-        console.print(again, highlight=False, markup=False, soft_wrap=True)
+        say_how_to_go_on(path, console)
     return {"finished": 0, "diverged": 3, "interrupted": 130, "terminated": 143}[status]
+
+
+def say_how_to_go_on(path: Path, console: Console) -> None:
+    """Print the command that goes on with a run."""
+    again = f"go on with:    python scripts/run_agent.py --resume {shlex.quote(str(path))}"
+    console.print(again, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

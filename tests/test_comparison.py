@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.comparison import Arm, Plan, carry_out_run, chosen_learning_rate, compare
+from agents.comparison import Arm, Plan, chosen_learning_rate, compare
 from agents.controllers import PatternConfig
+from agents.one_of_many import carry_out_run
 from agents.run_config import RunConfig, differences_to_config
 from tying_env import EnvConfig
 from tying_env import env as env_module
@@ -65,9 +66,9 @@ def test_arms_of_one_seed_see_the_same_weights_and_batches(
         seen[now[-1]].append(drawn.copy())
         return drawn
 
-    def carry_out(config: RunConfig, threads: int) -> str:
+    def carry_out(config: RunConfig, *rest: Any) -> str:
         now.append((str(config.label), config.seed))
-        return carry_out_run(config, threads)
+        return carry_out_run(config, *rest)
 
     monkeypatch.setattr(env_module.LayerTyingEnv, "_begin", begin)
     monkeypatch.setattr(ShuffledWindows, "next_batch", batch)

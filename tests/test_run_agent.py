@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import signal
 import subprocess
@@ -288,6 +289,8 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_whole(
     out, error = process.communicate(timeout=60)
     assert "Traceback" not in out + error
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM), out + error
+    if number == signal.SIGINT:
+        assert f"python scripts/run_agent.py --resume {path}" in out
     notes: list[str] = []
     newest = Checkpoints(RunDirectory.open(path), LOGS).newest(notes.append)
     assert newest is not None
@@ -313,3 +316,47 @@ def test_what_a_resumed_run_decides_itself_is_refused(text_folder: Path, tmp_pat
     done = command("--resume", str(path), *given)
     assert done.returncode == 1
     assert re.search(r"--(preset|semantics|label|run-dir) is decided by the run that --resume names", done.stdout)
+
+
+def test_ctrl_c_while_the_test_split_is_measured_says_how_to_go_on(text_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    process = start(*options(text_folder, path, "--test-windows", "0", "--batch-size", "1"))
+    assert process.stdout is not None
+    while "Measuring on the test split" not in (line := process.stdout.readline()):
+        assert line, "it has ended"
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130, out + error
+    assert f"python scripts/run_agent.py --resume {path}" in out
+    assert command("--resume", str(path)).returncode == 0
+    again = command("--resume", str(path))
+    assert again.returncode == 1
+    assert "is finished: there is nothing to go on with" in again.stdout
+
+
+def test_a_diverged_run_is_not_replayed(text_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    assert command(*options(text_folder, path, "--learning-rate", "1e30")).returncode == 3
+    done = command("--resume", str(path))
+    assert done.returncode == 3
+    assert re.search(r"the run diverged at training step \d+; there is nothing to go on with", done.stdout)
+    assert not (path / "resumes.jsonl").exists()
+
+
+@pytest.mark.parametrize("script", ["run_agent", "compare", "evaluate", "report", "reproduce", "finetune", "generate"])
+def test_ctrl_c_before_a_script_is_at_work_is_no_traceback(script: str, tmp_path: Path) -> None:
+    # torch's import is announced, and then takes long.
+    (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    (tmp_path / "tyro.py").write_text("import torch\n")
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT.with_name(f"{script}.py"))],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "Interrupted.\n"
+    assert process.returncode == 130

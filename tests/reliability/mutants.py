@@ -104,7 +104,7 @@ MUTANTS = [
     ),
     Mutant(
         "compare throws away what it cannot resume",
-        "agents/comparison.py",
+        "agents/one_of_many.py",
         '        aside = set_aside(unfinished, f"{config.run_dir.name}.damaged-{{}}{UNFINISHED}")\n',
         "        aside = unfinished\n        shutil.rmtree(unfinished)\n",
         "tests/reliability/test_comparisons.py -k damaged",
@@ -177,7 +177,7 @@ MUTANTS = [
         "tying_env/named_tensors.py",
         "        if tensors[name].dtype != dtype:",
         "        if False:",
-        "tests/reliability/test_damage.py -k another_type",
+        "tests/reliability/test_damage.py -k another -k type",
     ),
     Mutant(
         "two processes may work in one run directory",

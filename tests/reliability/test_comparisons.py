@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from agents.comparison import Arm, Plan, carry_out_run, compare
+from agents.comparison import Arm, Plan, compare
+from agents.one_of_many import carry_out_run
 from agents.recorder import Recorder
 from agents.resuming import OtherSettings
 from agents.run_config import RunConfig

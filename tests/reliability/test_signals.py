@@ -1,0 +1,176 @@
+"""Signals to a comparison: its runs are saved and stopped, no process stays behind, and it goes on to the same ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tying_env.runs import RunDirectory
+from tying_env.runs.checkpoints import FOLDER
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *("--tokenizer", "bytes", "--n-layer", "4", "--n-embd", "16", "--n-head", "2", "--seq-len", "16"),
+    *("--batch-size", "4", "--k", "2", "--validate-every", "40", "--test-windows", "4", "--checkpoint-every", "1000"),
+]
+
+
+def begin(out: Path, text_folder: Path, jobs: int, steps: int, *more: str) -> subprocess.Popen[str]:
+    arguments = ["--agents", "random", "--seeds", "3", "--jobs", str(jobs), "--out", str(out), *SMALL, *more]
+    return subprocess.Popen(
+        [
+            sys.executable,
+            str(ROOT / "scripts" / "compare.py"),
+            *arguments,
+            "--dataset",
+            str(text_folder),
+            "--total-steps",
+            str(steps),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def lines(out: Path) -> dict[str, int]:
+    return {p.parent.name: p.read_bytes().count(b"\n") for p in out.glob("runs/*/*.unfinished/metrics.jsonl")}
+
+
+def wait_for(out: Path, runs: int, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        found = lines(out)
+        if len(found) >= runs and min(found.values()) >= 5:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("no decisions within a minute")
+
+
+def alive(session: int) -> list[int]:
+    """Return the processes of a session that are there, but those that have ended and are not yet waited for."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def results(out: Path) -> dict[str, Any]:
+    runs = sorted(out.glob("runs/*/*"))
+    return {
+        run.name: [(run / n).read_bytes() for n in ("metrics.jsonl", "trace.txt", "best.safetensors")] for run in runs
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The comparison as it is when nothing stops it."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    process = begin(out, text_folder, 2, STEPS)
+    text, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, text
+    return out
+
+
+STEPS = 600
+SHORT = [(signal.SIGTERM, 2, False), (signal.SIGINT, 2, True), (signal.SIGTERM, 1, False)]
+
+
+# A scheduler signals the first process, a terminal all of them.
+@pytest.mark.parametrize(
+    ("number", "jobs", "to_all"),
+    [
+        (signal.SIGTERM, 2, False),
+        (signal.SIGTERM, 2, True),
+        (signal.SIGINT, 2, False),
+        (signal.SIGINT, 2, True),
+        (signal.SIGTERM, 1, False),
+        (signal.SIGINT, 1, True),
+    ],
+)
+def test_a_signal_saves_and_stops_every_run(
+    number: signal.Signals, jobs: int, to_all: bool, whole: Path, text_folder: Path, tmp_path: Path, full: bool
+) -> None:
+    if not full and (number, jobs, to_all) not in SHORT:
+        pytest.skip("in the full form")
+    out = tmp_path / "out"
+    process = begin(out, text_folder, jobs, STEPS)
+    wait_for(out, jobs, process)
+    (os.killpg if to_all else os.kill)(process.pid, number)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number], text
+    assert "goes on from what is in the folder" in text
+    assert "Traceback" not in text
+    for _ in range(40):  # joblib's resource tracker ends a moment later
+        if not alive(process.pid):
+            break
+        time.sleep(0.05)
+    assert alive(process.pid) == []
+    stopped = sorted(out.glob("runs/*/*.unfinished"))
+    assert len(stopped) == jobs  # the third one was not begun
+    for run in stopped:
+        directory = RunDirectory.open(run)
+        status = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[number]
+        assert directory.read_json("summary.json")["status"] == status
+        (newest,) = (run / FOLDER).iterdir()  # --checkpoint-every has not come yet: it is of this moment
+        decision = json.loads((newest / "state.json").read_text())["recorder"]["decision"]
+        assert decision == directory.read_metrics()[-1]["decision"]
+    assert not list(out.glob("stop-*"))
+    again = begin(out, text_folder, jobs, STEPS)
+    text, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, text
+    assert results(out) == results(whole)
+    assert sum((run / "resumes.jsonl").exists() for run in out.glob("runs/*/*")) == jobs
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_do_not_outlive_their_parent(number: signal.Signals, text_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = begin(out, text_folder, 2, 10**6)
+    wait_for(out, 2, process)
+    process.send_signal(number)
+    process.send_signal(number)  # a second one ends at once
+    process.communicate(timeout=60)
+    assert process.returncode in (-number, 143)
+    for _ in range(200):
+        if not alive(process.pid):
+            break
+        time.sleep(0.1)
+    assert alive(process.pid) == []
+    for run in sorted(out.glob("runs/*/*.unfinished")):
+        assert [folder for folder in (run / FOLDER).iterdir() if folder.name.isdigit()], "it saved itself"
+
+
+def test_a_second_ctrl_c_ends_at_once(text_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    big = ("--batch-size", "512", "--n-embd", "64")  # a training step of seconds
+    process = begin(out, text_folder, 2, 10**6, *big)
+    for _ in range(600):
+        if len(list(out.glob("runs/*/*.unfinished/trace.txt"))) == 2:
+            break
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stdout is not None
+    while "finishing this training step" not in (line := process.stdout.readline()):
+        assert line, "it has ended"
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    for _ in range(100):
+        if not alive(process.pid):
+            break
+        time.sleep(0.1)
+    assert alive(process.pid) == []
