@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import signal
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -17,6 +18,7 @@ from agents.run_config import RunConfig, differences, saved_config
 from agents.sb3 import SB3Name, train_sb3
 from agents.stop_signals import StopSignals
 from tying_env.episode import Stopped
+from tying_env.primary.trainer import never
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.run_directory import CONFIG, RESUMES, SUMMARY
 from tying_env.runs.tensorboard import Curves
@@ -24,17 +26,22 @@ from tying_env.wrappers import wrap
 
 ENV_ID = "LayerTying-GPT2-v0"  # every setting is given to it, also which network it is
 
-# The signal that stopped a run -> the run's status. The other statuses are "finished" and "diverged".
+# The signal that stopped a run -> the run's status. The others are "stopped" (by `should_stop`), "finished", "diverged".
 _STOPPED_BY = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-def run(config: RunConfig, observer: Observer) -> tuple[RunDirectory, str]:
+def run(config: RunConfig, observer: Observer, *, should_stop: Callable[[], bool] = never) -> tuple[RunDirectory, str]:
     """Train one primary network under one agent, and leave a run directory.
 
     Ctrl-C or SIGTERM ends the run after the training step in progress, with a checkpoint that `resume` goes on from.
 
+    Args:
+        config: its settings.
+        observer: is told how it goes.
+        should_stop: asked between training steps, beside the signals.
+
     Returns:
-        The run directory, and how the run ended: finished, diverged, interrupted or terminated.
+        The run directory, and how the run ended: finished, diverged, interrupted, terminated or stopped.
 
     Raises:
         ValueError, TypeError: a setting is wrong; nothing has been written then.
@@ -46,16 +53,19 @@ def run(config: RunConfig, observer: Observer) -> tuple[RunDirectory, str]:
     about = describe(config, env)
     directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about)
     with directory.lock():
-        return directory, _carry_out(config, env, controller, directory, observer, None, resumed=False)
+        return directory, _carry_out(config, env, controller, directory, observer, should_stop, None, resumed=False)
 
 
-def resume(path: Path, observer: Observer, asked: RunConfig | None = None) -> tuple[RunDirectory, str]:
+def resume(
+    path: Path, observer: Observer, asked: RunConfig | None = None, *, should_stop: Callable[[], bool] = never
+) -> tuple[RunDirectory, str]:
     """Go on with a run from its newest whole checkpoint; it ends with the same bits as if it had never stopped.
 
     Args:
         path: the run directory.
         observer: is told how it goes.
         asked: settings to go on with; where the results are kept and on which device may differ from the run's own.
+        should_stop: as for `run`.
 
     Returns:
         As `run`.
@@ -81,7 +91,9 @@ def resume(path: Path, observer: Observer, asked: RunConfig | None = None) -> tu
         if checkpoint is None and len(directory.read_metrics()) > config.checkpoint_every:
             raise FileNotFoundError(f"{path} has no checkpoint to go on from, though it was past its first one")
         env, controller = _make(config)
-        return directory, _carry_out(config, env, controller, directory, observer, checkpoint, resumed=True)
+        return directory, _carry_out(
+            config, env, controller, directory, observer, should_stop, checkpoint, resumed=True
+        )
 
 
 def _make(config: RunConfig) -> tuple[gym.Env[Any, Any], Controller | None]:
@@ -111,10 +123,11 @@ def _carry_out(
     controller: Controller | None,
     directory: RunDirectory,
     observer: Observer,
+    should_stop: Callable[[], bool],
     checkpoint: Checkpoint | None,
     resumed: bool,
 ) -> str:
-    """Run, or go on with a run, to its end or until a signal asks to stop; return how it ended."""
+    """Run, or go on with a run, to its end or until it is asked to stop; return how it ended."""
     try:
         with StopSignals(observer.note) as signals:
             recorder = Recorder(
@@ -127,7 +140,7 @@ def _carry_out(
                 checkpoints=Checkpoints(directory, LOGS, config.keep_checkpoints),
                 checkpoint_every=config.checkpoint_every,
             )
-            recorder.layer_tying.should_stop = signals.should_stop
+            recorder.layer_tying.should_stop = lambda: signals.should_stop() or should_stop()
             if resumed:
                 _go_on(recorder, controller, checkpoint)
             with Curves(directory.path, config.env, recorder.train_step if resumed else None) as curves:
@@ -140,7 +153,7 @@ def _carry_out(
                         drive(controller, recorder)
                 if not recorder.diverged:  # the last good checkpoint is from before
                     recorder.checkpoint({} if controller is None else controller.state_dict())
-                status = recorder.conclude(None if signals.asked is None else _STOPPED_BY[signals.asked])
+                status = recorder.conclude("stopped" if signals.asked is None else _STOPPED_BY[signals.asked])
         if signals.asked is not None:  # also if it came too late to stop anything but the test
             return _STOPPED_BY[signals.asked]
         if status == "finished":  # here Ctrl-C ends at once: all but the test is written
