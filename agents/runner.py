@@ -17,6 +17,7 @@ from agents.recorder import LOGS, Observer, Recorder
 from agents.run_config import RunConfig, differences, saved_config
 from agents.sb3 import SB3Name, train_sb3
 from agents.stop_signals import StopSignals
+from tying_env.distributed import wait_for_all, world
 from tying_env.episode import Stopped
 from tying_env.primary.trainer import never
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
@@ -26,7 +27,8 @@ from tying_env.wrappers import wrap
 
 ENV_ID = "LayerTying-GPT2-v0"  # every setting is given to it, also which network it is
 
-# The signal that stopped a run -> the run's status. The others are "stopped" (by `should_stop`), "finished", "diverged".
+# The signal that stopped a run -> the run's status. The others are "stopped" (by `should_stop`, or by a signal to another
+# process of the run), "finished" and "diverged".
 _STOPPED_BY = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -136,7 +138,7 @@ def _carry_out(
                 observer,
                 seed=config.seed,
                 episodes=config.episodes,
-                test_windows=config.test_windows if config.measure_test else None,
+                test_windows=config.test_windows if config.measure_test and world().rank == 0 else None,
                 checkpoints=Checkpoints(directory, LOGS, config.keep_checkpoints),
                 checkpoint_every=config.checkpoint_every,
             )
@@ -154,6 +156,7 @@ def _carry_out(
                 if not recorder.diverged:  # the last good checkpoint is from before
                     recorder.checkpoint({} if controller is None else controller.state_dict())
                 status = recorder.conclude("stopped" if signals.asked is None else _STOPPED_BY[signals.asked])
+                wait_for_all()  # when a process has ended by a signal, torchrun soon ends the others
         if signals.asked is not None:  # also if it came too late to stop anything but the test
             return _STOPPED_BY[signals.asked]
         if status == "finished":  # here Ctrl-C ends at once: all but the test is written
