@@ -27,8 +27,8 @@ from tying_env.wrappers import wrap
 
 ENV_ID = "LayerTying-GPT2-v0"  # every setting is given to it, also which network it is
 
-# The signal that stopped a run -> the run's status. The others are "stopped" (by `should_stop`, or by a signal to another
-# process of the run), "finished" and "diverged".
+# The signal that stopped a run -> the run's status. The others are "finished", "diverged" and "stopped": by
+# `should_stop`, or by a signal to another process of the run.
 _STOPPED_BY = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
