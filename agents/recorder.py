@@ -223,14 +223,14 @@ class Recorder:
         self._seconds, self._best = numbers
         self.action, self.over = action, self.layer_tying.over
 
-    def conclude(self, stopped: str | None) -> str:
+    def conclude(self, stopped: str) -> str:
         """Save the network, draw its map, sum up; return how the run ended.
 
         Args:
             stopped: the status if the run was stopped before its end.
         """
         env = self.layer_tying
-        status = "diverged" if self.diverged and self.finished else "finished" if self.finished else str(stopped)
+        status = "diverged" if self.diverged and self.finished else "finished" if self.finished else stopped
         self._save(FINAL)
         tying, step = env.trainer.tied.tying, env.train_step
         figure = replication_map_figure(tying, f"Replication map at training step {step}")

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +20,9 @@ from agents.run_config import RunConfig
 from agents.sb3 import SB3Name, check_journal, train_sb3
 from agents.stop_file import StopFile
 from agents.stop_signals import StopSignals
+from tying_env.distributed import wait_for_all, world
 from tying_env.episode import Stopped
+from tying_env.primary.trainer import never
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.checkpoints import FOLDER
 from tying_env.runs.run_directory import CONFIG, JOURNAL, RESUMES
@@ -28,11 +31,14 @@ from tying_env.wrappers import wrap
 
 ENV_ID = "LayerTying-GPT2-v0"  # every setting is given to it, also which network it is
 
-# The signal that stopped a run -> the run's status. The other statuses are "finished" and "diverged".
+# The signal that stopped a run -> the run's status. The others are "finished", "diverged" and "stopped": by
+# `should_stop`, or by a signal to another process of the run.
 _STOPPED_BY = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-def run(config: RunConfig, observer: Observer, stop: StopFile | None = None) -> tuple[RunDirectory, str]:
+def run(
+    config: RunConfig, observer: Observer, stop: StopFile | None = None, *, should_stop: Callable[[], bool] = never
+) -> tuple[RunDirectory, str]:
     """Train one primary network under one agent, and leave a run directory.
 
     Ctrl-C or SIGTERM ends the run after the training step in progress, with a checkpoint that `resume` goes on from.
@@ -41,9 +47,10 @@ def run(config: RunConfig, observer: Observer, stop: StopFile | None = None) -> 
         config: its settings.
         observer: is told how it goes.
         stop: asks it to stop in place of signals to this process.
+        should_stop: asked between training steps, beside the signals.
 
     Returns:
-        The run directory, and how the run ended: finished, diverged, interrupted or terminated.
+        The run directory, and how the run ended: finished, diverged, interrupted, terminated or stopped.
 
     Raises:
         ValueError, TypeError: a setting is wrong; nothing has been written then.
@@ -55,11 +62,18 @@ def run(config: RunConfig, observer: Observer, stop: StopFile | None = None) -> 
     about = describe(config, env)
     directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about)
     with directory.lock():
-        return directory, _carry_out(config, env, controller, directory, observer, stop, None, resumed=False)
+        return directory, _carry_out(
+            config, env, controller, directory, observer, stop, should_stop, None, resumed=False
+        )
 
 
 def resume(
-    path: Path, observer: Observer, asked: RunConfig | None = None, stop: StopFile | None = None
+    path: Path,
+    observer: Observer,
+    asked: RunConfig | None = None,
+    stop: StopFile | None = None,
+    *,
+    should_stop: Callable[[], bool] = never,
 ) -> tuple[RunDirectory, str]:
     """Go on with a run from its newest whole checkpoint; it ends with the same bits as if it had never stopped.
 
@@ -68,6 +82,7 @@ def resume(
         observer: is told how it goes.
         asked: settings to go on with; where the results are kept and on which device may differ from the run's own.
         stop: as for `run`.
+        should_stop: as for `run`.
 
     Returns:
         As `run`.
@@ -98,7 +113,7 @@ def resume(
         if differ := other_machine(found.about, layer_tying):
             observer.note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
         return directory, _carry_out(
-            found.config, env, controller, directory, observer, stop, found.checkpoint, resumed=True
+            found.config, env, controller, directory, observer, stop, should_stop, found.checkpoint, resumed=True
         )
 
 
@@ -138,10 +153,11 @@ def _carry_out(
     directory: RunDirectory,
     observer: Observer,
     stop: StopFile | None,
+    should_stop: Callable[[], bool],
     checkpoint: Checkpoint | None,
     resumed: bool,
 ) -> str:
-    """Run, or go on with a run, to its end or until a signal asks to stop; return how it ended."""
+    """Run, or go on with a run, to its end or until it is asked to stop; return how it ended."""
     try:
         with stop or StopSignals(observer.note) as signals:
             recorder = Recorder(
@@ -150,11 +166,11 @@ def _carry_out(
                 observer,
                 seed=config.seed,
                 episodes=config.episodes,
-                test_windows=config.test_windows if config.measure_test else None,
+                test_windows=config.test_windows if config.measure_test and world().rank == 0 else None,
                 checkpoints=Checkpoints(directory, LOGS, config.keep_checkpoints),
                 checkpoint_every=config.checkpoint_every,
             )
-            recorder.layer_tying.should_stop = signals.should_stop
+            recorder.layer_tying.should_stop = lambda: signals.should_stop() or should_stop()
             if resumed:
                 _go_on(config, recorder, controller, checkpoint)
             with Curves(directory.path, config.env, recorder.train_step if resumed else None) as curves:
@@ -167,7 +183,8 @@ def _carry_out(
                         drive(controller, recorder)
                 if not recorder.diverged:  # the last good checkpoint is from before
                     recorder.checkpoint({} if controller is None else controller.state_dict())
-                status = recorder.conclude(None if signals.asked is None else _STOPPED_BY[signals.asked])
+                status = recorder.conclude("stopped" if signals.asked is None else _STOPPED_BY[signals.asked])
+                wait_for_all()  # when a process has ended by a signal, torchrun soon ends the others
         if status == "finished" and config.measure_test:
             if signals.asked is not None:  # too late to stop anything but the test
                 return _STOPPED_BY[signals.asked]

@@ -2,20 +2,21 @@
 """Reproduce a row of the paper's Table 1 at the paper's size, in slices of a given time.
 
 Conventional training, the paper's DQN and uniformly random tyings train GPT-2 48 x 1600 with bfloat16 matrix products.
-A slice goes on with the run that has come least far and stops in time; call the command again to go on. Runs and
-results so far lie in --out.
+A slice goes on with the run that has come least far and stops in time; call the command again to go on, also after a
+kill. Runs and results so far lie in --out.
 
 python scripts/reproduce.py table1 --row wikitext-2 --minutes 9
 python scripts/reproduce.py table1 --row wikitext-2 --minutes 1 --size small --dataset path/to/folder
 """
 
+import contextlib
 import dataclasses
-import signal
+import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from rich.table import Table
 from agents.progress import ProgressBar
 from agents.run_config import RunConfig
 from agents.runner import resume, run
+from agents.stop_signals import EXIT_CODES, StopSignals
 from tying_env import PAPER, EnvConfig
 from tying_env.files import to_json, written_whole
 from tying_env.primary.models import find_device
@@ -39,6 +41,8 @@ from tying_env.seeding import torch_stream
 
 ARMS: tuple[Any, ...] = ("conventional", "dqn", "random")
 SMALL = {"n_layer": 4, "n_embd": 32, "n_head": 2, "seq_len": 32, "batch_size": 4, "k": 3, "total_steps": 60}
+CHECKPOINT_EVERY = {"paper": 50, "small": 4}  # decisions; gigabytes every few minutes at the paper's size
+STOPPED = {"interrupted": 130, "terminated": 143}  # by a signal -> the exit code
 RESULTS, TABLE = "results.json", "results.md"
 KINDS = ("weights_bytes", "gradients_bytes", "optimizer_state_bytes")
 PRODUCT = {"cuda": 8192, "cpu": 1024}  # width of the square matrices whose product gives the chip's rate
@@ -82,10 +86,9 @@ class Options:
         if self.size == "small":
             sizes |= SMALL | {"validate_every": 15, "validation_windows": 32}
         env = EnvConfig(**sizes, autocast=True, prefetch=True)
-        # A checkpoint of the paper's network is gigabytes: they are written when a slice ends.
-        return RunConfig(
-            agent, seed=self.seed, run_dir=self.folder / agent, env=env, checkpoint_every=0, test_windows=0
-        )
+        # A checkpoint of the paper's network is gigabytes: one is enough.
+        kept: Any = {"checkpoint_every": CHECKPOINT_EVERY[self.size], "keep_checkpoints": 1}
+        return RunConfig(agent, seed=self.seed, run_dir=self.folder / agent, env=env, test_windows=0, **kept)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,16 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _interrupts.at_work()
         options = tyro.cli(Options, args=argv, description=description(__doc__))
-        train(options, console)
-        results = {agent: result_of(options.folder / agent) for agent in ARMS}
-        rate = product_rate(find_device(options.device))
-        content = {"options": dataclasses.asdict(options), "chip_flops_per_second": rate, "arms": results}
-        for name, text in ((RESULTS, to_json(content, indent=2)), (TABLE, as_markdown(results, rate))):
-            with written_whole(options.folder / name) as path:
-                path.write_text(text + "\n", encoding="utf-8")
-        console.print(as_table(results, rate))
-        console.print(f"results: {options.folder / TABLE}", highlight=False, markup=False, soft_wrap=True)
-        return 0
+        with StopSignals(lambda text: console.print(text, highlight=False)) as signals:
+            done = train(options, console, signals)
+            write_results(options, console, done)
+        for agent, error in done.failures.items():
+            console.print(f"[bold red]error:[/] {agent}: {escape(error)}", highlight=False, soft_wrap=True)
+        by_signal = done.code if signals.asked is None else EXIT_CODES[signals.asked]
+        return by_signal or (1 if done.failures else 0)
     except KeyboardInterrupt:
         console.print("Interrupted.")
         return 130
@@ -113,44 +113,111 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Watch:
-    """Shows how a run goes, and after the first decision past a moment stops it as a scheduler would."""
+    """Shows how a run goes, and stops it between two training steps when its time is up.
+
+    Attributes:
+        stopped_at: when it did so; None if it did not.
+    """
 
     def __init__(self, shown: ProgressBar, end: float) -> None:
-        self._shown, self._end = shown, end
+        self._shown, self._end, self._asked = shown, end, 0
+        self.stopped_at: float | None = None
 
     def decided(self, record: dict[str, Any], tokens_per_second: float) -> None:
-        """Show one decision; ask the run to stop when it is time."""
+        """Show one decision."""
         self._shown.decided(record, tokens_per_second)
-        if time.monotonic() >= self._end:
-            self._end = float("inf")
-            signal.raise_signal(signal.SIGTERM)  # it ends between two training steps, and is saved
 
     def note(self, text: str) -> None:
         """Show a remark."""
         self._shown.note(text)
 
+    def should_stop(self) -> bool:
+        """Tell whether it is time, but never before the first training step: every slice gets further."""
+        now, self._asked = time.monotonic(), self._asked + 1
+        if self._asked > 1 and now >= self._end and self.stopped_at is None:
+            self.stopped_at = now
+        return self.stopped_at is not None
 
-def train(options: Options, console: Console) -> None:
-    """Go on with the runs, each in turn, until the slice is over or they are."""
+
+@dataclass
+class Slice:
+    """What came of a slice beside the runs."""
+
+    saving: float  # the most seconds that it has taken from a stop to the end of a run, earlier slices included
+    code: int = 0  # exit code, where a signal has ended it
+    failures: dict[str, str] = field(default_factory=dict)  # run -> error
+
+
+def train(options: Options, console: Console, signals: StopSignals) -> Slice:
+    """Go on with the runs, each in turn, until the slice is over or they are; one that fails stops no other."""
     end = time.monotonic() + 60 * options.minutes
-    while (left := end - time.monotonic()) > 0:
-        waiting = [agent for agent in ARMS if not is_over(options.folder / agent)]
+    done, begun = Slice(saving=earlier(options.folder).get("seconds_to_save", 0.0)), False
+    while signals.asked is None and (left := end - time.monotonic()) > (done.saving if begun else 0):
+        waiting: dict[str, int] = {}
+        for agent in ARMS:
+            with naming_failure(done, agent):
+                if agent not in done.failures and not is_over(options.folder / agent):
+                    waiting[agent] = steps_done(options.folder / agent)
         if not waiting:
-            return
-        agent = min(waiting, key=lambda name: steps_done(options.folder / name))
+            break
+        agent = min(waiting, key=lambda name: waiting[name])
         share = max(1.0, left / len(waiting)) if options.size == "paper" else left
         config, path = options.run_config(agent), options.folder / agent
-        with ProgressBar(console, config.env.total_steps) as progress:
-            progress.note(f"{agent}: from training step {steps_done(path):,}")
-            watch = Watch(progress, time.monotonic() + share)
-            _, status = resume(path, watch, config) if (path / CONFIG).exists() else run(config, watch)
-        if status == "interrupted":  # Ctrl-C
-            raise KeyboardInterrupt
+        with naming_failure(done, agent), ProgressBar(console, config.env.total_steps) as progress:
+            progress.note(f"{agent}: from training step {waiting[agent]:,}")
+            watch = Watch(progress, time.monotonic() + share - done.saving)
+            stop: Any = {"should_stop": watch.should_stop}
+            _, status = resume(path, watch, config, **stop) if (path / CONFIG).exists() else run(config, watch, **stop)
+            if watch.stopped_at is not None:
+                done.saving = max(done.saving, time.monotonic() - watch.stopped_at)
+            if code := STOPPED.get(status):
+                done.code = code
+                break
+        begun = True
+    return done
+
+
+@contextlib.contextmanager
+def naming_failure(done: Slice, agent: str) -> Iterator[None]:
+    """Take note of what one run fails of: no reason to lose the others."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        done.failures[agent] = str(error) or repr(error)
+
+
+def earlier(folder: Path) -> dict[str, Any]:
+    """Return the results that earlier slices have left, nothing if there are none."""
+    path = folder / RESULTS
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}; remove it to have it written anew") from error
+    return found
+
+
+def write_results(options: Options, console: Console, done: Slice) -> None:
+    """Show and write what all slices have come to."""
+    results: dict[str, dict[str, Any] | None] = {}
+    for agent in ARMS:
+        results[agent] = None
+        with naming_failure(done, agent):
+            results[agent] = result_of(options.folder / agent)
+    if not any(results.values()):
+        return
+    rate = product_rate(find_device(options.device))
+    content = {"options": dataclasses.asdict(options), "chip_flops_per_second": rate, "seconds_to_save": done.saving}
+    for name, text in ((RESULTS, to_json(content | {"arms": results}, indent=2)), (TABLE, as_markdown(results, rate))):
+        with written_whole(options.folder / name) as path:
+            path.write_text(text + "\n", encoding="utf-8")
+    console.print(as_table(results, rate))
+    console.print(f"results: {options.folder / TABLE}", highlight=False, markup=False, soft_wrap=True)
 
 
 def is_over(path: Path) -> bool:
-    """Tell whether a run has ended."""
-    return (path / SUMMARY).exists() and RunDirectory(path).read_json(SUMMARY)["status"] in ("finished", "diverged")
+    """Tell whether a run has ended, the measurement on the test split included."""
+    summary = RunDirectory(path).read_json(SUMMARY) if (path / SUMMARY).exists() else {"status": None}
+    return summary["status"] == "diverged" or (summary["status"] == "finished" and summary["test"] is not None)
 
 
 def steps_done(path: Path) -> int:
@@ -160,7 +227,7 @@ def steps_done(path: Path) -> int:
 
 
 def result_of(path: Path) -> dict[str, Any] | None:
-    """Return what one run has come to; None before its first slice."""
+    """Return what one run has come to; None before the end of its first slice."""
     if not (path / SUMMARY).exists():
         return None
     directory = RunDirectory(path)
@@ -214,7 +281,7 @@ def lines(results: dict[str, dict[str, Any] | None], rate: float) -> list[tuple[
     found = []
     for agent, result in results.items():
         if result is None:
-            found.append((agent, "not begun", *[""] * (len(COLUMNS) - 2)))
+            found.append((agent, "nothing yet", *[""] * (len(COLUMNS) - 2)))
             continue
         held, best = sum(result["bytes"].values()), result["best_validation_perplexity"]
         found.append(

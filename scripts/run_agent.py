@@ -107,7 +107,7 @@ def own_run(options: Options) -> Iterator[Options]:
     with tempfile.TemporaryDirectory(prefix="tying-env-") as folder:
         path = Path(folder) / "run"
         if options.resume is None:
-            own = dataclasses.replace(options, run=dataclasses.replace(options.run, run_dir=path, measure_test=False))
+            own = dataclasses.replace(options, run=dataclasses.replace(options.run, run_dir=path))
         else:
             shutil.copytree(options.resume, path)
             own = dataclasses.replace(options, run=dataclasses.replace(options.run, run_dir=path), resume=path)
@@ -172,9 +172,9 @@ def train(options: Options, console: Console) -> int:
         console.print(replication_map_text(records[-1]["tying"]), highlight=False, markup=False)
     for text in (f"run directory: {directory.path}", f"curves:        tensorboard --logdir {directory.path.parent}"):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    if status in ("interrupted", "terminated"):
+    if status in ("interrupted", "terminated", "stopped"):
         say_how_to_go_on(path, console)
-    return {"finished": 0, "diverged": 3, "interrupted": 130, "terminated": 143}[status]
+    return {"finished": 0, "diverged": 3, "interrupted": 130, "terminated": 143, "stopped": 143}[status]
 
 
 def say_how_to_go_on(path: Path, console: Console) -> None:

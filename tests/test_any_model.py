@@ -14,7 +14,9 @@ from gymnasium.utils.env_checker import check_env
 from torch import Tensor, nn
 
 from tying_env import partition
+from tying_env.distributed import World
 from tying_env.env import LayerTyingEnv
+from tying_env.primary import trainer as trainer_module
 from tying_env.primary.blocks import find_blocks
 from tying_env.runs import load_network, save_network
 
@@ -121,6 +123,51 @@ def test_the_blocks_of_a_transformers_model_are_found_tied_and_trained(family: s
     block = sum(p.numel() for p in blocks[0].parameters())
     assert info["trainable_parameters"] == conventional - 3 * block
     assert conventional == sum(p.numel() for p in make_model(family).parameters())
+
+
+def make_drawing_env(count: int, **settings: Any) -> LayerTyingEnv:
+    """Return an environment, in double precision, whose batches of so many examples a function draws."""
+    blocks = nn.Sequential(*(nn.Sequential(nn.Linear(5, 5), nn.Tanh()) for _ in range(L)))
+    model = nn.Sequential(blocks, nn.Linear(5, 5))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.linspace(-0.5, 0.5, p.numel()).view_as(p))
+
+    def draw_some(rng: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
+        return {"x": rng.standard_normal((count, 5)), "y": rng.standard_normal((count, 5))}
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return (model(batch["x"]) - batch["y"]).square().mean()
+
+    settings = TRAIN | {"dtype": "float64"} | settings
+    env = LayerTyingEnv(model=model, blocks="0", batches=draw_some, loss=loss, **settings)
+    env.reset(seed=0)
+    return env
+
+
+@pytest.mark.parametrize("count", [6, 7])
+def test_a_batch_that_falls_into_unequal_parts_trains_as_a_whole_one(count: int) -> None:
+    results = []
+    for accumulate in (1, 4):  # 4: three parts of two, or four of which the last has one
+        env = make_drawing_env(count, accumulate=accumulate)
+        losses = env.trainer.train(3).losses
+        results.append([*losses, *(p.sum().item() for _, p in env.trainer.named_parameters())])
+    assert results[1] == pytest.approx(results[0], rel=1e-9)
+
+
+def test_unequal_shares_of_processes_average_to_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradients(world: World) -> list[Tensor]:
+        monkeypatch.setattr(trainer_module, "world", lambda: world)
+        trainer = make_drawing_env(5, accumulate=2, max_grad_norm=1e9).trainer
+        trainer.compute_gradients(*trainer._draw())
+        return [p.grad for p in trainer.trainable_parameters() if p.grad is not None]
+
+    whole = gradients(World(0, 1))
+    monkeypatch.setattr(trainer_module, "DataParallel", lambda *_: None)  # each computes its share, none exchanges
+    for expected, first, second in zip(whole, gradients(World(0, 2)), gradients(World(1, 2)), strict=True):
+        torch.testing.assert_close((first + second) / 2, expected)
+    with pytest.raises(ValueError, match="a batch must have an example for each of 6 processes, got 5"):
+        gradients(World(5, 6))
 
 
 def test_the_encoder_and_the_decoder_of_a_t5_are_tied_within_themselves() -> None:

@@ -1,7 +1,6 @@
 """One run on several processes: torchrun, gloo, two of them."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -92,13 +91,13 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found.read_text().split()] if found.exists() else []
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes through Linux's /proc")
-def test_a_process_that_dies_ends_the_run_with_a_clear_error(tiny: dict[str, Any], tmp_path: Path) -> None:
-    run = torchrun(2, options(tiny, tmp_path / "run", agent="random", total_steps=100_000))
+def signalled(settings: list[str], number: signal.Signals) -> tuple[str, int, RunDirectory]:
+    """Send a signal to the second of two processes, once the first decision is made; return what came of the run."""
+    directory = RunDirectory(Path(settings[settings.index("--run-dir") + 1]))
+    run = torchrun(2, settings)
     try:
-        metrics = tmp_path / "run" / "metrics.jsonl"
         deadline = time.monotonic() + 150
-        while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        while not directory.read_metrics() and time.monotonic() < deadline:
             time.sleep(0.1)
         workers = children(run.pid)
         assert len(workers) == 2, workers
@@ -108,14 +107,30 @@ def test_a_process_that_dies_ends_the_run_with_a_clear_error(tiny: dict[str, Any
             ]: pid
             for pid in workers
         }
-        os.kill(ranks["1"], signal.SIGKILL)
+        os.kill(ranks["1"], number)
         output, _ = run.communicate(timeout=100)
     finally:
         with contextlib.suppress(ProcessLookupError):
             run.kill()
-    assert run.returncode != 0
+    return output, run.returncode, directory
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes through Linux's /proc")
+def test_a_process_that_dies_ends_the_run_with_a_clear_error(tiny: dict[str, Any], tmp_path: Path) -> None:
+    output, code, run = signalled(options(tiny, tmp_path / "run", agent="random", total_steps=100_000), signal.SIGKILL)
+    assert code != 0
     assert "lost contact with another process of this run" in output
-    assert all(json.loads(line) for line in metrics.read_text().splitlines())
+    assert run.read_metrics()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes through Linux's /proc")
+def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint(tiny: dict[str, Any], tmp_path: Path) -> None:
+    settings = options(tiny, tmp_path / "run", agent="random", total_steps=100_000, checkpoint_every=0)
+    output, code, run = signalled(settings, signal.SIGTERM)
+    assert code != 0
+    assert run.read_json("summary.json")["status"] in ("stopped", "terminated"), output  # torchrun passes it on
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["000001"]
+    assert "lost contact" not in output
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -137,6 +152,14 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny: dict[str, Any], tm
     for ours, reference in records:
         assert ours["tying"] == reference["tying"]
         assert ours["reward"] == pytest.approx(reference["reward"], rel=1e-4)
+
+
+def test_only_the_first_process_measures_the_test_split(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.runner.world", lambda: World(1, 2))
+    directory, status = run_here(RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny)), Quiet())
+    assert (status, directory.read_json("summary.json")["test"]) == ("finished", None)
 
 
 def test_shares_cover_a_batch_and_streams_differ() -> None:

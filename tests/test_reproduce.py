@@ -1,8 +1,10 @@
 """The reproduction runs in slices that add up; here on a shrunken network, the one that fits a test."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,34 @@ def reproduce(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
 
+def small(text_folder: Path, out: Path) -> list[str]:
+    return [
+        *("--size", "small", "--dataset", str(text_folder), "--tokenizer", "bytes", "--out", str(out)),
+        *("--device", "cpu"),
+    ]
+
+
+def signalled(options: list[str], number: signal.Signals, out: Path, decisions: int) -> tuple[int, str]:
+    """Send a signal to a slice whose first run has come so far; return exit code and output."""
+    command = [sys.executable, str(SCRIPT), "table1", *options, "--minutes", "3"]
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    metrics, deadline = out / "conventional" / "metrics.jsonl", time.monotonic() + 100
+    while not (metrics.exists() and metrics.read_text().count("\n") >= decisions) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    done.send_signal(number)
+    output, _ = done.communicate(timeout=100)
+    return done.returncode, output
+
+
 def test_slices_add_up_to_three_finished_runs(text_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    small = ["--size", "small", "--dataset", str(text_folder), "--tokenizer", "bytes", "--out", str(out)]
-    first = reproduce(*small, "--minutes", "0.015", "--device", "cpu")
+    options = small(text_folder, out)
+    first = reproduce(*options, "--minutes", "0.015")
     assert first.returncode == 0, first.stdout + first.stderr
     begun = json.loads((out / "results.json").read_text())
-    assert any(arm is None or arm["train_step"] < 60 for arm in begun["arms"].values())
-    last = reproduce(*small, "--minutes", "3", "--device", "cpu")
+    assert any(arm is not None and arm["status"] == "stopped" for arm in begun["arms"].values())
+    assert begun["seconds_to_save"] > 0
+    last = reproduce(*options, "--minutes", "3")
     assert last.returncode == 0, last.stdout + last.stderr
     results = json.loads((out / "results.json").read_text())
     assert results["chip_flops_per_second"] > 0
@@ -35,9 +57,48 @@ def test_slices_add_up_to_three_finished_runs(text_folder: Path, tmp_path: Path)
     assert sum(arms["dqn"]["bytes"].values()) <= sum(arms["conventional"]["bytes"].values())
     table = (out / "results.md").read_text()
     assert all(f"| {agent} | 60 of 60 |" in table for agent in arms)
-    again = reproduce(*small, "--minutes", "1", "--device", "cpu")  # nothing is left to do
+    again = reproduce(*options, "--minutes", "1")  # nothing is left to do
     assert again.returncode == 0
     assert json.loads((out / "results.json").read_text())["arms"] == arms
+
+
+@pytest.mark.parametrize("decisions", [1, 6])
+def test_a_kill_in_the_first_slice_costs_no_more_than_what_came_after_the_checkpoint(
+    text_folder: Path, tmp_path: Path, decisions: int
+) -> None:
+    out = tmp_path / "out"
+    options = small(text_folder, out)
+    code, output = signalled(options, signal.SIGKILL, out, decisions)
+    assert code == -signal.SIGKILL, output
+    assert not (out / "results.json").exists()
+    again = reproduce(*options, "--minutes", "3")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert ("Going on from" in again.stdout) == (decisions > 4)
+    arms = json.loads((out / "results.json").read_text())["arms"]
+    assert [(arm["status"], arm["train_step"]) for arm in arms.values()] == [("finished", 60)] * 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_slice_with_the_results_so_far(
+    text_folder: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "out"
+    returned, output = signalled(small(text_folder, out), number, out, 2)
+    assert returned == code, output
+    arms = json.loads((out / "results.json").read_text())["arms"]
+    assert arms["conventional"]["status"] in ("terminated", "interrupted")
+    assert (arms["dqn"], arms["random"]) == (None, None)
+    assert "| dqn | nothing yet |" in (out / "results.md").read_text()
+
+
+def test_a_run_that_fails_costs_the_others_nothing(text_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "dqn").mkdir(parents=True)  # no run, and none can be made here
+    done = reproduce(*small(text_folder, out), "--minutes", "3")
+    assert done.returncode == 1
+    assert "error: dqn: the run directory" in done.stdout
+    arms = json.loads((out / "results.json").read_text())["arms"]
+    assert (arms["conventional"]["status"], arms["dqn"], arms["random"]["status"]) == ("finished", None, "finished")
 
 
 @pytest.mark.parametrize(("options", "named"), [(["--minutes", "0"], "minutes must be"), (["--row", "imdb"], "imdb")])

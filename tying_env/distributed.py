@@ -118,20 +118,24 @@ def agreed_action(action: IntVector) -> IntVector:
 
 
 def agreed_stop(should_stop: Callable[[], bool]) -> Callable[[], bool]:
-    """Return a function that says in every process what `should_stop` says in process 0.
+    """Return a function that says yes in every process once `should_stop` does in any.
 
-    A signal does not reach all processes between the same two training steps.
+    A signal may reach one process alone, or several not between the same two training steps.
     """
     if world().size == 1:
         return should_stop
-    return lambda: bool(_from_the_first([float(should_stop())])[0])
+    return lambda: bool(_exchanged([float(should_stop())], lambda flag: dist.all_reduce(flag, dist.ReduceOp.MAX))[0])
 
 
 def _from_the_first(numbers: Sequence[float]) -> list[float]:
+    return _exchanged(numbers, lambda values: dist.broadcast(values, 0))
+
+
+def _exchanged(numbers: Sequence[float], exchange: Callable[[Tensor], object]) -> list[float]:
     device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else None
     values = torch.tensor(numbers, dtype=torch.float64, device=device)
     with naming_the_loss():
-        dist.broadcast(values, 0)
+        exchange(values)
         received: list[float] = values.tolist()
     return received
 

@@ -94,7 +94,7 @@ class Trainer:
         self._dropout = dropout
         self._parallel = None if world().size == 1 else DataParallel(network.model, self._loss)
         self._accumulate, self._autocast, self._prefetch = accumulate, autocast, prefetch
-        self._fetched: tuple[dict[str, Any], Any] | None = None  # the position before a batch, and the batch
+        self._fetched: tuple[dict[str, Any], tuple[Any, int]] | None = None  # the position before a batch, and that
         in_blocks = {id(p) for layer in range(tied.n_layer) for p in tied.weights(layer).values()}
         outside = [p for p in network.model.parameters() if id(p) not in in_blocks and p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -116,9 +116,9 @@ class Trainer:
         for step in range(n_steps):
             if stopped := should_stop():
                 break
-            batch = self._next_batch()
+            batch, whole = self._next_batch()
             with torch_randomness_from(stream_of(world().rank, world().size, self._dropout)):
-                outcome = self.compute_gradients(batch)
+                outcome = self.compute_gradients(batch, whole)
             if self._prefetch and step + 1 < n_steps:
                 self._fetched = self.batches.state_dict(), self._draw()
             # One number to wait for: it is finite only if loss and gradient are.
@@ -128,28 +128,35 @@ class Trainer:
                 break
             self.optimizer.step()
             losses.append(value)
-            self.tokens += world().size * self.task.count_tokens(batch)
+            self.tokens += self.task.count_tokens(batch) * whole // count_examples(batch)
             if len(losses) == n_steps:
                 self.memory_in_training = self.memory()
             self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.zero_grad(set_to_none=True)
         return TrainResult(losses, diverged or not self.is_finite(), stopped)
 
-    def compute_gradients(self, batch: Any) -> Tensor:
+    def compute_gradients(self, batch: Any, whole: int | None = None) -> Tensor:
         """Leave the clipped gradients of a batch, on the device, in the Parameters.
+
+        Args:
+            batch: this process's share.
+            whole: examples of the batch in all processes together; None where this one is alone.
 
         Returns:
             Mean loss in nats and the gradient's norm before clipping, shape (2,), float64, on the device.
         """
         model, trained, losses = self.network.model.train(), self.trainable_parameters(), []
-        parts = list(cut(batch, -(-count_examples(batch) // self._accumulate)))
+        count = count_examples(batch)
+        parts = list(cut(batch, -(-count // self._accumulate)))
         for i, part in enumerate(parts):
+            # The parts add up; of processes the average is taken.
+            weight, last = world().size * count_examples(part) / (whole or count), i + 1 == len(parts)
             if self._parallel is None:
-                loss = self._loss(model, part)
+                loss = weight * self._loss(model, part)
                 loss.backward()
             else:
-                loss = self._parallel.loss(part, trained, last=i + 1 == len(parts))
-                self._parallel.backward(loss, last=i + 1 == len(parts))
+                loss = weight * self._parallel.loss(part, trained, last=last)
+                self._parallel.backward(loss, last=last)
             losses.append(loss.detach().double())
         mean = torch.stack(losses).sum()
         norm = nn.utils.clip_grad_norm_(trained, self.max_grad_norm)
@@ -162,18 +169,20 @@ class Trainer:
 
     def _loss(self, model: nn.Module, part: Any) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            return self.task.loss(model, part) / self._accumulate
+            return self.task.loss(model, part)
 
-    def _next_batch(self) -> Any:
+    def _next_batch(self) -> tuple[Any, int]:
         if self._fetched is None:
             return self._draw()
-        (_, batch), self._fetched = self._fetched, None
-        return batch
+        (_, drawn), self._fetched = self._fetched, None
+        return drawn
 
-    def _draw(self) -> Any:
-        """Return this process's share of the next batch; every process draws all of it, so all are at one position."""
+    def _draw(self) -> tuple[Any, int]:
+        """Return this process's share of the next batch, all of which every process draws, and the examples of all."""
         batch = self.batches.next_batch()
-        return to_device(take(batch, world().share(count_examples(batch))), self.device)
+        if (whole := count_examples(batch)) < world().size:
+            raise ValueError(f"a batch must have an example for each of {world().size} processes, got {whole}")
+        return to_device(take(batch, world().share(whole)), self.device), whole
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield every weight once under the name of the layer that owns it."""

@@ -41,19 +41,18 @@ class Weights:
         self.values, self.mean, self.square, self.gradient = (
             torch.zeros(*rows, size, dtype=dtype, device=device) for _ in range(4)
         )
-        self.steps = torch.zeros(rows, dtype=dtype, device=device)
+        # A count and corrections close to 1: bfloat16 knows neither 257 nor 0.999.
+        self.steps = torch.zeros(rows, dtype=torch.promote_types(dtype, torch.float32), device=device)
 
     def step(self, trains: Tensor, lr: Tensor, weight_decay: float) -> None:
         """Take a step of AdamW in the rows that train; `trains` and `lr` have the shape of the rows."""
-        on, rate = trains.to(self.values.dtype), lr[..., None]
-        self.steps += on
-        steps = self.steps.clamp(min=1)[..., None]
-        on = on[..., None]
+        self.steps += trains
+        steps, on = self.steps.clamp(min=1)[..., None], trains.to(self.values.dtype)[..., None]
         self.mean.lerp_(self.gradient, on * (1 - BETA_1))
         self.square.lerp_(self.gradient.square(), on * (1 - BETA_2))
-        root = self.square.sqrt().div_((1 - BETA_2**steps).sqrt()).add_(EPSILON)
-        self.values.mul_(1 - on * rate * weight_decay)
-        self.values.addcdiv_(self.mean * (-on * rate / (1 - BETA_1**steps)), root)
+        rate, root = on * lr[..., None], (self.square.sqrt() / (1 - BETA_2**steps).sqrt()).add_(EPSILON)
+        kept = self.values * (1 - rate * weight_decay)
+        self.values.copy_(kept.addcdiv_(self.mean * (-rate / (1 - BETA_1**steps)), root))  # rounded once, as torch does
 
 
 class TrainingBatch:
@@ -129,7 +128,7 @@ class TrainingBatch:
         for weights in (self.blocks, self.outside):
             factors = factor.view(-1, *[1] * (weights.gradient.dim() - 1))
             weights.gradient = torch.where(on.view_as(factors), weights.gradient * factors, 0.0)
-        lr = torch.full_like(loss, config.learning_rate)
+        lr = torch.full_like(self.outside.steps, config.learning_rate)
         self.outside.step(on, lr, config.weight_decay)
         self.blocks.step(on[:, None] & trained, self._rates(), config.weight_decay)
         return torch.stack([loss, norm])
@@ -194,7 +193,7 @@ class TrainingBatch:
         sizes = np.stack([np.bincount(tying, minlength=len(tying)) for tying in self.tying])
         sizes = np.where(self.frozen[:, None], 1, np.maximum(sizes, 1))
         divisor = {"none": np.ones_like(sizes), "sqrt": np.sqrt(sizes), "linear": sizes}[self._config.group_lr]
-        return torch.from_numpy(self._config.learning_rate / divisor).to(self.blocks.values)
+        return torch.from_numpy(self._config.learning_rate / divisor).to(self.blocks.steps)
 
 
 def _leaves(flat: Tensor, shapes: Sequence[tuple[int, ...]], learning: bool) -> list[Tensor]:
