@@ -11,6 +11,7 @@ python scripts/reproduce.py table1 --row wikitext-2 --minutes 1 --size small --d
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import statistics
 import sys
@@ -24,9 +25,9 @@ import _interrupts
 import torch
 import tyro
 from _presets import description
+from _reproduction import as_markdown, as_table, product_rate, result_of
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from agents.progress import ProgressBar
 from agents.run_config import RunConfig
@@ -37,15 +38,12 @@ from tying_env.files import to_json, written_whole
 from tying_env.primary.models import find_device
 from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import CONFIG, SUMMARY
-from tying_env.seeding import torch_stream
 
 ARMS: tuple[Any, ...] = ("conventional", "dqn", "random")
 SMALL = {"n_layer": 4, "n_embd": 32, "n_head": 2, "seq_len": 32, "batch_size": 4, "k": 3, "total_steps": 60}
 CHECKPOINT_EVERY = {"paper": 50, "small": 4}  # decisions; gigabytes every few minutes at the paper's size
 STOPPED = {"interrupted": 130, "terminated": 143}  # by a signal -> the exit code
 RESULTS, TABLE = "results.json", "results.md"
-KINDS = ("weights_bytes", "gradients_bytes", "optimizer_state_bytes")
-PRODUCT = {"cuda": 8192, "cpu": 1024}  # width of the square matrices whose product gives the chip's rate
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,8 @@ class Watch:
     """
 
     def __init__(self, shown: ProgressBar, end: float) -> None:
-        self._shown, self._end, self._asked = shown, end, 0
+        self._shown, self._end = shown, end
+        self._asked: list[float] = []  # when: before every training step, and between measurements
         self.stopped_at: float | None = None
 
     def decided(self, record: dict[str, Any], tokens_per_second: float) -> None:
@@ -133,10 +132,16 @@ class Watch:
 
     def should_stop(self) -> bool:
         """Tell whether it is time, but never before the first training step: every slice gets further."""
-        now, self._asked = time.monotonic(), self._asked + 1
-        if self._asked > 1 and now >= self._end and self.stopped_at is None:
+        now = time.monotonic()
+        if self._asked and now >= self._end and self.stopped_at is None:
             self.stopped_at = now
+        self._asked.append(now)
         return self.stopped_at is not None
+
+    def step_seconds(self) -> float | None:
+        """Return how long a training step takes: the median, which measuring and saving in between do not move."""
+        gaps = [after - before for before, after in itertools.pairwise(self._asked)]
+        return statistics.median(gaps) if gaps else None
 
 
 @dataclass
@@ -144,6 +149,7 @@ class Slice:
     """What came of a slice beside the runs."""
 
     saving: float  # the most seconds that it has taken from a stop to the end of a run, earlier slices included
+    measured: dict[str, dict[str, Any]]  # run -> what this slice, or an earlier one, has measured of it
     code: int = 0  # exit code, where a signal has ended it
     failures: dict[str, str] = field(default_factory=dict)  # run -> error
 
@@ -151,7 +157,8 @@ class Slice:
 def train(options: Options, console: Console, signals: StopSignals) -> Slice:
     """Go on with the runs, each in turn, until the slice is over or they are; one that fails stops no other."""
     end = time.monotonic() + 60 * options.minutes
-    done, begun = Slice(saving=earlier(options.folder).get("seconds_to_save", 0.0)), False
+    before, begun, device = earlier(options.folder), False, find_device(options.device)
+    done = Slice(before.get("seconds_to_save", 0.0), before.get("measured", {}))
     while signals.asked is None and (left := end - time.monotonic()) > (done.saving if begun else 0):
         waiting: dict[str, int] = {}
         for agent in ARMS:
@@ -167,7 +174,10 @@ def train(options: Options, console: Console, signals: StopSignals) -> Slice:
             progress.note(f"{agent}: from training step {waiting[agent]:,}")
             watch = Watch(progress, time.monotonic() + share - done.saving)
             stop: Any = {"should_stop": watch.should_stop}
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
             _, status = resume(path, watch, config, **stop) if (path / CONFIG).exists() else run(config, watch, **stop)
+            done.measured[agent] = measure(watch, device, agent, done.measured)
             if watch.stopped_at is not None:
                 done.saving = max(done.saving, time.monotonic() - watch.stopped_at)
             if code := STOPPED.get(status):
@@ -175,6 +185,20 @@ def train(options: Options, console: Console, signals: StopSignals) -> Slice:
                 break
         begun = True
     return done
+
+
+def measure(watch: Watch, device: torch.device, agent: str, earlier: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what is measured of a run beside its records; the chip's rate is measured once for each chip."""
+    before = earlier.get(agent, {})
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    known = [one["chip_flops_per_second"] for one in earlier.values() if one["chip"] == name]
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return {
+        "chip": name,
+        "chip_flops_per_second": known[0] if known else product_rate(device),
+        "step_seconds": watch.step_seconds() or before.get("step_seconds"),
+        "cuda_peak_bytes": max(peak, before.get("cuda_peak_bytes", 0)),
+    }
 
 
 @contextlib.contextmanager
@@ -202,15 +226,17 @@ def write_results(options: Options, console: Console, done: Slice) -> None:
     for agent in ARMS:
         results[agent] = None
         with naming_failure(done, agent):
-            results[agent] = result_of(options.folder / agent)
+            results[agent] = result_of(options.folder / agent, done.measured.get(agent, {}))
     if not any(results.values()):
         return
-    rate = product_rate(find_device(options.device))
-    content = {"options": dataclasses.asdict(options), "chip_flops_per_second": rate, "seconds_to_save": done.saving}
-    for name, text in ((RESULTS, to_json(content | {"arms": results}, indent=2)), (TABLE, as_markdown(results, rate))):
+    content = {"options": dataclasses.asdict(options), "seconds_to_save": done.saving, "measured": done.measured}
+    for name, text in (
+        (RESULTS, to_json(content | {"arms": results}, indent=2)),
+        (TABLE, as_markdown(results, done.measured)),
+    ):
         with written_whole(options.folder / name) as path:
             path.write_text(text + "\n", encoding="utf-8")
-    console.print(as_table(results, rate))
+    console.print(as_table(results))
     console.print(f"results: {options.folder / TABLE}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -224,98 +250,6 @@ def steps_done(path: Path) -> int:
     """Return how many training steps the decisions of a run have come to."""
     records = RunDirectory(path).read_metrics() if (path / CONFIG).exists() else []
     return int(records[-1]["train_step"]) if records else 0
-
-
-def result_of(path: Path) -> dict[str, Any] | None:
-    """Return what one run has come to; None before the end of its first slice."""
-    if not (path / SUMMARY).exists():
-        return None
-    directory = RunDirectory(path)
-    summary, records = directory.read_json(SUMMARY), directory.read_metrics()
-    config = directory.read_json(CONFIG)
-    env, tokens = config["env"], config["data"]["train"]
-    epoch = max(1, tokens // (env["batch_size"] * env["seq_len"]))
-    by_epoch: dict[int, float] = {}
-    for record in records:
-        if record["validation_perplexity"] is not None:
-            by_epoch[record["train_step"] // epoch] = record["validation_perplexity"]
-    # Every layer computes, tied or not: 6 operations a token for each weight that a product uses, and attention's.
-    width, layers = env["n_embd"], env["n_layer"]
-    vocabulary = 50257 if env["tokenizer"] == "gpt2" else 256
-    operations = 6 * (layers * 12 * width**2 + vocabulary * width) + 12 * layers * env["seq_len"] * width
-    return {
-        "status": summary["status"],
-        "train_step": summary["train_step"],
-        "of_steps": env["total_steps"],
-        "tokens_per_second": summary["tokens_per_second"],
-        "flops_per_second": operations * summary["tokens_per_second"],
-        "bytes": {kind: max((record[kind] for record in records), default=0) for kind in KINDS},
-        "bytes_conventional": 4 * summary["parameters_conventional"],  # of the weights; as much each of the others
-        "validation_perplexity_by_epoch": by_epoch,
-        "best_validation_perplexity": summary["best_validation_perplexity"],
-        "test": summary["test"],
-    }
-
-
-def product_rate(device: torch.device) -> float:
-    """Return operations in a second of a large product in bfloat16 on this device, measured now."""
-    n = PRODUCT[device.type]
-    generator = torch_stream(0, "product", device)
-    a, b = (torch.randn(n, n, device=device, generator=generator).to(torch.bfloat16) for _ in range(2))
-    seconds = []
-    for _ in range(11):
-        begin = time.perf_counter()
-        torch.mm(a, b).sum().item()  # reading a number waits for a GPU
-        seconds.append(time.perf_counter() - begin)
-    return float(2 * n**3 / statistics.median(seconds))
-
-
-COLUMNS = (
-    *("", "steps", "tokens/s", "share of the chip's bf16 rate", "weights + gradients + optimizer, peak"),
-    *("of conventional", "best validation perplexity"),
-)
-
-
-def lines(results: dict[str, dict[str, Any] | None], rate: float) -> list[tuple[str, ...]]:
-    """Return the cells of the table, a tuple for each run."""
-    found = []
-    for agent, result in results.items():
-        if result is None:
-            found.append((agent, "nothing yet", *[""] * (len(COLUMNS) - 2)))
-            continue
-        held, best = sum(result["bytes"].values()), result["best_validation_perplexity"]
-        found.append(
-            (
-                agent,
-                f"{result['train_step']:,} of {result['of_steps']:,}",
-                f"{result['tokens_per_second']:,.0f}",
-                f"{result['flops_per_second'] / rate:.1%}",
-                f"{held / 1e6:,.1f} MB",
-                f"{held / (4 * result['bytes_conventional']):.3f} x",
-                "not measured yet" if best is None else f"{best:,.2f}",
-            )
-        )
-    return found
-
-
-def as_table(results: dict[str, dict[str, Any] | None], rate: float) -> Table:
-    """Return the results for the terminal."""
-    table = Table(*COLUMNS)
-    for line in lines(results, rate):
-        table.add_row(*line)
-    return table
-
-
-def as_markdown(results: dict[str, dict[str, Any] | None], rate: float) -> str:
-    """Return the results as a table in Markdown, with the validation perplexity after each epoch."""
-    rows = [COLUMNS, tuple("---" for _ in COLUMNS), *lines(results, rate)]
-    text = ["| " + " | ".join(row) + " |" for row in rows]
-    text += ["", f"The chip's rate, measured with these results: {rate / 1e12:.2f} TFLOP/s in bfloat16.", ""]
-    for agent, result in results.items():
-        if result is not None and result["validation_perplexity_by_epoch"]:
-            values = ", ".join(f"{e}: {v:,.1f}" for e, v in result["validation_perplexity_by_epoch"].items())
-            text.append(f"- {agent}, validation perplexity by epoch (counted from 0): {values}")
-    return "\n".join(text)
 
 
 if __name__ == "__main__":

@@ -47,16 +47,21 @@ def test_slices_add_up_to_three_finished_runs(text_folder: Path, tmp_path: Path)
     last = reproduce(*options, "--minutes", "3")
     assert last.returncode == 0, last.stdout + last.stderr
     results = json.loads((out / "results.json").read_text())
-    assert results["chip_flops_per_second"] > 0
+    rates = [one["chip_flops_per_second"] for page in (begun, results) for one in page["measured"].values()]
+    assert len(set(rates)) == 1  # measured once
     for agent, arm in results["arms"].items():
         assert (arm["status"], arm["train_step"]) == ("finished", 60), agent
         assert arm["test"]["final"]["perplexity"] > 1
         assert arm["tokens_per_second"] > 0
+        assert arm["share_of_chip"] > 0
     arms = results["arms"]
     assert sum(arms["conventional"]["bytes"].values()) == 4 * arms["conventional"]["bytes_conventional"]
     assert sum(arms["dqn"]["bytes"].values()) <= sum(arms["conventional"]["bytes"].values())
     table = (out / "results.md").read_text()
     assert all(f"| {agent} | 60 of 60 |" in table for agent in arms)
+    weights = arms["dqn"]["bytes"]["weights_bytes"]
+    assert f"| dqn | {weights / 1e6:,.1f} MB |" in table
+    assert "| no GPU | no GPU |" in table
     again = reproduce(*options, "--minutes", "1")  # nothing is left to do
     assert again.returncode == 0
     assert json.loads((out / "results.json").read_text())["arms"] == arms
