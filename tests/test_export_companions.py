@@ -10,7 +10,7 @@ import torch
 import transformers
 from PIL import Image
 
-from agents.comparison import Quiet
+from agents.one_of_many import Quiet
 from agents.run_config import RunConfig
 from agents.runner import run
 from tests.conftest import TINY

@@ -9,7 +9,7 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from agents.comparison import Quiet
+from agents.one_of_many import Quiet
 from agents.run_config import RunConfig
 from agents.runner import run as make_real_run
 from agents.traces import read_trace
