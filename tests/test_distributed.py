@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from agents.comparison import Quiet
+from agents.one_of_many import Quiet
 from agents.run_config import RunConfig
 from agents.runner import run as run_here
 from agents.stop_signals import StopSignals

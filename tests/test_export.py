@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from agents.comparison import Quiet
+from agents.one_of_many import Quiet
 from agents.run_config import RunConfig
 from agents.runner import run
 from tests.conftest import TINY

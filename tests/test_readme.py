@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
-from agents.comparison import Quiet
+from agents.one_of_many import Quiet
 from agents.recorder import Observer
 from agents.run_config import RunConfig
 from agents.runner import run

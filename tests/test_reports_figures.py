@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from agents.comparison import Quiet
+from agents.one_of_many import Quiet
 from agents.run_config import RunConfig
 from agents.runner import run as make_real_run
 from agents.traces import read_trace

@@ -15,7 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch.nn import functional as F
 
-from agents.comparison import Quiet
+from agents.one_of_many import Quiet
 from agents.run_config import RunConfig
 from agents.runner import run
 from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
