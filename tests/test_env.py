@@ -367,7 +367,7 @@ def test_states_that_are_none_are_refused(env: LayerTyingEnv) -> None:
         ({}, "lacks 'config'"),
         ({key: value for key, value in state.items() if key != "over"}, "lacks 'over'"),
         ([], "is a list"),
-        (state | {"train_step": "x"}, "train_step must be a whole number, got 'x'"),
+        (state | {"train_step": "x"}, "train_step must be a whole number up to 20, got 'x'"),
     ):
         with pytest.raises(ValueError, match=message):
             env.load_state_dict(bad)  # type: ignore[arg-type]
