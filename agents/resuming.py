@@ -11,7 +11,8 @@ from agents.run_config import RunConfig, differences, listed, saved_config
 from tying_env import partition
 from tying_env.env import LayerTyingEnv
 from tying_env.files import to_json
-from tying_env.primary.skeleton import build_skeleton, check_owned
+from tying_env.primary.building import build_skeleton
+from tying_env.primary.owned import check_owned
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.run_directory import CONFIG, RESUMES, SUMMARY
 

@@ -1,8 +1,8 @@
 """What scripts/benchmark.py measures, one function for each measurement."""
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,9 @@ import gymnasium as gym
 import numpy as np
 import torch
 from _memory import neighbours
+from _synthetic import RandomTokens
 from _turns import Arm, Clock, Row, milliseconds, per_second, take_turns, to_rows
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from agents.base import Transition
 from agents.factorized_dqn import DQNConfig, FactorizedDQN
@@ -20,14 +20,16 @@ from tying_env import EnvConfig, partition
 from tying_env.data import Batches
 from tying_env.env import LayerTyingEnv
 from tying_env.partition import IntVector
+from tying_env.primary.assembly import build_trainer
 from tying_env.primary.evaluation import mean_loss, perplexity
-from tying_env.primary.head import linear_cross_entropy
-from tying_env.primary.tasks import CausalLM, Task, to_device
+from tying_env.primary.models import find_device
+from tying_env.primary.tasks import CausalLM, to_device
 from tying_env.primary.trainer import Trainer
 from tying_env.seeding import torch_stream
 
 SMALL = EnvConfig()
 SEED = 0
+VOCABULARIES = (50257, 512)  # of tied training; the head is most of the work with the one, little with the other
 DECISIONS = 20  # of the controller in one turn: a single one is too short to time
 
 
@@ -174,87 +176,34 @@ def compare_step(work: Workload, random: bool) -> list[Row]:
     return to_rows(milliseconds(seconds), "ms", bare, {ours: "at most 1.01"})
 
 
-# 2. The head
-
-
-def plain_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Return the loss as everyone writes it."""
-    return F.cross_entropy(F.linear(hidden, weight), targets)
-
-
-class PlainLM(CausalLM):
-    """`CausalLM` with the plain head."""
-
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """Return the mean cross-entropy of windows (B, T + 1)."""
-        hidden = model.get_submodule("transformer")(input_ids=batch[:, :-1], use_cache=False).last_hidden_state
-        return plain_cross_entropy(hidden.flatten(0, 1), model.get_parameter("lm_head.weight"), batch[:, 1:].flatten())
-
-
-def measure_head(work: Workload) -> list[Row]:
-    """The chunked head against the plain one: in a training step of the wide network, and alone."""
-    _, env = make_env(work, work.independent, n_embd=work.wide_n_embd)
-    trainer, device = env.trainer, env.device
-
-    def train(task: Task) -> None:
-        trainer.task = task
-        trainer.train(1)
-
-    plain, chunked = "training step, plain head", "training step, chunked head"
-    arms = [Arm(plain, lambda: train(PlainLM())), Arm(chunked, lambda: train(CausalLM()))]
-    speeds = per_second(take_turns(arms, work.repeats, device, work.clock), work.tokens)
-
-    weight = trainer.network.model.get_parameter("lm_head.weight").detach().requires_grad_()  # (V, D)
-    generator, n = torch_stream(SEED, "head alone", device), work.tokens
-    hidden = torch.randn(n, work.wide_n_embd, generator=generator, device=device, requires_grad=True)  # (N, D)
-    targets = torch.randint(len(weight), (n,), generator=generator, device=device)  # (N,)
-    logits = torch.empty(n, len(weight), device=device)  # (N, V)
-    grad_hidden, grad_weight = torch.empty_like(hidden), torch.empty_like(weight)
-
-    def learn(head: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-        hidden.grad = weight.grad = None
-        head(hidden, weight, targets).backward()
-
-    @torch.no_grad()
-    def multiply() -> None:
-        torch.mm(hidden, weight.T, out=logits)
-        torch.mm(logits, weight, out=grad_hidden)
-        torch.mm(logits.T, hidden, out=grad_weight)
-
-    arms = [
-        Arm("its three products alone", multiply),
-        Arm("plain head alone", lambda: learn(plain_cross_entropy)),
-        Arm("chunked head alone", lambda: learn(linear_cross_entropy)),
-    ]
-    alone = milliseconds(take_turns(arms, work.repeats, device, work.clock))
-    return [
-        *to_rows(speeds, "tokens/s", plain, {chunked: "at least 1"}),
-        *to_rows(alone, "ms", arms[0].name),
-    ]
-
-
-# 3. Tied training
+# 2. Tied training
 
 
 def measure_tying(work: Workload) -> list[Row]:
     """Training steps of the wide network: all layers independent against three leaders, in both gradient modes."""
-    rows = []
-    for tokenizer in ("gpt2", "bytes"):
+    rows, config, device = [], work.config(), find_device(work.device)
+    for vocab_size in VOCABULARIES:
         arms = []
-        for name, tying, gradient in (
-            ("conventional", work.independent, "shared"),
-            ("tied, shared", work.three_leaders, "shared"),
-            ("tied, leader", work.three_leaders, "leader"),
+        shared = dataclasses.replace(config, n_embd=work.wide_n_embd)
+        leader = dataclasses.replace(shared, gradient="leader")
+        for name, tying, chosen in (
+            ("conventional", work.independent, shared),
+            ("tied, shared", work.three_leaders, shared),
+            ("tied, leader", work.three_leaders, leader),
         ):
-            settings = {"n_embd": work.wide_n_embd, "tokenizer": tokenizer, "gradient": gradient}
-            _, env = make_env(work, tying, **settings)
-            arms.append(Arm(f"{tokenizer}: {name}", functools.partial(env.trainer.train, 1)))
-        seconds = take_turns(arms, work.repeats, env.device, work.clock)
-        rows += to_rows(per_second(seconds, work.tokens), "tokens/s", arms[0].name)
+            trainer = build_trainer(RandomTokens(chosen, vocab_size), device, SEED, tying)
+            arms.append(Arm(f"{vocab_size:,} words: {name}", functools.partial(trainer.train, 1)))
+        required = {arms[1].name: "at least 1.0", arms[2].name: "at least 1.3"} if vocab_size == 512 else None
+        rows += to_rows(
+            per_second(take_turns(arms, work.repeats, device, work.clock), work.tokens),
+            "tokens/s",
+            arms[0].name,
+            required,
+        )
     return rows
 
 
-# 4. Changing the tying
+# 3. Changing the tying
 
 
 def measure_change(work: Workload) -> list[Row]:
@@ -275,7 +224,7 @@ def measure_change(work: Workload) -> list[Row]:
     return rows
 
 
-# 5. The controller
+# 4. The controller
 
 
 def measure_dqn(work: Workload) -> list[Row]:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers.masking_utils
+from _synthetic import RandomTokens
 from _turns import Row
 from rich.table import Table
 from torch import Tensor
@@ -25,12 +26,8 @@ from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tying_env import PAPER, EnvConfig
-from tying_env.primary.models import build_network, find_device
-from tying_env.primary.tasks import CausalLM
-from tying_env.primary.trainer import Trainer
-from tying_env.redrawing import InitialisationRecorder
-from tying_env.seeding import numpy_stream, torch_stream
-from tying_env.tied_blocks import TiedBlocks
+from tying_env.primary.assembly import build_trainer
+from tying_env.primary.models import find_device
 
 KINDS = ("weights", "gradients", "optimizer state", "activations")
 _KIND_OF = {"Parameter": "weights", "Gradient": "gradients", "Optstate": "optimizer state"}  # all else: activations
@@ -62,6 +59,7 @@ class Account(NamedTuple):
     peak: Bytes  # at the moment of the largest total
     average: Bytes  # over the operations of the step
     trained_at_most: float  # weights + gradients + optimizer state at their own largest
+    built: float  # the largest total while the network is built
     allocated: int  # the largest that CUDA's own counter saw; 0 elsewhere
     floor: int  # 16 bytes (in float32) for every parameter that trains, the held weights that do not, step counters
 
@@ -153,29 +151,13 @@ def account(config: EnvConfig, vocab_size: int, tying: npt.NDArray[np.int64] | N
         fake: without memory, or for real.
     """
     device = torch.device("cpu") if fake else find_device(config.device)
-    recorder = InitialisationRecorder()
-    redrawn, config = config.frozen_weights == "redrawn", dataclasses.replace(config, frozen_weights="held")
     with _fake_tensors() if fake else contextlib.nullcontext():
-        with recorder:
-            network = build_network(config, {"vocab_size": vocab_size}, device, torch_stream(0, "weights"))
-        recipes = recorder.noted(network.model.parameters()) if redrawn else None
-        tied = TiedBlocks(network.blocks, tying, gradient=config.gradient, recipes=recipes)
-        trainer = Trainer(
-            network,
-            tied,
-            CausalLM(),
-            batches=_NoBatches(),
-            dropout=torch_stream(0, "dropout"),
-            device=device,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            accumulate=config.accumulate,
-            autocast=config.autocast,
-        )
         tracker = _Tracker()
-        tracker.track_external(network.model, trainer.optimizer)
-        drawn = numpy_stream(0, "ids").integers(vocab_size, size=(config.batch_size, config.seq_len + 1))
+        with tracker, _Watch(tracker, device, fake) as building:
+            trainer = build_trainer(RandomTokens(config, vocab_size), device, 0, tying)
+        tracker = _Tracker()
+        tracker.track_external(trainer.network.model, trainer.optimizer)
+        drawn = trainer.batches.next_batch()
         ids = torch.zeros(drawn.shape, dtype=torch.int64) if fake else torch.from_numpy(drawn)
         for _ in range(2):  # the first fills the optimizer's state
             tracker.reset_mod_stats()
@@ -193,20 +175,8 @@ def account(config: EnvConfig, vocab_size: int, tying: npt.NDArray[np.int64] | N
     unique = sum(p.numel() * p.element_size() for p in trainer.trainable_parameters())
     frozen = held.weights - unique
     allocated = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return Account(peak, average, max(one.trained for one in seen), allocated, 4 * unique + frozen + counters)
-
-
-class _NoBatches:
-    """Batches are given to the trainer one by one here."""
-
-    def next_batch(self) -> npt.NDArray[np.int64]:
-        raise NotImplementedError
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        raise NotImplementedError
+    built = max((one.total for one in building.seen), default=0.0)
+    return Account(peak, average, max(one.trained for one in seen), built, allocated, 4 * unique + frozen + counters)
 
 
 def neighbours(n_layer: int, n_groups: int) -> npt.NDArray[np.int64]:

@@ -22,12 +22,12 @@ from typing import Any, Literal, get_args
 import _interrupts
 import torch
 import tyro
+from _head import measure_head
 from _many import Many, measure_vector
 from _measurements import (
     Workload,
     measure_change,
     measure_dqn,
-    measure_head,
     measure_step,
     measure_tying,
 )
@@ -48,7 +48,7 @@ MEASUREMENTS: dict[Measurement, tuple[str, Callable[["Options"], list[Row]]]] = 
     "step": ("env.step against a bare training loop", lambda given: measure_step(given.workload)),
     "head": ("The head, chunked against plain", lambda given: measure_head(given.workload)),
     "tying": (
-        "Conventional training against 3 leaders, vocabulary 50,257 (gpt2) and 256 (bytes)",
+        "Conventional training against 3 leaders, with many words and with few",
         lambda given: measure_tying(given.workload),
     ),
     "change": ("A change of the tying against a training step", lambda given: measure_change(given.workload)),

@@ -1,15 +1,21 @@
 """Frozen layers that draw their initial values again train exactly as those that hold them."""
 
+import dataclasses
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
+from tying_env.primary.building import build_network
 from tying_env.redrawing import InitialisationRecorder
+from tying_env.seeding import torch_stream
 from tying_env.tied_blocks import TiedBlocks
 
 
@@ -49,29 +55,118 @@ def test_the_state_of_a_frozen_start_that_redraws_can_be_saved_and_forked(tiny: 
     assert env.step(action)[1] == twin.step(action)[1]
 
 
+@pytest.mark.parametrize("model", ["gpt2", "bert"])
+def test_a_network_without_its_frozen_layers_has_the_weights_of_one_with_them(model: str) -> None:
+    sizes, config = {"vocab_size": 11}, EnvConfig(model=model, n_layer=3, n_embd=8, n_head=2, seq_len=4)  # type: ignore[arg-type]
+    held, redrawn = (
+        build_network(
+            dataclasses.replace(config, frozen_weights=how), sizes, torch.device("cpu"), torch_stream(0, "weights")
+        )
+        for how in ("held", "redrawn")
+    )
+    found = dict(redrawn.model.named_parameters())
+    for name, parameter in held.model.named_parameters():
+        other = found[name]
+        assert other.is_meta == name.startswith(tuple(held.block_names[1:]))
+        assert torch.equal(redrawn.recipes[other].draw() if other.is_meta else other, parameter)
+
+
+def test_while_a_network_is_built_there_is_no_more_than_it_holds_in_the_end() -> None:
+    config = EnvConfig(n_layer=9, n_embd=16, n_head=2, seq_len=4, frozen_weights="redrawn")
+    with TensorBytes() as seen:
+        network = build_network(config, {"vocab_size": 5}, torch.device("cpu"), torch_stream(0, "weights"))
+    held = sum(4 * p.numel() for p in network.model.parameters() if not p.is_meta)
+    largest = 4 * max(p.numel() for p in network.model.parameters())
+    assert held <= seen.most <= held + largest
+    every = sum(4 * p.numel() for p in network.model.parameters())
+    assert held + largest < every / 3
+
+
+class TensorBytes(TorchDispatchMode):
+    """Counts the bytes of the floating-point tensors in memory that came about inside of this context."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.most = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and not result.is_meta and result.is_floating_point():
+            storage = result.untyped_storage()
+            if storage._cdata not in self._seen:
+                self._seen.add(storage._cdata)
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        return result
+
+    def _gone(self, key: int, n: int) -> None:
+        self._seen.discard(key)
+        self.now -= n
+
+
 @pytest.mark.parametrize("how", ["normal_", "uniform_", "kaiming_normal_", "xavier_uniform_", "ones_"])
-def test_a_recipe_gives_the_same_bits_whatever_was_drawn_since(how: str) -> None:
-    with InitialisationRecorder() as recorder:
+def test_a_recipe_gives_the_bits_of_a_tensor_in_memory_whatever_was_drawn_since(how: str) -> None:
+    def make() -> nn.Linear:
         layer = nn.Linear(5, 7)  # its own drawing comes first
         getattr(nn.init, how)(layer.weight)
-    torch.rand(3)
+        return layer
+
+    torch.manual_seed(4)
+    expected, following = make(), torch.rand(3)
+    torch.manual_seed(4)
+    with torch.device("meta"), InitialisationRecorder() as recorder:
+        layer = make()
+    assert torch.equal(torch.rand(3), following)
     before = torch.get_rng_state()
-    recipe = recorder.recipes([layer.weight])[layer.weight]
-    assert torch.equal(recipe.draw(), layer.weight)
+    recipes = recorder.recipes(dict(layer.named_parameters()))
+    for name, parameter in expected.named_parameters():
+        assert torch.equal(recipes[name].draw(), parameter)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_values_that_came_about_otherwise_are_held() -> None:
-    with InitialisationRecorder() as recorder:
-        layer = nn.Linear(5, 7)
-        with torch.no_grad():
-            layer.weight.copy_(torch.arange(35.0).view(7, 5))
-            layer.bias[2] = 1.0
-        rejecting = nn.Parameter(torch.empty(1000))
-        nn.init.trunc_normal_(rejecting)
-    assert recorder.recipes([layer.weight, layer.bias, rejecting]) == {}
-    blocks = [layer, nn.Linear(5, 7)]
-    tied = TiedBlocks(blocks, recipes=recorder.recipes([layer.weight, layer.bias]))
+def copied(layer: nn.Linear) -> None:
+    layer.weight.copy_(torch.ones(7, 5, device="meta"))
+
+
+def filled_in_part(layer: nn.Linear) -> None:
+    layer.weight[2] = 1.0
+
+
+def drawn_elsewhere(layer: nn.Linear) -> None:
+    layer.weight = nn.Parameter(torch.empty(7, 5, device="meta"))
+
+
+def drawn_transposed(layer: nn.Linear) -> None:
+    layer.weight.T.normal_()
+
+
+def drawn_by_a_function(layer: nn.Linear) -> None:
+    layer.weight = nn.Parameter(torch.randn(7, 5, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("how", "complaint"),
+    [
+        (copied, "the initial values of 'weight' cannot be drawn again"),
+        (filled_in_part, "the initial values of 'weight' cannot be drawn again"),
+        (drawn_elsewhere, "the initial values of 'weight' cannot be drawn again"),
+        (drawn_transposed, "the initial values of 'weight' cannot be drawn again"),
+        (drawn_by_a_function, "it draws initial values by aten.randn"),
+    ],
+)
+def test_values_that_came_about_otherwise_are_refused(how: Callable[[nn.Linear], None], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):  # noqa: SIM117
+        with torch.device("meta"), torch.no_grad(), InitialisationRecorder() as recorder:
+            layer = nn.Linear(5, 7)
+            how(layer)
+            recorder.recipes(dict(layer.named_parameters()))
+
+
+def test_blocks_without_recipes_keep_their_values() -> None:
+    blocks = [nn.Linear(5, 7), nn.Linear(5, 7)]
+    tied = TiedBlocks(blocks, recipes={nn.Parameter(torch.ones(1)): None})  # type: ignore[dict-item]
     assert not any(p.is_meta for i in range(2) for p in tied.weights(i).values())
 
 
@@ -98,3 +193,8 @@ def test_redrawing_is_refused_for_a_start_that_is_more_than_random_matrices(star
 def test_redrawing_is_refused_where_frozen_layers_go_on_to_train(tiny: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"frozen_weights must be 'held'.*got 'redrawn' with replication='copied'"):
         LayerTyingEnv(**tiny | {"frozen_weights": "redrawn", "replication": "copied"})
+
+
+def test_redrawing_is_refused_where_initial_values_come_of_rejection() -> None:
+    with pytest.raises(ValueError, match="frozen_weights says nothing to the model 'vit', only to gpt2 and bert"):
+        EnvConfig(model="vit", dataset="digits", frozen_weights="redrawn")

@@ -6,7 +6,7 @@ fully given by a generator state and a few operations, 5 kB for each tensor, and
 time in which a layer computes with it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,10 +18,12 @@ from tying_env.slots import Slot, Weights, get, put
 
 _RANDOM = ("normal_", "uniform_")
 _CONSTANT = ("zero_", "fill_")
+_FILLED = {"zeros": 0.0, "ones": 1.0}
+_REFUSED = "frozen_weights must be 'held' for this network, got 'redrawn'"
 
 
 class Recipe(NamedTuple):
-    """How the values of one tensor came about: in-place operations on it, after its first has overwritten all of it."""
+    """How the values of a tensor came about: operations, of which the first overwrites all of it."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -29,55 +31,74 @@ class Recipe(NamedTuple):
     operations: tuple[tuple[Any, tuple[Any, ...], dict[str, Any]], ...]
 
     @torch.no_grad()
-    def draw(self) -> Tensor:
-        """Return the values once more, on the CPU; the global generator is left as it was."""
-        values = torch.empty(self.shape, dtype=self.dtype, device="cpu")
+    def draw(self, device: str = "cpu") -> Tensor:
+        """Return the values once more, on the CPU (or the meta device); the global generator is left as it was."""
+        values = torch.empty(self.shape, dtype=self.dtype, device=device)
         # Not seeding's context: it keeps other threads out, and a GPU's backward pass comes here from another thread.
         with torch.random.fork_rng(devices=[]):
             if self.state is not None:
                 torch.set_rng_state(self.state)
             for operation, arguments, options in self.operations:
-                operation(values, *arguments, **options)
+                values = operation(values, *arguments, **options)
         return values
 
 
 class InitialisationRecorder(TorchDispatchMode):
-    """Inside this context, takes note of how tensors on the CPU are filled in place."""
+    """Inside this context, takes note of how tensors on the meta device would be filled.
+
+    Whatever draws random values draws as many as for a tensor in memory, one tensor at a time, and lets them go: the
+    generator moves on as if there were one.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._recipes: dict[int, Recipe] = {}
+        self._recipes: dict[int | None, Recipe | None] = {}
+        self._storages: list[torch.UntypedStorage] = []  # so that no two have the same address, one after the other
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, options = func._schema.name.removeprefix("aten::"), dict(kwargs or {})
-        if name.endswith("_") and not name.startswith("_") and isinstance(args[0], Tensor):
-            self._note(name, func, args, options)
-        return func(*args, **options)
+        options = dict(kwargs or {})
+        result = func(*args, **options)
+        if isinstance(result, Tensor) and result.is_meta:
+            self._note(func, args, options, result)
+        return result
 
-    def _note(self, name: str, func: Any, args: Any, options: dict[str, Any]) -> None:
-        target, key = args[0], args[0].untyped_storage()._cdata
-        call = (func, tuple(args[1:]), options)
-        whole = target.numel() * target.element_size() == target.untyped_storage().nbytes()
-        plain = not any(isinstance(value, (Tensor, torch.Generator)) for value in (*args[1:], *options.values()))
-        if not (whole and plain and target.device.type == "cpu"):
-            self._recipes.pop(key, None)
-        elif name in _RANDOM or name in _CONSTANT:
-            state = torch.get_rng_state() if name in _RANDOM else None
-            self._recipes[key] = Recipe(target.shape, target.dtype, state, (call,))
-        elif (before := self._recipes.get(key)) is not None:  # such as mul_: a distribution scaled
-            self._recipes[key] = before._replace(operations=(*before.operations, call))
+    def _note(self, func: Any, args: Any, options: dict[str, Any], result: Tensor) -> None:
+        name, key = func._schema.name.removeprefix("aten::"), result.untyped_storage()._cdata
+        source = args[0].untyped_storage()._cdata if args and isinstance(args[0], Tensor) else None
+        if source == key and not name.endswith("_"):
+            return  # a view, no new values
+        state = torch.get_rng_state() if name in _RANDOM else None
+        if state is not None:
+            func(torch.empty(result.shape, dtype=result.dtype, device="cpu"), *args[1:], **options)
+        elif torch.Tag.nondeterministic_seeded in func.tags:
+            raise ValueError(f"{_REFUSED}: it draws initial values by {func}")
+        strange = (Tensor, torch.Generator, torch.device)
+        plain = not any(isinstance(value, strange) for value in (*args[1:], *options.values()))
+        whole = result.numel() * result.element_size() == result.untyped_storage().nbytes()
+        call, recipe = (func, tuple(args[1:]), options), None
+        if name in _FILLED:
+            call = (torch.ops.aten.fill_.Scalar, (_FILLED[name],), {})
+            recipe = Recipe(result.shape, result.dtype, None, (call,))
+        elif plain and whole and (name in _RANDOM or name in _CONSTANT):
+            recipe = Recipe(result.shape, result.dtype, state, (call,))
+        elif plain and whole and (before := self._recipes.get(source)) is not None:  # such as mul_: scaled
+            recipe = before._replace(operations=(*before.operations, call))
+        self._storages.append(result.untyped_storage())
+        self._recipes[key] = recipe
 
-    def recipes(self, parameters: Iterable[nn.Parameter]) -> dict[nn.Parameter, Recipe]:
-        """Return the recipes of those Parameters, in memory on the CPU, that can be drawn again bit for bit.
+    def recipes(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Recipe]:
+        """Return how to draw each of these Parameters, by name.
 
-        Each is drawn once to make sure of it.
+        Raises:
+            ValueError: the values of one came about otherwise.
         """
-        return {p: recipe for p, recipe in self.noted(parameters).items() if torch.equal(recipe.draw(), p)}
-
-    def noted(self, parameters: Iterable[nn.Parameter]) -> dict[nn.Parameter, Recipe]:
-        """Return what was noted of these Parameters, without a trial."""
-        found = ((p, self._recipes.get(p.untyped_storage()._cdata)) for p in parameters)
-        return {p: recipe for p, recipe in found if recipe is not None}
+        found = {}
+        for name, parameter in parameters.items():
+            recipe = self._recipes.get(parameter.untyped_storage()._cdata)
+            if recipe is None or recipe.draw("meta").shape != parameter.shape:
+                raise ValueError(f"{_REFUSED}: the initial values of {name!r} cannot be drawn again")
+            found[name] = recipe
+        return found
 
 
 class ReleasedWeights:
@@ -86,30 +107,28 @@ class ReleasedWeights:
     Their Parameters are on the meta device, with shapes but without values. The forward pass of such a block is a
     checkpoint: in the backward pass it draws and computes once more, so that its activations are not held either.
 
-    All values are there at two moments: when the network is built, beside them one tensor that is compared at a time
-    (0.252 of what conventional training of the paper's network holds), and when a checkpoint or a fork is taken during
-    the frozen start, beside the gradients and optimizer state of what trains (0.304).
+    All values are there when a checkpoint or a fork is taken during the frozen start, beside the gradients and
+    optimizer state of what trains (0.304 of what conventional training of the paper's network holds).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
         self.layers: dict[int, dict[str, Recipe]] = {}  # those that do not hold their values
 
     def release(
         self, layer: int, block: nn.Module, places: dict[str, Slot], recipes: Mapping[nn.Parameter, Recipe]
     ) -> None:
-        """Let go of the values of a frozen block; it keeps them if one of its Parameters has no recipe."""
+        """Let a frozen block compute without values of its own; it keeps them if a Parameter has no recipe."""
         weights = {name: get(slot) for name, slot in places.items()}
         if any(parameter not in recipes for parameter in weights.values()):
             return
-        some = next(iter(weights.values()))
-        device, dtype = some.device, some.dtype
         former = block.__dict__.get("forward")  # a checkpoint, perhaps: this forward pass is one itself
         compute = block.forward if former is None else former.__wrapped__
         compiled, block._compiled_call_impl = block._compiled_call_impl, None  # nothing to gain for so few steps
 
         def draw_and_compute(*args: Any, **kwargs: Any) -> Any:
             absent = {name: get(slot) for name, slot in places.items()}
-            put(places, self.draw(layer, device, dtype))
+            put(places, self.draw(layer))
             try:
                 return compute(*args, **kwargs)
             finally:
@@ -133,11 +152,11 @@ class ReleasedWeights:
         put(places, {name: absent[id(p)] for name, p in weights.items()})
         block.forward = forward
 
-    def draw(self, layer: int, device: torch.device, dtype: torch.dtype) -> Weights:
+    def draw(self, layer: int) -> Weights:
         """Return new Parameters with the initial values of a layer."""
         recipes = self.layers[layer]
         created = {
-            id(recipe): nn.Parameter(recipe.draw().to(device, dtype), requires_grad=False)
+            id(recipe): nn.Parameter(recipe.draw().to(self._device, self._dtype), requires_grad=False)
             for recipe in recipes.values()
         }
         return {name: created[id(recipe)] for name, recipe in recipes.items()}

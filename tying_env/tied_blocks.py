@@ -66,8 +66,8 @@ class TiedBlocks:
         group_lr: the learning rate of a group of n layers: lr (`"none"`), lr/sqrt(n) (`"sqrt"`), lr/n (`"linear"`).
         kinds: for each block the lowest one of its kind, shape (L,): only blocks of one kind have to be equal, and only
             they can be tied. None: all are of one kind. At the frozen start the lowest of each kind trains.
-        recipes: how to draw the initial values of Parameters again. Layers that have one for each of theirs do not hold
-            their values during the frozen start; their Parameters are on the meta device until then.
+        recipes: how to draw the initial values of Parameters. Layers that have one for each of theirs hold no values
+            during the frozen start; their Parameters may be, and are until then, on the meta device.
         first_tying: what the first tying, that of `tying` or the first change, makes of the weights that the blocks
             came with: the layers of a group take the leader's (`"leader"`), or the mean over the group (`"mean"`).
 
@@ -102,17 +102,15 @@ class TiedBlocks:
         self._slots = [slots(block) for block in self.blocks]
         self._tying = self.kinds.copy()
         self._frozen = True
+        first = next(iter(self.weights(0).values()))
+        self._released = ReleasedWeights(first.device, first.dtype)
         for layer in np.flatnonzero(self.kinds != np.arange(len(self.blocks))).tolist():
             for parameter in self.weights(layer).values():
                 parameter.requires_grad_(False)
-        first = next(iter(self.weights(0).values()))
-        self._device, self._dtype = first.device, first.dtype
-        self._released = ReleasedWeights()
+            if recipes:
+                self._released.release(layer, self.blocks[layer], self._slots[layer], recipes)
         if initial is not None:
             self.change(initial)
-        elif recipes:
-            for layer in np.flatnonzero(self.kinds != np.arange(len(self.blocks))).tolist():
-                self._released.release(layer, self.blocks[layer], self._slots[layer], recipes)
 
     @property
     def n_layer(self) -> int:
@@ -208,7 +206,7 @@ class TiedBlocks:
         """Hold the initial values of these frozen layers, all by default, from now on."""
         for layer in list(self._released.layers):
             if layers is None or layer in layers:
-                put(self._slots[layer], self._released.draw(layer, self._device, self._dtype))
+                put(self._slots[layer], self._released.draw(layer))
                 del self._released.layers[layer]
 
     def _plan(self, after: partition.IntVector, optimizer: torch.optim.Optimizer | None) -> Plan:

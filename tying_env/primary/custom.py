@@ -16,7 +16,8 @@ from tying_env.data import Batch, Batches, RandomExamples, ShuffledExamples
 from tying_env.data.batches import count_examples, sample, take
 from tying_env.data.corpus import Split
 from tying_env.primary.blocks import check_blocks, find_blocks
-from tying_env.primary.models import PrimaryNetwork, prepared
+from tying_env.primary.building import prepared
+from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.tasks import CustomTask, Loss
 from tying_env.primary.workloads import Workload
 from tying_env.seeding import capture_numpy, numpy_stream, restore_numpy, torch_randomness_from, torch_stream
@@ -107,7 +108,9 @@ class CustomWorkload(Workload):
 
     def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
         """Return a copy of the module, or a new one whose weights `generator` draws."""
-        return prepared(self._network(generator), self.config, device)
+        network = self._network(generator)
+        network.model.to(device=device, dtype=getattr(torch, self.config.dtype))
+        return prepared(network, self.config)
 
     def training_batches(self, seed: int) -> Batches:
         """Return the training examples in random order, epoch after epoch, or what the function draws."""

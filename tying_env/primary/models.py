@@ -1,22 +1,16 @@
 """Builds primary networks from transformers' configurations."""
 
-import contextlib
-import dataclasses
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from tying_env.config import EnvConfig
 from tying_env.primary.blocks import find_blocks
-from tying_env.primary.products import use_onednn
 from tying_env.primary.relaxation import add_deltas
-from tying_env.redrawing import InitialisationRecorder, Recipe
-from tying_env.seeding import torch_randomness_from
+from tying_env.redrawing import Recipe
 
 # What a network has to know of its data: `vocab_size` of the tokenizer; or `channels`, `height`, `width`, `classes`.
 Sizes = Mapping[str, int]
@@ -29,7 +23,7 @@ class PrimaryNetwork:
     Attributes:
         model: the whole network.
         blocks_paths: where the lists of blocks hang in `model`, in dots; one, or an encoder's and a decoder's.
-        recipes: how to draw the initial values of the blocks' Parameters again, if they are not to be held.
+        recipes: how to draw the initial values of Parameters that are on the meta device.
     """
 
     model: nn.Module
@@ -55,72 +49,12 @@ class PrimaryNetwork:
         return self.model.get_submodule(path)
 
 
-def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
-    """Return the network that `config` describes, with random weights.
-
-    Args:
-        config: architecture, sizes, dropout, dtype, and whether the blocks are compiled.
-        sizes: what the network has to know of its data.
-        device: where the network goes.
-        generator: draws the weights; on the CPU, so that every device starts from the same ones.
+def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
+    """Return the bare model that `config` describes; its weights come from torch's global generator.
 
     Raises:
         ValueError: `config` describes none of the networks that can be built.
     """
-    recorder = InitialisationRecorder() if config.frozen_weights == "redrawn" else None
-    with torch_randomness_from(generator), recorder or contextlib.nullcontext():
-        model = build_model(config, sizes)
-    network = PrimaryNetwork(model, find_blocks(model))
-    if recorder is not None:
-        parameters = (parameter for block in network.blocks for parameter in block.parameters())
-        network = dataclasses.replace(network, recipes=recorder.recipes(parameters))
-    return prepared(network, config, device)
-
-
-def prepared(network: PrimaryNetwork, config: EnvConfig, device: torch.device) -> PrimaryNetwork:
-    """Bring a network to its device and precision, and have its blocks computed as the settings ask for.
-
-    Raises:
-        ValueError: weights are not to be held that cannot be drawn again.
-    """
-    if config.frozen_weights == "redrawn":
-        _check_recipes(network)
-    network.model.to(device=device, dtype=getattr(torch, config.dtype))
-    use_onednn(network.model)
-    if config.checkpoint_blocks:
-        for block in network.blocks:
-            checkpoint_activations(block)
-    if config.compile_blocks:
-        for block in network.blocks:
-            block.compile()
-    return network
-
-
-def _check_recipes(network: PrimaryNetwork) -> None:
-    for block, name in zip(network.blocks, network.block_names, strict=True):
-        for inner, parameter in block.named_parameters():
-            if parameter not in network.recipes:
-                raise ValueError(
-                    "frozen_weights must be 'held' for this network, got 'redrawn': "
-                    f"the initial values of '{name}.{inner}' cannot be drawn again bit for bit"
-                )
-
-
-def checkpoint_activations(block: nn.Module) -> None:
-    """Let a block keep only its inputs for the backward pass, and compute the rest once more there."""
-    compute = block.forward
-
-    @functools.wraps(compute)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return compute(*args, **kwargs)
-        return checkpoint(compute, *args, use_reentrant=False, **kwargs)
-
-    block.forward = forward
-
-
-def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
-    """Return the bare model of `build_network`; its weights come from torch's global generator."""
     match config.model:
         case "gpt2":
             model = _gpt2(config, sizes["vocab_size"])

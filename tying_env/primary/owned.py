@@ -1,11 +1,14 @@
 """What a file has to hold of a tied network: every weight once, and the state that is no weight."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from tying_env.primary.models import PrimaryNetwork
+from tying_env.slots import slots
 from tying_env.tied_blocks import TiedBlocks
+
+Shape = tuple[int, ...]
 
 
 def owned_parameters(network: PrimaryNetwork, tied: TiedBlocks) -> Iterator[tuple[str, nn.Parameter]]:
@@ -34,3 +37,32 @@ def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     """
     state = model.state_dict()
     return {name: buffer for name, buffer in model.named_buffers() if name in state}
+
+
+def check_owned(network: PrimaryNetwork, sources: Sequence[int], found: Mapping[str, Shape]) -> None:
+    """Check that these are the names and shapes of exactly the weights and buffers that a tied network holds.
+
+    Args:
+        network: the network, or its skeleton.
+        sources: for each layer the lowest one on whose storage it computes, (L,).
+        found: shapes by name.
+
+    Raises:
+        ValueError: one is missing, unexpected or of another shape; the message names it.
+    """
+    owners = set(sources)
+    borrowed = {
+        f"{layer_name}.{name}"
+        for i, (layer_name, block) in enumerate(zip(network.block_names, network.blocks, strict=True))
+        if i not in owners
+        for name in slots(block)
+    }
+    kept = {**dict(network.model.named_parameters()), **persistent_buffers(network.model)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in kept.items() if name not in borrowed}
+    for name in [*shapes, *found]:
+        if name not in found:
+            raise ValueError(f"its settings ask for {name!r} of shape {shapes[name]}, it lacks the tensor")
+        if name not in shapes:
+            raise ValueError(f"it has an unexpected tensor {name!r}")
+        if found[name] != shapes[name]:
+            raise ValueError(f"its settings ask for {name!r} of shape {shapes[name]}, the tensor has {found[name]}")

@@ -33,9 +33,10 @@ from tying_env.data import (
 from tying_env.data.batches import count_examples, cut, sample
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.examples import augment_images
+from tying_env.primary.building import build_network
 from tying_env.primary.checkpoint import check_checkpoint, load_checkpoint
 from tying_env.primary.evaluation import Evaluation, evaluate, measure, perplexity
-from tying_env.primary.models import PrimaryNetwork, Sizes, build_network
+from tying_env.primary.models import PrimaryNetwork, Sizes
 from tying_env.primary.tasks import CausalLM, ImageClassification, MaskedLM, Task
 from tying_env.seeding import numpy_stream, torch_randomness_from
 from tying_env.slots import check_kinds, find_kinds

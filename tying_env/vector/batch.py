@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tying_env import partition
 from tying_env.config import EnvConfig
-from tying_env.primary.models import build_network
+from tying_env.primary.building import build_network
 from tying_env.seeding import torch_stream
 from tying_env.vector.batched_gpt2 import (
     BLOCK_NAMES,

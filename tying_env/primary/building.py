@@ -1,0 +1,136 @@
+"""Makes primary networks: with random weights, or without memory for weights that come from elsewhere."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
+
+from tying_env.config import EnvConfig
+from tying_env.primary.blocks import find_blocks
+from tying_env.primary.models import PrimaryNetwork, Sizes, build_model
+from tying_env.primary.products import use_onednn
+from tying_env.redrawing import InitialisationRecorder
+from tying_env.seeding import torch_randomness_from
+
+# What weights are made of; integers, which the model keeps as constants, are made for real.
+_MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+
+
+def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
+    """Return the network that `config` describes, with random weights.
+
+    Where frozen weights are not to be held, block 0 and what lies outside the blocks has values, and the other blocks
+    have `recipes` for theirs: there is never more than one tensor in memory beside what is held in the end.
+
+    Args:
+        config: architecture, sizes, dropout, dtype, and how the blocks are computed.
+        sizes: what the network has to know of its data.
+        device: where the network goes.
+        generator: draws the weights; on the CPU, so that every device starts from the same ones.
+
+    Raises:
+        ValueError: `config` describes none of the networks that can be built.
+    """
+    with torch_randomness_from(generator):
+        if config.frozen_weights == "redrawn":
+            network = _released_network(config, sizes, device)
+        else:
+            model = build_model(config, sizes)
+            network = PrimaryNetwork(model, find_blocks(model))
+            model.to(device=device, dtype=getattr(torch, config.dtype))
+    return prepared(network, config)
+
+
+def prepared(network: PrimaryNetwork, config: EnvConfig) -> PrimaryNetwork:
+    """Have a network's blocks computed as the settings ask for."""
+    use_onednn(network.model)
+    if config.checkpoint_blocks:
+        for block in network.blocks:
+            checkpoint_activations(block)
+    if config.compile_blocks:
+        for block in network.blocks:
+            block.compile()
+    return network
+
+
+def checkpoint_activations(block: nn.Module) -> None:
+    """Let a block keep only its inputs for the backward pass, and compute the rest once more there."""
+    compute = block.forward
+
+    @functools.wraps(compute)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return compute(*args, **kwargs)
+        return checkpoint(compute, *args, use_reentrant=False, **kwargs)
+
+    block.forward = forward
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Puts all floating-point tensors that are made on the meta device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if func in _MAKERS and (named.get("dtype") is None or named["dtype"].is_floating_point):
+            named = named | {"device": "meta"}
+        return func(*args, **named)
+
+
+def build_skeleton(config: EnvConfig, sizes: Sizes) -> PrimaryNetwork:
+    """Return the network that `config` describes, whose Parameters have shapes but no values.
+
+    So what a file or a state must hold is known before any memory is taken for it.
+
+    Raises:
+        ValueError: `sizes` are not whole numbers above 0, or there is no such network.
+        KeyError, RuntimeError, TypeError: one is missing, or the shapes are beyond any memory.
+    """
+    for name, value in sizes.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"its {name} must be a whole number above 0, got {value!r}")
+    with _WithoutMemory():
+        model = build_model(config, sizes)
+    model.to(dtype=getattr(torch, config.dtype))
+    use_onednn(model)
+    return PrimaryNetwork(model, find_blocks(model))
+
+
+def fill(network: PrimaryNetwork, values: Mapping[str, Tensor], device: torch.device) -> None:
+    """Give a skeleton weights and buffers, by name; Parameters that share a storage go on sharing one.
+
+    Parameters that no value is for stay as they are.
+    """
+    given = {
+        parameter.untyped_storage()._cdata: values[name].to(device)
+        for name, parameter in network.model.named_parameters()
+        if name in values
+    }
+    made: dict[int, nn.Parameter] = {}
+    for path, module in network.model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            value = given.get(parameter.untyped_storage()._cdata)
+            if id(parameter) not in made:
+                made[id(parameter)] = (
+                    parameter if value is None else nn.Parameter(value, requires_grad=parameter.requires_grad)
+                )
+            setattr(module, name, made[id(parameter)])
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, values.get(f"{path}.{name}" if path else name, buffer).to(device))
+
+
+def _released_network(config: EnvConfig, sizes: Sizes, device: torch.device) -> PrimaryNetwork:
+    """Return the network with values where it trains from the start, and recipes for the other blocks."""
+    with _WithoutMemory(), InitialisationRecorder() as recorder:
+        model = build_model(config, sizes)
+    recipes = recorder.recipes(dict(model.named_parameters()))
+    dtype = getattr(torch, config.dtype)
+    model.to(dtype=dtype)
+    network = PrimaryNetwork(model, find_blocks(model), {p: recipes[name] for name, p in model.named_parameters()})
+    frozen = tuple(f"{name}." for name in network.block_names[1:])
+    fill(network, {n: recipe.draw().to(dtype) for n, recipe in recipes.items() if not n.startswith(frozen)}, device)
+    return dataclasses.replace(network, recipes={p: r for p, r in network.recipes.items() if p.is_meta})
