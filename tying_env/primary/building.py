@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tying_env.config import EnvConfig
 from tying_env.primary.blocks import find_blocks
+from tying_env.primary.dropout import use_fast_dropout
 from tying_env.primary.models import PrimaryNetwork, Sizes, build_model
 from tying_env.primary.products import use_onednn
 from tying_env.redrawing import InitialisationRecorder
@@ -49,6 +50,7 @@ def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generat
 def prepared(network: PrimaryNetwork, config: EnvConfig) -> PrimaryNetwork:
     """Have a network's blocks computed as the settings ask for."""
     use_onednn(network.model)
+    use_fast_dropout(network.model)
     if config.checkpoint_blocks:
         for block in network.blocks:
             checkpoint_activations(block)
@@ -97,6 +99,7 @@ def build_skeleton(config: EnvConfig, sizes: Sizes) -> PrimaryNetwork:
         model = build_model(config, sizes)
     model.to(dtype=getattr(torch, config.dtype))
     use_onednn(model)
+    use_fast_dropout(model)
     return PrimaryNetwork(model, find_blocks(model))
 
 

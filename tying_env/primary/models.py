@@ -9,6 +9,7 @@ from torch import nn
 
 from tying_env.config import EnvConfig
 from tying_env.primary.blocks import find_blocks
+from tying_env.primary.dropout import ATTENTION
 from tying_env.primary.relaxation import add_deltas
 from tying_env.redrawing import Recipe
 
@@ -85,7 +86,7 @@ def _gpt2(config: EnvConfig, vocab_size: int) -> nn.Module:
         use_cache=False,
         bos_token_id=None,
         eos_token_id=None,
-        attn_implementation="sdpa",
+        attn_implementation=ATTENTION,
     )
     model: nn.Module = GPT2LMHeadModel(architecture)
     return model
@@ -126,7 +127,7 @@ def _encoder(config: EnvConfig) -> dict[str, Any]:
         "intermediate_size": 4 * config.n_embd,
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.dropout,
-        "attn_implementation": "sdpa",
+        "attn_implementation": ATTENTION,
     }
 
 

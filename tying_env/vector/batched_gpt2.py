@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tying_env.primary.dropout import keep_mask
 from tying_env.primary.head import linear_cross_entropy
 
 # From this vocabulary on the loss is computed network by network in chunks of rows: it is most of the work by then,
@@ -64,16 +65,18 @@ def keep_all(x: Tensor) -> Tensor:
 
 def dropout_from(generators: Sequence[torch.Generator | None], probability: float) -> Dropout:
     """Return a dropout whose masks come from one generator for each network; None for one that is not training."""
-    keep = 1 - probability
 
     def drop(x: Tensor) -> Tensor:
-        mask = torch.empty_like(x)  # (N, ...)
-        for own, generator in zip(mask, generators, strict=True):
+        factors = torch.empty_like(x)  # (N, ...)
+        for own, generator in zip(factors, generators, strict=True):
             if generator is None:
                 own.zero_()
+            elif x.device.type == "cpu":
+                kept, scale = keep_mask(own.shape, probability, generator)
+                own.copy_(kept).mul_(scale)
             else:
-                own.bernoulli_(keep, generator=generator)
-        return x * mask.div_(keep)
+                own.bernoulli_(1 - probability, generator=generator).div_(1 - probability)
+        return x * factors
 
     return drop if probability else keep_all
 

@@ -1,0 +1,135 @@
+"""Dropout drops what it should, at the rate it should, and is torch's own where it cannot be ours."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tying_env import EnvConfig
+from tying_env.primary import dropout
+from tying_env.primary.building import build_network
+from tying_env.primary.dropout import attend, drop, keep_mask, use_fast_dropout
+from tying_env.seeding import torch_stream
+
+SHAPE = torch.Size((101, 103))  # not a multiple of the four values that one random word decides on
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_as_many_are_dropped_as_were_asked_for_and_the_mean_stays(probability: float) -> None:
+    kept, scale = keep_mask(torch.Size((2_000_000,)), probability, torch_stream(0, "mask"))
+    deviation = (probability * (1 - probability) / 2_000_000) ** 0.5
+    assert float(kept.double().mean()) == pytest.approx(1 - probability, abs=4 * deviation + 2**-16)
+    assert scale == pytest.approx(1 / (1 - probability), rel=2**-16 / (1 - probability))
+
+
+def test_values_are_dropped_independently_of_their_neighbours() -> None:
+    kept, _ = keep_mask(torch.Size((400_000,)), 0.3, torch_stream(1, "mask"))
+    centred = kept.double() - 0.7
+    for distance in (1, 2, 3, 4, 8, 64):
+        correlation = float((centred[:-distance] * centred[distance:]).mean() / 0.21)
+        assert abs(correlation) < 4 / 400_000**0.5, distance
+    for lane in range(4):  # each quarter of a random word
+        assert float(kept[lane::4].double().mean()) == pytest.approx(0.7, abs=4 * (0.21 / 100_000) ** 0.5)
+
+
+def test_equal_generators_give_equal_masks_and_move_on_alike() -> None:
+    first, second = torch_stream(3, "mask"), torch_stream(3, "mask")
+    assert torch.equal(keep_mask(SHAPE, 0.4, first)[0], keep_mask(SHAPE, 0.4, second)[0])
+    assert torch.equal(first.get_state(), second.get_state())
+    assert not torch.equal(keep_mask(SHAPE, 0.4, first)[0], keep_mask(SHAPE, 0.4, torch_stream(3, "mask"))[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_is_kept_is_scaled_and_so_is_its_gradient(dtype: torch.dtype) -> None:
+    x = torch.randn(SHAPE, generator=torch_stream(0, "x"), dtype=torch.float64).to(dtype).requires_grad_()
+    torch.manual_seed(5)
+    out = drop(x, 0.25)
+    torch.manual_seed(5)
+    kept, scale = keep_mask(SHAPE, 0.25, None)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out, x * kept * scale)
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    torch.testing.assert_close(gradient, (kept * scale).to(dtype))
+
+
+def test_a_mask_is_kept_as_a_byte_for_each_value() -> None:
+    kept: list[Tensor] = []
+    x = torch.ones(SHAPE, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):  # type: ignore[func-returns-value]
+        drop(x, 0.1)
+    assert sum(t.nbytes for t in kept) == SHAPE.numel()
+
+
+def test_a_model_drops_with_it_in_training_alone() -> None:
+    model = nn.Sequential(
+        nn.Dropout(0.5), nn.Dropout(0.5, inplace=True), nn.Dropout1d(0.5), nn.Dropout(0.0), nn.Dropout(1.0)
+    )
+    use_fast_dropout(model)
+    assert [type(module) is dropout._FastDropout for module in model] == [True, False, False, True, True]
+    x = torch.ones(SHAPE)
+    assert float((model[0](x) == 0).double().mean()) == pytest.approx(0.5, abs=0.03)
+    assert torch.equal(model[3](x), x)
+    assert torch.equal(model[4](x), torch.zeros(SHAPE))
+    assert torch.equal(model.eval()(x), x)
+
+
+def qkv(**options: Any) -> list[Tensor]:
+    generator = torch_stream(0, "attention")
+    return [torch.randn(2, 3, 7, 4, generator=generator, dtype=torch.float64, **options) for _ in range(3)]
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_attention_is_torchs_but_for_its_mask(is_causal: bool, scaling: float | None) -> None:
+    """With a probability that rounds to 0 it takes its own way and drops nothing."""
+    query, key, value = qkv(requires_grad=True)
+    module: Any = SimpleNamespace(is_causal=is_causal)
+    out, weights = attend(module, query, key, value, None, dropout=1e-9, scaling=scaling)
+    expected = F.scaled_dot_product_attention(query, key, value, is_causal=is_causal, scale=scaling).transpose(1, 2)
+    assert weights is None
+    torch.testing.assert_close(out, expected)
+    for one, other in zip(
+        *(torch.autograd.grad(o.square().sum(), (query, key, value)) for o in (out, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_attention_drops_weights_after_the_softmax() -> None:
+    query, key, value = qkv()
+    torch.manual_seed(2)
+    out, _ = attend(SimpleNamespace(is_causal=True), query, key, value, None, dropout=0.5)  # type: ignore[arg-type]
+    torch.manual_seed(2)
+    scores = (query @ key.transpose(-1, -2) / 2).masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
+    weights = drop(scores.softmax(-1).view(6, 7, 7), 0.5).view(2, 3, 7, 7)
+    torch.testing.assert_close(out, (weights @ value).transpose(1, 2))
+
+
+@pytest.mark.parametrize("why", ["no dropout", "a mask", "past keys"])
+def test_attention_is_left_to_torch_where_it_is_not_plain(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = qkv()
+    monkeypatch.setattr(dropout, "drop", lambda *_: pytest.fail("not torch's"))
+    mask = torch.ones(2, 1, 7, 7, dtype=torch.bool) if why == "a mask" else None
+    query = query[:, :, -1:] if why == "past keys" else query
+    rate = 0.0 if why == "no dropout" else 0.2
+    attend(SimpleNamespace(is_causal=True), query, key, value, mask, dropout=rate)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", ["gpt2", "bert", "vit"])
+def test_every_mask_of_our_own_networks_is_drawn_here(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = {"seq_len": 5} if model != "vit" else {"dataset": "digits", "patch_size": 4}
+    config = EnvConfig(model=model, n_layer=2, n_embd=8, n_head=2, **text)  # type: ignore[arg-type]
+    sizes = {"vocab_size": 11} if model != "vit" else {"channels": 1, "height": 8, "width": 8, "classes": 3}
+    network = build_network(config, sizes, torch.device("cpu"), torch_stream(0, "weights")).model.train()
+    shapes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(torch.Tensor, "bernoulli_", lambda *_: pytest.fail("a mask of torch's"))
+    monkeypatch.setattr(dropout, "drop", lambda x, p: shapes.append(tuple(x.shape)) or drop(x, p))  # type: ignore[func-returns-value]
+    if model == "vit":
+        network(pixel_values=torch.zeros(2, 1, 8, 8))
+    else:
+        network(input_ids=torch.zeros(2, 5, dtype=torch.int64))
+    attention = [shape for shape in shapes if shape[-1] == shape[-2]]
+    assert len(attention) == config.n_layer
+    assert len(shapes) == 3 * config.n_layer + 1
