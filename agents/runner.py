@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -22,23 +21,22 @@ from agents.stop_file import StopFile
 from agents.stop_signals import StopSignals
 from tying_env.distributed import wait_for_all, world
 from tying_env.episode import Stopped
-from tying_env.primary.trainer import never
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.checkpoints import FOLDER
 from tying_env.runs.run_directory import CONFIG, JOURNAL, RESUMES
 from tying_env.runs.tensorboard import Curves
 from tying_env.wrappers import wrap
 
+Stop = StopFile | StopSignals
+
 ENV_ID = "LayerTying-GPT2-v0"  # every setting is given to it, also which network it is
 
 # The signal that stopped a run -> the run's status. The others are "finished", "diverged" and "stopped": by
-# `should_stop`, or by a signal to another process of the run.
+# something else that `stop` watches, or by a signal to another process of the run.
 _STOPPED_BY = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-def run(
-    config: RunConfig, observer: Observer, stop: StopFile | None = None, *, should_stop: Callable[[], bool] = never
-) -> tuple[RunDirectory, str]:
+def run(config: RunConfig, observer: Observer, stop: Stop | None = None) -> tuple[RunDirectory, str]:
     """Train one primary network under one agent, and leave a run directory.
 
     Ctrl-C or SIGTERM ends the run after the training step in progress, with a checkpoint that `resume` goes on from.
@@ -46,8 +44,7 @@ def run(
     Args:
         config: its settings.
         observer: is told how it goes.
-        stop: asks it to stop in place of signals to this process.
-        should_stop: asked between training steps, beside the signals.
+        stop: is asked between training steps whether to stop; by default that is signals to this process.
 
     Returns:
         The run directory, and how the run ended: finished, diverged, interrupted, terminated or stopped.
@@ -62,18 +59,14 @@ def run(
     about = describe(config, env)
     directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about)
     with directory.lock():
-        return directory, _carry_out(
-            config, env, controller, directory, observer, stop, should_stop, None, resumed=False
-        )
+        return directory, _carry_out(config, env, controller, directory, observer, stop, None, resumed=False)
 
 
 def resume(
     path: Path,
     observer: Observer,
     asked: RunConfig | None = None,
-    stop: StopFile | None = None,
-    *,
-    should_stop: Callable[[], bool] = never,
+    stop: Stop | None = None,
 ) -> tuple[RunDirectory, str]:
     """Go on with a run from its newest whole checkpoint; it ends with the same bits as if it had never stopped.
 
@@ -82,7 +75,6 @@ def resume(
         observer: is told how it goes.
         asked: settings to go on with; where the results are kept and on which device may differ from the run's own.
         stop: as for `run`.
-        should_stop: as for `run`.
 
     Returns:
         As `run`.
@@ -113,7 +105,7 @@ def resume(
         if differ := other_machine(found.about, layer_tying):
             observer.note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
         return directory, _carry_out(
-            found.config, env, controller, directory, observer, stop, should_stop, found.checkpoint, resumed=True
+            found.config, env, controller, directory, observer, stop, found.checkpoint, resumed=True
         )
 
 
@@ -152,8 +144,7 @@ def _carry_out(
     controller: Controller | None,
     directory: RunDirectory,
     observer: Observer,
-    stop: StopFile | None,
-    should_stop: Callable[[], bool],
+    stop: Stop | None,
     checkpoint: Checkpoint | None,
     resumed: bool,
 ) -> str:
@@ -170,7 +161,7 @@ def _carry_out(
                 checkpoints=Checkpoints(directory, LOGS, config.keep_checkpoints),
                 checkpoint_every=config.checkpoint_every,
             )
-            recorder.layer_tying.should_stop = lambda: signals.should_stop() or should_stop()
+            recorder.layer_tying.should_stop = signals.should_stop
             if resumed:
                 _go_on(config, recorder, controller, checkpoint)
             with Curves(directory.path, config.env, recorder.train_step if resumed else None) as curves:

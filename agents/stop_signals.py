@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
+from tying_env.primary.trainer import never
+
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal's number, as a shell has it
 
 
@@ -18,17 +20,22 @@ class StopSignals:
     Args:
         note: is told that it came.
         on_first: is told which it was, to pass it on.
+        also: asked between training steps whether there is another reason to stop.
 
     Attributes:
         asked: the signal that came first, None as long as there was none.
     """
 
     def __init__(
-        self, note: Callable[[str], None], on_first: Callable[[signal.Signals], None] = lambda asked: None
+        self,
+        note: Callable[[str], None],
+        on_first: Callable[[signal.Signals], None] = lambda asked: None,
+        also: Callable[[], bool] = never,
     ) -> None:
         self.asked: signal.Signals | None = None
         self._note = note
         self._on_first = on_first
+        self._also = also
         self._former: dict[signal.Signals, Any] = {}
         # Python lets only the main thread handle signals.
         self._handles = threading.current_thread() is threading.main_thread()
@@ -44,8 +51,8 @@ class StopSignals:
         self._former = {}
 
     def should_stop(self) -> bool:
-        """Tell whether a signal has come."""
-        return self.asked is not None
+        """Tell whether a signal has come, or there is another reason."""
+        return self.asked is not None or self._also()
 
     def _first(self, signum: int, frame: FrameType | None) -> None:
         self.asked = signal.Signals(signum)

@@ -1,7 +1,6 @@
 """What scripts that make many runs have in common: their options, the runs with a progress bar, the report."""
 
 import dataclasses
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,6 @@ import _interrupts
 import tyro
 from report import print_comparison
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from agents.cluster import Backend
@@ -64,7 +62,7 @@ class ManyRuns:
     threads: int = 1
     """CPU threads of each run."""
     backend: Backend = "loky"
-    """joblib's backend: local processes, or an existing Dask or Ray cluster (no test covers Ray's)."""
+    """joblib's: local processes, or an existing Dask or Ray cluster (Ray's was tried by hand alone)."""
     address: str | None = None
     """Of the cluster's scheduler; the default is what RAY_ADDRESS or DASK_SCHEDULER_ADDRESS says."""
     run: ComparedRun = field(default_factory=ComparedRun)
@@ -128,15 +126,15 @@ def carry_out(arms: list[Arm], options: ManyRuns, reference: str | None, console
     return 0
 
 
-def guarded(work: Callable[[Console], int]) -> int:
+def go_on_later(work: Callable[[Console], int]) -> int:
     """Do the work; say what was wrong, or that it can go on, in place of a traceback, and return the exit code."""
-    console = Console()
-    try:
-        _interrupts.at_work()
-        return work(console)
-    except (KeyboardInterrupt, StoppedBySignal) as error:
-        console.print("Interrupted. The same command goes on from what is in the folder.")
-        return EXIT_CODES[error.asked if isinstance(error, StoppedBySignal) else signal.SIGINT]
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
+    hint = "The same command goes on from what is in the folder."
+
+    def stoppable(console: Console) -> int:
+        try:
+            return work(console)
+        except StoppedBySignal as error:
+            console.print(f"Interrupted. {hint}")
+            return EXIT_CODES[error.asked]
+
+    return _interrupts.guarded(stoppable, hint)

@@ -15,7 +15,7 @@ from typing import Any
 
 import _interrupts  # noqa: F401 (first)
 import tyro
-from _many_runs import ManyRuns, as_compared, as_run, carry_out, guarded
+from _many_runs import ManyRuns, as_compared, as_run, carry_out, go_on_later
 from _presets import chosen_preset, default_run, description
 from rich.console import Console
 
@@ -54,7 +54,7 @@ def main() -> int:
             raise ValueError(f"seeds must be at least 2, for a trace is replayed in another run, got {options.seeds}")
         return carry_out(make_arms(as_run(options.run), tuple(range(options.seeds))), options, FULL, console)
 
-    return guarded(work)
+    return go_on_later(work)
 
 
 def make_arms(base: RunConfig, seeds: tuple[int, ...]) -> list[Arm]:

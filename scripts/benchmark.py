@@ -36,7 +36,6 @@ from _options import Growth, measure_growth, measure_options
 from _speed import measure_plain, measure_start, measure_where
 from _turns import Row
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from tying_env.files import to_json, written_whole
@@ -105,9 +104,8 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, show, write, and return the exit code."""
-    console = Console()
-    try:
-        _interrupts.at_work()
+
+    def work(console: Console) -> int:
         options = tyro.cli(Options, args=_spelled_out(argv), description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
         if options.threads is not None:
             torch.set_num_threads(options.threads)
@@ -127,12 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             with written_whole(options.json) as path:
                 path.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
         return 0
-    except KeyboardInterrupt:
-        console.print("Interrupted.")
-        return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
+
+    return _interrupts.guarded(work)
 
 
 def _spelled_out(argv: Sequence[str] | None) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 import _interrupts  # noqa: F401 (first)
 import tyro
-from _many_runs import ArmRun, ManyRuns, as_compared, as_run, carry_out, guarded
+from _many_runs import ArmRun, ManyRuns, as_compared, as_run, carry_out, go_on_later
 from _presets import Semantics, as_published, chosen_preset, chosen_semantics, default_run, description
 from rich.console import Console
 
@@ -65,7 +65,7 @@ def main() -> int:
             raise ValueError(f"reference must be one of the arms {', '.join(labels)}, got {options.reference!r}")
         return carry_out(arms, options, options.reference, console)
 
-    return guarded(work)
+    return go_on_later(work)
 
 
 def parse_agent(text: str, base: RunConfig) -> Arm:

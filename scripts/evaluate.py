@@ -14,7 +14,6 @@ import _interrupts
 import tyro
 from _presets import description
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from tying_env.data.corpus import Split
@@ -45,18 +44,12 @@ class Options:
 
 def main() -> int:
     """Evaluate, print a table, and return the exit code."""
-    console = Console()
-    try:
-        _interrupts.at_work()
-        options = tyro.cli(Options, description=description(__doc__))
-        console.print(evaluated(options))
-    except KeyboardInterrupt:
-        console.print("Interrupted.")
-        return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
-    return 0
+
+    def work(console: Console) -> int:
+        console.print(evaluated(tyro.cli(Options, description=description(__doc__))))
+        return 0
+
+    return _interrupts.guarded(work)
 
 
 def evaluated(options: Options) -> Table:

@@ -12,7 +12,6 @@ from pathlib import Path
 import _interrupts
 import tyro
 from rich.console import Console
-from rich.markup import escape
 
 from tying_env.export import export_tied
 from tying_env.export.writing import Which
@@ -34,20 +33,15 @@ class Options:
 
 def main() -> int:
     """Export, say how large it came out, and return the exit code."""
-    console = Console()
-    try:
-        _interrupts.at_work()
+
+    def work(console: Console) -> int:
         options = tyro.cli(Options, description=__doc__)
         folder = export_tied(options.run, options.folder, network=options.network, dense=options.dense)
-    except KeyboardInterrupt:
-        console.print("Interrupted.")
-        return 130
-    except (ValueError, TypeError, OSError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    console.print(f"{folder}: {size / 1e6:,.1f} MB", highlight=False, markup=False, soft_wrap=True)
-    return 0
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        console.print(f"{folder}: {size / 1e6:,.1f} MB", highlight=False, markup=False, soft_wrap=True)
+        return 0
+
+    return _interrupts.guarded(work)
 
 
 if __name__ == "__main__":

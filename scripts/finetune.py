@@ -24,7 +24,6 @@ import tyro
 from _presets import description
 from _results_file import ResultsFile
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from agents.adapters import check_steps, tune_adapters
@@ -96,18 +95,13 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, print the table, and return the exit code."""
-    console = Console()
-    try:
-        _interrupts.at_work()
+
+    def work(console: Console) -> int:
         options = tyro.cli(Options, args=argv, description=description(__doc__), config=(tyro.conf.OmitArgPrefixes,))
         console.print(to_table(options, carry_out(options, console)))
         return 0
-    except KeyboardInterrupt:
-        console.print("Interrupted. With --out, the same command goes on from there.")
-        return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
+
+    return _interrupts.guarded(work, "With --out, the same command goes on from there.")
 
 
 def carry_out(options: Options, console: Console) -> list[dict[str, Any]]:

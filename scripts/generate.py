@@ -14,7 +14,6 @@ import _interrupts
 import tyro
 from _presets import description
 from rich.console import Console
-from rich.markup import escape
 
 from tying_env.primary.models import find_device
 from tying_env.runs import load_run
@@ -46,18 +45,13 @@ class Options:
 
 def main() -> int:
     """Generate, print the text, and return the exit code."""
-    console = Console()
-    try:
-        _interrupts.at_work()
+
+    def work(console: Console) -> int:
         options = tyro.cli(Options, description=description(__doc__))
         console.print(generated(options), highlight=False, markup=False, soft_wrap=True)
-    except KeyboardInterrupt:
-        console.print("Interrupted.")
-        return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
-    return 0
+        return 0
+
+    return _interrupts.guarded(work)
 
 
 def generated(options: Options) -> str:

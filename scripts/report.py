@@ -55,9 +55,8 @@ class Options:
 
 def main() -> int:
     """Write the page, print its tables, and return the exit code."""
-    console = Console()
-    try:
-        _interrupts.at_work()
+
+    def work(console: Console) -> int:
         options = tyro.cli(Options, description=description(__doc__))
         check_out(options.out, options.force)  # before minutes of drawing
         comparison = load_comparison(options.runs, options.reference, options.metric)
@@ -71,16 +70,12 @@ def main() -> int:
                 console.print(f"not drawn: {picture.name}: {picture.problem}", highlight=False, markup=False)
             elif options.figures is not None:
                 save_figure(picture.figure, options.figures, picture.name)
-    except KeyboardInterrupt:
-        console.print("Interrupted.")
-        return 130
-    except (ValueError, OSError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
-    console.print(f"report:  {options.out}", highlight=False, markup=False, soft_wrap=True)
-    if options.figures is not None:
-        console.print(f"figures: {options.figures}", highlight=False, markup=False, soft_wrap=True)
-    return 0
+        console.print(f"report:  {options.out}", highlight=False, markup=False, soft_wrap=True)
+        if options.figures is not None:
+            console.print(f"figures: {options.figures}", highlight=False, markup=False, soft_wrap=True)
+        return 0
+
+    return _interrupts.guarded(work)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

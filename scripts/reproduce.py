@@ -91,9 +91,8 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train for one slice, show and write what there is, and return the exit code."""
-    console = Console()
-    try:
-        _interrupts.at_work()
+
+    def work(console: Console) -> int:
         options = tyro.cli(Options, args=argv, description=description(__doc__))
         with StopSignals(lambda text: console.print(text, highlight=False)) as signals:
             done = train(options, console, signals)
@@ -102,12 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.print(f"[bold red]error:[/] {agent}: {escape(error)}", highlight=False, soft_wrap=True)
         by_signal = done.code if signals.asked is None else EXIT_CODES[signals.asked]
         return by_signal or (1 if done.failures else 0)
-    except KeyboardInterrupt:
-        console.print("Interrupted.")
-        return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
+
+    return _interrupts.guarded(work)
 
 
 class Watch:
@@ -173,10 +168,10 @@ def train(options: Options, console: Console, signals: StopSignals) -> Slice:
         with naming_failure(done, agent), ProgressBar(console, config.env.total_steps) as progress:
             progress.note(f"{agent}: from training step {waiting[agent]:,}")
             watch = Watch(progress, time.monotonic() + share - done.saving)
-            stop: Any = {"should_stop": watch.should_stop}
+            stop = StopSignals(watch.note, also=watch.should_stop)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            _, status = resume(path, watch, config, **stop) if (path / CONFIG).exists() else run(config, watch, **stop)
+            _, status = resume(path, watch, config, stop) if (path / CONFIG).exists() else run(config, watch, stop)
             done.measured[agent] = measure(watch, device, agent, done.measured)
             if watch.stopped_at is not None:
                 done.saving = max(done.saving, time.monotonic() - watch.stopped_at)

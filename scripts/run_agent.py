@@ -32,7 +32,6 @@ import tyro
 from _presets import Semantics, as_published, chosen_preset, chosen_semantics, default_run, description
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.table import Table
 
 from agents.resuming import RunIsOver
@@ -67,31 +66,25 @@ def main() -> int:
     handler = RichHandler(console=console, show_path=False, show_time=False, show_level=False)
     logging.getLogger("tying_env").addHandler(handler)
     logging.getLogger("tying_env").setLevel(logging.INFO)
-    try:
-        _interrupts.at_work()
-        options = parse()
-        with joined(on_cpu=options.run.env.device == "cpu"), own_run(options) as own:
-            return train(own, console if rank == 0 else quiet)
-    except LostProcess as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)  # from every process that noticed
-        return 1
-    except KeyboardInterrupt:
-        console.print("Interrupted.")
-        return 130
-    except RunIsOver as error:
-        console.print(str(error), highlight=False, markup=False, soft_wrap=True)
-        return 3 if error.status == "diverged" else 1
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 1
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
-            raise
-        hint = "lower --batch-size, --seq-len, --n-embd or --n-layer, or choose another --device"
-        console.print(
-            f"[bold red]error:[/] out of memory: {hint}\n{escape(str(error))}", highlight=False, soft_wrap=True
-        )
-        return 1
+
+    def work(console: Console) -> int:
+        try:
+            options = parse()
+            with joined(on_cpu=options.run.env.device == "cpu"), own_run(options) as own:
+                return train(own, console if rank == 0 else quiet)
+        except LostProcess as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)  # from every process that noticed
+            return 1
+        except RunIsOver as error:
+            console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+            return 3 if error.status == "diverged" else 1
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+                raise
+            hint = "lower --batch-size, --seq-len, --n-embd or --n-layer, or choose another --device"
+            raise OSError(f"out of memory: {hint}\n{error}") from error
+
+    return _interrupts.guarded(work, console=console)
 
 
 @contextlib.contextmanager
