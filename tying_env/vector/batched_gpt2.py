@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tying_env.primary.dropout import keep_mask
+from tying_env.primary.dropout import random_numbers, scaled
 from tying_env.primary.head import linear_cross_entropy
 
 # From this vocabulary on the loss is computed network by network in chunks of rows: it is most of the work by then,
@@ -72,8 +72,7 @@ def dropout_from(generators: Sequence[torch.Generator | None], probability: floa
             if generator is None:
                 own.zero_()
             elif x.device.type == "cpu":
-                kept, scale = keep_mask(own.shape, probability, generator)
-                own.copy_(kept).mul_(scale)
+                own.copy_(scaled(torch.ones_like(own), random_numbers(own.shape, generator), probability))
             else:
                 own.bernoulli_(1 - probability, generator=generator).div_(1 - probability)
         return x * factors
