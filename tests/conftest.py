@@ -1,7 +1,7 @@
-"""Shared by all tests: a small real text, a token cache that is thrown away, one thread per process."""
+"""Shared by all tests: a small real text, small environments, a token cache thrown away, one thread per process."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tying_env
+from tests.glue_files import write_glue
 from tying_env.env import LayerTyingEnv
 
 # A primary network that trains a step in milliseconds.
@@ -26,6 +27,21 @@ TINY: dict[str, Any] = {
     "validation_windows": 8,
     "device": "cpu",
 }
+# What every step tells.
+INFO_KEYS = {
+    "tying",
+    "train_loss",
+    "perplexity",
+    "validation_perplexity",
+    "independent_layers",
+    "trainable_parameters",
+    "tied_events",
+    "untied_events",
+    "train_step",
+    "tokens",
+    "diverged",
+}
+Make = Callable[..., gym.Env[Any, Any]]
 
 assert tying_env.PAPER["n_layer"] == 48  # the import above registers the environments
 
@@ -78,3 +94,15 @@ def env(tiny: dict[str, Any]) -> LayerTyingEnv:
     unwrapped = gym.make("LayerTying-GPT2-v0", **tiny).unwrapped
     assert isinstance(unwrapped, LayerTyingEnv)
     return unwrapped
+
+
+@pytest.fixture
+def make(tiny: dict[str, Any]) -> Make:
+    """Makes tiny environments as Gymnasium makes them, with other settings where some are given."""
+    return lambda **settings: gym.make("LayerTying-GPT2-v0", **tiny | settings)
+
+
+@pytest.fixture(scope="session")
+def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in GLUE's form: small true files, and an SST-2 whose label is whether a sentence has an "!"."""
+    return write_glue(tmp_path_factory.mktemp("glue"))

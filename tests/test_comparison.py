@@ -1,10 +1,9 @@
+"""Comparisons: arms of one seed begin alike, each has its own learning rate, finished runs are kept."""
+
 import dataclasses
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,13 @@ from agents.comparison import Arm, Plan, chosen_learning_rate, compare
 from agents.controllers import PatternConfig
 from agents.one_of_many import carry_out_run
 from agents.run_config import RunConfig, differences_to_config
+from tests.run_folders import read
 from tying_env import EnvConfig
 from tying_env import env as env_module
 from tying_env.data.windows import ShuffledWindows
 from tying_env.files import to_json
 from tying_env.reports.comparison import load_comparison, results_table
 from tying_env.runs import RunDirectory
-
-ROOT = Path(__file__).parents[1]
-SMALL = [
-    *("--tokenizer", "bytes", "--n-layer", "4", "--n-embd", "16", "--n-head", "2", "--seq-len", "16"),
-    *("--batch-size", "4", "--k", "2", "--total-steps", "12", "--validate-every", "4", "--test-windows", "4"),
-]
 
 
 def arm(label: str, tiny: Any, **changed: Any) -> Arm:
@@ -37,10 +31,6 @@ def arm(label: str, tiny: Any, **changed: Any) -> Arm:
 
 
 def nothing(done: int, total: int) -> None: ...
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return RunDirectory.open(path).read_metrics()
 
 
 def test_arms_of_one_seed_see_the_same_weights_and_batches(
@@ -234,129 +224,3 @@ def test_runs_go_to_a_dask_cluster(tmp_path: Path, tiny: Any) -> None:
     reports = [load_comparison([tmp_path / name]) for name in ("cluster", "here")]
     assert [len(summary.counted) for summary in reports[0].arms] == [2, 2]
     assert results_table(reports[0]) == results_table(reports[1])
-
-
-def command(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"COLUMNS": "160"},
-    )
-
-
-def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    arguments = ["--agents", "random", "dqn+shuffled", "ppo", "--seeds", "2", "--out", str(out), *SMALL]
-    arguments += ["--dataset", str(text_folder), "--jobs", "1"]
-    done = command("compare.py", *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "runs 6/6" in done.stdout
-    assert "dqn+shuffled" in done.stdout
-    page = (out / "report.html").read_text(encoding="utf-8")
-    assert "http://" not in page.replace("http://www.w3.org", "")
-    shuffled = RunDirectory.open(out / "runs" / "dqn+shuffled" / "seed0")
-    assert shuffled.read_json("config.json")["rewards"] == ["shuffled"]
-    rewards = [record["reward"] for record in shuffled.read_metrics()]
-    assert rewards[1:] != [-record["perplexity"] for record in shuffled.read_metrics()][1:]
-    again = command("compare.py", *arguments, "--jobs", "2")
-    assert again.returncode == 0
-    assert "runs 0/6" in again.stdout and "runs 1/6" not in again.stdout  # none is made again
-    other = command("compare.py", *arguments, "--k", "3")
-    assert other.returncode == 1
-    assert "env.k is 2 there, 3 here" in other.stdout
-
-
-def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_path: Path) -> None:
-    arguments = ["--agents", "cycle", "albert", "--seeds", "1", "--jobs", "1", "--dataset", str(text_folder)]
-    done = command("compare.py", *arguments, "--out", str(tmp_path / "out"), *SMALL)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "reference arm: cycle" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--agents", "random", "dqm"], "unknown agent 'dqm'"),
-        (["--agents", ""], "there is no arm"),
-        (["--agents", "random", "dqn+loud"], "unknown reward 'loud'"),
-        (
-            ["--agents", "dqn", "cycle", "--reference", "random"],
-            "reference must be one of the arms dqn, cycle, got 'random'",
-        ),
-        (["--agents", "random", "--seeds", "0"], "seeds must be different"),
-        (["--agents", "random", "--backend", "mpi"], "mpi"),
-        (["--agents", "random", "replay"], "needs --trace"),
-        (["--agents", "random", "--agent", "dqn"], "--agent"),
-        (["--agents", "random", "--seed", "3"], "--seed"),
-        (["--agents", "random", "--run-dir", "x"], "--run-dir"),
-        (["--agents", "random", "--arms", "agent dqn"], 'must read "name: OPTIONS"'),
-        (["--agents", "random", "--arms", "a: --agent dqm"], "dqm"),
-        (["--agents", "random", "random+shuffled+probe"], "'probe' must come first"),
-    ],
-)
-def test_wrong_comparisons_are_refused_with_nothing_written(
-    tmp_path: Path, text_folder: Path, arguments: list[str], message: str
-) -> None:
-    out = ["--out", str(tmp_path / "out"), "--dataset", str(text_folder), *SMALL]
-    done = command("compare.py", *arguments, *out)
-    assert done.returncode != 0
-    assert message in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_ctrl_c_keeps_the_finished_runs(text_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    arguments = ["--agents", "random", "cycle", "--seeds", "8", "--jobs", "1", "--out", str(out), *SMALL]
-    arguments += ["--dataset", str(text_folder), "--total-steps", "60"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "compare.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    for _ in range(600):
-        if len(list(out.glob("runs/*/*/summary.json"))) >= 2:
-            break
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, text
-    assert "goes on from what is in the folder" in text
-    finished = [path for path in out.glob("runs/*/*/summary.json") if ".unfinished" not in str(path)]
-    assert 1 <= len(finished) < 16  # the second one may just have been at its results
-
-
-def test_the_ablations_are_what_they_are_called(text_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    arguments = ["--seeds", "2", "--jobs", "1", "--out", str(out), *SMALL, "--dataset", str(text_folder)]
-    done = command("ablations.py", *arguments, "--learning-rates", "1e-3", "1e-2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "The best learning rate lies on the edge of the grid" in done.stdout
-    assert "lies on the edge of the grid" in (out / "report.html").read_text(encoding="utf-8")
-    assert len(list(out.glob("tuning/*/lr*/seed1000/summary.json"))) == 2 * 14  # every arm chooses its own
-    lines = [line.strip() for line in done.stdout.splitlines()]
-    labels = ("full method", "conventional", "i fewer layers", "ix sequence", "shuffled reward")
-    rows = [next(i for i, line in enumerate(lines) if line.startswith(label)) for label in labels]
-    assert rows == sorted(rows)  # as in Table 4
-    runs = {path.name: [read(path / f"seed{seed}") for seed in (0, 1)] for path in sorted((out / "runs").iterdir())}
-    assert len(runs) == 14
-    tyings = {name: [[r["tying"] for r in records] for records in seeds] for name, seeds in runs.items()}
-    full = tyings["full method"]
-    assert tyings["iv replayed trace"] == [full[1], full[0]]  # each in the run of another seed
-    assert tyings["iii permuted trace"] != [full[1], full[0]]
-    assert [t[0] for t in tyings["ii final tying"]] == [full[0][-1], full[1][-1]]
-    ends = [records[-1]["independent_layers"] for records in runs["full method"]]
-    assert len(tyings["i fewer layers"][0][0]) == round(sum(ends) / 2)
-    assert len(set(tyings["random static"][0][0])) == round(sum(ends) / 2)
-    assert all(r["storages"] == 4 for records in runs["v copied, not tied"] for r in records)  # shares nothing
-    assert all(r["storages"] == r["independent_layers"] for records in runs["full method"] for r in records)
-    config = RunDirectory.open(out / "runs" / "vi nothing frozen" / "seed0").read_json("config.json")
-    assert config["env"]["freeze_at_start"] is False
-    one = command("ablations.py", *arguments[2:], "--seeds", "1")
-    assert one.returncode == 1
-    assert "seeds must be at least 2" in one.stdout

@@ -1,8 +1,5 @@
 """The options that the paper's DQN does not have: off they change nothing, on they do what their papers say."""
 
-import copy
-import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,68 +10,10 @@ from torch import nn
 
 from agents.base import Transition
 from agents.factorized_dqn import OPTIONS, DQNConfig, FactorizedDQN
-from agents.replay import ReplayBuffer, RewardNormaliser
+from agents.replay import RewardNormaliser
+from tests.controllers import COMBINATIONS, dqn, drive, equal, numbered, short, vector, weights
 from tying_env import partition
 from tying_env.seeding import numpy_stream, torch_randomness_from, torch_stream
-
-ALL: dict[str, Any] = {
-    "replay_size": 50,
-    "replay_batch": 8,
-    "target_every": 5,
-    "double_q": True,
-    "dueling": True,
-    "reward_scale": "running",
-    "state_scale": "unit",
-}
-COMBINATIONS = [
-    {
-        "replay_size": replay,
-        "replay_batch": 8,
-        "target_every": every,
-        "double_q": double,
-        "dueling": dueling,
-        "reward_scale": reward,
-        "state_scale": state,
-    }
-    for replay, (every, double), dueling, reward, state in itertools.product(
-        (0, 50), ((0, False), (5, False), (5, True)), (False, True), ("none", "running"), ("raw", "unit")
-    )
-]
-
-
-def short(settings: dict[str, Any]) -> str:
-    return ",".join(str(value) for value in settings.values())
-
-
-def dqn(n_layer: int = 4, seed: int = 0, **settings: Any) -> FactorizedDQN:
-    streams = numpy_stream(seed, "controller"), torch_stream(seed, "controller weights")
-    return FactorizedDQN(n_layer, DQNConfig(**settings), *streams)
-
-
-def vector(*entries: int) -> partition.IntVector:
-    return np.array(entries, dtype=np.int64)
-
-
-def drive(controller: Any, decisions: int, seed: int = 7) -> list[Any]:
-    """Let a controller decide, in a world with random rewards; return all that can be seen of it."""
-    rng, n_layer, seen = np.random.default_rng(seed), controller.n_layer, []
-    state = np.zeros(n_layer, dtype=np.int64)
-    for n in range(decisions):
-        action = controller.act(state)
-        following = partition.canonicalise(action)
-        controller.update(Transition(state, action, -float(rng.exponential(50.0)), following, n % 9 == 8))
-        seen.append((action.tolist(), controller.metrics()))
-        state = following
-    return seen
-
-
-def weights(network: Any) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in network.parameters()]
-
-
-def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-
 
 # The paper's algorithm, untouched
 
@@ -140,91 +79,6 @@ def test_every_option_is_documented() -> None:
     page = (Path(__file__).parents[1] / "docs" / "dqn_options.md").read_text(encoding="utf-8")
     for name in OPTIONS:
         assert f"`--{name.replace('_', '-')}" in page
-
-
-# Replay
-
-
-def numbered(n: int, n_layer: int = 3) -> Transition:
-    rng = np.random.default_rng(n)
-    action = partition.uniform_random_action(n_layer, rng)
-    return Transition(np.zeros(n_layer, dtype=np.int64), action, float(n), partition.canonicalise(action), n % 2 == 0)
-
-
-@pytest.mark.parametrize("added", [1, 3, 5, 6, 17])
-def test_replay_samples_only_what_is_kept_and_whole(added: int) -> None:
-    buffer = ReplayBuffer(3, 5, np.random.default_rng(0))
-    for n in range(added):
-        buffer.add(numbered(n))
-    kept = range(max(0, added - 5), added)
-    assert len(buffer) == len(kept)
-    batch = buffer.sample(300)
-    assert {int(reward) for reward in batch.reward} == set(kept)  # all of them come up, no other does
-    for n in range(300):
-        one = Transition(*(part[n] for part in batch))
-        expected = numbered(int(one.reward))
-        assert all(np.array_equal(a, b) for a, b in zip(one, expected, strict=True))
-
-
-def test_replay_is_uniform_and_equal_for_equal_seeds() -> None:
-    first, second, third = (ReplayBuffer(3, 8, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    for n, buffer in itertools.product(range(11), (first, second, third)):
-        buffer.add(numbered(n))
-    drawn = first.sample(8000).reward
-    assert np.array_equal(drawn, second.sample(8000).reward)
-    assert not np.array_equal(drawn, third.sample(8000).reward)
-    counts = np.bincount(drawn.astype(int), minlength=11)
-    assert counts[:3].tolist() == [0, 0, 0]
-    assert counts[3:] == pytest.approx(1000, abs=150)  # 5 standard deviations of a binomial
-
-
-def test_replay_keeps_copies() -> None:
-    buffer = ReplayBuffer(3, 5, np.random.default_rng(0))
-    given = Transition(vector(0, 0, 0), vector(0, 1, 1), -1.0, vector(0, 1, 1), False)
-    buffer.add(given)
-    for part in (given.observation, given.action, given.next_observation):
-        part[:] = 9
-    assert buffer.sample(1).action.tolist() == [[0, 1, 1]]
-
-
-def test_replay_of_one_is_no_replay_and_exploration_does_not_depend_on_it() -> None:
-    plain, one, many = dqn(12), dqn(12, replay_size=1, replay_batch=1), dqn(12, replay_size=40)
-    expected, of_one, of_many = drive(plain, 60), drive(one, 60), drive(many, 60)
-    # The same up to rounding: the one transition comes as a batch of one.
-    assert [m["q_loss"] for _, m in of_one] == pytest.approx([m["q_loss"] for _, m in expected], rel=1e-3)
-    assert [m["explored"] for _, m in of_many] == [m["explored"] for _, m in expected]
-    random = [n for n, (_, m) in enumerate(expected) if m["explored"]]
-    assert [of_many[n][0] for n in random] == [expected[n][0] for n in random]
-
-
-def test_a_batch_is_the_mean_over_its_transitions() -> None:
-    """The gradient of a batch of mixed transitions, terminal ones among them, against one by one."""
-    settings: dict[str, Any] = {"target_every": 3, "double_q": True, "dueling": True}
-    controller = dqn(5, replay_size=6, replay_batch=6, **settings)
-    drive(controller, 13)
-    before, state = copy.deepcopy(controller.network), controller.state_dict()
-    controller.update(numbered(0, 5))
-    replay = ReplayBuffer(5, 6, np.random.default_rng(0))
-    replay.load_state_dict(state["replay"])
-    replay.add(numbered(0, 5))
-    batch = replay.sample(6)
-    losses = []
-    for n in range(6):
-        observation, action, reward, following, terminated = (part[n] for part in batch)
-        best = before.table(following).argmax(1)
-        target_network = copy.deepcopy(before)
-        target_network.load_state_dict(state["target"])
-        future = sum(target_network.table(following)[i, best[i]].item() for i in range(4))
-        target = reward + (0.0 if terminated else 0.99 * future)
-        predicted = sum(before.table(observation)[i, action[i + 1]] for i in range(4))
-        losses.append((predicted - target) ** 2)
-    mean = torch.stack([torch.as_tensor(loss) for loss in losses]).mean()
-    mean.backward()
-    assert controller.metrics()["q_loss"] == pytest.approx(mean.item(), rel=1e-4)
-    for mine, theirs in zip(before.parameters(), controller.network.parameters(), strict=True):
-        assert mine.grad is not None
-        assert theirs.grad is not None
-        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-4)
 
 
 # Target network and double Q-learning
@@ -407,111 +261,6 @@ def test_every_combination_learns_which_action_pays(settings: dict[str, Any]) ->
     controller.epsilon = 0.0
     assert controller.act(vector(0, 0, 0)).tolist() == [0, 0, 2]
     assert controller.act(vector(0, 0, 2)).tolist() == [0, 0, 2]
-
-
-@pytest.mark.parametrize("settings", [*COMBINATIONS[::5], ALL], ids=short)
-def test_a_restored_controller_goes_on_the_same_with_options(settings: dict[str, Any]) -> None:
-    for decisions in (0, 3, 12, 57):  # empty, part-filled and wrapped replay; between two copies of the target
-        controller = dqn(5, **settings)
-        drive(controller, decisions)
-        saved = controller.state_dict()
-        frozen = copy.deepcopy(saved)
-        other = dqn(5, 99, **settings)
-        drive(other, 7)
-        other.load_state_dict(saved)
-        went_on = drive(controller, 70, seed=8)
-        assert drive(other, 70, seed=8) == went_on
-        assert equal(weights(controller.network), weights(other.network))
-        assert_same(controller.state_dict(), other.state_dict())
-        assert_same(saved, frozen)  # the state is a copy, on both sides
-
-
-def assert_same(first: Any, second: Any) -> None:
-    if isinstance(first, dict):
-        assert list(first) == list(second)
-        for key in first:
-            assert_same(first[key], second[key])
-    elif isinstance(first, torch.Tensor):
-        assert first.dtype == second.dtype
-        assert torch.equal(first, second)
-    else:
-        assert first == second
-
-
-def without_tensors(state: Any) -> Any:
-    if isinstance(state, dict):
-        return {k: without_tensors(v) for k, v in state.items() if not isinstance(v, torch.Tensor)}
-    return state
-
-
-def test_all_but_the_tensors_of_a_state_is_json() -> None:
-    controller = dqn(5, **ALL)
-    drive(controller, 60)
-    plain = without_tensors(controller.state_dict())
-    assert json.loads(json.dumps(plain)) == plain
-
-
-@pytest.mark.parametrize("name", OPTIONS)
-def test_a_state_of_other_options_is_refused_by_name(name: str) -> None:
-    values = {"replay_size": 7, "replay_batch": 3, "target_every": 9, "reward_scale": "none", "state_scale": "raw"}
-    settings = ALL | {name: values.get(name, False)}
-    controller, there = dqn(4, **ALL), dqn(4, 1, **settings)
-    drive(there, 5)
-    refused(controller, there.state_dict(), rf"other options: {name} is {settings[name]!r} there, {ALL[name]!r} here$")
-
-
-def refused(controller: FactorizedDQN, state: dict[str, Any], message: str) -> None:
-    before = controller.state_dict()
-    with pytest.raises(ValueError, match=message):
-        controller.load_state_dict(state)
-    assert_same(before, controller.state_dict())
-
-
-def damages() -> list[tuple[str, Any, str]]:
-    short_target = {"0.weight": torch.zeros(2, 2)}
-    return [
-        ("rng", {"bit_generator": "MT19937"}, "generator"),
-        ("epsilon", 1.5, "epsilon"),
-        ("updates", -1, "updates"),
-        ("target", short_target, "the target network's state has '0.weight'"),
-        ("optimizer", {"0.weight": {}}, "lacks 0.bias"),
-        ("rewards", {"count": 3, "mean": float("nan"), "squares": 1.0}, "reward normaliser"),
-        ("rewards", {"count": 3, "mean": 0.0, "squares": -1.0}, "reward normaliser"),
-        ("rewards", {"count": 3}, "reward normaliser"),
-    ]
-
-
-@pytest.mark.parametrize(("key", "value", "message"), damages())
-def test_a_damaged_state_is_refused_and_changes_nothing(key: str, value: Any, message: str) -> None:
-    controller, other = dqn(4, **ALL), dqn(4, 1, **ALL)
-    drive(controller, 9)
-    drive(other, 12)
-    state = other.state_dict()
-    refused(controller, state | {key: value}, message)
-    del state[key]
-    refused(controller, state, f"the state of a DQN lacks {key}")
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("action", torch.full((12, 4), 3), r"action\[0\] is 3"),
-        ("action", torch.zeros(12, 5, dtype=torch.int64), "12.*of 4 layers|1 to 50 transitions of 4 layers"),
-        ("reward", torch.full((12,), torch.nan, dtype=torch.float64), "reward that is not finite"),
-        ("reward", torch.zeros(11, dtype=torch.float64), "1 to 50 transitions"),
-        ("terminated", None, "the replay state must have observation"),
-    ],
-)
-def test_damaged_replay_is_refused_and_changes_nothing(name: str, value: Any, message: str) -> None:
-    controller, other = dqn(4, **ALL), dqn(4, 1, **ALL)
-    drive(controller, 9)
-    drive(other, 12)
-    state = other.state_dict()
-    if value is None:
-        del state["replay"]["transitions"][name]
-    else:
-        state["replay"]["transitions"][name] = value
-    refused(controller, state, message)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
-import copy
+"""The environment keeps Gymnasium's promises: seeds, episodes and their ends, infos, refusals, the frozen start."""
+
 import gc
-import json
 import math
-import pickle
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,22 +14,9 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
+from tests.conftest import INFO_KEYS
 from tying_env import partition
 from tying_env.env import LayerTyingEnv
-
-INFO_KEYS = {
-    "tying",
-    "train_loss",
-    "perplexity",
-    "validation_perplexity",
-    "independent_layers",
-    "trainable_parameters",
-    "tied_events",
-    "untied_events",
-    "train_step",
-    "tokens",
-    "diverged",
-}
 
 
 def rollout(env: gym.Env[Any, Any], seed: int, steps: int) -> list[Any]:
@@ -105,75 +91,6 @@ def test_an_episode_ends_at_total_steps_exactly_and_needs_a_reset(tiny: dict[str
         env.step(np.zeros(4, dtype=np.int64))
     env.reset()
     env.step(np.zeros(4, dtype=np.int64))
-
-
-def test_validation_is_measured_when_due_and_at_the_end(tiny: dict[str, Any]) -> None:
-    env = LayerTyingEnv(**tiny | {"total_steps": 9, "k": 2, "validate_every": 4})
-    env.reset(seed=0)
-    measured = [env.step(np.zeros(4, dtype=np.int64))[4]["validation_perplexity"] for _ in range(4)]
-    # after steps 4, 6, 8, 9
-    assert measured[0] == measured[1] != measured[2]
-    assert measured[2] != measured[3] == env.evaluate("validation").perplexity
-    env.reset(seed=0, options={"tying": [0, 0, 0, 0]})
-    assert math.isinf(env.step(np.zeros(4, dtype=np.int64))[4]["validation_perplexity"])
-    never = LayerTyingEnv(**tiny | {"total_steps": 4, "validate_every": 0})
-    never.reset(seed=0)
-    assert math.isinf(never.step(np.zeros(4, dtype=np.int64))[4]["validation_perplexity"])
-
-
-@pytest.mark.parametrize("timing", ["after_training", "after_tying"])
-def test_the_reward_is_the_negative_perplexity_on_fresh_training_batches(tiny: dict[str, Any], timing: Any) -> None:
-    env = LayerTyingEnv(**tiny | {"reward_timing": timing, "reward_batches": 3})
-    env.reset(seed=0)
-    env.step(np.array([0, 0, 2, 0]))
-    twin = LayerTyingEnv(**tiny | {"reward_timing": timing, "reward_batches": 3})
-    twin.load_state_dict(env.state_dict())
-    _, reward, *_ = env.step(np.array([0, 1, 2, 0]))
-    # The same by hand: tie, train, measure, in the order asked for.
-    twin.trainer.tied.change([0, 1, 2, 0], twin.trainer.optimizer)
-    if timing == "after_training":
-        twin.trainer.train(2)
-    assert twin._episode is not None
-    windows = np.concatenate([twin._episode.reward_batches.next_batch() for _ in range(3)])
-    twin.trainer.network.model.eval()
-    with torch.no_grad():
-        loss = twin.trainer.task.loss(twin.trainer.network.model, torch.from_numpy(windows)).item()
-    assert reward == pytest.approx(-math.exp(loss), rel=1e-5)
-    assert not any((windows[0] == row).all() for row in windows[1:])
-
-
-@pytest.mark.parametrize("where", ["loss", "gradient", "weight", "reward"])
-def test_divergence_terminates_with_a_finite_bounded_reward(env: LayerTyingEnv, where: str) -> None:
-    env.reset(seed=0)
-    env.step(np.array([0, 1, 2, 3]))
-    plain = env.trainer.task.loss
-
-    def broken(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
-        return plain(model, batch) * (math.nan if where == "loss" or not model.training else 1.0)
-
-    if where in ("loss", "reward"):
-        env.trainer.task.loss = broken  # type: ignore[method-assign]
-    weight = env.trainer.network.blocks[1].get_parameter("ln_1.weight")
-    if where == "gradient":
-        weight.register_hook(lambda gradient: gradient * math.nan)
-    if where == "weight":
-        with torch.no_grad():
-            weight[3] = math.inf
-    _, reward, terminated, truncated, info = env.step(np.array([0, 1, 2, 3]))
-    assert (terminated, truncated, info["diverged"]) == (True, False, True)
-    assert reward == -math.exp(20)
-    assert math.isinf(info["perplexity"])
-    with pytest.raises(gym.error.ResetNeeded):
-        env.step(np.array([0, 1, 2, 3]))
-
-
-def test_the_reward_is_bounded_when_the_perplexity_is_huge(env: LayerTyingEnv) -> None:
-    env.reset(seed=0)
-    with torch.no_grad():  # the head's largest logits are now in the thousands, and mostly wrong
-        env.trainer.network.model.get_parameter("transformer.wte.weight").mul_(1e4)
-    _, reward, terminated, _, info = env.step(np.array([0, 0, 0, 0]))
-    assert reward == -math.exp(20) == -info["perplexity"]
-    assert not terminated
 
 
 @pytest.mark.parametrize(
@@ -267,58 +184,6 @@ def test_the_frozen_start_is_an_ablation_away(tiny: dict[str, Any]) -> None:
     assert observation.tolist() == [0, 0, 2, 2]
 
 
-@pytest.mark.parametrize("replication", ["tied", "copied", "aliased"])
-@pytest.mark.parametrize("gradient", ["shared", "leader"])
-def test_a_restored_environment_goes_on_with_the_same_bits(
-    tiny: dict[str, Any], replication: str, gradient: str
-) -> None:
-    tiny = tiny | {"replication": replication, "gradient": gradient, "total_steps": 22}
-    env = LayerTyingEnv(**tiny)
-    rng = np.random.default_rng(0)
-    actions = [partition.uniform_random_action(4, rng) for _ in range(10)]
-    for cut in (0, 1, 4):  # 0: at the frozen start
-        env.reset(seed=7)
-        for action in actions[:cut]:
-            env.step(action)
-        state = copy.deepcopy(env.state_dict())
-        expected = [env.step(action) for action in actions[cut:]]
-        other = LayerTyingEnv(**tiny)  # not even reset
-        other.load_state_dict(state)
-        np.testing.assert_equal([other.step(action) for action in actions[cut:]], expected)
-        env.reset()
-        other.reset()
-        np.testing.assert_equal(other.step(actions[0]), env.step(actions[0]))  # the next episode's seed, too
-
-
-def test_a_fork_is_independent_both_ways(env: LayerTyingEnv) -> None:
-    env.reset(seed=0)
-    env.step(np.array([0, 1, 1, 3]))
-    one, two = env.fork(), env.fork()
-    action, other = np.array([0, 0, 2, 2]), np.array([0, 1, 0, 3])
-    first = one.step(action)
-    np.testing.assert_equal(two.step(action), first)  # the same state, the same action, the same bits
-    for _ in range(3):
-        one.step(other)  # what a fork does is its own affair ...
-    np.testing.assert_equal(env.step(action), first)  # ... and the original goes on as if there were none
-    np.testing.assert_equal(two.step(other), env.step(other))  # nor does the original reach into a fork
-    storages = [{p.untyped_storage().data_ptr() for p in e.trainer.network.model.parameters()} for e in (env, one, two)]
-    assert not (storages[0] & storages[1] or storages[0] & storages[2] or storages[1] & storages[2])
-    assert one.workload is env.workload
-
-
-def test_a_state_of_other_settings_is_refused_by_name(env: LayerTyingEnv, tiny: dict[str, Any]) -> None:
-    env.reset(seed=0)
-    state = env.state_dict()
-    other = LayerTyingEnv(**tiny | {"learning_rate": 0.5, "k": 3})
-    other.reset(seed=1)
-    before = other.state_dict()
-    with pytest.raises(ValueError, match=r"learning_rate is 0.001 there, 0.5 here; k is 2 there, 3 here"):
-        other.load_state_dict(state)
-    now = other.state_dict()
-    assert now["trainer"]["batches"] == before["trainer"]["batches"]
-    assert all(torch.equal(t, before["trainer"]["weights"][name]) for name, t in now["trainer"]["weights"].items())
-
-
 def test_rendering(tiny: dict[str, Any]) -> None:
     env = gym.make("LayerTying-GPT2-v0", render_mode="ansi", **tiny)
     env.reset(seed=0)
@@ -344,40 +209,6 @@ def test_an_environment_with_compiled_blocks_learns_the_same(tiny: dict[str, Any
         assert got[1] == pytest.approx(expected[1], rel=1e-3)
 
 
-def test_a_state_is_restored_through_gym_make_and_json(tiny: dict[str, Any]) -> None:
-    first = gym.make("LayerTying-GPT2-v0", **tiny)
-    first.reset(seed=0)
-    state = first.unwrapped.state_dict()  # type: ignore[attr-defined]  # before anything was measured
-    tensors = {key: state["trainer"].pop(key) for key in ("weights", "optimizer", "dropout")}
-    state = json.loads(json.dumps(state, allow_nan=False))
-    state["trainer"] |= tensors
-    second = gym.make("LayerTying-GPT2-v0", **tiny)
-    observation, info = second.reset(options={"state": state})
-    assert observation.tolist() == [0, 0, 0, 0]
-    assert set(info) == INFO_KEYS
-    for action in ([0, 1, 0, 3], [0, 0, 2, 2]):
-        np.testing.assert_equal(second.step(np.array(action)), first.step(np.array(action)))
-    assert second.unwrapped.np_random_seed == first.unwrapped.np_random_seed
-
-
-def test_states_that_are_none_are_refused(env: LayerTyingEnv) -> None:
-    env.reset(seed=0)
-    state = env.state_dict()
-    for bad, message in (
-        ({}, "lacks 'config'"),
-        ({key: value for key, value in state.items() if key != "over"}, "lacks 'over'"),
-        ([], "is a list"),
-        (state | {"train_step": "x"}, "train_step must be a whole number up to 20, got 'x'"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            env.load_state_dict(bad)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="give no seed"):
-        env.reset(seed=3, options={"state": state})
-    with pytest.raises(ValueError, match="options must be a dictionary"):
-        env.reset(options=5)  # type: ignore[arg-type]
-    assert env.step(np.zeros(4, dtype=np.int64))[4]["train_step"] == 4
-
-
 def test_numpy_seeds_do(env: LayerTyingEnv) -> None:
     env.reset(seed=np.int64(3))  # type: ignore[arg-type]
     assert env.np_random_seed == 3
@@ -399,15 +230,6 @@ def test_environments_in_threads_agree_with_one_alone(tiny: dict[str, Any]) -> N
     with ThreadPoolExecutor(2) as pool:
         for got in pool.map(lambda seed: rollout(LayerTyingEnv(**settings), seed, 5), [3, 3]):
             np.testing.assert_equal(got, expected)
-
-
-def test_copies_and_pickles_of_an_environment_go_on_the_same(env: LayerTyingEnv) -> None:
-    env.reset(seed=0)
-    env.step(np.array([0, 1, 1, 3]))
-    twins = [copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
-    expected = env.step(np.array([0, 0, 2, 0]))
-    for twin in twins:
-        np.testing.assert_equal(twin.step(np.array([0, 0, 2, 0])), expected)
 
 
 def test_vectorized_environments_are_independent(tiny: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from agents.one_of_many import Quiet
 from agents.run_config import RunConfig
 from agents.runner import run
 from tests.conftest import TINY
-from tests.test_any_model import Mixed, make_env, own
+from tests.models import Mixed, make_env, own
 from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.export import export_tied, load_tied

@@ -14,7 +14,7 @@ from agents.one_of_many import Quiet
 from agents.run_config import RunConfig
 from agents.runner import run
 from tests.conftest import TINY
-from tests.test_any_model import TRAIN, V, draw, make_env
+from tests.models import TRAIN, V, draw, make_env
 from tying_env import EnvConfig
 from tying_env.data import load_tokenizer
 from tying_env.env import LayerTyingEnv

@@ -10,7 +10,7 @@ from agents.factorized_dqn import DQNConfig
 from agents.published_dqn import LayerSweepDQN
 from agents.run_config import RunConfig
 from agents.runner import run
-from tests.test_run_agent import Silent
+from tests.test_runner import Silent
 from tying_env import EnvConfig
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_tied_blocks import L, Net, change_failing_at, same, snapshot, train, values
+from tests.blocks import L, Net, change_failing_at, same, snapshot, train, values
 from tying_env import partition
 from tying_env.replication import AliasedBlocks, CopiedBlocks, make_blocks
 from tying_env.tied_blocks import TiedBlocks

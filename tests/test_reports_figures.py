@@ -13,7 +13,7 @@ from agents.one_of_many import Quiet
 from agents.run_config import RunConfig
 from agents.runner import run as make_real_run
 from agents.traces import read_trace
-from tests.test_reports_runs import make_arms, make_records, make_run
+from tests.run_folders import make_arms, make_records, make_run
 from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.reports import figures, run_figures

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_reports_runs import change, make_arms, make_records, make_run
+from tests.run_folders import change, make_arms, make_records, make_run
 from tying_env.reports.comparison import load_comparison
 from tying_env.reports.html import check_out, make_report, render_page, write_report
 

@@ -1,8 +1,8 @@
+"""Every change of the tying follows the rule: weights, gradients and the optimizer's state."""
+
 import gc
 import math
-import sys
 import weakref
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -12,66 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tying_env import partition, redrawing, replication, slots, tied_blocks
+from tests.blocks import L, Net, batch, make, train, values
+from tying_env import partition
 from tying_env.tied_blocks import TiedBlocks
-
-L, WIDTH = 6, 3
-
-
-class Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.up = nn.Linear(WIDTH, 4)
-        self.down = nn.Linear(4, WIDTH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(torch.tanh(self.up(x)))
-
-
-class Net(nn.Module):
-    """A residual stack of small blocks between an input and an output layer."""
-
-    def __init__(self, seed: int = 0, n_layer: int = L, dtype: torch.dtype = torch.float64) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.first = nn.Linear(WIDTH, WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(n_layer))
-        self.to(dtype)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=dtype) / 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
-
-
-def batch(step: int) -> Tensor:
-    return torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
-
-
-def make(tying: Any = None, **choices: Any) -> tuple[Net, TiedBlocks, torch.optim.AdamW]:
-    net = Net()
-    tied = TiedBlocks(list(net.blocks), tying, **choices)
-    optimizer = torch.optim.AdamW(
-        [{"params": list(net.first.parameters())}, *tied.parameter_groups(0.01)], lr=0.01, weight_decay=0.01
-    )
-    return net, tied, optimizer
-
-
-def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 1, start: int = 0) -> None:
-    for step in range(start, start + steps):
-        optimizer.zero_grad()
-        net(batch(step)).square().mean().backward()
-        optimizer.step()
-
-
-def values(tied: TiedBlocks) -> list[dict[str, Tensor]]:
-    """What every layer computes with."""
-    return [{name: p.detach().clone() for name, p in tied.weights(i).items()} for i in range(tied.n_layer)]
-
 
 tyings = st.tuples(*(st.integers(0, i) for i in range(L))).map(lambda a: partition.canonicalise(list(a)))
 
@@ -261,128 +204,6 @@ def test_a_change_to_the_same_tying_changes_nothing() -> None:
     assert tied.change([0, 1 - 1, 2, 2, 1, 5], optimizer) == (0, 0)  # another action, the same tying
     assert [id(p) for p in net.parameters()] == before
     assert optimizer.state is state
-
-
-def snapshot(net: Net, tied: TiedBlocks, optimizer: torch.optim.Optimizer) -> list[Any]:
-    """All that a failed change has to leave alone, down to the identity of every object."""
-    state = {id(p): {k: (id(v), v.clone()) for k, v in entries.items()} for p, entries in optimizer.state.items()}
-    return [
-        tied.tying.tolist(),
-        tied.frozen,
-        [(name, id(p), p.requires_grad, p.detach().clone(), id(p.grad)) for name, p in net.named_parameters()],
-        state,
-        [
-            (id(g), {k: [id(p) for p in v] if k == "params" else v for k, v in g.items()})
-            for g in optimizer.param_groups
-        ],
-    ]
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
-
-
-class Injected(BaseException):
-    """Not an Exception: a change must also survive Ctrl-C."""
-
-
-# Where the lines are that change something.
-CHANGING = {module.__file__ for module in (tied_blocks, replication, redrawing, slots)}
-
-
-def change_failing_at(point: int, tied: TiedBlocks, tying: Any, optimizer: torch.optim.Optimizer) -> bool:
-    """Raise at the `point`-th line of ours that runs during a change; tell whether it came to that."""
-    seen = 0
-
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal seen
-        if frame.f_code.co_filename not in CHANGING:
-            return None
-        if event == "line":
-            seen += 1
-            if seen == point:
-                raise Injected
-        return trace
-
-    former = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        tied.change(tying, optimizer)
-    except Injected:
-        return True
-    finally:
-        sys.settrace(former)
-    return False
-
-
-@pytest.mark.parametrize("frozen", [True, False])
-@pytest.mark.parametrize("gradient", ["shared", "leader"])
-def test_an_exception_at_any_line_of_a_change_leaves_everything_as_it_was(gradient: Any, frozen: bool) -> None:
-    net, tied, optimizer = make(None if frozen else [0, 0, 2, 2, 4, 0], gradient=gradient)
-    train(net, optimizer, 2)
-    before = snapshot(net, tied, optimizer)
-    point = 1
-    while change_failing_at(point, tied, [0, 1, 0, 3, 4, 1], optimizer):
-        assert same(snapshot(net, tied, optimizer), before)
-        point += 1
-    assert point > 100  # it went through the whole change, which then succeeded
-    assert tied.tying.tolist() == [0, 1, 0, 3, 4, 1]
-    train(net, optimizer, 1)
-
-
-@pytest.mark.parametrize("bad", [[0, 0, 3, 0, 0, 0], [0] * (L - 1), [0.0] * L, "abc", None])
-def test_a_bad_tying_is_refused_and_nothing_changes(bad: Any) -> None:
-    net, tied, optimizer = make([0, 0, 2, 2, 4, 0])
-    train(net, optimizer, 1)
-    before = snapshot(net, tied, optimizer)
-    with pytest.raises((TypeError, ValueError), match="action"):
-        tied.change(bad, optimizer)
-    assert same(snapshot(net, tied, optimizer), before)
-
-
-def test_an_optimizer_without_our_groups_is_refused() -> None:
-    net, tied, _ = make(np.arange(L))
-    other = torch.optim.SGD(net.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match="parameter_groups"):
-        tied.change([0] * L, other)
-    assert tied.tying.tolist() == list(range(L))
-
-
-def test_blocks_that_cannot_be_tied_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one module"):
-        TiedBlocks([])
-    with pytest.raises(ValueError, match="has no parameters"):
-        TiedBlocks([nn.Tanh(), nn.Tanh()])
-    with pytest.raises(ValueError, match=r"'weight' is \(3, 3\) torch.float32 in block 0 and \(4, 3\).* in block 1"):
-        TiedBlocks([nn.Linear(3, 3), nn.Linear(3, 4)])
-    with pytest.raises(ValueError, match=r"'bias' is \(3,\) torch.float32 in block 0 and missing in block 1"):
-        TiedBlocks([nn.Linear(3, 3), nn.Linear(3, 3, bias=False)])
-    with pytest.raises(ValueError, match="float64 in block 1"):
-        TiedBlocks([nn.Linear(3, 3), nn.Linear(3, 3).double()])
-    shared = nn.Linear(3, 3)
-    with pytest.raises(ValueError, match="blocks 0 and 1 share 'weight'"):
-        TiedBlocks([shared, shared])
-
-
-@pytest.mark.parametrize(
-    ("choice", "message"),
-    [
-        ({"gradient": "both"}, "gradient must be one of 'shared', 'leader', got 'both'"),
-        ({"optimizer_state": "keep"}, "optimizer_state must be one of 'inherit', 'reset', got 'keep'"),
-        ({"group_lr": 2}, "group_lr must be one of 'none', 'sqrt', 'linear', got 2"),
-    ],
-)
-def test_unknown_choices_are_refused(choice: dict[str, Any], message: str) -> None:
-    net = Net()
-    with pytest.raises(ValueError, match=message):
-        TiedBlocks(list(net.blocks), **choice)
-    assert all(p.requires_grad for p in net.parameters())
 
 
 class SharesInside(nn.Module):

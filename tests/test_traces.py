@@ -8,7 +8,7 @@ from agents.controllers import PatternConfig, make_controller
 from agents.run_config import RunConfig
 from agents.runner import run
 from agents.traces import ReplayController, header, line, read_trace
-from tests.test_run_agent import Silent
+from tests.test_runner import Silent
 from tying_env import EnvConfig, partition
 
 

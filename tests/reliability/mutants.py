@@ -128,7 +128,7 @@ MUTANTS = [
         "tying_env/env.py",
         "outcome.diverged, truncated, info",
         "False, outcome.diverged or truncated, info",
-        "tests/test_env.py",
+        "tests/test_env_rewards.py",
     ),
     Mutant(
         "weights, data order and rewards ignore the seed",
@@ -191,7 +191,7 @@ MUTANTS = [
         "tying_env/tied_blocks.py",
         "            self._put(before, optimizer)\n",
         "",
-        "tests/test_tied_blocks.py -k any_line",
+        "tests/test_tied_blocks_failing.py -k any_line",
     ),
     Mutant(
         "a diverged state is written over the good checkpoint",

@@ -9,120 +9,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-import transformers
 from gymnasium.utils.env_checker import check_env
 from torch import Tensor, nn
 
-from tying_env import partition
+from tests.models import TRAIN, L, Mixed, examples, own, squares
 from tying_env.distributed import World
 from tying_env.env import LayerTyingEnv
 from tying_env.primary import trainer as trainer_module
-from tying_env.primary.blocks import find_blocks
 from tying_env.runs import load_network, save_network
-
-L, V, T = 4, 40, 12
-TRAIN: dict[str, Any] = {"k": 2, "total_steps": 12, "batch_size": 4, "device": "cpu"}
-
-_LLAMA = {
-    "vocab_size": V,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": L,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": T,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
-_BERT = {
-    "vocab_size": V,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": L,
-    "num_attention_heads": 2,
-    "max_position_embeddings": T + 2,
-}
-_VIT = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": L,
-    "num_attention_heads": 2,
-    "image_size": 8,
-    "patch_size": 4,
-    "num_channels": 1,
-    "num_labels": 3,
-}
-_T5 = {"vocab_size": V, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_heads": 2, "num_layers": 3, "num_decoder_layers": 4}
-
-# name -> (model class, configuration class, its arguments, number of block lists)
-FAMILIES: dict[str, tuple[str, str, dict[str, Any], int]] = {
-    "gpt2": (
-        "GPT2LMHeadModel",
-        "GPT2Config",
-        {"vocab_size": V, "n_positions": T, "n_embd": 16, "n_layer": L, "n_head": 2},
-        1,
-    ),
-    "gpt-neox": (
-        "GPTNeoXForCausalLM",
-        "GPTNeoXConfig",
-        {k: v for k, v in _LLAMA.items() if k != "num_key_value_heads"},
-        1,
-    ),
-    "llama": ("LlamaForCausalLM", "LlamaConfig", _LLAMA, 1),
-    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", _LLAMA, 1),
-    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", _LLAMA | {"head_dim": 8}, 1),
-    "mistral": ("MistralForCausalLM", "MistralConfig", _LLAMA, 1),
-    "bert": ("BertForMaskedLM", "BertConfig", _BERT, 1),
-    "roberta": ("RobertaForMaskedLM", "RobertaConfig", _BERT | {"pad_token_id": 1}, 1),
-    "distilbert": (
-        "DistilBertForMaskedLM",
-        "DistilBertConfig",
-        {"vocab_size": V, "dim": 16, "hidden_dim": 32, "n_layers": L, "n_heads": 2, "max_position_embeddings": T},
-        1,
-    ),
-    "vit": ("ViTForImageClassification", "ViTConfig", _VIT, 1),
-    "deit": ("DeiTForImageClassification", "DeiTConfig", _VIT, 1),
-    "t5": ("T5ForConditionalGeneration", "T5Config", _T5 | {"decoder_start_token_id": 0}, 2),
-}
-
-
-def make_model(family: str) -> nn.Module:
-    model_class, config_class, arguments, _ = FAMILIES[family]
-    model: nn.Module = getattr(transformers, model_class)(getattr(transformers, config_class)(**arguments))
-    return model
-
-
-def draw(family: str, rng: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
-    if family in ("vit", "deit"):
-        pixels = rng.standard_normal((4, 1, 8, 8)).astype(np.float32)
-        return {"pixel_values": pixels, "labels": rng.integers(3, size=4)}
-    tokens = rng.integers(2, V, size=(4, T))
-    return {"input_ids": tokens, "labels": tokens}
-
-
-def make_env(family: str, **settings: Any) -> LayerTyingEnv:
-    return LayerTyingEnv(model=lambda: make_model(family), batches=lambda rng: draw(family, rng), **TRAIN | settings)
-
-
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "t5"])
-def test_the_blocks_of_a_transformers_model_are_found_tied_and_trained(family: str) -> None:
-    assert len(find_blocks(make_model(family))) == 1
-    env = make_env(family)
-    assert env.config.n_layer == L
-    env.reset(seed=0)
-    conventional = env.trainer.count_conventional()
-    for action in ([0, 0, 1, 3], [0, 1, 2, 2], [0, 0, 0, 0]):
-        observation, reward, terminated, _, info = env.step(np.array(action))
-        assert observation.tolist() == partition.canonicalise(action).tolist()
-        assert not terminated
-        assert reward < 0
-        blocks = env.trainer.network.blocks
-        pairs = [(p, q) for p, q in zip(blocks[0].parameters(), blocks[1].parameters(), strict=True)]
-        assert all((p is q) == (action[1] == 0) for p, q in pairs)
-    block = sum(p.numel() for p in blocks[0].parameters())
-    assert info["trainable_parameters"] == conventional - 3 * block
-    assert conventional == sum(p.numel() for p in make_model(family).parameters())
 
 
 def make_drawing_env(count: int, **settings: Any) -> LayerTyingEnv:
@@ -170,64 +64,6 @@ def test_unequal_shares_of_processes_average_to_the_whole_batch(monkeypatch: pyt
         gradients(World(5, 6))
 
 
-def test_the_encoder_and_the_decoder_of_a_t5_are_tied_within_themselves() -> None:
-    assert find_blocks(make_model("t5")) == ("encoder.block", "decoder.block")
-    with pytest.raises(ValueError, match=r"relative_attention_bias.*unequal_blocks='within-kind'"):
-        make_env("t5")
-    env = make_env("t5", unequal_blocks="within-kind")
-    env.reset(seed=0)
-    # The first block of each stack has the relative position bias, which the others lack.
-    assert env.workload.kinds is not None
-    assert env.workload.kinds.tolist() == [0, 1, 1, 3, 4, 4, 4]
-    observation, *_ = env.step(np.zeros(7, dtype=np.int64))
-    assert observation.tolist() == [0, 1, 2, 3, 4, 5, 6]
-    observation, _, terminated, *_ = env.step(np.array([0, 1, 1, 0, 2, 4, 5]))
-    assert observation.tolist() == [0, 1, 1, 3, 4, 4, 4]
-    assert not terminated
-    check_env(make_env("t5", unequal_blocks="within-kind"), skip_render_check=True)
-
-
-def test_mixtures_of_experts_among_dense_layers_are_tied_within_their_kind() -> None:
-    config = transformers.Qwen2MoeConfig(
-        **_LLAMA,
-        num_experts=3,
-        num_experts_per_tok=2,
-        decoder_sparse_step=2,
-        moe_intermediate_size=8,
-        shared_expert_intermediate_size=8,
-    )
-
-    def make(**settings: Any) -> LayerTyingEnv:
-        return LayerTyingEnv(
-            model=lambda: transformers.Qwen2MoeForCausalLM(config),
-            batches=lambda rng: draw("llama", rng),
-            **TRAIN | settings,
-        )
-
-    with pytest.raises(ValueError, match=r"'mlp.gate_proj.weight' is .* in block 0 and missing in block 1"):
-        make()
-    env = make(unequal_blocks="within-kind")
-    env.reset(seed=0)
-    assert env.step(np.array([0, 0, 0, 1]))[0].tolist() == [0, 1, 0, 1]
-
-
-class Mixed(nn.Module):
-    """Dense blocks with a wider one, as of a mixture of experts, among them."""
-
-    def __init__(self, widths: tuple[int, ...] = (4, 8, 4, 8, 4)) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.Linear(3, width), nn.Tanh(), nn.Linear(width, 3)) for width in widths
-        )
-        self.heads = nn.ModuleList([nn.Linear(3, 1)])
-        self.single = nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = x + layer(x)
-        return self.heads[0](x)  # type: ignore[no-any-return]
-
-
 class Sequence(nn.Module):
     """Blocks in an nn.Sequential, which has to be named; short sequences are inside of them."""
 
@@ -242,21 +78,6 @@ class Twice(Mixed):
     def __init__(self) -> None:
         super().__init__((4, 4, 4))
         self.layers[2] = self.layers[0]
-
-
-def squares(model: nn.Module, batch: Any) -> Tensor:
-    x, y = batch
-    return (model(x) - y).square().mean()  # type: ignore[no-any-return]
-
-
-def examples(count: int) -> tuple[Tensor, Tensor]:
-    x = torch.linspace(-1, 1, 3 * count).reshape(count, 3)
-    return x, x.sum(1, keepdim=True)
-
-
-def own(model: Any = None, **changed: Any) -> LayerTyingEnv:
-    parts = {"batches": examples(50), "loss": squares, "validation": examples(9), "validate_every": 4}
-    return LayerTyingEnv(model=model or Mixed((4, 4, 4)), **TRAIN | parts | changed)
 
 
 def test_any_module_trains_on_examples_and_is_checked_restored_forked(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Small DQNs with and without options, and a world for them to decide in."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.base import Transition
+from agents.factorized_dqn import DQNConfig, FactorizedDQN
+from tying_env import partition
+from tying_env.seeding import numpy_stream, torch_stream
+
+COMBINATIONS = [
+    {
+        "replay_size": replay,
+        "replay_batch": 8,
+        "target_every": every,
+        "double_q": double,
+        "dueling": dueling,
+        "reward_scale": reward,
+        "state_scale": state,
+    }
+    for replay, (every, double), dueling, reward, state in itertools.product(
+        (0, 50), ((0, False), (5, False), (5, True)), (False, True), ("none", "running"), ("raw", "unit")
+    )
+]
+
+
+def short(settings: dict[str, Any]) -> str:
+    return ",".join(str(value) for value in settings.values())
+
+
+def dqn(n_layer: int = 4, seed: int = 0, **settings: Any) -> FactorizedDQN:
+    streams = numpy_stream(seed, "controller"), torch_stream(seed, "controller weights")
+    return FactorizedDQN(n_layer, DQNConfig(**settings), *streams)
+
+
+def vector(*entries: int) -> partition.IntVector:
+    return np.array(entries, dtype=np.int64)
+
+
+def drive(controller: Any, decisions: int, seed: int = 7) -> list[Any]:
+    """Let a controller decide, in a world with random rewards; return all that can be seen of it."""
+    rng, n_layer, seen = np.random.default_rng(seed), controller.n_layer, []
+    state = np.zeros(n_layer, dtype=np.int64)
+    for n in range(decisions):
+        action = controller.act(state)
+        following = partition.canonicalise(action)
+        controller.update(Transition(state, action, -float(rng.exponential(50.0)), following, n % 9 == 8))
+        seen.append((action.tolist(), controller.metrics()))
+        state = following
+    return seen
+
+
+def weights(network: Any) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def numbered(n: int, n_layer: int = 3) -> Transition:
+    rng = np.random.default_rng(n)
+    action = partition.uniform_random_action(n_layer, rng)
+    return Transition(np.zeros(n_layer, dtype=np.int64), action, float(n), partition.canonicalise(action), n % 2 == 0)

@@ -1,0 +1,201 @@
+"""Arms are compared: their tables by hand, and notes of all that a reader has to know."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.run_folders import change, make_arms, make_records, make_run
+from tying_env.reports.arms import group_into_arms
+from tying_env.reports.comparison import (
+    choose_reference,
+    cost_table,
+    format_p,
+    load_comparison,
+    results_table,
+)
+from tying_env.reports.loading import find_runs, load_run
+
+
+def notes_of(folder: Path) -> str:
+    return "\n".join(load_comparison([folder]).notes)
+
+
+def test_of_runs_of_one_seed_the_newest_finished_one_counts(tmp_path: Path) -> None:
+    runs = {"c old": ("1", "finished"), "b new": ("2", "finished"), "a newer": ("3", "interrupted"), "d": ("4", None)}
+    for name, (hour, status) in runs.items():
+        config = {"started": f"2026-01-01T0{hour}:00:00+00:00", "dqn": {"gamma": 0.9 if name == "c old" else 0.8}}
+        make_run(tmp_path / name, "dqn", 3, status=status, config=config)
+    make_run(tmp_path / "other", "dqn", 4, config={"dqn": {"gamma": 0.8}})
+    found = load_comparison([tmp_path])
+    (arm,) = (summary.arm for summary in found.arms)
+    assert [run.path.name for run in arm.runs] == ["b new", "other"]
+    assert [run.path.name for run in arm.left_out] == ["a newer", "c old", "d"]
+    notes = "\n".join(found.notes)
+    assert f"dqn has seed 3 more than once: {tmp_path / 'b new'} counts, the newest finished run." in notes
+    assert f"Left out: {tmp_path / 'c old'} (finished; differs in dqn.gamma)." in notes
+    assert f"Left out: {tmp_path / 'a newer'} (interrupted)." in notes
+    assert f"Left out: {tmp_path / 'd'} (not ended)." in notes
+
+
+def test_traces_of_their_own_are_no_difference_between_runs_of_an_arm(tmp_path: Path) -> None:
+    for seed, trace in enumerate("pq"):
+        make_run(tmp_path / trace, "replay", seed, config={"pattern": {"trace": trace, "groups": seed}})
+    notes = notes_of(tmp_path)
+    assert "The runs of replay differ in pattern.groups." in notes
+
+
+def test_a_rate_on_the_edge_of_the_grid_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "comparison.json").write_text("{}")
+    for label, rate in (("dqn", 0.001), ("random", 0.01), ("cycle", 0.1)):
+        make_run(tmp_path / "runs" / label / "seed0", label, env={"learning_rate": rate})
+        for tried in ("0.001", "0.01", "0.1"):
+            (tmp_path / "tuning" / label / f"lr{tried}").mkdir(parents=True)
+    notes = notes_of(tmp_path)
+    assert "edge of the grid for dqn (0.001, the least of 0.001, 0.01, 0.1)" in notes
+    assert "edge of the grid for cycle (0.1, the greatest of 0.001, 0.01, 0.1)" in notes
+    assert "random (" not in notes
+
+
+def test_what_an_arm_spent_beside_training_and_what_it_did_not_learn_are_told(tmp_path: Path) -> None:
+    records = make_records(10, 4, 0)
+    records[-1] |= {"counterfactual_steps": 1200.0}
+    make_run(tmp_path / "a", "hill-climbing", records=records)
+    make_run(tmp_path / "b", "ppo", config={"sb3": {"sb3_n_steps": 10}})
+    make_run(tmp_path / "c", "a2c", config={"sb3": {"sb3_n_steps": 9}})
+    notes = notes_of(tmp_path)
+    assert "hill-climbing also trained 1,200 steps a run on counterfactuals" in notes
+    assert "ppo never learned before its last decision: it learns after every 10 decisions and made 10." in notes
+    assert "a2c never" not in notes
+
+
+def test_patterns_that_decide_nothing_are_not_set_against_chance(tmp_path: Path) -> None:
+    records = make_records(10, 4, 0)
+    for record in records:
+        record |= {"tying": [0, 0, 2, 2], "independent_layers": 2}
+    make_run(tmp_path / "a", "cycle", records=records)
+    make_run(tmp_path / "b", "copies", env={"replication": "copied"})
+    pattern, copied = cost_table(load_comparison([tmp_path])).rows
+    assert pattern[1:4] == ("2.00 of 4\n(chance 2.08)", "–", "–")
+    assert copied[1:4] == ("4.00 of 4\n(chance 2.08)", "–", "–")  # copies share nothing
+
+
+def test_results_are_per_byte_where_tokens_are_bytes(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "dqn")
+    assert "(per byte)" in results_table(load_comparison([tmp_path])).title
+    make_run(tmp_path / "b", "cycle", env={"tokenizer": "gpt2"})
+    assert "(per token)" in results_table(load_comparison([tmp_path])).title
+
+
+def test_the_reference_is_random_unless_another_is_named(tmp_path: Path) -> None:
+    for agent in ("cycle", "dqn", "random"):
+        make_run(tmp_path / agent, agent)
+    arms = group_into_arms([load_run(path) for path in find_runs([tmp_path])])
+    assert choose_reference(arms).label == "random"
+    assert choose_reference(arms[:2]).label == "cycle"
+    assert choose_reference(arms, "dqn").label == "dqn"
+    with pytest.raises(ValueError, match=r"no arm 'sac' .*'cycle', 'dqn', 'random'"):
+        choose_reference(arms, "sac")
+
+
+def test_the_comparison_of_two_arms(tmp_path: Path) -> None:
+    found = load_comparison([make_arms(tmp_path)])
+    dqn, random = found.arms
+    assert random.centre == pytest.approx(12.5)
+    assert dqn.difference is not None and dqn.difference.mean == pytest.approx(-1)
+    assert dqn.difference.p_value == dqn.corrected_p == pytest.approx(2 / 2**6)
+    assert dqn.chance is not None and dqn.chance.decisions == 60
+    assert found.notes == ()
+    (dqn_row, random_row) = results_table(found).rows
+    assert dqn_row[:2] == ("dqn", "6/6")
+    assert dqn_row[4].startswith("-1.00\n[-1.")
+    assert dqn_row[5:7] == ("0.031", "0.031")
+    assert random_row[2].startswith("12.50\n[")
+    assert random_row[4:] == ("reference", "–", "–", "–")
+    assert cost_table(found).rows[1][5] == "2.0"  # seconds a run
+
+
+def test_an_arm_does_not_change_the_numbers_of_another(tmp_path: Path) -> None:
+    make_arms(tmp_path)
+    before = results_table(load_comparison([tmp_path])).rows[0][:6]
+    assert before[0] == "dqn"
+    for seed in range(3):
+        make_run(tmp_path / f"cycle{seed}", "cycle", seed, perplexity=3 + seed**2)
+    assert before in [row[:6] for row in results_table(load_comparison([tmp_path])).rows]
+
+
+def test_runs_without_a_result_are_told_of(tmp_path: Path) -> None:
+    make_arms(tmp_path)
+    make_run(tmp_path / "x", "dqn", 6, status="diverged")
+    make_run(tmp_path / "y", "dqn", 7, status=None, records=[])
+    found = load_comparison([tmp_path])
+    assert results_table(found).rows[0][1] == "6/8"
+    notes = "\n".join(found.notes)
+    assert "dqn, seed 6: diverged: no result" in notes
+    assert "dqn, seed 7: not ended: no result" in notes
+    assert "looks better than it is" in notes
+
+
+def test_unequal_seeds_are_told_of(tmp_path: Path) -> None:
+    make_arms(tmp_path)
+    make_run(tmp_path / "x", "cycle", 4)
+    make_run(tmp_path / "y", "cycle", 9)
+    make_run(tmp_path / "z", "albert", 8)
+    found = load_comparison([tmp_path])
+    notes = "\n".join(found.notes)
+    assert "cycle has results of the seeds 4, 9, random of 0, 1, 2, 3, 4, 5: pairing covers the seeds 4 only" in notes
+    assert "pairing covers nothing: they have no seed in common" in notes
+    assert "albert has one seed with a result" in notes
+    *_, cycle, albert = results_table(found).rows
+    assert albert[2] == "10.00\n(one seed:\nno interval)"
+    assert albert[4] == "no seed in common"
+    assert cycle[4] == "-4.00\n(one seed:\nno interval)"
+    assert cycle[5:] == ("–", "–", "–")
+
+
+def test_equal_differences_have_no_interval(tmp_path: Path) -> None:
+    make_arms(tmp_path, seeds=2)
+    for seed in range(2):
+        make_run(tmp_path / f"x{seed}", "cycle", seed, perplexity=12 + seed)
+    row = results_table(load_comparison([tmp_path])).rows[-1]
+    assert row[4] == "+2.00\n(all seeds equal:\nno interval)"
+    assert row[7] == "–"
+
+
+def test_few_seeds_cannot_be_significant_and_the_notes_say_so(tmp_path: Path) -> None:
+    assert "cannot give less than p = 0.250;" in notes_of(make_arms(tmp_path, seeds=3))
+
+
+def test_different_yardsticks_and_software_are_told_of(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", "dqn", env={"tokenizer": "gpt2"}, config={"git_commit": "1", "episodes": 3})
+    make_run(tmp_path / "b", "random", 0, config={"git_commit": "2", "pattern": {"groups": 1}})
+    make_run(tmp_path / "c", "random", 1, config={"git_commit": "2", "pattern": {"groups": 2}})
+    notes = notes_of(tmp_path)
+    assert "Arms differ in tokenizer: their results are not on one scale" in notes
+    assert "The runs of random differ in pattern.groups" in notes
+    assert "the same git commit" in notes
+    assert "each run's last one" in notes
+
+
+def test_no_result_at_all_names_the_metrics_that_there_are(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a")
+    change(run, "summary.json", test=None)
+    with pytest.raises(ValueError, match=r"has no test perplexity .*; try --metric validation-perplexity"):
+        load_comparison([tmp_path])
+    assert load_comparison([tmp_path], metric="validation-perplexity").arms[0].centre == 11
+    change(run, "summary.json", status="diverged")
+    with pytest.raises(ValueError, match="no run has finished"):
+        load_comparison([tmp_path])
+    with pytest.raises(ValueError, match="metric must be one of test-perplexity, "):
+        load_comparison([tmp_path], metric="loss")
+
+
+def test_an_arm_without_any_result_stays_in_the_tables(tmp_path: Path) -> None:
+    make_arms(tmp_path)
+    make_run(tmp_path / "x", "cycle", 0, status="diverged")
+    found = load_comparison([tmp_path])
+    assert results_table(found).rows[-1] == ("cycle", "0/1", "no result", "–", "no result", "–", "–", "–")
+    assert cost_table(found).rows[-1] == ("cycle", *["–"] * 6)
+
+
+def test_small_probabilities_are_not_written_as_zero() -> None:
+    assert (format_p(0.0004), format_p(0.0312), format_p(1.0)) == ("< 0.001", "0.031", "1.000")

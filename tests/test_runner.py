@@ -1,0 +1,111 @@
+"""Runs made in this process: equal for equal seeds, with a true record, a true summary and the best network."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from agents.baselines import PATTERNS
+from agents.run_config import RunConfig, agent_names
+from agents.runner import run
+from tying_env import EnvConfig
+from tying_env.reports.summary import summary_rows
+from tying_env.runs import RunDirectory
+
+# Those that need no file of their own.
+RUNNABLE = [name for name in agent_names() if name not in ("pattern", "replay")]
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def decided(self, record: dict[str, Any], tokens_per_second: float) -> None:
+        assert tokens_per_second > 0
+        self.records.append(record)
+
+    def note(self, text: str) -> None: ...
+
+
+@pytest.mark.parametrize("agent", RUNNABLE)
+def test_equal_seeds_give_equal_runs_for_each_agent(text_folder: Path, tmp_path: Path, tiny: Any, agent: Any) -> None:
+    files = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        config = RunConfig(agent=agent, seed=seed, run_dir=tmp_path / name, env=EnvConfig(**tiny), test_windows=4)
+        directory, status = run(config, Silent())
+        assert status == "finished"
+        files.append([(directory.path / f).read_bytes() for f in ("metrics.jsonl", "final.safetensors")])
+    assert files[0] == files[1] != files[2]
+    tyings = [record["tying"] for record in RunDirectory.open(tmp_path / "a").read_metrics()]
+    if agent in (*PATTERNS, "random-static", "periodic", "sandwich"):
+        assert all(tying == tyings[0] for tying in tyings)
+
+
+def test_conventional_training_is_all_layers_from_the_first_step(tmp_path: Path, tiny: Any) -> None:
+    observer = Silent()
+    run(RunConfig("conventional", run_dir=tmp_path / "run", env=EnvConfig(**tiny), test_windows=4), observer)
+    assert all(record["independent_layers"] == 4 for record in observer.records)
+    assert all(record["tied_events"] == record["untied_events"] == 0 for record in observer.records)
+    summary = RunDirectory.open(tmp_path / "run").read_json("summary.json")
+    assert observer.records[0]["trainable_parameters"] == summary["parameters_conventional"]
+
+
+def test_the_best_network_is_the_one_with_the_best_validation_perplexity(tmp_path: Path, tiny: Any) -> None:
+    settings = tiny | {"total_steps": 60, "learning_rate": 0.3}  # so large that it gets worse again
+    config = RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**settings), test_windows=16)
+    directory, _ = run(config, Silent())
+    measured = [(r["validation_perplexity"], r) for r in directory.read_metrics() if r["validation_perplexity"]]
+    best, record = min(measured, key=lambda pair: pair[0])
+    summary = directory.read_json("summary.json")
+    assert summary["best_validation_perplexity"] == best
+    with safe_open(directory.path / "best.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["tying_env"])["tying"] == record["tying"]
+    assert summary["test"]["best"] != summary["test"]["final"]
+
+
+def test_a_diverged_run_says_so(tmp_path: Path, tiny: Any) -> None:
+    config = RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny | {"learning_rate": 1e30}))
+    directory, status = run(config, Silent())
+    assert status == "diverged"
+    assert directory.read_metrics()[-1]["diverged"] is True
+    rows = dict(summary_rows(directory))
+    assert rows["run"] == "random, seed 0, diverged"
+    assert "did not finish" in rows["test perplexity"]
+
+
+def test_the_summary_by_hand(tmp_path: Path) -> None:
+    about = {"agent": "dqn", "seed": 3, "env": {"n_layer": 4, "dtype": "float32"}}
+    directory = RunDirectory.create(tmp_path / "run", about)
+    for layers, parameters in ((1, 1_000_000), (4, 4_000_000)):
+        sizes = {"weights_bytes": 4e6, "gradients_bytes": 4e6, "optimizer_state_bytes": layers * 2e6}
+        events = {"tied_events": 2, "untied_events": layers}
+        record = {"independent_layers": layers, "trainable_parameters": parameters} | sizes | events
+        directory.append_json("metrics.jsonl", record)
+    result = {"mean_loss": 1.0, "perplexity": 20.5, "bits_per_byte": 1.25, "tokens": 4000}
+    summary = {"status": "finished", "decisions": 2, "train_step": 10, "best_validation_perplexity": 21.0}
+    speed = {"seconds": 100.0, "tokens_per_second": 1234.5, "peak_process_bytes": 5e8}
+    test = {"test": {"best": result, "final": None}, "parameters_conventional": 4_000_000}
+    directory.write_json("summary.json", summary | speed | test)
+    rows = dict(summary_rows(directory))
+    assert rows["independent layers, mean"] == "2.50 of 4  (by chance alone: 2.08)"
+    assert rows["independent layers, end"] == "4 of 4"
+    assert rows["trainable parameters, mean"] == "2.50 M (62% of conventional)"
+    assert rows["tied / untied events"] == "4 / 5"
+    assert rows["test perplexity, best network"] == "20.50  (1.250 bits/byte, 4,000 tokens)"
+    assert rows["weights, gradients, optimizer"] == "mean 13.0 MB, peak 16.0 MB"
+    assert rows["speed, measuring included"] == "1,234 tokens/s over 100 s"
+
+
+def test_actions_in_the_record_lead_to_the_tyings_beside_them(text_folder: Path, tmp_path: Path, tiny: Any) -> None:
+    from tying_env.partition import canonicalise, events
+
+    observer = Silent()
+    run(RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny), test_windows=4), observer)
+    before = np.zeros(4, dtype=np.int64)
+    for record in observer.records:
+        assert record["tying"].tolist() == canonicalise(record["action"]).tolist()
+        assert (record["tied_events"], record["untied_events"]) == events(before, record["tying"])
+        before = record["tying"]
