@@ -130,7 +130,7 @@ Curves = dict[str, list[tuple[int, float]]]
 def draw_growth(curves: dict[str, tuple[Curves, Curves]], path: Path) -> None:
     """Draw speed above and memory below, a column for each size that grows."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import StrMethodFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(13, 6), layout="constrained")
     axes = figure.subplots(2, len(curves), squeeze=False)
@@ -143,10 +143,12 @@ def draw_growth(curves: dict[str, tuple[Curves, Curves]], path: Path) -> None:
             ticks = sorted({n for points in curve.values() for n, _ in points})
             axis.set_xticks(ticks, [str(n) for n in ticks])
             axis.set_yscale("log")
-            for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-                which(StrMethodFormatter("{x:,.0f}"))
-            axis.tick_params(axis="y", which="minor", labelsize="x-small")
-            axis.grid(alpha=0.3, which="both")
+            values = [value for points in curve.values() for _, value in points]
+            few = max(values) < 6 * min(values)
+            axis.yaxis.set_major_locator(LogLocator(subs=tuple(range(1, 10)) if few else (1, 2, 5)))
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            axis.yaxis.set_minor_formatter(NullFormatter())
+            axis.grid(alpha=0.3)
             axis.set_xlabel(label)
             if column == 0:
                 axis.set_ylabel(f"training, {unit}" if row == 0 else f"weights, gradients, optimizer, {unit}")

@@ -1,6 +1,9 @@
 """Vector environments: Gymnasium's, Stable-Baselines3's, and our own, whose networks train as one."""
 
 import copy
+import os
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -97,6 +100,22 @@ def test_gymnasiums_vectorization_modes_work_and_declare_their_autoreset(tiny: d
         assert infos["train_step"].tolist() == [0, 0]
     finally:
         several.close()
+
+
+AFTER_TRAINING = """
+import gymnasium as gym, torch, tying_env
+torch.ones(10**6).exp()  # begins the other threads
+several = gym.make_vec("LayerTying-GPT2-v0", num_envs=2, vectorization_mode="async", **{settings!r})
+several.reset(seed=0)
+several.step(several.action_space.sample())
+several.close()
+"""
+
+
+def test_processes_that_are_forked_from_one_with_threads_do_not_stand_still(tiny: dict[str, Any]) -> None:
+    code = AFTER_TRAINING.replace("{settings!r}", repr(tiny | {"n_embd": 256, "batch_size": 8}))
+    threads = os.environ | {"OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", code], env=threads, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("kind", ["DummyVecEnv", "SubprocVecEnv"])

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+import tying_env.forking  # noqa: F401 - an AsyncVectorEnv forks
 from tying_env import partition
 from tying_env.config import PLACE_SETTINGS
 from tying_env.data import Batch

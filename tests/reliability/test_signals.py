@@ -84,7 +84,7 @@ def whole(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-STEPS = 600
+STEPS = 400
 SHORT = [(signal.SIGTERM, 2, False), (signal.SIGINT, 2, True), (signal.SIGTERM, 1, False)]
 
 
