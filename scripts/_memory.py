@@ -19,6 +19,8 @@ import torch
 import transformers.masking_utils
 from _synthetic import RandomTokens
 from _turns import Row
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -31,6 +33,7 @@ from tying_env.primary.models import find_device
 
 KINDS = ("weights", "gradients", "optimizer state", "activations")
 _KIND_OF = {"Parameter": "weights", "Gradient": "gradients", "Optstate": "optimizer state"}  # all else: activations
+TRAINED, BUILT = "weights + gradients + optimizer state", "while it is built"
 PAPER_VOCABULARY = 50257
 
 
@@ -214,16 +217,17 @@ def account_rows(base: EnvConfig, vocab_size: int, n_groups: int, where: str, fa
             # (torch's tracker rounds up to the 512 bytes that CUDA's allocator gives out at least)
             if found.trained_at_most != found.floor and not found.allocated:
                 raise RuntimeError(f"{name} holds {found.trained_at_most} bytes, expected {found.floor}")
-            values = {"weights + gradients + optimizer state": found.trained_at_most}
+            values = {TRAINED: found.trained_at_most, BUILT: found.built}
             for when, held in (("peak", found.peak), ("average", found.average)):
                 values |= {f"{kind}, {when}": n for kind, n in zip(KINDS, held, strict=True)}
                 values |= {f"total, {when}": held.total}
             if found.allocated:
                 values |= {"CUDA's counter, peak": found.allocated}
             for kind, n in values.items():
-                base_name = None if name == "conventional" else f"{how}: conventional: {kind}"
-                ratio = None if base_name is None else (n / first[kind] if first[kind] else None)
-                against = None if ratio is None else base_name
+                # What is there while a network is built, to what conventional training holds without activations.
+                other = TRAINED if kind == BUILT else kind
+                ratio = n / first[other] if first.get(other) else None
+                against = None if ratio is None else f"{how}: conventional: {other}"
                 wanted = _required(name, kind, checkpointed) if fake else None
                 rows.append(Row(f"{how}: {name}: {kind}", n, n, n, "bytes", ratio, against, wanted))
             first = first or values
@@ -231,9 +235,9 @@ def account_rows(base: EnvConfig, vocab_size: int, n_groups: int, where: str, fa
 
 
 def _required(name: str, kind: str, checkpointed: bool) -> str | None:
-    if "leaders" in name and kind.startswith("weights +"):
+    if "leaders" in name and kind == TRAINED:
         return "at most 0.20"
-    if name == "frozen start, redrawn" and kind.startswith("weights +"):
+    if name == "frozen start, redrawn" and kind in (TRAINED, BUILT):
         return "at most 0.25"
     if "leaders" in name and checkpointed and kind == "total, peak":
         return "at most 0.30"
@@ -259,30 +263,33 @@ def measure_memory(base: EnvConfig, sizes: Sizes) -> list[Row]:
     return rows + [row._replace(required=None) for row in real]
 
 
-def memory_table(title: str, rows: Sequence[Row]) -> Table:
-    """Return one line for each case: gigabytes by kind, and ratios to conventional training."""
-    columns = ("weights + gradients + optimizer state", "total, peak", "total, average")
-    kinds = tuple(f"{kind}, peak" for kind in KINDS)
-    table = Table("", title=title, title_justify="left")
-    for column in (*kinds, *columns):
-        table.add_column(column, justify="right")
-    lines: dict[str, dict[str, Row]] = {}
+def memory_table(title: str, rows: Sequence[Row]) -> Group:
+    """Return a table for each network, a line for each case: megabytes by kind, and ratios to conventional training."""
+    kinds = [f"{kind}, peak" for kind in KINDS]
+    sums = [TRAINED, "total, peak", "total, average", BUILT]
+    headings = ["weights", "grad.", "optim.", "activ.", "w+g+o", "peak", "average", "built"]
+    lines: dict[str, dict[str, dict[str, Row]]] = {}
     for row in rows:
-        case, _, kind = row.name.rpartition(": ")
-        lines.setdefault(case, {})[kind] = row
-    for case, found in lines.items():
-        if case.endswith(": conventional"):
-            table.add_section()
-        cells = [_megabytes(found[kind]) for kind in kinds]
-        cells += [_megabytes(found[kind]) + _ratio(found[kind]) for kind in columns]
-        table.add_row(case, *cells)
-    return table
+        where, case, kind = row.name.split(": ")
+        lines.setdefault(where, {}).setdefault(case, {})[kind] = row
+    tables = []
+    for where, cases_there in lines.items():
+        table = Table("MB", title=f"{title}: {where}", title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+        for heading in headings:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for case, found in cases_there.items():
+            table.add_row(
+                case, *(_megabytes(found[kind]) for kind in kinds), *(_compared(found[kind]) for kind in sums)
+            )
+        tables.append(table)
+    return Group(*tables)
 
 
 def _megabytes(row: Row) -> str:
-    return f"{row.median / 1e6:,.1f} MB"
+    return f"{row.median / 1e6:,.{0 if row.median >= 1e9 else 1}f}"
 
 
-def _ratio(row: Row) -> str:
-    wanted = "" if row.required is None else f", {row.required}"
-    return "" if row.ratio is None else f" ({row.ratio:.3f} x{wanted})"
+def _compared(row: Row) -> str:
+    ratio = None if row.ratio is None else f"{row.ratio:.3f} x"
+    wanted = None if row.required is None else row.required.replace("at most", "\N{LESS-THAN OR EQUAL TO}")
+    return "\n".join(line for line in (_megabytes(row), ratio, wanted) if line)
