@@ -52,7 +52,7 @@ def test_every_measurement_has_its_arms(result: dict[str, Any]) -> None:
     plain = 16 if products._MKL_LEAVES_AVX512 else 10  # with and without oneDNN, where that is faster
     assert arms == dict(
         **{"step": 4, "head": 5, "tying": 6, "change": 4, "dqn": 2, "plain": plain, "where": 7, "growth": 24},
-        **{"start": 2, "vector": 6, "memory": 2 * 2 * 5 * 11},
+        **{"start": 2, "vector": 6, "memory": 2 * 2 * 5 * 12},
     )
 
 
@@ -101,6 +101,9 @@ def test_the_paper_size_is_accounted_for_without_its_memory(result: dict[str, An
     row = memory["3 x 1600, exact: 2 leaders, shared gradient: weights + gradients + optimizer state"]
     assert row["median"] == 16 * (outside + 2 * block) + 4 * (4 + 2 * 12)
     assert row["ratio"] == pytest.approx((outside + 2 * block) / (outside + 3 * block), rel=1e-6)
+    built = memory["3 x 1600, exact: frozen start, redrawn: while it is built"]
+    assert built["median"] == 4 * (outside + block)  # and never more
+    assert built["ratio"] == pytest.approx((outside + block) / (outside + 3 * block) / 4, rel=1e-6)
     plain, checkpointed = (
         memory[f"3 x 1600, exact{how}: conventional: activations, average"]["median"] for how in ("", ", checkpointed")
     )
