@@ -10,6 +10,7 @@ from _measurements import SEED, Workload
 from _turns import Arm, Row, per_second, take_turns, to_rows
 
 from tying_env import partition
+from tying_env.primary.models import find_device
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,13 @@ def measure_vector(work: Workload, many: Many) -> list[Row]:
         "total_steps": 10**9,
         "device": work.device,
     }
+    on_cuda = find_device(work.device).type == "cuda"
     for n in many.numbers:
         arms, open_ones = [], []
         for name, mode in (("processes", "async"), ("one after the other", "sync"), ("batched", "vector_entry_point")):
-            envs = gym.make_vec("LayerTying-GPT2-v0", num_envs=n, vectorization_mode=mode, **settings)
+            # A process that is forked cannot use the GPU that its parent uses.
+            spawned: Any = {"vector_kwargs": {"context": "spawn"}} if mode == "async" and on_cuda else {}
+            envs = gym.make_vec("LayerTying-GPT2-v0", num_envs=n, vectorization_mode=mode, **spawned, **settings)
             envs.reset(seed=SEED)
             open_ones.append(envs)
             arms.append(Arm(f"{n} x {name}", _Stepper(envs, n, many.many_n_layer).step))

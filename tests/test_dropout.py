@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tying_env import EnvConfig
 from tying_env.primary import dropout
@@ -134,6 +135,40 @@ def test_attention_is_left_to_torch_where_it_is_not_plain(why: str, monkeypatch:
     attend(SimpleNamespace(is_causal=True), query, key, value, mask, dropout=rate)  # type: ignore[arg-type]
 
 
+class Drawn(TorchDispatchMode):
+    """Takes note of which operations draw random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.by: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self.by.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_attention_of_16_bit_numbers_is_left_to_torch_whose_softmax_has_32(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dropout, "drop", lambda *_: pytest.fail("not torch's"))
+    query, key, value = (x.to(dtype) for x in qkv())
+    attend(SimpleNamespace(is_causal=True), query, key, value, None, dropout=0.2)  # type: ignore[arg-type]
+    query, key, value = (x.float() for x in qkv())
+    with torch.autocast("cpu", torch.bfloat16):
+        attend(SimpleNamespace(is_causal=True), query, key, value, None, dropout=0.2)  # type: ignore[arg-type]
+
+
+def test_many_gradients_at_once_are_those_one_by_one() -> None:
+    x = torch.randn(SHAPE, generator=torch_stream(0, "x"), requires_grad=True)
+    out = drop(x, 0.5)
+    directions = torch.randn(3, *SHAPE, generator=torch_stream(0, "directions"))
+    (together,) = torch.autograd.grad(out, x, directions, retain_graph=True, is_grads_batched=True)
+    for one, direction in zip(together, directions, strict=True):
+        torch.testing.assert_close(one, torch.autograd.grad(out, x, direction, retain_graph=True)[0])
+
+
 @pytest.mark.parametrize("model", ["gpt2", "bert", "vit"])
 def test_every_mask_of_our_own_networks_is_drawn_here(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = {"seq_len": 5} if model != "vit" else {"dataset": "digits", "patch_size": 4}
@@ -141,12 +176,13 @@ def test_every_mask_of_our_own_networks_is_drawn_here(model: str, monkeypatch: p
     sizes = {"vocab_size": 11} if model != "vit" else {"channels": 1, "height": 8, "width": 8, "classes": 3}
     network = build_network(config, sizes, torch.device("cpu"), torch_stream(0, "weights")).model.train()
     shapes: list[tuple[int, ...]] = []
-    monkeypatch.setattr(torch.Tensor, "bernoulli_", lambda *_: pytest.fail("a mask of torch's"))
     monkeypatch.setattr(dropout, "drop", lambda x, p: shapes.append(tuple(x.shape)) or drop(x, p))  # type: ignore[func-returns-value]
-    if model == "vit":
-        network(pixel_values=torch.zeros(2, 1, 8, 8))
-    else:
-        network(input_ids=torch.zeros(2, 5, dtype=torch.int64))
+    with Drawn() as drawn:
+        if model == "vit":
+            network(pixel_values=torch.zeros(2, 1, 8, 8))
+        else:
+            network(input_ids=torch.zeros(2, 5, dtype=torch.int64))
+    assert drawn.by == ["aten.random_.from"] * len(shapes)
     attention = [shape for shape in shapes if shape[-1] == shape[-2]]
     assert len(attention) == config.n_layer
     assert len(shapes) == 3 * config.n_layer + 1

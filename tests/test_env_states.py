@@ -101,9 +101,17 @@ def test_states_that_are_none_are_refused(env: LayerTyingEnv) -> None:
     assert env.step(np.zeros(4, dtype=np.int64))[4]["train_step"] == 4
 
 
-def test_copies_and_pickles_of_an_environment_go_on_the_same(env: LayerTyingEnv) -> None:
+@pytest.mark.parametrize("decided", [True, False])
+@pytest.mark.parametrize("option", [{}, {"checkpoint_blocks": True}, {"frozen_weights": "redrawn"}])
+def test_copies_and_pickles_of_an_environment_go_on_the_same(
+    tiny: dict[str, Any], option: dict[str, Any], decided: bool
+) -> None:
+    env = LayerTyingEnv(**tiny | option)
     env.reset(seed=0)
-    env.step(np.array([0, 1, 1, 3]))
+    if decided:
+        env.step(np.array([0, 1, 1, 3]))
+    else:
+        env.trainer.train(1)
     twins = [copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
     expected = env.step(np.array([0, 0, 2, 0]))
     for twin in twins:

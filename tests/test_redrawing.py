@@ -127,7 +127,7 @@ def test_a_recipe_gives_the_bits_of_a_tensor_in_memory_whatever_was_drawn_since(
 
 
 def copied(layer: nn.Linear) -> None:
-    layer.weight.copy_(torch.ones(7, 5, device="meta"))
+    layer.weight.copy_(torch.ones(6, 6, device="meta"))
 
 
 def filled_in_part(layer: nn.Linear) -> None:
@@ -135,7 +135,7 @@ def filled_in_part(layer: nn.Linear) -> None:
 
 
 def drawn_elsewhere(layer: nn.Linear) -> None:
-    layer.weight = nn.Parameter(torch.empty(7, 5, device="meta"))
+    layer.weight = nn.Parameter(torch.empty(6, 6, device="meta"))
 
 
 def drawn_transposed(layer: nn.Linear) -> None:
@@ -143,7 +143,7 @@ def drawn_transposed(layer: nn.Linear) -> None:
 
 
 def drawn_by_a_function(layer: nn.Linear) -> None:
-    layer.weight = nn.Parameter(torch.randn(7, 5, device="meta"))
+    layer.weight = nn.Parameter(torch.randn(6, 6, device="meta"))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def drawn_by_a_function(layer: nn.Linear) -> None:
 def test_values_that_came_about_otherwise_are_refused(how: Callable[[nn.Linear], None], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):  # noqa: SIM117
         with torch.device("meta"), torch.no_grad(), InitialisationRecorder() as recorder:
-            layer = nn.Linear(5, 7)
+            layer = nn.Linear(6, 6)
             how(layer)
             recorder.recipes(dict(layer.named_parameters()))
 
@@ -168,6 +168,17 @@ def test_blocks_without_recipes_keep_their_values() -> None:
     blocks = [nn.Linear(5, 7), nn.Linear(5, 7)]
     tied = TiedBlocks(blocks, recipes={nn.Parameter(torch.ones(1)): None})  # type: ignore[dict-item]
     assert not any(p.is_meta for i in range(2) for p in tied.weights(i).values())
+
+
+def test_drawing_leaves_torchs_generator_to_others(tiny: dict[str, Any]) -> None:
+    env = LayerTyingEnv(**tiny | {"frozen_weights": "redrawn"})
+    env.reset(seed=0)
+    recipes = list(env.trainer.network.recipes.values())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        before = torch.get_rng_state()
+        assert all(recipe.draw().isfinite().all() for recipe in recipes)
+        assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_failed_first_change_leaves_redrawn_layers_as_they_were(tiny: dict[str, Any]) -> None:
@@ -196,5 +207,5 @@ def test_redrawing_is_refused_where_frozen_layers_go_on_to_train(tiny: dict[str,
 
 
 def test_redrawing_is_refused_where_initial_values_come_of_rejection() -> None:
-    with pytest.raises(ValueError, match="frozen_weights says nothing to the model 'vit', only to gpt2 and bert"):
+    with pytest.raises(ValueError, match=r"frozen_weights must be 'held'.*got 'redrawn' with the model 'vit'"):
         EnvConfig(model="vit", dataset="digits", frozen_weights="redrawn")

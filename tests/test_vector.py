@@ -83,6 +83,16 @@ def test_a_network_that_diverges_ends_alone_and_is_reset_by_the_next_step(tiny: 
     assert torch.isfinite(several.batch.blocks.values).all()
 
 
+def test_bad_seeds_are_refused_before_anything_begins_anew(tiny: dict[str, Any]) -> None:
+    several: Any = gym.make_vec("LayerTying-GPT2-v0", num_envs=2, vectorization_mode="vector_entry_point", **tiny)
+    several.reset(seed=np.int64(3))
+    weights = several.unwrapped.batch.blocks.values.clone()
+    for seed in ([5, -1], 1.5, True, [1]):
+        with pytest.raises(ValueError, match="seed must be"):
+            several.reset(seed=seed)
+    assert torch.equal(several.unwrapped.batch.blocks.values, weights)
+
+
 @pytest.mark.parametrize("mode", ["sync", "async", "vector_entry_point"])
 def test_gymnasiums_vectorization_modes_work_and_declare_their_autoreset(tiny: dict[str, Any], mode: str) -> None:
     several = gym.make_vec("LayerTying-GPT2-v0", num_envs=2, vectorization_mode=mode, **tiny | {"total_steps": 4})

@@ -107,7 +107,8 @@ class EnvConfig:
     checkpoint_blocks: bool = False
     """Keep only the inputs of each block for the backward pass, and compute the rest again there."""
     frozen_weights: Literal["held", "redrawn"] = "held"
-    """Hold the layers that the start freezes; or draw their initial values again whenever they compute (same bits)."""
+    """Hold the layers that the start freezes; or draw their initial values again whenever they compute (same bits; with
+    compile_blocks up to rounding)."""
     autocast: bool = False
     """Compute matrix products in bfloat16; weights, gradients and optimizer state stay in dtype."""
     accumulate: int = 1
@@ -139,6 +140,11 @@ class EnvConfig:
             raise ValueError(
                 "frozen_weights must be 'held' where the layers of the start go on to train, "
                 f"got 'redrawn' with replication={self.replication!r}"
+            )
+        if self.frozen_weights == "redrawn" and self.model not in _TEXT:
+            raise ValueError(
+                "frozen_weights must be 'held' where initial values are drawn until they fit, or not by this package: "
+                f"got 'redrawn' with the model {self.model!r}"
             )
         if self.n_embd % self.n_head:
             raise ValueError(f"n_head must divide n_embd, got n_head={self.n_head} and n_embd={self.n_embd}")
@@ -182,7 +188,6 @@ _ONLY: dict[str, tuple[Model, ...]] = {
     **dict.fromkeys(("tokenizer", "cache_dir", "seq_len"), _TEXT),
     **dict.fromkeys(("n_embd", "n_head", "dropout"), ("gpt2", "bert", "vit")),
     **dict.fromkeys(("dataset", "init_from", "delta_rank"), ("gpt2", "bert", "vit")),
-    "frozen_weights": _TEXT,
     "mask_seed": ("bert",),
     "unequal_blocks": ("custom",),
     "patch_size": ("vit",),

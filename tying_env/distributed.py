@@ -174,12 +174,16 @@ class DataParallel:
             batch: the share, or a part of it.
             trained: the Parameters that train; when they are others than before, the wrapper is built anew.
             last: whether this is the last part of the share: gradients travel with the last one.
+
+        Raises:
+            LostProcess: another process has died.
         """
-        if self._wrapped is None or self._trained != [id(p) for p in trained]:
-            self._wrap(trained)
-        assert self._wrapped is not None
-        with contextlib.nullcontext() if last else self._wrapped.no_sync():
-            loss: Tensor = self._wrapped(batch)
+        with naming_the_loss():  # the wrapper speaks to the others when it is made, and before its first forward pass
+            if self._wrapped is None or self._trained != [id(p) for p in trained]:
+                self._wrap(trained)
+            assert self._wrapped is not None
+            with contextlib.nullcontext() if last else self._wrapped.no_sync():
+                loss: Tensor = self._wrapped(batch)
         return loss
 
     def backward(self, loss: Tensor, last: bool) -> None:

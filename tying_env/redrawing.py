@@ -2,8 +2,8 @@
 
 At the paper's frozen start all layers but the first stay at their random initial values for k steps, and most of them
 are then thrown away: the first tying leaves about H_L of L. Held, they would be the largest thing in memory. They are
-fully given by a generator state and a few operations, 5 kB for each tensor, and a drawing takes a few per cent of the
-time in which a layer computes with it.
+fully given by a generator state and a few operations, 5 kB for each tensor. Drawing takes time, on the CPU wherever the
+network is: docs/performance.md says how much.
 """
 
 from collections.abc import Mapping
@@ -28,18 +28,18 @@ class Recipe(NamedTuple):
     shape: torch.Size
     dtype: torch.dtype
     state: Tensor | None  # of the CPU's generator before the first operation; None if that draws nothing
-    operations: tuple[tuple[Any, tuple[Any, ...], dict[str, Any]], ...]
+    operations: tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...]  # names in torch.ops.aten
 
     @torch.no_grad()
     def draw(self, device: str = "cpu") -> Tensor:
-        """Return the values once more, on the CPU (or the meta device); the global generator is left as it was."""
+        """Return the values once more, on the CPU (or, without values, on the meta device)."""
         values = torch.empty(self.shape, dtype=self.dtype, device=device)
-        # Not seeding's context: it keeps other threads out, and a GPU's backward pass comes here from another thread.
-        with torch.random.fork_rng(devices=[]):
-            if self.state is not None:
-                torch.set_rng_state(self.state)
-            for operation, arguments, options in self.operations:
-                values = operation(values, *arguments, **options)
+        generator = torch.Generator()
+        if self.state is not None:
+            generator.set_state(self.state)
+        for name, arguments, options in self.operations:
+            drawn = {"generator": generator} if name in _RANDOM and device == "cpu" else {}
+            values = getattr(torch.ops.aten, name)(values, *arguments, **options | drawn)
         return values
 
 
@@ -74,10 +74,11 @@ class InitialisationRecorder(TorchDispatchMode):
             raise ValueError(f"{_REFUSED}: it draws initial values by {func}")
         strange = (Tensor, torch.Generator, torch.device)
         plain = not any(isinstance(value, strange) for value in (*args[1:], *options.values()))
-        whole = result.numel() * result.element_size() == result.untyped_storage().nbytes()
-        call, recipe = (func, tuple(args[1:]), options), None
+        full = result.numel() * result.element_size() == result.untyped_storage().nbytes()
+        whole = full and result.is_contiguous()  # a matrix that is filled transposed gets its values in another order
+        call, recipe = (name, tuple(args[1:]), options), None
         if name in _FILLED:
-            call = (torch.ops.aten.fill_.Scalar, (_FILLED[name],), {})
+            call = ("fill_", (_FILLED[name],), {})
             recipe = Recipe(result.shape, result.dtype, None, (call,))
         elif plain and whole and (name in _RANDOM or name in _CONSTANT):
             recipe = Recipe(result.shape, result.dtype, state, (call,))
@@ -122,35 +123,10 @@ class ReleasedWeights:
         weights = {name: get(slot) for name, slot in places.items()}
         if any(parameter not in recipes for parameter in weights.values()):
             return
-        former = block.__dict__.get("forward")  # a checkpoint, perhaps: this forward pass is one itself
-        compute = block.forward if former is None else former.__wrapped__
-        compiled, block._compiled_call_impl = block._compiled_call_impl, None  # nothing to gain for so few steps
-
-        def draw_and_compute(*args: Any, **kwargs: Any) -> Any:
-            absent = {name: get(slot) for name, slot in places.items()}
-            put(places, self.draw(layer))
-            try:
-                return compute(*args, **kwargs)
-            finally:
-                put(places, absent)
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if layer in self.layers:
-                if torch.is_grad_enabled():
-                    return checkpoint(draw_and_compute, *args, use_reentrant=False, **kwargs)
-                return draw_and_compute(*args, **kwargs)
-            # The values were drawn for good, or the layer copies another by now: from here on it is an ordinary block.
-            block._compiled_call_impl = compiled
-            if former is None:
-                del block.forward
-            else:
-                block.forward = former
-            return block.forward(*args, **kwargs)
-
         absent = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in weights.values()}
         self.layers[layer] = {name: recipes[p] for name, p in weights.items()}
         put(places, {name: absent[id(p)] for name, p in weights.items()})
-        block.forward = forward
+        block.forward = _DrawnForward(self, layer, block, places)
 
     def draw(self, layer: int) -> Weights:
         """Return new Parameters with the initial values of a layer."""
@@ -160,3 +136,34 @@ class ReleasedWeights:
             for recipe in recipes.values()
         }
         return {name: created[id(recipe)] for name, recipe in recipes.items()}
+
+
+class _DrawnForward:
+    """A frozen block's forward pass, which draws its weights; an object, so that a copy is that of the copied block."""
+
+    def __init__(self, released: ReleasedWeights, layer: int, block: nn.Module, places: dict[str, Slot]) -> None:
+        self._released, self._layer, self._block, self._places = released, layer, block, places
+        self._former = block.__dict__.get("forward")  # a checkpoint, perhaps: this forward pass is one itself
+        # Compiling would gain nothing for so few steps.
+        self._compiled, block._compiled_call_impl = block._compiled_call_impl, None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._layer in self._released.layers:
+            if torch.is_grad_enabled():
+                return checkpoint(self._draw_and_compute, *args, use_reentrant=False, **kwargs)
+            return self._draw_and_compute(*args, **kwargs)
+        # The values were drawn for good, or the layer copies another by now: from here on it is an ordinary block.
+        self._block._compiled_call_impl = self._compiled
+        if self._former is None:
+            del self._block.forward
+        else:
+            self._block.forward = self._former
+        return self._block.forward(*args, **kwargs)
+
+    def _draw_and_compute(self, *args: Any, **kwargs: Any) -> Any:
+        absent = {name: get(slot) for name, slot in self._places.items()}
+        put(self._places, self._released.draw(self._layer))
+        try:
+            return type(self._block).forward(self._block, *args, **kwargs)
+        finally:
+            put(self._places, absent)

@@ -1,7 +1,6 @@
 """Makes primary networks: with random weights, or without memory for weights that come from elsewhere."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,33 +43,42 @@ def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generat
             model = build_model(config, sizes)
             network = PrimaryNetwork(model, find_blocks(model))
             model.to(device=device, dtype=getattr(torch, config.dtype))
+    use_fast_dropout(network.model)  # of our own networks alone: what a user's module does with its dropout is unknown
     return prepared(network, config)
 
 
 def prepared(network: PrimaryNetwork, config: EnvConfig) -> PrimaryNetwork:
     """Have a network's blocks computed as the settings ask for."""
     use_onednn(network.model)
-    use_fast_dropout(network.model)
     if config.checkpoint_blocks:
         for block in network.blocks:
-            checkpoint_activations(block)
+            block.forward = Checkpointed(block)
     if config.compile_blocks:
         for block in network.blocks:
             block.compile()
     return network
 
 
-def checkpoint_activations(block: nn.Module) -> None:
-    """Let a block keep only its inputs for the backward pass, and compute the rest once more there."""
-    compute = block.forward
+class Checkpointed:
+    """The forward pass of a block that keeps only its inputs for the backward pass, and computes the rest again there.
 
-    @functools.wraps(compute)
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    An object and no function, so that a copy of it is one of the copied block.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self._block = block
+        self._former = block.__dict__.get("forward")  # of this block alone
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute what the block computes."""
         if not torch.is_grad_enabled():
-            return compute(*args, **kwargs)
-        return checkpoint(compute, *args, use_reentrant=False, **kwargs)
+            return self._compute(*args, **kwargs)
+        return checkpoint(self._compute, *args, use_reentrant=False, **kwargs)
 
-    block.forward = forward
+    def _compute(self, *args: Any, **kwargs: Any) -> Any:
+        if self._former is not None:
+            return self._former(*args, **kwargs)
+        return type(self._block).forward(self._block, *args, **kwargs)
 
 
 class _WithoutMemory(TorchFunctionMode):

@@ -17,7 +17,7 @@ from tying_env.config import EnvConfig
 from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_windows, load_corpus
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, perplexity
 from tying_env.primary.models import find_device
-from tying_env.seeding import numpy_stream
+from tying_env.seeding import check_seed, numpy_stream
 from tying_env.vector.batch import TrainingBatch
 
 # What is not offered here, and the one value that is.
@@ -53,9 +53,9 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
     """N environments `LayerTyingEnv` of small GPT-2 networks, trained together.
 
     Each is equal to its single twin under the same seed up to float tolerance: data, dropout, weights and tying are
-    those of the twin, only sums are rounded differently. It pays where a single network is too small to keep the
-    machine busy; docs/performance.md has the factors. An environment that is over is reset by the next step
-    (`AutoresetMode.NEXT_STEP`), from its own generator.
+    those of the twin, only sums are rounded differently (on a GPU dropout's masks are others). It pays where a single
+    network is too small to keep the machine busy; docs/performance.md has the factors. An environment that is over is
+    reset by the next step (`AutoresetMode.NEXT_STEP`), from its own generator.
 
     Args:
         num_envs: N.
@@ -104,11 +104,11 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
         """
         if options:
             raise ValueError(f"the vector environment knows no reset options, got {sorted(options)}")
-        seeds: list[int | None] = (
-            [None if seed is None else seed + n for n in range(self.num_envs)]
-            if seed is None or isinstance(seed, int)
-            else list(seed)
-        )
+        seeds: list[int | None]
+        if isinstance(seed, (Sequence, np.ndarray)):
+            seeds = [None if own is None else check_seed(own) for own in seed]
+        else:
+            seeds = [None if seed is None else check_seed(seed) + n for n in range(self.num_envs)]
         if len(seeds) != self.num_envs:
             raise ValueError(f"seed must be one number or {self.num_envs}, got {len(seeds)}")
         self._runs = [self._begin(n, own) for n, own in enumerate(seeds)]
