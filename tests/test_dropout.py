@@ -12,19 +12,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tying_env import EnvConfig
 from tying_env.primary import dropout
 from tying_env.primary.building import build_network
-from tying_env.primary.dropout import attend, drop, random_numbers, scaled, use_fast_dropout
+from tying_env.primary.dropout import attend, drop, factors, random_numbers, use_fast_dropout
 from tying_env.seeding import torch_stream
 
 SHAPE = torch.Size((101, 103))  # not a multiple of the four values that one random word decides on
 
 
-def factors(shape: torch.Size, probability: float, generator: torch.Generator | None) -> Tensor:
-    return scaled(torch.ones(shape, dtype=torch.float64), random_numbers(shape, generator), probability)
+def mask(shape: torch.Size, probability: float, generator: torch.Generator | None) -> Tensor:
+    return factors(random_numbers(shape, generator), probability, torch.float64)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_as_many_are_dropped_as_were_asked_for_and_the_mean_stays(probability: float) -> None:
-    found = factors(torch.Size((2_000_000,)), probability, torch_stream(0, "mask"))
+    found = mask(torch.Size((2_000_000,)), probability, torch_stream(0, "mask"))
     deviation = (probability * (1 - probability) / 2_000_000) ** 0.5
     assert float((found > 0).double().mean()) == pytest.approx(1 - probability, abs=4 * deviation + 2**-16)
     assert float(found.mean()) == pytest.approx(1, abs=4 * deviation / (1 - probability))
@@ -32,7 +32,7 @@ def test_as_many_are_dropped_as_were_asked_for_and_the_mean_stays(probability: f
 
 
 def test_values_are_dropped_independently_of_their_neighbours() -> None:
-    kept = factors(torch.Size((400_000,)), 0.3, torch_stream(1, "mask")) > 0
+    kept = mask(torch.Size((400_000,)), 0.3, torch_stream(1, "mask")) > 0
     centred = kept.double() - 0.7
     for distance in (1, 2, 3, 4, 8, 64):
         correlation = float((centred[:-distance] * centred[distance:]).mean() / 0.21)
@@ -54,7 +54,7 @@ def test_what_is_kept_is_scaled_and_so_is_its_gradient(dtype: torch.dtype) -> No
     torch.manual_seed(5)
     out = drop(x, 0.25)
     torch.manual_seed(5)
-    by = factors(SHAPE, 0.25, None)
+    by = mask(SHAPE, 0.25, None)
     assert out.dtype == dtype
     torch.testing.assert_close(
         out, (x.double() * by).to(dtype), rtol=2**-7 if dtype == torch.bfloat16 else 1e-6, atol=0

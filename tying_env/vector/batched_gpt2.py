@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tying_env.primary.dropout import random_numbers, scaled
+from tying_env.primary.dropout import factors, random_numbers
 from tying_env.primary.head import linear_cross_entropy
 
 # From this vocabulary on the loss is computed network by network in chunks of rows: it is most of the work by then,
@@ -68,15 +68,15 @@ def dropout_from(generators: Sequence[torch.Generator | None], probability: floa
     """Return a dropout whose masks come from one generator for each network; None for one that is not training."""
 
     def drop(x: Tensor) -> Tensor:
-        factors = torch.empty_like(x)  # (N, ...)
-        for own, generator in zip(factors, generators, strict=True):
+        masks = torch.empty_like(x)  # (N, ...)
+        for own, generator in zip(masks, generators, strict=True):
             if generator is None:
                 own.zero_()
             elif x.device.type == "cpu":
-                own.copy_(scaled(torch.ones_like(own), random_numbers(own.shape, generator), probability))
+                own.copy_(factors(random_numbers(own.shape, generator), probability, own.dtype))
             else:
                 own.bernoulli_(1 - probability, generator=generator).div_(1 - probability)
-        return x * factors
+        return x * masks
 
     return drop if probability else keep_all
 
