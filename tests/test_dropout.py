@@ -13,7 +13,7 @@ from tying_env import EnvConfig
 from tying_env.primary import dropout
 from tying_env.primary.building import build_network
 from tying_env.primary.dropout import attend, drop, factors, random_numbers, use_fast_dropout
-from tying_env.seeding import torch_stream
+from tying_env.seeding import torch_randomness_from, torch_stream
 
 SHAPE = torch.Size((101, 103))  # not a multiple of the four values that one random word decides on
 
@@ -51,10 +51,9 @@ def test_equal_generators_give_equal_masks_and_move_on_alike() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_what_is_kept_is_scaled_and_so_is_its_gradient(dtype: torch.dtype) -> None:
     x = torch.randn(SHAPE, generator=torch_stream(0, "x"), dtype=torch.float64).to(dtype).requires_grad_()
-    torch.manual_seed(5)
-    out = drop(x, 0.25)
-    torch.manual_seed(5)
-    by = mask(SHAPE, 0.25, None)
+    with torch_randomness_from(torch_stream(5, "masks")):
+        out = drop(x, 0.25)
+    by = mask(SHAPE, 0.25, torch_stream(5, "masks"))
     assert out.dtype == dtype
     torch.testing.assert_close(
         out, (x.double() * by).to(dtype), rtol=2**-7 if dtype == torch.bfloat16 else 1e-6, atol=0
@@ -65,8 +64,8 @@ def test_what_is_kept_is_scaled_and_so_is_its_gradient(dtype: torch.dtype) -> No
 
 def test_it_can_be_differentiated_twice() -> None:
     def dropped(x: Tensor) -> Tensor:
-        torch.manual_seed(6)
-        return drop(x, 0.5) ** 3
+        with torch_randomness_from(torch_stream(6, "masks")):
+            return drop(x, 0.5) ** 3
 
     x = torch.randn(3, 4, generator=torch_stream(0, "x"), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(dropped, x)
@@ -117,11 +116,11 @@ def test_attention_is_torchs_but_for_its_mask(is_causal: bool, scaling: float | 
 
 def test_attention_drops_weights_after_the_softmax() -> None:
     query, key, value = qkv()
-    torch.manual_seed(2)
-    out, _ = attend(SimpleNamespace(is_causal=True), query, key, value, None, dropout=0.5)  # type: ignore[arg-type]
-    torch.manual_seed(2)
+    with torch_randomness_from(torch_stream(2, "masks")):
+        out, _ = attend(SimpleNamespace(is_causal=True), query, key, value, None, dropout=0.5)  # type: ignore[arg-type]
     scores = (query @ key.transpose(-1, -2) / 2).masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
-    weights = drop(scores.softmax(-1).view(6, 7, 7), 0.5).view(2, 3, 7, 7)
+    with torch_randomness_from(torch_stream(2, "masks")):
+        weights = drop(scores.softmax(-1).view(6, 7, 7), 0.5).view(2, 3, 7, 7)
     torch.testing.assert_close(out, (weights @ value).transpose(1, 2))
 
 

@@ -15,7 +15,7 @@ from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.building import build_network
 from tying_env.redrawing import InitialisationRecorder
-from tying_env.seeding import torch_stream
+from tying_env.seeding import torch_randomness_from, torch_stream
 from tying_env.tied_blocks import TiedBlocks
 
 
@@ -113,12 +113,12 @@ def test_a_recipe_gives_the_bits_of_a_tensor_in_memory_whatever_was_drawn_since(
         getattr(nn.init, how)(layer.weight)
         return layer
 
-    torch.manual_seed(4)
-    expected, following = make(), torch.rand(3)
-    torch.manual_seed(4)
-    with torch.device("meta"), InitialisationRecorder() as recorder:
+    in_memory, on_meta = torch_stream(4, "weights"), torch_stream(4, "weights")
+    with torch_randomness_from(in_memory):
+        expected = make()
+    with torch_randomness_from(on_meta), torch.device("meta"), InitialisationRecorder() as recorder:
         layer = make()
-    assert torch.equal(torch.rand(3), following)
+    assert torch.equal(in_memory.get_state(), on_meta.get_state())  # what is drawn next is equal, too
     before = torch.get_rng_state()
     recipes = recorder.recipes(dict(layer.named_parameters()))
     for name, parameter in expected.named_parameters():
@@ -174,11 +174,9 @@ def test_drawing_leaves_torchs_generator_to_others(tiny: dict[str, Any]) -> None
     env = LayerTyingEnv(**tiny | {"frozen_weights": "redrawn"})
     env.reset(seed=0)
     recipes = list(env.trainer.network.recipes.values())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        before = torch.get_rng_state()
-        assert all(recipe.draw().isfinite().all() for recipe in recipes)
-        assert torch.equal(torch.get_rng_state(), before)
+    before = torch.get_rng_state()
+    assert all(recipe.draw().isfinite().all() for recipe in recipes)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_failed_first_change_leaves_redrawn_layers_as_they_were(tiny: dict[str, Any]) -> None:

@@ -1,9 +1,9 @@
 """GPT-2 for N networks at once: every matrix product is one product of a batch of N.
 
 It computes, network by network, what transformers' GPT-2 computes from the same weights and with the same dropout:
-each network's masks come from its own generator in the order in which the network alone would draw them (on a CPU; on a
-GPU attention draws its own, inside of one operation). Written out
-instead of `torch.func.vmap` over transformers' model, which has one generator for all and twice the operations.
+each network's masks come from its own generator in the order in which the network alone would draw them (on a CPU; on
+a GPU its attention draws inside of one operation). Written out instead of `torch.func.vmap` over transformers' model,
+which has one generator for all and twice the operations.
 
 Shapes: N networks, B sequences, T tokens each, D width, h heads, V vocabulary.
 """
