@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import weakref
 from typing import Any
 
 import gymnasium as gym
@@ -116,3 +117,22 @@ def test_copies_and_pickles_of_an_environment_go_on_the_same(
     expected = env.step(np.array([0, 0, 2, 0]))
     for twin in twins:
         np.testing.assert_equal(twin.step(np.array([0, 0, 2, 0])), expected)
+
+
+@pytest.mark.parametrize("option", [{}, {"checkpoint_blocks": True}, {"frozen_weights": "redrawn"}])
+@pytest.mark.parametrize("how", ["reset", "close"])
+def test_a_network_is_freed_before_the_next_one_is_built(
+    tiny: dict[str, Any], option: dict[str, Any], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = LayerTyingEnv(**tiny | option)
+    env.reset(seed=0)
+    left = [weakref.ref(parameter) for parameter in env.trainer.network.model.parameters()]
+    building = type(env)._begin
+
+    def begin(*args: Any, **kwargs: Any) -> Any:
+        assert all(parameter() is None for parameter in left)
+        return building(*args, **kwargs)
+
+    monkeypatch.setattr(type(env), "_begin", begin)
+    getattr(env, how)()
+    assert all(parameter() is None for parameter in left)

@@ -2,6 +2,7 @@
 
 import copy as copying
 import dataclasses
+import gc
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -147,7 +148,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         start = np.arange(self.config.n_layer) if tying is None and not self.config.freeze_at_start else tying
         super().reset(seed=seed)
         episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))
-        self._episode = None  # two networks at once would double the memory
+        self._let_go()  # two networks at once would double the memory
         self._episode = self._begin(episode_seed, start, frozen_start=tying is None)
         return self.tying, self._info(math.inf, UNMEASURED, partition.TyingEvents(0, 0), False)
 
@@ -257,7 +258,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
 
     def close(self) -> None:
         """Let go of the network and its optimizer."""
-        self._episode = None
+        self._let_go()
         super().close()
 
     @property
@@ -299,6 +300,11 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     ) -> Episode:
         trainer = build_trainer(self.workload, self.device, seed, tying, sources)
         return Episode(trainer, self.workload.reward_batches(seed), self.config, frozen_start)
+
+    def _let_go(self) -> None:
+        self._episode = None
+        if self.config.checkpoint_blocks or self.config.frozen_weights == "redrawn":
+            gc.collect()  # blocks with a forward pass of their own refer to themselves
 
     def _validate(self) -> Evaluation:
         """Measure on the validation split, as process 0 measures it."""
