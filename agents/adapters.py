@@ -82,7 +82,7 @@ def tune_adapters(
         max_grad_norm=config.max_grad_norm,
         device=device,
     )
-    controller = make_controller(env.config.n_layer)
+    controller = make_controller(env.config.n_units)
     controller.bind(env)
     controller.begin()
     initial = controller.initial_tying()

@@ -15,13 +15,13 @@ from tying_env.seeding import capture_numpy, restore_numpy
 class RandomController(Controller):
     """A uniformly random action at every decision: what a controller has to be better than."""
 
-    def __init__(self, n_layer: int, rng: np.random.Generator) -> None:
-        self.n_layer = n_layer
+    def __init__(self, n_units: int, rng: np.random.Generator) -> None:
+        self.n_units = n_units
         self._rng = rng
 
     def act(self, observation: IntVector) -> IntVector:
         """Return one of the L! actions, all equally likely."""
-        return partition.uniform_random_action(self.n_layer, self._rng)
+        return partition.uniform_random_action(self.n_units, self._rng)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator."""
@@ -51,61 +51,61 @@ class FixedController(Controller):
         return self._tying.copy()
 
 
-def conventional(n_layer: int) -> IntVector:
+def conventional(n_units: int) -> IntVector:
     """All layers independent: conventional training."""
-    return np.arange(n_layer)
+    return np.arange(n_units)
 
 
-def albert(n_layer: int) -> IntVector:
+def albert(n_units: int) -> IntVector:
     """All layers tied to layer 0 (Lan et al., ICLR 2020)."""
-    return np.zeros(n_layer, dtype=np.int64)
+    return np.zeros(n_units, dtype=np.int64)
 
 
-def cycle(n_layer: int) -> IntVector:
+def cycle(n_units: int) -> IntVector:
     """Layers i and L/2 + i tied (paper, ablation vii; Takase & Kiyono, 2021). For odd L the middle layer is alone."""
-    half = (n_layer + 1) // 2
-    return np.arange(n_layer) % half
+    half = (n_units + 1) // 2
+    return np.arange(n_units) % half
 
 
-def cycle_rev(n_layer: int) -> IntVector:
+def cycle_rev(n_units: int) -> IntVector:
     """Layers i and L-1-i tied (paper, ablation viii). For odd L the middle layer is alone."""
-    layers = np.arange(n_layer)
-    return np.minimum(layers, n_layer - 1 - layers)
+    layers = np.arange(n_units)
+    return np.minimum(layers, n_units - 1 - layers)
 
 
-def sequence(n_layer: int) -> IntVector:
+def sequence(n_units: int) -> IntVector:
     """Consecutive pairs tied (paper, ablation ix). For odd L the last layer is alone."""
-    return np.arange(n_layer) // 2 * 2
+    return np.arange(n_units) // 2 * 2
 
 
-def periodic(n_layer: int, period: int) -> IntVector:
+def periodic(n_units: int, period: int) -> IntVector:
     """Layers i and i + period tied: the trunk of `period` layers is gone through again and again.
 
     Raises:
         ValueError: not 1 <= period <= L.
     """
-    if not 1 <= period <= n_layer:
-        raise ValueError(f"period must be between 1 and the number of layers {n_layer}, got {period}")
-    return np.arange(n_layer) % period
+    if not 1 <= period <= n_units:
+        raise ValueError(f"period must be between 1 and the number of layers {n_units}, got {period}")
+    return np.arange(n_units) % period
 
 
-def sandwich(n_layer: int, untied_first: int, untied_last: int) -> IntVector:
+def sandwich(n_units: int, untied_first: int, untied_last: int) -> IntVector:
     """A few independent layers first and last, one shared trunk between (Subformer: Reid et al., 2021).
 
     Raises:
         ValueError: the untied layers leave no trunk.
     """
-    if untied_first < 0 or untied_last < 0 or untied_first + untied_last >= n_layer:
+    if untied_first < 0 or untied_last < 0 or untied_first + untied_last >= n_units:
         raise ValueError(
             f"untied_first and untied_last must leave a trunk between them, "
-            f"got {untied_first} and {untied_last} of {n_layer} layers"
+            f"got {untied_first} and {untied_last} of {n_units} layers"
         )
-    layers = np.arange(n_layer)
-    trunk = (layers >= untied_first) & (layers < n_layer - untied_last)
+    layers = np.arange(n_units)
+    trunk = (layers >= untied_first) & (layers < n_units - untied_last)
     return np.where(trunk, untied_first, layers)
 
 
-def read_pattern(path: Path, n_layer: int) -> IntVector:
+def read_pattern(path: Path, n_units: int) -> IntVector:
     """Read a tying from a text file: L whole numbers between white space; an action will do.
 
     Raises:
@@ -117,16 +117,16 @@ def read_pattern(path: Path, n_layer: int) -> IntVector:
     try:
         words = path.read_text(encoding="utf-8").split()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a pattern for {n_layer} layers: it is not UTF-8 text ({error})") from error
-    if len(words) != n_layer or not all(word.isdecimal() for word in words):
+        raise ValueError(f"{path} is not a pattern for {n_units} layers: it is not UTF-8 text ({error})") from error
+    if len(words) != n_units or not all(word.isdecimal() for word in words):
         raise ValueError(
-            f"{path} is not a pattern for {n_layer} layers: it must hold {n_layer} whole numbers, for each layer "
+            f"{path} is not a pattern for {n_units} layers: it must hold {n_units} whole numbers, for each layer "
             f"the one whose weights it uses, got {len(words)} words: {' '.join(words[:20])!r}"
         )
     try:
-        return partition.canonicalise(partition.validate_action([int(word) for word in words], n_layer))
+        return partition.canonicalise(partition.validate_action([int(word) for word in words], n_units))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a pattern for {n_layer} layers: {error}") from error
+        raise ValueError(f"{path} is not a pattern for {n_units} layers: {error}") from error
 
 
 PATTERNS: dict[str, Callable[[int], IntVector]] = {

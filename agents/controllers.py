@@ -67,7 +67,7 @@ class PatternConfig:
 
 def make_controller(
     agent: ControllerName,
-    n_layer: int,
+    n_units: int,
     seed: int,
     dqn: DQNConfig | None = None,
     search: SearchConfig | None = None,
@@ -78,7 +78,7 @@ def make_controller(
 
     Args:
         agent: which one.
-        n_layer: L.
+        n_units: L.
         seed: of its exploration and of its network's initial weights.
         dqn: settings of dqn and layer-sweep-dqn; the paper's by default.
         search: settings of hill-climbing, annealing and tree-search.
@@ -93,41 +93,41 @@ def make_controller(
     dqn, search, pattern = dqn or DQNConfig(), search or SearchConfig(), pattern or PatternConfig()
     match agent:
         case "dqn":
-            return FactorizedDQN(n_layer, dqn, exploration, torch_stream(seed, "controller weights"))
+            return FactorizedDQN(n_units, dqn, exploration, torch_stream(seed, "controller weights"))
         case "layer-sweep-dqn":
-            return LayerSweepDQN(n_layer, dqn, exploration, torch_stream(seed, "controller weights"))
+            return LayerSweepDQN(n_units, dqn, exploration, torch_stream(seed, "controller weights"))
         case "random":
-            return RandomController(n_layer, exploration)
+            return RandomController(n_units, exploration)
         case "random-static":
-            groups = pattern.groups or round(partition.chance_independent_layers(n_layer)[0])
-            return FixedController(partition.random_tying(n_layer, groups, exploration))
+            groups = pattern.groups or round(partition.chance_independent_layers(n_units)[0])
+            return FixedController(partition.random_tying(n_units, groups, exploration))
         case "conventional" | "albert" | "cycle" | "cycle-rev" | "sequence":
-            return FixedController(PATTERNS[agent](n_layer))
+            return FixedController(PATTERNS[agent](n_units))
         case "periodic":
-            return FixedController(periodic(n_layer, pattern.period))
+            return FixedController(periodic(n_units, pattern.period))
         case "sandwich":
-            return FixedController(sandwich(n_layer, pattern.untied_first, pattern.untied_last))
+            return FixedController(sandwich(n_units, pattern.untied_first, pattern.untied_last))
         case "pattern":
             if pattern.pattern is None:
                 raise ValueError("the agent 'pattern' needs --pattern FILE, a text file with the tying")
-            return FixedController(read_pattern(pattern.pattern, n_layer))
+            return FixedController(read_pattern(pattern.pattern, n_units))
         case "hill-climbing":
-            return HillClimbing(n_layer, search, exploration)
+            return HillClimbing(n_units, search, exploration)
         case "annealing":
-            return Annealing(n_layer, search, exploration)
+            return Annealing(n_units, search, exploration)
         case "tree-search":
-            return TreeSearch(n_layer, search, exploration)
+            return TreeSearch(n_units, search, exploration)
         case "replay":
-            return _replay(n_layer, pattern, k)
+            return _replay(n_units, pattern, k)
     raise ValueError(f"agent must be one of {', '.join(get_args(ControllerName))}, got {agent!r}")
 
 
-def _replay(n_layer: int, pattern: PatternConfig, k: int | None) -> Controller:
+def _replay(n_units: int, pattern: PatternConfig, k: int | None) -> Controller:
     if pattern.trace is None:
         raise ValueError("the agent 'replay' needs --trace RUN, a run directory or a trace file")
-    order = None if pattern.permute is None else numpy_stream(pattern.permute, "permutation").permutation(n_layer)
+    order = None if pattern.permute is None else numpy_stream(pattern.permute, "permutation").permutation(n_units)
     trace = read_trace(pattern.trace)
-    controller = ReplayController(trace, n_layer, order)  # checks the number of layers
+    controller = ReplayController(trace, n_units, order)  # checks the number of layers
     if k is not None and trace.k not in (None, k) and not pattern.final:
         raise ValueError(
             f"the trace {pattern.trace} has a decision every {trace.k} training steps, this run every {k}: "

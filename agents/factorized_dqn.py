@@ -107,7 +107,7 @@ class FactorizedDQN(Controller):
       that goes on to another run has that in its mean and deviation for good.
 
     Args:
-        n_layer: L, at least 2.
+        n_units: L, at least 2.
         config: the settings.
         rng: draws exploration; the stream of replay is spawned from it.
         weights: draws the network's initial weights.
@@ -116,10 +116,10 @@ class FactorizedDQN(Controller):
         ValueError: fewer than 2 layers: there would be nothing to decide.
     """
 
-    def __init__(self, n_layer: int, config: DQNConfig, rng: np.random.Generator, weights: torch.Generator) -> None:
-        if n_layer < 2:
-            raise ValueError(f"n_layer must be at least 2 for a controller to have a choice, got {n_layer}")
-        self.n_layer = n_layer
+    def __init__(self, n_units: int, config: DQNConfig, rng: np.random.Generator, weights: torch.Generator) -> None:
+        if n_units < 2:
+            raise ValueError(f"a controller needs at least 2 layers to have a choice, got {n_units}")
+        self.n_units = n_units
         self.config = config
         self.epsilon = config.epsilon_start
         self._rng = rng
@@ -127,11 +127,11 @@ class FactorizedDQN(Controller):
         self._loss: float | None = None
         self._updates = 0
         with torch_randomness_from(weights):
-            self.network = QNetwork(n_layer, config.hidden_units, config.dueling, config.state_scale)
+            self.network = QNetwork(n_units, config.hidden_units, config.dueling, config.state_scale)
         self._valid = self.network.valid
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.q_learning_rate)
         self._target = copy.deepcopy(self.network) if config.target_every else None
-        self._replay = ReplayBuffer(n_layer, config.replay_size, rng.spawn(1)[0]) if config.replay_size else None
+        self._replay = ReplayBuffer(n_units, config.replay_size, rng.spawn(1)[0]) if config.replay_size else None
         self._rewards = RewardNormaliser() if config.reward_scale == "running" else None
 
     def values(self, observation: IntVector) -> Tensor:
@@ -142,7 +142,7 @@ class FactorizedDQN(Controller):
         """Return a random action with probability epsilon, else every layer's best choice (Eq. 2)."""
         self._explored = bool(self._rng.random() < self.epsilon)
         if self._explored:
-            return partition.uniform_random_action(self.n_layer, self._rng)
+            return partition.uniform_random_action(self.n_units, self._rng)
         with torch.no_grad():
             best = self.values(observation).argmax(dim=1)  # (L-1,)
         return np.concatenate([[0], best.numpy()])
@@ -228,7 +228,7 @@ class FactorizedDQN(Controller):
         restore_numpy(copy.deepcopy(self._rng), state["rng"])
         replay, rewards = self._replay, self._rewards
         if replay is not None:
-            replay = ReplayBuffer(self.n_layer, self.config.replay_size, copy.deepcopy(self._rng))
+            replay = ReplayBuffer(self.n_units, self.config.replay_size, copy.deepcopy(self._rng))
             replay.load_state_dict(state["replay"])
         if rewards is not None:
             rewards = RewardNormaliser()

@@ -26,13 +26,13 @@ class LayerSweepDQN(FactorizedDQN):
         ValueError: an option of the DQN is on that the published code does not have.
     """
 
-    def __init__(self, n_layer: int, config: DQNConfig, rng: np.random.Generator, weights: torch.Generator) -> None:
+    def __init__(self, n_units: int, config: DQNConfig, rng: np.random.Generator, weights: torch.Generator) -> None:
         for name in ("replay_size", "target_every", "double_q"):
             if getattr(config, name):
                 raise ValueError(f"layer-sweep-dqn has no {name}: it is the published code's; use the agent dqn")
         if config.reward_scale != "none":
             raise ValueError("layer-sweep-dqn has no reward_scale: it is the published code's; use the agent dqn")
-        super().__init__(n_layer, config, rng, weights)
+        super().__init__(n_units, config, rng, weights)
         self._decisions = 0
         parameters = self.network.parameters()
         self.optimizer = torch.optim.AdamW(parameters, lr=config.q_learning_rate, weight_decay=WEIGHT_DECAY)
@@ -40,7 +40,7 @@ class LayerSweepDQN(FactorizedDQN):
     @property
     def layer(self) -> int:
         """The layer whose turn it is."""
-        return 1 + self._decisions % (self.n_layer - 1)
+        return 1 + self._decisions % (self.n_units - 1)
 
     def act(self, observation: IntVector) -> IntVector:
         """Return the tying with one entry decided anew, at random with probability epsilon."""
@@ -65,7 +65,7 @@ class LayerSweepDQN(FactorizedDQN):
         self.optimizer.step()
         self._loss = loss.item()
         self._decisions += 1
-        if self._decisions % (self.n_layer - 1) == 0:
+        if self._decisions % (self.n_units - 1) == 0:
             self.epsilon = max(self.epsilon * self.config.epsilon_decay, self.config.epsilon_floor)
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,23 +23,23 @@ class QNetwork(nn.Sequential):
     the state, it says of all choices, also of those not taken.
 
     Args:
-        n_layer: L.
+        n_units: L.
         hidden_units: units of the hidden layer.
         dueling: values and advantages instead of values of choices.
         state_scale: "raw" layer numbers, or "unit": divided by L - 1.
     """
 
-    def __init__(self, n_layer: int, hidden_units: int, dueling: bool = False, state_scale: StateScale = "raw") -> None:
+    def __init__(self, n_units: int, hidden_units: int, dueling: bool = False, state_scale: StateScale = "raw") -> None:
         # Row i - 1 belongs to layer i, whose choices are 0..i; the network's outputs fill these places row by row.
-        valid = torch.ones(n_layer - 1, n_layer, dtype=torch.bool).tril(1)  # (L-1, L)
+        valid = torch.ones(n_units - 1, n_units, dtype=torch.bool).tril(1)  # (L-1, L)
         choices = int(valid.sum())
         super().__init__(
-            nn.Linear(n_layer - 1, hidden_units),
+            nn.Linear(n_units - 1, hidden_units),
             nn.ReLU(),
-            nn.Linear(hidden_units, choices + (n_layer - 1 if dueling else 0)),
+            nn.Linear(hidden_units, choices + (n_units - 1 if dueling else 0)),
         )
         self.valid, self._choices, self._dueling = valid, choices, dueling
-        self._unit = float(n_layer - 1) if state_scale == "unit" else 1.0
+        self._unit = float(n_units - 1) if state_scale == "unit" else 1.0
 
     def table(self, observation: IntVector) -> Tensor:
         """Return Q(s), shape (..., L-1, L), for states of shape (..., L).

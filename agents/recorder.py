@@ -214,8 +214,8 @@ class Recorder:
         numbers = own["seconds"], math.inf if own["best"] is None else own["best"]
         if not all(type(n) is float and n >= 0 for n in numbers):
             raise ValueError(f"the recorder's seconds and best perplexity cannot be {numbers}")
-        n_layer = self.layer_tying.config.n_layer
-        action = None if own["action"] is None else validate_action(own["action"], n_layer)
+        n_units = self.layer_tying.config.n_units
+        action = None if own["action"] is None else validate_action(own["action"], n_units)
         self.observation, _ = self.env.reset(options={"state": state["env"]})
         load_wrapper_states(self.env, state["wrappers"])
         for name in _COUNTERS:

@@ -43,13 +43,13 @@ class ReplayBuffer:
     """Keeps the newest transitions and samples them uniformly (Lin, 1992; Mnih et al., Nature 2015).
 
     Args:
-        n_layer: L.
+        n_units: L.
         size: how many to keep; a newer one then takes the place of the oldest.
         rng: draws the samples.
     """
 
-    def __init__(self, n_layer: int, size: int, rng: np.random.Generator) -> None:
-        self._n_layer = n_layer
+    def __init__(self, n_units: int, size: int, rng: np.random.Generator) -> None:
+        self._n_units = n_units
         self._size = size
         self._rng = rng
         self._kept: list[Transition] = []
@@ -100,16 +100,16 @@ class ReplayBuffer:
         if set(tensors) != set(Transitions._fields):
             raise ValueError(f"the replay state must have {', '.join(Transitions._fields)}; got {', '.join(tensors)}")
         stacked = Transitions._of(tensors[name].numpy() for name in Transitions._fields)
-        n, n_layer = len(stacked.action), self._n_layer
-        expected = [(n, n_layer), (n, n_layer), (n,), (n, n_layer), (n,)]
+        n, n_units = len(stacked.action), self._n_units
+        expected = [(n, n_units), (n, n_units), (n,), (n, n_units), (n,)]
         if not 0 < n <= self._size or [part.shape for part in stacked] != expected:
             shapes = {name: part.shape for name, part in stacked._asdict().items()}
-            raise ValueError(f"the replay state must have 1 to {self._size} transitions of {n_layer} layers: {shapes}")
+            raise ValueError(f"the replay state must have 1 to {self._size} transitions of {n_units} layers: {shapes}")
         if not np.isfinite(stacked.reward).all():
             raise ValueError("the replay state has a reward that is not finite")
         for vectors in (stacked.observation, stacked.action, stacked.next_observation):
             for vector in vectors:
-                partition.validate_action(vector, n_layer)
+                partition.validate_action(vector, n_units)
         observation, action, reward, following, terminated = (list(part.copy()) for part in stacked)
         return [
             Transition(o, a, float(r), f, bool(t))

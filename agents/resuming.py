@@ -94,7 +94,7 @@ def refuse_other_sizes(found: Found, env: LayerTyingEnv) -> None:
     try:
         saved = found.checkpoint.state["env"]["trainer"]
         shapes = {name: tuple(tensor.shape) for name, tensor in saved["weights"].items()}
-        partition.validate_action(saved["sources"], found.config.env.n_layer)
+        partition.validate_action(saved["sources"], found.config.env.n_units)
         check_owned(build_skeleton(found.config.env, env.workload.sizes), saved["sources"], shapes)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise DamagedRun(f"the checkpoint {found.checkpoint.folder} does not fit: {error}") from error

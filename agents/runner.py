@@ -125,7 +125,7 @@ def _make_controller(config: RunConfig) -> Controller | None:
         return None
     name: Any = config.agent
     return make_controller(
-        name, config.env.n_layer, config.seed, config.dqn, config.search, config.pattern, config.env.k
+        name, config.env.n_units, config.seed, config.dqn, config.search, config.pattern, config.env.k
     )
 
 

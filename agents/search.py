@@ -49,10 +49,10 @@ class SearchConfig:
 class SearchController(Controller):
     """What the searches share: candidates, and trying one in a fork."""
 
-    def __init__(self, n_layer: int, config: SearchConfig, rng: np.random.Generator) -> None:
-        if n_layer < 2:
-            raise ValueError(f"n_layer must be at least 2 for a search to have a choice, got {n_layer}")
-        self.n_layer = n_layer
+    def __init__(self, n_units: int, config: SearchConfig, rng: np.random.Generator) -> None:
+        if n_units < 2:
+            raise ValueError(f"a search needs at least 2 layers to have a choice, got {n_units}")
+        self.n_units = n_units
         self.config = config
         self.counterfactual_steps = 0
         self._rng = rng
@@ -94,7 +94,7 @@ class SearchController(Controller):
 
     def _change_one(self, tying: IntVector) -> IntVector:
         """Return an action with one entry other than in `tying`, all such changes of a layer equally likely."""
-        layer = int(self._rng.integers(1, self.n_layer))
+        layer = int(self._rng.integers(1, self.n_units))
         target = int(self._rng.integers(layer))  # one of the layer's other `layer` choices
         action = tying.copy()
         action[layer] = target + (target >= tying[layer])
@@ -127,8 +127,8 @@ class HillClimbing(SearchController):
 class Annealing(SearchController):
     """Simulated annealing (Kirkpatrick et al., 1983): a worse change is taken with probability exp(-loss / T)."""
 
-    def __init__(self, n_layer: int, config: SearchConfig, rng: np.random.Generator) -> None:
-        super().__init__(n_layer, config, rng)
+    def __init__(self, n_units: int, config: SearchConfig, rng: np.random.Generator) -> None:
+        super().__init__(n_units, config, rng)
         self.temperature = config.temperature
 
     def _choose(self, observation: IntVector) -> IntVector:

@@ -31,24 +31,24 @@ class Trace:
     """What a run applied in its last episode.
 
     Attributes:
-        n_layer: L.
+        n_units: L.
         start: the tying it began with, shape (L,); None for the frozen start.
         tyings: one per decision, shape (L,) each.
         k: training steps between two decisions; None where a single decision does not tell.
         whole: whether the episode came to its end. Without, its run was stopped, or the file was cut off.
     """
 
-    n_layer: int
+    n_units: int
     start: IntVector | None
     tyings: Sequence[IntVector]
     k: int | None
     whole: bool
 
 
-def header(n_layer: int, start: IntVector | None) -> str:
+def header(n_units: int, start: IntVector | None) -> str:
     """Return the first two lines of a trace."""
     begin = "frozen" if start is None else " ".join(map(str, start.tolist()))
-    return f"{_HEADER}{n_layer} layers\nstart {begin}\n"
+    return f"{_HEADER}{n_units} layers\nstart {begin}\n"
 
 
 def line(train_step: int, tying: IntVector) -> str:
@@ -95,11 +95,11 @@ def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
     counted = lines[0].removeprefix(_HEADER).split()
     if len(counted) != 2 or not counted[0].isdecimal() or counted[1] != "layers":
         raise ValueError(f"{file} line {number} must read '{_HEADER}N layers', got {lines[0]!r}")
-    n_layer = int(counted[0])
+    n_units = int(counted[0])
     if len(lines) < 2 or not lines[1].startswith("start "):
         raise damaged(1, "it must read 'start frozen' or 'start' and a tying")
     begin = lines[1].removeprefix("start ")
-    start = None if begin == "frozen" else _tying(begin.split(), n_layer, file, number + 1)
+    start = None if begin == "frozen" else _tying(begin.split(), n_units, file, number + 1)
     whole = lines[-1].startswith("end ")
     decisions = lines[2:-1] if whole else lines[2:]
     if not decisions:
@@ -110,7 +110,7 @@ def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
         if not step.isdecimal():
             raise damaged(offset, f"it must begin with a training step, got {step!r}")
         steps.append(int(step))
-        tyings.append(_tying(words, n_layer, file, number + offset))
+        tyings.append(_tying(words, n_units, file, number + offset))
     # Decisions are k training steps apart, and so is the first one from the frozen start: gaps are missing lines.
     k = steps[1] - steps[0] if len(steps) > 1 else None
     expected = 0 if start is not None else steps[0] if k is None else k
@@ -124,12 +124,12 @@ def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
         last = lines[-1].removeprefix("end ")
         if not last.isdecimal() or not steps[-1] <= int(last) <= steps[-1] + (k or int(last)):
             raise damaged(len(lines) - 1, f"{lines[-1]!r} does not follow training step {steps[-1]}")
-    return Trace(n_layer, start, tyings, k, whole)
+    return Trace(n_units, start, tyings, k, whole)
 
 
-def _tying(words: list[str], n_layer: int, file: Path, number: int) -> IntVector:
+def _tying(words: list[str], n_units: int, file: Path, number: int) -> IntVector:
     try:
-        tying = partition.validate_action([int(word) for word in words], n_layer)
+        tying = partition.validate_action([int(word) for word in words], n_units)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file} line {number} is damaged: {error}") from error
     if not partition.is_tying(tying):
@@ -142,17 +142,17 @@ class ReplayController(Controller):
 
     Args:
         trace: what to replay.
-        n_layer: L of the environment.
+        n_units: L of the environment.
         order: a permutation of the layers, shape (L,): layer `order[i]` does what layer i did (ablation iii).
 
     Raises:
         ValueError: the trace is of another number of layers.
     """
 
-    def __init__(self, trace: Trace, n_layer: int, order: IntVector | None = None) -> None:
-        if trace.n_layer != n_layer:
-            raise ValueError(f"the trace is of {trace.n_layer} layers, the environment has {n_layer}")
-        order = np.arange(n_layer) if order is None else order
+    def __init__(self, trace: Trace, n_units: int, order: IntVector | None = None) -> None:
+        if trace.n_units != n_units:
+            raise ValueError(f"the trace is of {trace.n_units} layers, the environment has {n_units}")
+        order = np.arange(n_units) if order is None else order
         self._start = None if trace.start is None else partition.permute(trace.start, order)
         self._tyings = [partition.permute(tying, order) for tying in trace.tyings]
         self._next = 0

@@ -65,7 +65,7 @@ def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 1, star
 
 def values(tied: TiedBlocks) -> list[dict[str, Tensor]]:
     """What every layer computes with."""
-    return [{name: p.detach().clone() for name, p in tied.weights(i).items()} for i in range(tied.n_layer)]
+    return [{name: p.detach().clone() for name, p in tied.weights(i).items()} for i in range(tied.n_units)]
 
 
 def snapshot(net: Net, tied: TiedBlocks, optimizer: torch.optim.Optimizer) -> list[Any]:

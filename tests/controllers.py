@@ -31,9 +31,9 @@ def short(settings: dict[str, Any]) -> str:
     return ",".join(str(value) for value in settings.values())
 
 
-def dqn(n_layer: int = 4, seed: int = 0, **settings: Any) -> FactorizedDQN:
+def dqn(n_units: int = 4, seed: int = 0, **settings: Any) -> FactorizedDQN:
     streams = numpy_stream(seed, "controller"), torch_stream(seed, "controller weights")
-    return FactorizedDQN(n_layer, DQNConfig(**settings), *streams)
+    return FactorizedDQN(n_units, DQNConfig(**settings), *streams)
 
 
 def vector(*entries: int) -> partition.IntVector:
@@ -42,8 +42,8 @@ def vector(*entries: int) -> partition.IntVector:
 
 def drive(controller: Any, decisions: int, seed: int = 7) -> list[Any]:
     """Let a controller decide, in a world with random rewards; return all that can be seen of it."""
-    rng, n_layer, seen = np.random.default_rng(seed), controller.n_layer, []
-    state = np.zeros(n_layer, dtype=np.int64)
+    rng, n_units, seen = np.random.default_rng(seed), controller.n_units, []
+    state = np.zeros(n_units, dtype=np.int64)
     for n in range(decisions):
         action = controller.act(state)
         following = partition.canonicalise(action)
@@ -61,7 +61,7 @@ def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def numbered(n: int, n_layer: int = 3) -> Transition:
+def numbered(n: int, n_units: int = 3) -> Transition:
     rng = np.random.default_rng(n)
-    action = partition.uniform_random_action(n_layer, rng)
-    return Transition(np.zeros(n_layer, dtype=np.int64), action, float(n), partition.canonicalise(action), n % 2 == 0)
+    action = partition.uniform_random_action(n_units, rng)
+    return Transition(np.zeros(n_units, dtype=np.int64), action, float(n), partition.canonicalise(action), n % 2 == 0)

@@ -22,7 +22,7 @@ class PaperDQN:
     """Algorithm 1, lines 20-27, written down as plainly as can be; it knows of no options."""
 
     def __init__(self, n_layer: int, seed: int) -> None:
-        self.n_layer, self.epsilon, self.explored, self.loss = n_layer, 1.0, False, 0.0
+        self.n_units, self.epsilon, self.explored, self.loss = n_layer, 1.0, False, 0.0
         self.rng = numpy_stream(seed, "controller")
         self.valid = torch.ones(n_layer - 1, n_layer, dtype=torch.bool).tril(1)
         with torch_randomness_from(torch_stream(seed, "controller weights")):
@@ -38,7 +38,7 @@ class PaperDQN:
     def act(self, observation: partition.IntVector) -> partition.IntVector:
         self.explored = bool(self.rng.random() < self.epsilon)
         if self.explored:
-            return partition.uniform_random_action(self.n_layer, self.rng)
+            return partition.uniform_random_action(self.n_units, self.rng)
         with torch.no_grad():
             return np.concatenate([[0], self.values(observation).argmax(dim=1).numpy()])
 

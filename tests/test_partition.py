@@ -43,14 +43,14 @@ def test_groups_partition_the_layers_and_leaders_are_their_lowest(action: list[i
     assert partition.leaders(tying) == sorted(groups)
 
 
-@pytest.mark.parametrize("n_layer", range(1, 9))
-def test_tyings_are_the_set_partitions_and_every_action_has_one(n_layer: int) -> None:
-    tyings = [tuple(tying.tolist()) for tying in partition.all_tyings(n_layer)]
-    assert len(set(tyings)) == len(tyings) == partition.bell_number(n_layer)
+@pytest.mark.parametrize("n_units", range(1, 9))
+def test_tyings_are_the_set_partitions_and_every_action_has_one(n_units: int) -> None:
+    tyings = [tuple(tying.tolist()) for tying in partition.all_tyings(n_units)]
+    assert len(set(tyings)) == len(tyings) == partition.bell_number(n_units)
     assert tyings == sorted(tyings)
     reached = {
         tuple(partition.canonicalise(action).tolist())
-        for action in itertools.product(*(range(i + 1) for i in range(n_layer)))
+        for action in itertools.product(*(range(i + 1) for i in range(n_units)))
     }
     assert reached == set(tyings)
 
@@ -59,12 +59,12 @@ def test_bell_numbers() -> None:
     assert [partition.bell_number(n) for n in range(9)] == [1, 1, 2, 5, 15, 52, 203, 877, 4140]
 
 
-@pytest.mark.parametrize("n_layer", range(1, 9))
-def test_chance_gives_the_harmonic_number_of_independent_layers(n_layer: int) -> None:
-    every = itertools.product(*(range(i + 1) for i in range(n_layer)))
+@pytest.mark.parametrize("n_units", range(1, 9))
+def test_chance_gives_the_harmonic_number_of_independent_layers(n_units: int) -> None:
+    every = itertools.product(*(range(i + 1) for i in range(n_units)))
     counts = np.array([len(partition.leaders(partition.canonicalise(action))) for action in every])
-    mean, deviation = partition.chance_independent_layers(n_layer)
-    assert len(counts) == math.factorial(n_layer)
+    mean, deviation = partition.chance_independent_layers(n_units)
+    assert len(counts) == math.factorial(n_units)
     assert mean == pytest.approx(counts.mean())
     assert deviation == pytest.approx(counts.std())
 

@@ -100,7 +100,7 @@ def test_a_run_leaves_and_prints_all_it_promises(text_folder: Path, tmp_path: Pa
         (["--dataset", "no-such-text"], "no-such-text"),
         (["--device", "cuda:9"], "device 'cuda:9' is not there"),
         (["--seed", "-1"], "seed must be a whole number of at least 0, got -1"),
-        (["--n-layer", "1"], "n_layer must be at least 2"),
+        (["--n-layer", "1"], "needs at least 2 layers"),
         (["--dtype", "int8"], "int8"),
         (["--preset", "huge"], "huge"),
     ],

@@ -166,6 +166,11 @@ class EnvConfig:
         if self.reward == "accuracy" and self.model != "vit":
             raise ValueError(f"reward='accuracy' needs a network that classifies: the model 'vit', got {self.model!r}")
 
+    @property
+    def n_units(self) -> int:
+        """Length of an action and of a tying: how many units can be tied. Every block is one."""
+        return self.n_layer
+
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Self:
         """Make a configuration from keywords.

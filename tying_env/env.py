@@ -113,8 +113,8 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         own = {"blocks": blocks, "batches": batches, "loss": loss, "validation": validation, "test": test}
         self.workload, self.device = choose_workload(model, own, settings)
         self.config = config = self.workload.config
-        self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
-        self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
+        self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_units + 1))
+        self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_units + 1))
         self.should_stop: Callable[[], bool] = never
         self._episode: Episode | None = None
 
@@ -145,7 +145,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         tying = (options or {}).get("tying")
         if tying is not None:
             tying = self._permitted(tying)
-        start = np.arange(self.config.n_layer) if tying is None and not self.config.freeze_at_start else tying
+        start = np.arange(self.config.n_units) if tying is None and not self.config.freeze_at_start else tying
         super().reset(seed=seed)
         episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         self._let_go()  # two networks at once would double the memory
@@ -320,7 +320,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
 
     def _permitted(self, action: object) -> partition.IntVector:
         """Check an action, and return what it comes to where only blocks of one kind can be tied."""
-        valid = partition.validate_action(action, self.config.n_layer)
+        valid = partition.validate_action(action, self.config.n_units)
         return valid if self.workload.kinds is None else partition.within_kinds(valid, self.workload.kinds)
 
     def _reward(self, measured: Measurement) -> float:

@@ -42,9 +42,9 @@ class Decision:
     reward_accuracy: float | None = None  # of a network that classifies
 
     def __post_init__(self) -> None:
-        n_layer = len(self.action)
-        self.action = partition.validate_action(self.action, n_layer).tolist()
-        if not partition.is_tying(partition.validate_action(self.tying_before, n_layer)):
+        n_units = len(self.action)
+        self.action = partition.validate_action(self.action, n_units).tolist()
+        if not partition.is_tying(partition.validate_action(self.tying_before, n_units)):
             raise ValueError(f"the decision under way began at {self.tying_before}, not a tying in canonical form")
         for name in ("tied_events", "untied_events", "steps_left", "validation_due_at"):
             _check_count(name, getattr(self, name))

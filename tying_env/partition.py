@@ -26,12 +26,12 @@ class TyingEvents(NamedTuple):
     untied: int
 
 
-def validate_action(action: object, n_layer: int) -> IntVector:
+def validate_action(action: object, n_units: int) -> IntVector:
     """Return `action` as a fresh int64 vector, shape (L,), after checking every entry.
 
     Args:
         action: anything NumPy can read as a vector of whole numbers.
-        n_layer: L, the number of layers.
+        n_units: L, the number of layers.
 
     Raises:
         TypeError: the entries are not integers (floats are refused even when whole: they hint at a mistake upstream).
@@ -41,15 +41,15 @@ def validate_action(action: object, n_layer: int) -> IntVector:
         array = np.asarray(action)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"action must be a vector of {n_layer} integers, got {type(action).__name__} {action!r}"
+            f"action must be a vector of {n_units} integers, got {type(action).__name__} {action!r}"
         ) from error
-    if array.shape != (n_layer,):
+    if array.shape != (n_units,):
         raise ValueError(
-            f"action must have one entry per layer, shape ({n_layer},); got shape {array.shape} from {action!r}"
+            f"action must have one entry per layer, shape ({n_units},); got shape {array.shape} from {action!r}"
         )
     if array.dtype.kind not in "iu":
         raise TypeError(f"action must hold integers, got dtype {array.dtype} in {action!r}")
-    outside = np.flatnonzero((array < 0) | (array > np.arange(n_layer)))
+    outside = np.flatnonzero((array < 0) | (array > np.arange(n_units)))
     if outside.size:
         i = int(outside[0])
         raise ValueError(
@@ -91,9 +91,9 @@ def within_kinds(action: IntVector, kinds: npt.ArrayLike) -> IntVector:
     return np.where(of[action] == of, action, np.arange(len(action)))
 
 
-def uniform_random_action(n_layer: int, rng: np.random.Generator) -> IntVector:
+def uniform_random_action(n_units: int, rng: np.random.Generator) -> IntVector:
     """Draw one of the L! actions, all equally likely, shape (L,): the exploration of Eq. 2."""
-    return rng.integers(0, np.arange(1, n_layer + 1), dtype=np.int64)
+    return rng.integers(0, np.arange(1, n_units + 1), dtype=np.int64)
 
 
 def leaders(tying: npt.ArrayLike) -> list[int]:
@@ -119,12 +119,12 @@ def events(before: npt.ArrayLike, after: npt.ArrayLike) -> TyingEvents:
     return TyingEvents(tied=int(np.sum(changed & ~independent)), untied=int(np.sum(changed & independent)))
 
 
-def all_tyings(n_layer: int) -> Iterator[IntVector]:
+def all_tyings(n_units: int) -> Iterator[IntVector]:
     """Yield every tying of L layers once, Bell(L) of them, in lexicographic order."""
 
     def extend(prefix: list[int]) -> Iterator[IntVector]:
         i = len(prefix)
-        if i == n_layer:
+        if i == n_units:
             yield np.array(prefix, dtype=np.int64)
             return
         for leader in leaders(prefix):
@@ -134,7 +134,7 @@ def all_tyings(n_layer: int) -> Iterator[IntVector]:
     return extend([])
 
 
-def random_tying(n_layer: int, n_groups: int, rng: np.random.Generator) -> IntVector:
+def random_tying(n_units: int, n_groups: int, rng: np.random.Generator) -> IntVector:
     """Draw one of the tyings with exactly `n_groups` groups, all equally likely, shape (L,).
 
     With S(n, g) partitions of n layers into g groups (Stirling), layer n-1 is alone in S(n-1, g-1) of the S(n, g), and
@@ -143,15 +143,15 @@ def random_tying(n_layer: int, n_groups: int, rng: np.random.Generator) -> IntVe
     Raises:
         ValueError: not 1 <= n_groups <= L.
     """
-    if not 1 <= n_groups <= n_layer:
-        raise ValueError(f"n_groups must be between 1 and the number of layers {n_layer}, got {n_groups}")
-    count = [[0] * (n_groups + 1) for _ in range(n_layer + 1)]  # S(n, g)
+    if not 1 <= n_groups <= n_units:
+        raise ValueError(f"n_groups must be between 1 and the number of layers {n_units}, got {n_groups}")
+    count = [[0] * (n_groups + 1) for _ in range(n_units + 1)]  # S(n, g)
     count[0][0] = 1
-    for n in range(1, n_layer + 1):
+    for n in range(1, n_units + 1):
         for g in range(1, n_groups + 1):
             count[n][g] = count[n - 1][g - 1] + g * count[n - 1][g]
-    labels, g = np.zeros(n_layer, dtype=np.int64), n_groups
-    for n in range(n_layer, 0, -1):
+    labels, g = np.zeros(n_units, dtype=np.int64), n_groups
+    for n in range(n_units, 0, -1):
         if rng.random() * count[n][g] < count[n - 1][g - 1]:
             g -= 1
             labels[n - 1] = g
@@ -184,11 +184,11 @@ def bell_number(n: int) -> int:
     return row[0]
 
 
-def chance_independent_layers(n_layer: int) -> tuple[float, float]:
+def chance_independent_layers(n_units: int) -> tuple[float, float]:
     """Return mean and standard deviation of the number of leaders under a uniformly random action.
 
     Layer i is a leader with probability 1/(i+1), independently of the others: the mean is the harmonic number
     H_L = 1 + 1/2 + ... + 1/L and the variance is H_L - (1 + 1/4 + ... + 1/L^2).
     """
-    chance = 1.0 / np.arange(1, n_layer + 1)
+    chance = 1.0 / np.arange(1, n_units + 1)
     return float(chance.sum()), float(np.sqrt((chance * (1 - chance)).sum()))

@@ -74,13 +74,13 @@ def replication_map_figure(tying: npt.ArrayLike, title: str = "Replication map")
     from matplotlib.patches import Arc
 
     leader_of = np.asarray(tying)
-    n_layer = len(leader_of)
+    n_units = len(leader_of)
     members = partition.groups(tying)
     by_size = sorted((g for g in members.values() if len(g) > 1), key=len, reverse=True)
     colour = {g[0]: _COLOURS[n % len(_COLOURS)] for n, g in enumerate(by_size)}
-    reach = max(1, int(np.max(np.arange(n_layer) - leader_of)))
+    reach = max(1, int(np.max(np.arange(n_units) - leader_of)))
 
-    figure = Figure(figsize=(max(6.0, 0.24 * n_layer), 3.2), dpi=100, layout="constrained")
+    figure = Figure(figsize=(max(6.0, 0.24 * n_units), 3.2), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     for i, leader in enumerate(leader_of.tolist()):
         shade = colour.get(leader, _ALONE)
@@ -90,13 +90,13 @@ def replication_map_figure(tying: npt.ArrayLike, title: str = "Replication map")
                 Arc(((i + leader) / 2, 0), span, 2 * span / reach, theta1=0, theta2=180, color=shade, lw=1.6)
             )
         axes.plot(i, 0, "o", color=shade, markerfacecolor=shade if i == leader else "white", markersize=9, zorder=3)
-    axes.set_xlim(-0.7, n_layer - 0.3)
+    axes.set_xlim(-0.7, n_units - 0.3)
     axes.set_ylim(-0.13, 1.08)
-    axes.set_xticks(range(0, n_layer, 1 if n_layer <= 24 else 4))
+    axes.set_xticks(range(0, n_units, 1 if n_units <= 24 else 4))
     axes.set_yticks([])
     axes.spines[["left", "right", "top"]].set_visible(False)
     axes.set_xlabel("layer (filled: has weights of its own; ring: copies the filled layer its arc ends at)", fontsize=9)
-    axes.set_title(f"{title}: {len(members)} of {n_layer} layers independent", fontsize=11)
+    axes.set_title(f"{title}: {len(members)} of {n_units} layers independent", fontsize=11)
     return figure
 
 

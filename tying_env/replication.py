@@ -22,7 +22,7 @@ class CopiedBlocks(TiedBlocks):
     """
 
     def _trained(self, tying: partition.IntVector) -> dict[int, int]:
-        return dict.fromkeys(range(self.n_layer), 1)
+        return dict.fromkeys(range(self.n_units), 1)
 
     def _new_weights(self, after: partition.IntVector, state: OptimizerStates | None) -> list[Weights]:
         weights = []
@@ -68,7 +68,7 @@ class AliasedBlocks(TiedBlocks):
         Raises:
             TypeError, ValueError: they are no tying.
         """
-        valid = partition.validate_action(sources, self.n_layer)
+        valid = partition.validate_action(sources, self.n_units)
         if not partition.is_tying(valid):
             raise ValueError(f"sources must name the lowest layer of each storage, got {valid.tolist()}")
         trained = self._trained(self._tying)

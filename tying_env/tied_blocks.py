@@ -113,7 +113,7 @@ class TiedBlocks:
             self.change(initial)
 
     @property
-    def n_layer(self) -> int:
+    def n_units(self) -> int:
         """L, the number of blocks."""
         return len(self.blocks)
 
@@ -137,7 +137,7 @@ class TiedBlocks:
         That is the tying, but for the frozen start, where every layer has a storage of its own.
         """
         # Not by address: on the meta device all would have the same.
-        storages = [next(iter(self.weights(i).values())).untyped_storage()._cdata for i in range(self.n_layer)]
+        storages = [next(iter(self.weights(i).values())).untyped_storage()._cdata for i in range(self.n_units)]
         return np.array([storages.index(storage) for storage in storages])
 
     def restore_sources(self, sources: npt.ArrayLike) -> None:
@@ -176,7 +176,7 @@ class TiedBlocks:
         Raises:
             TypeError, ValueError: not a valid tying, or one that ties blocks of two kinds; nothing is changed.
         """
-        after = partition.canonicalise(partition.validate_action(tying, self.n_layer))
+        after = partition.canonicalise(partition.validate_action(tying, self.n_units))
         if (self.kinds[after] != self.kinds).any():
             i = int(np.flatnonzero(self.kinds[after] != self.kinds)[0])
             raise ValueError(f"layer {i} cannot copy layer {after[i]}: their blocks are of two kinds")
@@ -186,7 +186,7 @@ class TiedBlocks:
         self.hold(partition.leaders(after))
         plan = self._plan(after, optimizer)
         before = Plan(
-            [self.weights(i) for i in range(self.n_layer)],
+            [self.weights(i) for i in range(self.n_units)],
             None if optimizer is None else optimizer.state,
             None if optimizer is None else optimizer.param_groups,
         )
@@ -242,7 +242,7 @@ class TiedBlocks:
             else:
                 led[leader] = self._copy(int(self._tying[leader]), state)
             seen[leader] = led[leader] if self.gradient == "shared" else aliases(led[leader], requires_grad=False)
-        return [led[i] if i in led else seen[int(after[i])] for i in range(self.n_layer)]
+        return [led[i] if i in led else seen[int(after[i])] for i in range(self.n_units)]
 
     def _copy(self, layer: int, state: OptimizerStates | None) -> Weights:
         """Return new Parameters with the values of a layer's, and enter a copy of their optimizer state."""

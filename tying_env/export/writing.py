@@ -88,7 +88,7 @@ def export_tied(
 
 def _write_dense(folder: Path, network: PrimaryNetwork, tied: TiedBlocks) -> None:
     model: Any = network.model
-    tied.change(np.arange(tied.n_layer))  # every layer gets a copy of the weights it computes with
+    tied.change(np.arange(tied.n_units))  # every layer gets a copy of the weights it computes with
     merge_deltas(model)
     model.config = model_config(model)
     model.save_pretrained(folder)
@@ -111,7 +111,7 @@ def _card(
 ) -> str:
     """Return the model card: what it is, how it is tied, on what it was trained, how well it does."""
     unique = sum(p.numel() for _, p in owned_parameters(network, tied))
-    borrowed = [i for i in range(tied.n_layer) if i not in tied.owners()]
+    borrowed = [i for i in range(tied.n_units) if i not in tied.owners()]
     conventional = unique + sum(p.numel() for i in borrowed for p in dict.fromkeys(tied.weights(i).values()))
     env = about["env"]
     name = type(network.model).__name__

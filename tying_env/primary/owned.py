@@ -18,7 +18,7 @@ def owned_parameters(network: PrimaryNetwork, tied: TiedBlocks) -> Iterator[tupl
     """
     tied.hold()
     owners, names = set(tied.owners()), network.block_names
-    borrowed = {f"{names[i]}.{name}" for i in range(tied.n_layer) if i not in owners for name in tied.weights(i)}
+    borrowed = {f"{names[i]}.{name}" for i in range(tied.n_units) if i not in owners for name in tied.weights(i)}
     for name, parameter in network.model.named_parameters():
         if name not in borrowed:
             yield name, parameter

@@ -95,7 +95,7 @@ class Trainer:
         self._parallel = None if world().size == 1 else DataParallel(network.model, self._loss)
         self._accumulate, self._autocast, self._prefetch = accumulate, autocast, prefetch
         self._fetched: tuple[dict[str, Any], tuple[Any, int]] | None = None  # the position before a batch, and that
-        in_blocks = {id(p) for layer in range(tied.n_layer) for p in tied.weights(layer).values()}
+        in_blocks = {id(p) for layer in range(tied.n_units) for p in tied.weights(layer).values()}
         outside = [p for p in network.model.parameters() if id(p) not in in_blocks and p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             [{"params": outside}, *tied.parameter_groups(learning_rate)],
@@ -202,7 +202,7 @@ class Trainer:
 
     def count_conventional(self) -> int:
         """Return the number of parameters that conventional training has: every layer its own."""
-        layers = [dict.fromkeys(self.tied.weights(i).values()) for i in range(self.tied.n_layer)]
+        layers = [dict.fromkeys(self.tied.weights(i).values()) for i in range(self.tied.n_units)]
         outside: int = sum(p.numel() for g in self.optimizer.param_groups if "leader" not in g for p in g["params"])
         return outside + sum(p.numel() for weights in layers for p in weights)
 

@@ -37,18 +37,18 @@ class ChanceComparison:
     p_value: float
 
 
-def leader_distribution(n_layer: int) -> Floats:
+def leader_distribution(n_units: int) -> Floats:
     """Return the probability of 0, 1, ..., L leaders under a uniformly random action, shape (L + 1,).
 
     Layer i is a leader with probability 1/(i+1), independently of the others: a convolution of L coin flips.
     """
     probabilities = np.ones(1)
-    for i in range(n_layer):
+    for i in range(n_units):
         probabilities = np.convolve(probabilities, [1 - 1 / (i + 1), 1 / (i + 1)])
     return probabilities
 
 
-def compare_with_chance(independent_layers: Sequence[int], n_layer: int) -> ChanceComparison:
+def compare_with_chance(independent_layers: Sequence[int], n_units: int) -> ChanceComparison:
     """Set the numbers of independent layers of n decisions against n uniformly random actions.
 
     Raises:
@@ -57,10 +57,10 @@ def compare_with_chance(independent_layers: Sequence[int], n_layer: int) -> Chan
     if not independent_layers:
         raise ValueError("no decisions")
     n, total = len(independent_layers), int(sum(independent_layers))
-    chance_mean, chance_sd = partition.chance_independent_layers(n_layer)
+    chance_mean, chance_sd = partition.chance_independent_layers(n_units)
     # The distribution of the sum, n * L + 1 values, is the n-fold convolution: a power in Fourier space.
-    size = n * n_layer + 1
-    of_sum = np.fft.irfft(np.fft.rfft(leader_distribution(n_layer), size) ** n, size).clip(0.0)
+    size = n * n_units + 1
+    of_sum = np.fft.irfft(np.fft.rfft(leader_distribution(n_units), size) ** n, size).clip(0.0)
     below, above = float(of_sum[: total + 1].sum()), float(of_sum[total:].sum())
     z = (total / n - chance_mean) / (chance_sd / math.sqrt(n)) if chance_sd else math.nan
     return ChanceComparison(
@@ -73,14 +73,14 @@ def compare_with_chance(independent_layers: Sequence[int], n_layer: int) -> Chan
     )
 
 
-def chance_events(n_layer: int) -> tuple[float, float]:
+def chance_events(n_units: int) -> tuple[float, float]:
     """Return the mean numbers of tied and untied events from one uniformly random action to the next.
 
     With p[i, j] the probability that layer i's leader is j, layer i is untied with probability p[i, i] (1 - p[i, i]),
     and tied with (1 - p[i, i]) - sum over j < i of p[i, j]^2.
     """
-    p = np.zeros((n_layer, n_layer))
-    for i in range(n_layer):
+    p = np.zeros((n_units, n_units))
+    for i in range(n_units):
         p[i] = p[:i].sum(axis=0) / (i + 1)
         p[i, i] = 1 / (i + 1)
     alone = p.diagonal()

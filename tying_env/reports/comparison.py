@@ -198,7 +198,7 @@ def _summarise(arm: Arm, reference: Arm, metric: Metric) -> ArmSummary:
         interval=interval,
         no_interval=no_interval,
         difference=paired_difference(results, reference.results(metric), _generator()) if compared else None,
-        chance=compare_with_chance(layers, counted[0].n_layer) if layers else None,
+        chance=compare_with_chance(layers, counted[0].n_units) if layers else None,
     )
 
 
@@ -239,7 +239,7 @@ def _cost_cells(summary: ArmSummary) -> tuple[str, ...]:
     seconds = float(np.mean([summary["seconds"] for summary in summaries]))
     decides = any(run.decides and not run.copied for run in runs)
     return (
-        f"{chance.mean:.2f} of {runs[0].n_layer}\n(chance {chance.chance_mean:.2f})",
+        f"{chance.mean:.2f} of {runs[0].n_units}\n(chance {chance.chance_mean:.2f})",
         f"{chance.z:+.1f}" if decides and np.isfinite(chance.z) else NOTHING,
         format_p(chance.p_value) if decides else NOTHING,
         f"{parameters / 1e6:,.2f} M\n({parameters / conventional:.0%})",

@@ -81,8 +81,8 @@ class Run:
         return settings
 
     @property
-    def n_layer(self) -> int:
-        """L."""
+    def n_units(self) -> int:
+        """L, the length of an action."""
         return int(self.env["n_layer"])
 
     @property
@@ -99,7 +99,7 @@ class Run:
 
         Where layers are copied instead of tied (ablation v) all of them have, whatever the tying says.
         """
-        return [self.n_layer] * len(self.records) if self.copied else self.column("independent_layers")
+        return [self.n_units] * len(self.records) if self.copied else self.column("independent_layers")
 
     @property
     def last(self) -> dict[str, Any]:

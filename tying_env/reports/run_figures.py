@@ -50,7 +50,7 @@ def tying_events(run: Run) -> Figure:
     window = max(1, len(decisions) // 20)
     title = f"Changes of tying (thick: mean of {window} decisions)" if window > 1 else "Changes of tying"
     figure, axes = new_axes(title, "decision", "layers changed in a decision")
-    by_chance = chance_events(run.n_layer)
+    by_chance = chance_events(run.n_units)
     for key, colour, chance in zip(("tied", "untied"), (_TIED, _UNTIED), by_chance, strict=True):
         counts = np.array(run.column(f"{key}_events"), dtype=np.float64)
         axes.plot(decisions, counts, color=colour, lw=0.6, alpha=0.35)
@@ -70,13 +70,13 @@ def trainable_steps(run: Run) -> Figure:
         ValueError: the run has no decision yet.
     """
     steps = steps_as_leader(run)
-    layers = np.arange(run.n_layer)
-    size = (max(7.5, 0.2 * run.n_layer), 4.0)
+    layers = np.arange(run.n_units)
+    size = (max(7.5, 0.2 * run.n_units), 4.0)
     figure, axes = new_axes("Training steps with weights of its own", "layer", "training steps", size)
     axes.bar(layers, steps, color=COLOURS[0], width=0.8, label="this run")
     chance = steps[0] / (layers + 1)
     axes.plot(layers, chance, "_", color=COLOURS[1], markersize=12, markeredgewidth=2, label="random actions")
-    axes.set_xticks(layers[:: 1 if run.n_layer <= 24 else 4])
+    axes.set_xticks(layers[:: 1 if run.n_units <= 24 else 4])
     axes.yaxis.set_major_formatter("{x:,.0f}")
     legend_below(figure, 2)
     return figure
@@ -93,10 +93,10 @@ def steps_as_leader(run: Run) -> npt.NDArray[np.int64]:
     """
     _check_decisions(run)
     lengths = np.diff(run.column("train_step"), prepend=run.frozen_steps)  # (decisions,)
-    independent = np.array(run.column("tying")) == np.arange(run.n_layer)  # (decisions, L)
+    independent = np.array(run.column("tying")) == np.arange(run.n_units)  # (decisions, L)
     if run.copied:
         independent[:] = True
-    start = np.arange(run.n_layer) == 0 if run.env["freeze_at_start"] else np.ones(run.n_layer, dtype=bool)
+    start = np.arange(run.n_units) == 0 if run.env["freeze_at_start"] else np.ones(run.n_units, dtype=bool)
     steps: npt.NDArray[np.int64] = (lengths[:, None] * independent).sum(axis=0) + run.frozen_steps * start
     return steps
 
@@ -107,7 +107,7 @@ def tying_raster(run: Run) -> Figure:
     Raises:
         ValueError: the run has no decision yet.
     """
-    decisions, n_layer = _decisions(run), run.n_layer
+    decisions, n_units = _decisions(run), run.n_units
     figure = new_figure((8.5, 5.5))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     tyings = np.array(run.column("tying"))  # (decisions, L)
@@ -117,19 +117,19 @@ def tying_raster(run: Run) -> Figure:
         aspect="auto",
         interpolation="nearest",
         cmap=ListedColormap(colours),
-        norm=BoundaryNorm(np.arange(n_layer + 1) - 0.5, n_layer),
-        extent=(0.5, len(decisions) + 0.5, n_layer - 0.5, -0.5),
+        norm=BoundaryNorm(np.arange(n_units + 1) - 0.5, n_units),
+        extent=(0.5, len(decisions) + 0.5, n_units - 0.5, -0.5),
         rasterized=True,
     )
     handles = [Patch(color=colour, label=label) for label, colour in legend]
     place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "frameon": False}
     above.legend(handles=handles, title="its leader", alignment="left", fontsize=9, **place)
-    ticks = np.arange(0, n_layer, max(1, math.ceil(n_layer / 12)))
+    ticks = np.arange(0, n_units, max(1, math.ceil(n_units / 12)))
     name_axes(above, "", "layer")
     above.set_yticks(ticks)
     above.set_title("Whose weights were copied" if run.copied else "Who has whose weights", fontsize=11)
 
-    mean, deviation = chance_independent_layers(n_layer)
+    mean, deviation = chance_independent_layers(n_units)
     below.axhspan(mean - deviation, mean + deviation, color=COLOURS[1], alpha=0.15, lw=0)
     below.axhline(mean, color=COLOURS[1], ls="--", lw=1.5, zorder=3, label=f"random actions: {mean:.2f} (band: ± 1 SD)")
     counts = run.independent_layers()
@@ -148,10 +148,10 @@ def _leader_colours(tyings: npt.NDArray[np.int64]) -> tuple[list[str], list[tupl
 
     The most frequent leaders have colours that anyone can tell apart, which there are few of, all others greys.
     """
-    n_layer = tyings.shape[1]
-    counts = np.bincount(tyings.ravel(), minlength=n_layer)
+    n_units = tyings.shape[1]
+    counts = np.bincount(tyings.ravel(), minlength=n_units)
     frequent = np.sort(np.argsort(-counts, kind="stable")[: len(_LEADERS)])
-    colours = [to_hex(colormaps["gray"](shade)) for shade in np.linspace(0.5, 0.9, n_layer)]
+    colours = [to_hex(colormaps["gray"](shade)) for shade in np.linspace(0.5, 0.9, n_units)]
     legend = []
     for leader, colour in zip((i for i in frequent.tolist() if counts[i]), _LEADERS, strict=False):
         colours[leader] = colour

@@ -45,15 +45,15 @@ def _tying(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: d
     copied = config["env"].get("replication") == "copied"  # then all layers have weights of their own
     layers = [config["env"]["n_layer"] if copied else record["independent_layers"] for record in records]
     parameters = [record["trainable_parameters"] for record in records]
-    conventional, n_layer = summary["parameters_conventional"], config["env"]["n_layer"]
-    chance, _ = partition.chance_independent_layers(n_layer)
+    conventional, n_units = summary["parameters_conventional"], config["env"]["n_layer"]
+    chance, _ = partition.chance_independent_layers(n_units)
 
     def share(value: float) -> str:
         return f"{value / 1e6:,.2f} M ({value / conventional:.0%} of conventional)"
 
     return [
-        ("independent layers, mean", f"{_mean(layers):.2f} of {n_layer}  (by chance alone: {chance:.2f})"),
-        ("independent layers, end", f"{layers[-1]} of {n_layer}"),
+        ("independent layers, mean", f"{_mean(layers):.2f} of {n_units}  (by chance alone: {chance:.2f})"),
+        ("independent layers, end", f"{layers[-1]} of {n_units}"),
         ("trainable parameters, mean", share(_mean(parameters))),
         ("trainable parameters, end", share(parameters[-1])),
         ("  in conventional training", f"{conventional / 1e6:,.2f} M"),

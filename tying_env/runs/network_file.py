@@ -122,7 +122,7 @@ def _read_about(text: str | None) -> dict[str, Any]:
         raise ValueError("it has no hash of itself")
     try:
         config = EnvConfig.from_settings(about["config"])
-        tyings = [partition.validate_action(about[key], config.n_layer) for key in ("tying", "sources")]
+        tyings = [partition.validate_action(about[key], config.n_units) for key in ("tying", "sources")]
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"its description of itself does not hold: {error!r}") from error
     if not all(map(partition.is_tying, tyings)):

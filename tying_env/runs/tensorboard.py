@@ -43,7 +43,7 @@ class Curves:
         self._last: dict[str, float] = {}
         self._writer = SummaryWriter(path, purge_step=None if resumed_at is None else resumed_at + 1)
         self._every = max(1, config.total_steps // config.k // _PICTURES)
-        self._chance, _ = partition.chance_independent_layers(config.n_layer)
+        self._chance, _ = partition.chance_independent_layers(config.n_units)
 
     def __enter__(self) -> Self:
         # A full disk ends TensorBoard's writing thread with a traceback, and reaches us through `flush` as well.

@@ -74,9 +74,9 @@ class TrainingBatch:
         self._block_shapes += [(d,), (d,), (d, 4 * d), (4 * d,), (4 * d, d), (d,)]
         self._outside_shapes = [(vocab_size, d), (config.seq_len, d), (d,), (d,)]
         sizes = [sum(math.prod(shape) for shape in shapes) for shapes in (self._block_shapes, self._outside_shapes)]
-        self.blocks = Weights((n, config.n_layer), sizes[0], dtype, device)
+        self.blocks = Weights((n, config.n_units), sizes[0], dtype, device)
         self.outside = Weights((n,), sizes[1], dtype, device)
-        self.tying = np.zeros((n, config.n_layer), dtype=np.int64)
+        self.tying = np.zeros((n, config.n_units), dtype=np.int64)
         self.frozen = np.ones(n, dtype=bool)
         self._generators = [torch_stream(0, "dropout", device) for _ in range(n)]
 
@@ -96,7 +96,7 @@ class TrainingBatch:
 
     def change(self, n: int, action: npt.ArrayLike) -> partition.TyingEvents:
         """Put a tying in force in network n: the rule of `tying_env.tied_blocks`."""
-        after, before = partition.canonicalise(partition.validate_action(action, self._config.n_layer)), self.tying[n]
+        after, before = partition.canonicalise(partition.validate_action(action, self._config.n_units)), self.tying[n]
         events = partition.events(before, after)
         inherit = self._config.optimizer_state == "inherit"
         for leader in partition.leaders(after):
@@ -174,11 +174,11 @@ class TrainingBatch:
         return result.detach()
 
     def _sources(self) -> Tensor:
-        own = np.arange(self._config.n_layer)
+        own = np.arange(self._config.n_units)
         return torch.from_numpy(np.where(self.frozen[:, None], own, self.tying)).to(self._device)
 
     def _trained(self) -> Tensor:
-        own = np.arange(self._config.n_layer)
+        own = np.arange(self._config.n_units)
         return torch.from_numpy(np.where(self.frozen[:, None], own == 0, self.tying == own)).to(self._device)
 
     def _members(self, trained: Tensor) -> Tensor:

@@ -81,8 +81,8 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
         self.corpus: Corpus = load_corpus(config.dataset, config.tokenizer, config.cache_dir)
         self._validation = evaluation_windows(self.corpus.validation, config.seq_len, config.validation_windows)
         evaluation_windows(self.corpus.train, config.seq_len, 1)  # too short a text fails here
-        self.single_action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
-        self.single_observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_layer + 1))
+        self.single_action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_units + 1))
+        self.single_observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_units + 1))
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.batch = TrainingBatch(config, self.corpus.tokenizer.vocab_size, num_envs, self.device)
@@ -131,10 +131,10 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
         if not self._runs:
             raise gym.error.ResetNeeded("no training run has begun: call reset() first")
         config, count = self.config, self.num_envs
-        if np.shape(actions) != (count, config.n_layer):
-            raise ValueError(f"actions must have the shape {(count, config.n_layer)}, got {np.shape(actions)}")
+        if np.shape(actions) != (count, config.n_units):
+            raise ValueError(f"actions must have the shape {(count, config.n_units)}, got {np.shape(actions)}")
         for action in actions:
-            partition.validate_action(action, config.n_layer)
+            partition.validate_action(action, config.n_units)
         fresh = self._over.copy()
         for n in np.flatnonzero(fresh).tolist():
             self._runs[n] = self._begin(n, None)
@@ -184,7 +184,7 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
         config = self.config
         self.batch.begin(n, own)
         if not config.freeze_at_start:
-            self.batch.change(n, np.arange(config.n_layer))
+            self.batch.change(n, np.arange(config.n_units))
         train, sizes = self.corpus.train, (config.batch_size, config.seq_len)
         return _Run(
             ShuffledWindows(train, *sizes, numpy_stream(own, "training batches")),

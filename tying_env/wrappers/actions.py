@@ -46,8 +46,8 @@ class SingleLayerAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs)
     def __init__(self, env: AnyEnv) -> None:
         RecordConstructorArgs.__init__(self)
         gym.ActionWrapper.__init__(self, env)
-        self._n_layer = _check_vector_actions(type(self).__name__, env)
-        self.action_space = gym.spaces.Discrete(self._first_index(self._n_layer))
+        self._n_units = _check_vector_actions(type(self).__name__, env)
+        self.action_space = gym.spaces.Discrete(self._first_index(self._n_units))
 
     def action(self, action: int | np.integer[Any]) -> IntVector:
         """Return the tying in force with one entry replaced, shape (L,).
@@ -66,7 +66,7 @@ class SingleLayerAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs)
             ValueError: not an index of the action space.
         """
         number = _check_index(self.action_space, index)
-        layer = next(i for i in range(self._n_layer - 1, 0, -1) if self._first_index(i) <= number)
+        layer = next(i for i in range(self._n_units - 1, 0, -1) if self._first_index(i) <= number)
         return layer, number - self._first_index(layer)
 
     def index(self, layer: int, target: int) -> int:
@@ -75,8 +75,8 @@ class SingleLayerAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs)
         Raises:
             ValueError: not 1 <= layer < L, or not 0 <= target <= layer.
         """
-        if layer not in range(1, self._n_layer):
-            raise ValueError(f"layer must be in 1..{self._n_layer - 1}, got {layer!r}")
+        if layer not in range(1, self._n_units):
+            raise ValueError(f"layer must be in 1..{self._n_units - 1}, got {layer!r}")
         if target not in range(layer + 1):
             raise ValueError(f"target of layer {layer} must be in 0..{layer}, got {target!r}")
         return self._first_index(layer) + target
@@ -117,21 +117,21 @@ class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: AnyEnv) -> None:
         RecordConstructorArgs.__init__(self)
         gym.Wrapper.__init__(self, env)
-        self._n_layer = _check_vector_actions(type(self).__name__, env)
+        self._n_units = _check_vector_actions(type(self).__name__, env)
         if not isinstance(env.observation_space, gym.spaces.MultiDiscrete):
             raise ValueError(
                 f"LayerSweepAction adds an entry to MultiDiscrete observations, got {env.observation_space}: "
                 "put wrappers of the observation around it"
             )
-        self.action_space = gym.spaces.Discrete(self._n_layer)
-        self.observation_space = gym.spaces.MultiDiscrete([*env.observation_space.nvec.tolist(), self._n_layer])
+        self.action_space = gym.spaces.Discrete(self._n_units)
+        self.observation_space = gym.spaces.MultiDiscrete([*env.observation_space.nvec.tolist(), self._n_units])
 
     @property
     def layer(self) -> int:
         """The layer that the next step decides about."""
         env = layer_tying_env(self)
         decisions = env.decisions  # not counted here: right after load_state_dict, too
-        return 1 + decisions % (self._n_layer - 1)
+        return 1 + decisions % (self._n_units - 1)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -153,7 +153,7 @@ class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Tell for each target whether it is one of the layer's own, 0..layer; shape (L,)."""
-        return np.arange(self._n_layer) <= self.layer
+        return np.arange(self._n_units) <= self.layer
 
     def _observation(self, observation: IntVector) -> IntVector:
         return np.append(observation, self.layer)  # (L + 1,)
@@ -161,12 +161,12 @@ class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 def _check_vector_actions(name: str, env: AnyEnv) -> int:
     """Return L, at least 2, of an environment that takes whole tying vectors."""
-    n_layer = layer_tying_env(env).config.n_layer
-    if env.action_space != gym.spaces.MultiDiscrete(np.arange(1, n_layer + 1)):
-        raise ValueError(f"{name} needs the actions MultiDiscrete([1, 2, ..., {n_layer}]), got {env.action_space}")
-    if n_layer < 2:
-        raise ValueError(f"{name} needs at least 2 layers to decide about, got {n_layer}")
-    return n_layer
+    n_units = layer_tying_env(env).config.n_units
+    if env.action_space != gym.spaces.MultiDiscrete(np.arange(1, n_units + 1)):
+        raise ValueError(f"{name} needs the actions MultiDiscrete([1, 2, ..., {n_units}]), got {env.action_space}")
+    if n_units < 2:
+        raise ValueError(f"{name} needs at least 2 layers to decide about, got {n_units}")
+    return n_units
 
 
 def _check_index(space: gym.Space[Any], index: int | np.integer[Any]) -> int:

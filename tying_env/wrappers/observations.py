@@ -46,7 +46,7 @@ class TrainingProgressObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstru
         config = layer_tying_env(env).config
         self._largest = np.maximum(_multi_discrete(type(self).__name__, env).nvec - 1, 1)  # layer 0's is 0
         self._max_loss = MAX_MEAN_LOSS  # where the environment bounds the loss behind its reward, too
-        self._total_steps, self._n_layer = config.total_steps, config.n_layer
+        self._total_steps, self._n_units = config.total_steps, config.n_units
         high = np.ones(len(self._largest) + 3, dtype=np.float32)
         high[-3] = self._max_loss
         self.observation_space = gym.spaces.Box(np.zeros_like(high), high)
@@ -65,7 +65,7 @@ class TrainingProgressObservation(gym.Wrapper[Any, Any, Any, Any], RecordConstru
 
     def _observation(self, observation: IntVector, info: dict[str, Any]) -> npt.NDArray[np.float32]:
         loss = min(info["train_loss"], self._max_loss)  # infinity: not yet measured, or not finite
-        progress = [loss, info["train_step"] / self._total_steps, info["independent_layers"] / self._n_layer]
+        progress = [loss, info["train_step"] / self._total_steps, info["independent_layers"] / self._n_units]
         return np.concatenate([observation / self._largest, progress]).astype(np.float32)
 
 
