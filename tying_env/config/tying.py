@@ -1,0 +1,45 @@
+"""What a decision is, and what tying does to weights, gradients and optimizer state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tying_env.config.checks import check_at_least
+
+if TYPE_CHECKING:
+    from tying_env.config import EnvConfig
+
+
+@dataclass(frozen=True)
+class TyingSettings:
+    """Decisions and their effect."""
+
+    k: int = 5
+    """Training steps between two decisions."""
+    gradient: Literal["shared", "leader"] = "shared"
+    """A group's gradient: the sum over its layers (the paper's text), or the leader's alone (its published code)."""
+    optimizer_state: Literal["inherit", "reset"] = "inherit"
+    """AdamW's state of a layer that is untied: a copy of its former leader's, or empty."""
+    group_lr: Literal["none", "sqrt", "linear"] = "none"
+    """Learning rate of a group of n layers: lr, lr/sqrt(n) or lr/n."""
+    replication: Literal["tied", "copied", "aliased"] = "tied"
+    """Tie replicated layers; or only copy weights and train on alone (ablation v); or alias as the published code."""
+    first_tying: Literal["leader", "mean"] = "leader"
+    """What the first tying makes of the layers of a group: they take the leader's weights, or the mean of all."""
+    unequal_blocks: Literal["refuse", "within-kind"] = "refuse"
+    """Your own network, if its blocks differ: refuse it, or tie each kind of block within itself; a layer that names
+    one of another kind is independent then."""
+    freeze_at_start: bool = True
+    """Train only layer 0 until the first decision (Algorithm 1 line 2). Without: all layers train (ablation vi)."""
+
+
+def check_tying(config: EnvConfig) -> None:
+    """Check the settings of tying.
+
+    Raises:
+        ValueError: one is outside its range, or excludes another.
+    """
+    check_at_least(1, k=config.k)
+    if config.first_tying == "mean" and config.replication != "tied":
+        raise ValueError(f"first_tying='mean' needs replication='tied', got {config.replication!r}")
