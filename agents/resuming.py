@@ -9,9 +9,9 @@ from agents.description import describe_inputs
 from agents.recorder import LOGS, Observer
 from agents.run_config import RunConfig, differences, listed, saved_config
 from tying_env import partition
+from tying_env.config.network import is_own
 from tying_env.env import LayerTyingEnv
 from tying_env.files import to_json
-from tying_env.primary.building import build_skeleton
 from tying_env.primary.owned import check_owned
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.run_directory import CONFIG, RESUMES, SUMMARY
@@ -66,6 +66,11 @@ def find(directory: RunDirectory, observer: Observer, asked: RunConfig | None) -
         saved = saved_config(about)
     except ValueError as error:
         raise DamagedRun(f"{path / CONFIG} is damaged: {error}") from error
+    if asked is None and is_own(saved.env.model):
+        raise OtherSettings(
+            f"the network of {path} is made by code of its user's own, {saved.env.model!r}, and a file never makes "
+            "code run: go on with settings that name it"
+        )
     config = dataclasses.replace(asked or saved, run_dir=path)
     if config.label is None:
         config = dataclasses.replace(config, label=saved.label)
@@ -95,7 +100,7 @@ def refuse_other_sizes(found: Found, env: LayerTyingEnv) -> None:
         saved = found.checkpoint.state["env"]["trainer"]
         shapes = {name: tuple(tensor.shape) for name, tensor in saved["weights"].items()}
         partition.validate_action(saved["sources"], found.config.env.n_units)
-        check_owned(build_skeleton(found.config.env, env.workload.sizes), saved["sources"], shapes)
+        check_owned(env.workload.skeleton(), saved["sources"], shapes)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise DamagedRun(f"the checkpoint {found.checkpoint.folder} does not fit: {error}") from error
 

@@ -21,6 +21,7 @@ from agents.stop_file import StopFile
 from agents.stop_signals import StopSignals
 from tying_env.distributed import wait_for_all, world
 from tying_env.episode import Stopped
+from tying_env.primary.assembly import settled
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.checkpoints import FOLDER
 from tying_env.runs.run_directory import CONFIG, JOURNAL, RESUMES
@@ -55,9 +56,10 @@ def run(config: RunConfig, observer: Observer, stop: Stop | None = None) -> tupl
         OSError: the disk is full, say; what was written before is whole.
     """
     # Everything that can be wrong with the settings shows before anything is written.
+    config = dataclasses.replace(config, env=settled(config.env))
     env, controller = _make(config)
-    about = describe(config, env)
-    directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about)
+    about, files = describe(config, env), env.unwrapped.workload.files()  # type: ignore[attr-defined]
+    directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about, files)
     with directory.lock():
         return directory, _carry_out(config, env, controller, directory, observer, stop, None, resumed=False)
 
@@ -90,6 +92,8 @@ def resume(
     """
     if not os.path.lexists(path / CONFIG):
         raise NothingToGoOnWith(f"{path} is not a run directory: it has no {CONFIG}")
+    if asked is not None:
+        asked = dataclasses.replace(asked, env=settled(asked.env))
     directory = RunDirectory(path)
     try:
         directory.check_plain(LOGS, FOLDER)

@@ -23,16 +23,20 @@ def chosen_preset() -> tuple[Size, EnvConfig]:
         FileNotFoundError, ValueError: the checkpoint of --init-from is not there, or not of such a network.
     """
     first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    first.add_argument("--model", choices=dict.fromkeys(model for model, _ in PRESETS))
+    first.add_argument("--model")
     first.add_argument("--preset", choices=get_args(Size), default="small")
     first.add_argument("--init-from")
     try:
         chosen = first.parse_known_args()[0]
     except argparse.ArgumentError:
         return "small", EnvConfig()  # the full parser says what is wrong
-    started = {} if chosen.init_from is None else checkpoint_settings(chosen.init_from)
+    started = {} if chosen.init_from is None else checkpoint_settings(chosen.init_from, chosen.model)
     model = chosen.model or started.get("model", "gpt2")
-    return chosen.preset, EnvConfig(**PRESETS[model, chosen.preset] | started | {"model": model})
+    # Decoders of a checkpoint, and networks of the user's own, have no presets.
+    preset = next(
+        (settings for (name, size), settings in PRESETS.items() if (name, size) == (model, chosen.preset)), {}
+    )
+    return chosen.preset, EnvConfig(**preset | started | {"model": model})
 
 
 def chosen_semantics(arguments: Sequence[str] | None = None) -> Semantics:

@@ -38,6 +38,7 @@ from agents.resuming import RunIsOver
 from agents.run_config import RunConfig, saved_config
 from agents.runner import default_name, resume, run
 from tying_env.config import Size
+from tying_env.config.network import is_own
 from tying_env.distributed import LostProcess, joined, wait_for_all, world
 from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import CONFIG
@@ -133,6 +134,11 @@ def parse() -> Options:
         run_config = as_published(run_config)
     if resumed is not None:
         run_config = saved_config(RunDirectory.open(resumed).read_json(CONFIG))
+        if is_own(own := run_config.env.model) and not any(word.split("=")[0] == "--model" for word in sys.argv):
+            raise ValueError(
+                f"the network of {resumed} is made by code of its user's own, and a file never makes code run: "
+                f"name it again, --model {own}"
+            )
     default = Options(preset, semantics, resumed, run_config)
     return tyro.cli(Options, default=default, description=description(__doc__), config=(tyro.conf.OmitArgPrefixes,))
 
