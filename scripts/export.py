@@ -29,6 +29,8 @@ class Options:
     """The network with the best validation perplexity, or the one at the end."""
     dense: bool = False
     """Write a plain checkpoint that `from_pretrained` of transformers opens, every layer with weights of its own."""
+    model: str | None = None
+    """The file.py:function that makes the network, of a run whose network is your own: a file never makes code run."""
 
 
 def main() -> int:
@@ -36,7 +38,9 @@ def main() -> int:
 
     def work(console: Console) -> int:
         options = tyro.cli(Options, description=__doc__)
-        folder = export_tied(options.run, options.folder, network=options.network, dense=options.dense)
+        folder = export_tied(
+            options.run, options.folder, network=options.network, dense=options.dense, model=options.model
+        )
         size = sum(path.stat().st_size for path in folder.iterdir())
         console.print(f"{folder}: {size / 1e6:,.1f} MB", highlight=False, markup=False, soft_wrap=True)
         return 0

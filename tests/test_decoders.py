@@ -96,7 +96,7 @@ def text(text_folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, text: str) -> dict[str, Path]:
-    """A LLaMA with a head of its own and a SentencePiece vocabulary, and a Qwen2 with a tied head and a byte-level one."""
+    """A LLaMA with a head of its own and a SentencePiece vocabulary, and a Qwen2, tied head and byte-level vocabulary."""
     root = tmp_path_factory.mktemp("decoders")
     llama = transformers.LlamaConfig(**SIZES | {"vocab_size": 400}, tie_word_embeddings=False)
     qwen2 = transformers.Qwen2Config(**SIZES, tie_word_embeddings=True)
@@ -303,7 +303,7 @@ def test_what_is_wrong_with_a_checkpoint_is_said(folder: Path, text_folder: Path
             make(copied, text_folder, tokenizer="bytes")
     with pytest.raises(ValueError, match="seq_len must be at most 32"):
         make(folder, text_folder, seq_len=33)
-    with pytest.raises(ValueError, match="the checkpoint .* has n_layer=3, the settings 4"):
+    with pytest.raises(ValueError, match=r"the checkpoint .* has n_layer=3, the settings 4"):
         make(folder, text_folder, n_layer=4)
     with pytest.raises(ValueError, match="'causal-lm' starts from a checkpoint"):
         LayerTyingEnv(model="causal-lm", tokenizer="bytes")
@@ -329,7 +329,7 @@ def test_a_gpt2_that_computes_otherwise_starts_as_a_decoder(text_folder: Path, t
         vocab_size=256, n_positions=32, n_embd=16, n_layer=L, n_head=2, activation_function="relu", eos_token_id=None
     )
     transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="activation_function='relu'.*the model 'causal-lm' computes as"):
+    with pytest.raises(ValueError, match=r"activation_function='relu'.*the model 'causal-lm' computes as"):
         checkpoint_settings(tmp_path)
     env = make(tmp_path, text_folder, tokenizer="bytes")
     env.reset(seed=0)

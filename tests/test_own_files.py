@@ -87,6 +87,7 @@ def module_in_it(config):
     return OwnNetwork(Net(), batches=examples(50), loss=loss)
 """
 
+
 @pytest.fixture(params=["text", "data"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -167,7 +168,9 @@ def test_a_network_file_is_read_only_with_the_users_word_for_its_code(
     env.step(action(env))
     path = tmp_path / "net"
     save_network(path, env.trainer, env.config, env.workload.sizes)
-    with pytest.raises(ValueError, match=r"net was made by code of the user's own, '.*:make_network', and a file never"):
+    with pytest.raises(
+        ValueError, match=r"net was made by code of the user's own, '.*:make_network', and a file never"
+    ):
         load_network(path)
     saved = load_network(path, model=files[kind])
     assert saved.config == env.config
@@ -242,12 +245,24 @@ def test_the_number_of_blocks_is_n_layer(files: dict[str, str], text_folder: Pat
 @pytest.mark.parametrize(
     ("body", "error", "message"),
     [
-        ("def f(config): raise KeyError('mine')", ForeignCodeError, r"bad\.py:f raised KeyError while it made a network"),
-        ("def f(config): return 3", TypeError, r"bad\.py:f must return an nn\.Module or a tying_env\.OwnNetwork, got int: 3"),
+        (
+            "def f(config): raise KeyError('mine')",
+            ForeignCodeError,
+            r"bad\.py:f raised KeyError while it made a network",
+        ),
+        (
+            "def f(config): return 3",
+            TypeError,
+            r"bad\.py:f must return an nn\.Module or a tying_env\.OwnNetwork, got int: 3",
+        ),
         ("def f(): pass", ForeignCodeError, "takes 0 positional arguments"),
         ("f = 3", TypeError, "must be a function that makes a network, got int"),
         ("def g(config): pass", ImportError, r"has no 'f', expected a function that makes a network"),
-        ("import torch\ndef f(config): return torch.nn.Linear(2, 2)", ValueError, "Linear has no nn.ModuleList of blocks"),
+        (
+            "import torch\ndef f(config): return torch.nn.Linear(2, 2)",
+            ValueError,
+            "Linear has no nn.ModuleList of blocks",
+        ),
         (
             "import tying_env\ndef f(config): return tying_env.OwnNetwork(lambda: 1 / 0)",
             ForeignCodeError,
@@ -259,7 +274,11 @@ def test_the_number_of_blocks_is_n_layer(files: dict[str, str], text_folder: Pat
             "examples to measure on, and no batches",
         ),
         (TEXT + "def f(config): return Net(9, 4, 2)", ForeignCodeError, None),
-        (TEXT + "def f(config): return Net(255, 16, 4)", ValueError, r"scores 255 tokens, the tokenizer 'bytes' has 256"),
+        (
+            TEXT + "def f(config): return Net(255, 16, 4)",
+            ValueError,
+            r"scores 255 tokens, the tokenizer 'bytes' has 256",
+        ),
         (
             TEXT + "class Odd(Net):\n    def forward(self, ids): return super().forward(ids)[0]\n"
             "def f(config, vocab_size): return Odd(vocab_size, 16, 4)",
