@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from agents.run_config import RunConfig
 from tying_env import PRESETS, EnvConfig
 from tying_env.config import Size
+from tying_env.config.network import DECODER, is_own
 from tying_env.primary.checkpoint import checkpoint_settings
 
 Semantics = Literal["paper", "published-code"]
@@ -30,6 +31,8 @@ def chosen_preset() -> tuple[Size, EnvConfig]:
         chosen = first.parse_known_args()[0]
     except argparse.ArgumentError:
         return "small", EnvConfig()  # the full parser says what is wrong
+    if chosen.model not in (None, DECODER, *(model for model, _ in PRESETS)) and not is_own(chosen.model):
+        return "small", EnvConfig()
     started = {} if chosen.init_from is None else checkpoint_settings(chosen.init_from, chosen.model)
     model = chosen.model or started.get("model", "gpt2")
     # Decoders of a checkpoint, and networks of the user's own, have no presets.

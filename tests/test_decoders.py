@@ -96,7 +96,7 @@ def text(text_folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, text: str) -> dict[str, Path]:
-    """A LLaMA with a head of its own and a SentencePiece vocabulary, and a Qwen2, tied head and byte-level vocabulary."""
+    """A LLaMA with its own head and a SentencePiece vocabulary, and a Qwen2, tied head and byte-level vocabulary."""
     root = tmp_path_factory.mktemp("decoders")
     llama = transformers.LlamaConfig(**SIZES | {"vocab_size": 400}, tie_word_embeddings=False)
     qwen2 = transformers.Qwen2Config(**SIZES, tie_word_embeddings=True)

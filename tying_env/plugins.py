@@ -108,14 +108,14 @@ def describe_object(spec: str) -> dict[str, str]:
     return {"import": spec, "sha256": _hashes.get(path) or hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def named_again(stored: Mapping[str, str], given: str | None, where: str, how: str) -> str:
+def named_again(stored: Mapping[str, str], given: str | None, where: str, name: str) -> str:
     """Return the import string to load for what a file was made by: the one that the user names, never the file's.
 
     Args:
         stored: what `describe_object` said when the file was written.
         given: what the user names now; None for nothing.
         where: the file, for messages.
-        how: the words for how to name it, `load_run(path, model="my_file.py:make_network")`.
+        name: of the argument, and of the option, that names it: "model".
 
     Raises:
         ValueError: nothing is named, or other code than the file was made by. (The same string with changed code is
@@ -126,7 +126,7 @@ def named_again(stored: Mapping[str, str], given: str | None, where: str, how: s
     if given is None:
         raise ValueError(
             f"{where} was made by code of the user's own, {spec!r}, and a file never makes code run: "
-            f"name it again, {how}"
+            f"name it again, {name}={spec!r} or --{name} {spec}"
         )
     if describe_object(given)["sha256"] != sha256:
         if given != spec:

@@ -26,7 +26,6 @@ from tying_env.slots import find_kinds
 from tying_env.tied_blocks import TiedBlocks
 
 _KEY, _FORMAT = "tying_env", "network 4"
-_HOW = 'by the argument model="my_file.py:make_network" or the option --model my_file.py:make_network'
 
 
 class SavedNetwork(NamedTuple):
@@ -116,7 +115,7 @@ def load_network(
         network = workload.build(place, torch_stream(0, "weights"), fresh=False)
     else:
         code = about["sizes"].get("code")
-        named = named_again(code if isinstance(code, dict) else {}, model, str(path), _HOW)
+        named = named_again(code if isinstance(code, dict) else {}, model, str(path), "model")
         config = dataclasses.replace(config, model=named)
         network = own_network(config)
         network.model.to(device=place)
