@@ -29,12 +29,12 @@ from rich.table import Table
 from agents.adapters import check_steps, tune_adapters
 from agents.controllers import ControllerName, make_controller
 from agents.progress import TrainingBar
-from tying_env.data import Batch, load_tokenizer
+from tying_env.data import Batch
 from tying_env.data.glue import TASKS, TaskName, encode, load_glue, scores
 from tying_env.downstream import Method, OnStep, TuningConfig, make_classifier, predict, tune
 from tying_env.export.writing import Which
 from tying_env.primary.models import find_device
-from tying_env.runs import load_network
+from tying_env.runs import load_network, tokenizer_of
 from tying_env.runs.run_directory import BEST, FINAL
 from tying_env.seeding import torch_stream
 
@@ -119,9 +119,11 @@ def carry_out(options: Options, console: Console) -> list[dict[str, Any]]:
     # 2. Train and measure.
     results = []
     for path in options.runs:
-        config = load_network(options.file(path)).config
-        tokenizer = load_tokenizer(config.tokenizer)
-        examples, held_out = (encode(rows, tokenizer, config.seq_len) for rows in (train, dev))
+        saved = load_network(options.file(path))
+        tokenizer, seq_len = tokenizer_of(path, saved), saved.config.seq_len
+        if tokenizer is None:
+            raise ValueError(f"downstream tasks are of text, and the network of {path} reads none")
+        examples, held_out = (encode(rows, tokenizer, seq_len) for rows in (train, dev))
         for label, method, controller in options.arms():
             for seed in range(options.seeds):
                 key = {"run": str(path), "method": label, "seed": seed}

@@ -20,6 +20,7 @@ from tests.reliability.runs import Watcher, interrupt, outcome
 from tying_env import EnvConfig
 from tying_env.data import load_corpus
 from tying_env.data.checkpoint_tokenizer import load_checkpoint_tokenizer
+from tying_env.downstream.classifier import make_classifier
 from tying_env.env import LayerTyingEnv
 from tying_env.export import export_tied, load_tied
 from tying_env.primary.checkpoint import checkpoint_settings
@@ -368,3 +369,20 @@ def test_the_loss_is_the_models_own(family: str) -> None:
     tokens = torch.randint(300, (3, 17), generator=generator)
     expected = model(input_ids=tokens, labels=tokens, use_cache=False).loss
     torch.testing.assert_close(DecoderLM().loss(model, tokens), expected)
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "head"])
+def test_a_decoder_classifies_by_its_last_token(folder: Path, text_folder: Path, tmp_path: Path, method: Any) -> None:
+    env = make(folder, text_folder)
+    env.reset(seed=0, options={"tying": [0, 0, 2]})
+    save_network(tmp_path / "net", env.trainer, env.config, env.workload.sizes)
+    classifier = make_classifier(tmp_path / "net", method, torch.Generator().manual_seed(0)).eval()
+    tokens = torch.randint(2, 256, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(tokens)
+    mask[1, 6:] = 0
+    scores = classifier(tokens, mask)
+    tokens[1, 6:] = 0  # padding
+    torch.testing.assert_close(classifier(tokens, mask), scores)
+    trained = [name for name, p in classifier.named_parameters() if p.requires_grad]
+    assert any("head" in name for name in trained)
+    assert any("lora_" in name for name in trained) == (method == "lora")

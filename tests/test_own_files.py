@@ -318,3 +318,17 @@ def test_parts_are_named_at_the_front_door(files: dict[str, str]) -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         tying_env.Nothing  # noqa: B018
+
+
+def test_the_file_in_the_documentation_trains(text_folder: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "doors" / "network.md").read_text(encoding="utf-8")
+    source = page.split("```python\n")[1].split("```")[0]
+    assert source.startswith("# my_net.py")
+    assert len(source.splitlines()) <= 25
+    (tmp_path / "my_net.py").write_text(source)
+    env = make(f"{tmp_path}/my_net.py:make_network", "text", text_folder)
+    env.reset(seed=0)
+    before = env.evaluate("validation").mean_loss
+    env.step(np.array([0, 0, 2, 3]))
+    env.trainer.train(30)
+    assert env.evaluate("validation").mean_loss < before

@@ -3,7 +3,7 @@
 from tying_env.runs.checkpoints import Checkpoint, Checkpoints
 from tying_env.runs.network_file import SavedNetwork, load_network, save_network
 from tying_env.runs.run_directory import RunDirectory
-from tying_env.runs.saved_run import LoadedRun, load_run
+from tying_env.runs.saved_run import LoadedRun, load_run, tokenizer_of
 
 __all__ = [
     "Checkpoint",
@@ -14,4 +14,5 @@ __all__ = [
     "load_network",
     "load_run",
     "save_network",
+    "tokenizer_of",
 ]

@@ -92,11 +92,13 @@ def load_run(
         raise FileNotFoundError(f"{directory.path} has no network yet: neither {BEST} nor {FINAL}")
     saved = load_network(directory.path / name, device, model=model)
     saved.network.model.eval()
-    return LoadedRun(directory.path, saved, _tokenizer(directory.path, saved))
+    return LoadedRun(directory.path, saved, tokenizer_of(directory.path, saved))
 
 
-def _tokenizer(folder: Path, saved: SavedNetwork) -> Tokenizer | None:
-    """Return the tokenizer that a network reads: of a checkpoint, the one that the run directory keeps.
+def tokenizer_of(folder: Path, saved: SavedNetwork) -> Tokenizer | None:
+    """Return the tokenizer that a network of a run directory reads; None of one that reads no text.
+
+    A checkpoint's is the one that the run directory keeps.
 
     Raises:
         FileNotFoundError, ValueError: it is not there, or is another one.
