@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from agents.base import Transition
-from agents.baselines import PATTERNS, FixedController, RandomController
-from agents.controllers import make_controller
-from agents.factorized_dqn import DQNConfig, FactorizedDQN
+from tying_agents.controllers.base import Transition
+from tying_agents.controllers.patterns import PATTERNS, FixedController, RandomController
+from tying_agents.controllers_by_name import make_controller
+from tying_agents.controllers.dqn import DQNConfig, FactorizedDQN
 from tying_env import partition
 
 

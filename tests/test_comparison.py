@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from agents.comparison import Arm, Plan, chosen_learning_rate, compare
-from agents.controllers import PatternConfig
-from agents.one_of_many import carry_out_run
-from agents.run_config import RunConfig, differences_to_config
+from tying_agents.many.comparison import Arm, Plan, chosen_learning_rate, compare
+from tying_agents.controllers_by_name import PatternConfig
+from tying_agents.many.one_run import carry_out_run
+from tying_agents.run_config import RunConfig, differences_to_config
 from tests.run_folders import read
 from tying_env import EnvConfig
 from tying_env import env as env_module
@@ -62,7 +62,7 @@ def test_arms_of_one_seed_see_the_same_weights_and_batches(
 
     monkeypatch.setattr(env_module.LayerTyingEnv, "_begin", begin)
     monkeypatch.setattr(ShuffledWindows, "next_batch", batch)
-    monkeypatch.setattr("agents.comparison.carry_out_run", carry_out)
+    monkeypatch.setattr("tying_agents.many.comparison.carry_out_run", carry_out)
     compare(arms, plan, nothing)
     for seed in (0, 1):
         first = seen["a", seed]

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from agents.one_of_many import Quiet
-from agents.run_config import RunConfig
-from agents.runner import run as run_here
-from agents.stop_signals import StopSignals
+from tying_agents.many.one_run import Quiet
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run as run_here
+from tying_agents.stop_signals import StopSignals
 from tying_env import EnvConfig
 from tying_env.distributed import World
 from tying_env.env import LayerTyingEnv
@@ -157,7 +157,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny: dict[str, Any], tm
 def test_only_the_first_process_measures_the_test_split(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.runner.world", lambda: World(1, 2))
+    monkeypatch.setattr("tying_agents.running.runner.world", lambda: World(1, 2))
     directory, status = run_here(RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny)), Quiet())
     assert (status, directory.read_json("summary.json")["test"]) == ("finished", None)
 

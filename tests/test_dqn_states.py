@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from agents.factorized_dqn import OPTIONS, FactorizedDQN
+from tying_agents.controllers.dqn import OPTIONS, FactorizedDQN
 from tests.controllers import COMBINATIONS, dqn, drive, equal, short, weights
 
 ALL: dict[str, Any] = {

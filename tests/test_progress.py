@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agents.progress import ProgressBar
+from tying_agents.running.progress import ProgressBar
 
 RECORD: dict[str, Any] = {
     "train_step": 299,

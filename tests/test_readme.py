@@ -11,10 +11,10 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
-from agents.one_of_many import Quiet
-from agents.recorder import Observer
-from agents.run_config import RunConfig
-from agents.runner import run
+from tying_agents.many.one_run import Quiet
+from tying_agents.running.recorder import Observer
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 from tests.reliability.runs import Watcher, interrupt
 from tying_env import EnvConfig
 

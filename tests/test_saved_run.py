@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from agents.run_config import RunConfig
-from agents.runner import run
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 from tests.reliability.runs import Watcher
 from tying_env import EnvConfig
 from tying_env.runs import RunDirectory, load_run

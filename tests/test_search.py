@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.controllers import make_controller
-from agents.search import Annealing, HillClimbing, SearchConfig, SearchController, TreeSearch
+from tying_agents.controllers_by_name import make_controller
+from tying_agents.controllers.search import Annealing, HillClimbing, SearchConfig, SearchController, TreeSearch
 from tying_env.env import LayerTyingEnv
 
 

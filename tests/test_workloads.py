@@ -15,9 +15,9 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch.nn import functional as F
 
-from agents.one_of_many import Quiet
-from agents.run_config import RunConfig
-from agents.runner import run
+from tying_agents.many.one_run import Quiet
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
 from tying_env import PRESETS, EnvConfig, partition
 from tying_env.env import LayerTyingEnv

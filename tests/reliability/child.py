@@ -14,8 +14,8 @@ import transformers.models.gpt2.modeling_gpt2
 from matplotlib.backends import backend_agg
 from torch.utils import tensorboard
 
-from agents.run_config import RunConfig
-from agents.runner import resume, run
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import resume, run
 from tests.reliability.runs import Watcher
 from tying_env.runs import RunDirectory
 

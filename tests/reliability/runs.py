@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agents.run_config import RunConfig
-from agents.runner import resume, run
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import resume, run
 from tying_env.config import EnvConfig
 from tying_env.runs.checkpoints import FOLDER
 

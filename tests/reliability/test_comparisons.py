@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from agents.comparison import Arm, Plan, compare
-from agents.one_of_many import carry_out_run
-from agents.recorder import Recorder
-from agents.resuming import OtherSettings
-from agents.run_config import RunConfig
-from agents.runner import run
+from tying_agents.many.comparison import Arm, Plan, compare
+from tying_agents.many.one_run import carry_out_run
+from tying_agents.running.recorder import Recorder
+from tying_agents.running.resuming import OtherSettings
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 from tests.reliability.runs import Watcher, contents, finish, interrupt, small
 
 

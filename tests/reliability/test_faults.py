@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from agents.recorder import LOGS
-from agents.resuming import RunIsOver
-from agents.runner import resume, run
+from tying_agents.running.recorder import LOGS
+from tying_agents.running.resuming import RunIsOver
+from tying_agents.running.runner import resume, run
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
 from tying_env.env import LayerTyingEnv
@@ -42,7 +42,7 @@ def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from agents.runner import resume
+from tying_agents.running.runner import resume
 from tests.reliability.runs import Watcher
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))

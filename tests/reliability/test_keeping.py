@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents.runner import resume, run
+from tying_agents.running.runner import resume, run
 from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
 from tying_env.runs import Checkpoints, RunDirectory
 
@@ -73,7 +73,7 @@ def test_a_damaged_checkpoint_is_none_of_those_kept(tiny: dict[str, Any], tmp_pa
     assert before in whole  # it and the new one are the newest two that are whole
     notes: list[str] = []
     flip(path / "checkpoints" / whole[-1] / "state.json")
-    from agents.recorder import LOGS
+    from tying_agents.running.recorder import LOGS
 
     assert Checkpoints(RunDirectory.open(path), LOGS).newest(notes.append) is not None
     go_on_until_it_ends(path)

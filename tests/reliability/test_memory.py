@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from agents.runner import run
+from tying_agents.running.runner import run
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, interrupt, small
 from tests.reliability.test_damage import absurd_header, absurd_tensor, deep_json, reseal, zip_bomb
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reas
 CODE = """
 import sys
 from pathlib import Path
-from agents.runner import resume
+from tying_agents.running.runner import resume
 from tests.reliability.runs import Watcher
 from tying_env.runs import load_network
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from agents import description
-from agents.controllers import PatternConfig
-from agents.factorized_dqn import DQNConfig
-from agents.recorder import Recorder
-from agents.resuming import OtherSettings
-from agents.run_config import RunConfig
-from agents.runner import resume, run
-from agents.stop_signals import StopSignals
+from tying_agents.controllers_by_name import PatternConfig
+from tying_agents.controllers.dqn import DQNConfig
+from tying_agents.running.recorder import Recorder
+from tying_agents.running.resuming import OtherSettings
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import resume, run
+from tying_agents.stop_signals import StopSignals
 from tests.reliability.runs import Watcher, contents, finish, go_on_until_it_ends, interrupt, outcome, small
 from tying_env import EnvConfig
 from tying_env.data import ImageSet

