@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Ground floor first; a module may import from its own floor and from those before it.
 FLOORS = [
-    ["tying_env.partition", "tying_env.seeding", "tying_env.config", "tying_env.files"],
+    ["tying_env.partition", "tying_env.seeding", "tying_env.plugins", "tying_env.config", "tying_env.files"],
     ["tying_env"],  # its __init__: registration
     ["tying_env.slots", "tying_env.redrawing", "tying_env.distributed", "tying_env.forking", "tying_env.named_tensors"],
     ["tying_env.tied_blocks", "tying_env.data", "tying_env.render"],
