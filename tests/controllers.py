@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from tying_agents.controllers.base import Transition
 from tying_agents.controllers.dqn import DQNConfig, FactorizedDQN
+
 from tying_env import partition
 from tying_env.seeding import numpy_stream, torch_stream
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
+
 from tests.conftest import TINY
 from tests.reliability.runs import Watcher
 from tying_env import PRESETS, EnvConfig

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from tying_agents.many.comparison import Arm, Plan, chosen_learning_rate, compare
 from tying_agents.controllers_by_name import PatternConfig
+from tying_agents.many.comparison import Arm, Plan, chosen_learning_rate, compare
 from tying_agents.many.one_run import carry_out_run
 from tying_agents.run_config import RunConfig, differences_to_config
+
 from tests.run_folders import read
 from tying_env import EnvConfig
 from tying_env import env as env_module

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-
 from tying_agents.many.one_run import Quiet
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run as run_here
 from tying_agents.stop_signals import StopSignals
+
 from tying_env import EnvConfig
 from tying_env.distributed import World
 from tying_env.env import LayerTyingEnv

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from tying_agents.controllers.dqn import OPTIONS, FactorizedDQN
+
 from tests.controllers import COMBINATIONS, dqn, drive, equal, short, weights
 
 ALL: dict[str, Any] = {

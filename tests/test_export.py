@@ -12,10 +12,10 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-
 from tying_agents.many.one_run import Quiet
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
+
 from tests.conftest import TINY
 from tests.models import Mixed, make_env, own
 from tying_env import EnvConfig

@@ -9,10 +9,10 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-
 from tying_agents.many.one_run import Quiet
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
+
 from tests.conftest import TINY
 from tests.models import TRAIN, V, draw, make_env
 from tying_env import EnvConfig

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-
 from tying_agents.adapters import tune_adapters
 from tying_agents.controllers_by_name import make_controller
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
+
 from tests.conftest import TINY
 from tests.reliability.runs import Watcher
 from tying_env import EnvConfig

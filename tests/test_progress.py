@@ -3,7 +3,6 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-
 from tying_agents.running.progress import ProgressBar
 
 RECORD: dict[str, Any] = {

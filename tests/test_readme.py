@@ -10,11 +10,11 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
-
 from tying_agents.many.one_run import Quiet
-from tying_agents.running.recorder import Observer
 from tying_agents.run_config import RunConfig
+from tying_agents.running.recorder import Observer
 from tying_agents.running.runner import run
+
 from tests.reliability.runs import Watcher, interrupt
 from tying_env import EnvConfig
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-
+from tying_agents.controllers.traces import read_trace
 from tying_agents.many.one_run import Quiet
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run as make_real_run
-from tying_agents.controllers.traces import read_trace
+
 from tests.run_folders import make_arms, make_records, make_run
 from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv

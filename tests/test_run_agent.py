@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
 from tying_agents.controllers.dqn import DQNConfig
 from tying_agents.running.recorder import LOGS
+
 from tying_env import EnvConfig
 from tying_env.runs import Checkpoints, RunDirectory
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
-
 from tying_agents.controllers.patterns import PATTERNS
 from tying_agents.run_config import RunConfig, agent_names
 from tying_agents.running.runner import run
+
 from tying_env import EnvConfig
 from tying_env.reports.summary import summary_rows
 from tying_env.runs import RunDirectory

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
+
 from tests.reliability.runs import Watcher
 from tying_env import EnvConfig
 from tying_env.runs import RunDirectory, load_run

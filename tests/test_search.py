@@ -2,9 +2,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from tying_agents.controllers_by_name import make_controller
 from tying_agents.controllers.search import Annealing, HillClimbing, SearchConfig, SearchController, TreeSearch
+from tying_agents.controllers_by_name import make_controller
+
 from tying_env.env import LayerTyingEnv
 
 

@@ -3,11 +3,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-
+from tying_agents.controllers.traces import ReplayController, header, line, read_trace
 from tying_agents.controllers_by_name import PatternConfig, make_controller
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
-from tying_agents.controllers.traces import ReplayController, header, line, read_trace
+
 from tests.test_runner import Silent
 from tying_env import EnvConfig, partition
 

@@ -14,10 +14,10 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch.nn import functional as F
-
 from tying_agents.many.one_run import Quiet
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
+
 from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
 from tying_env import PRESETS, EnvConfig, partition
 from tying_env.env import LayerTyingEnv

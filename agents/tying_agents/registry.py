@@ -7,6 +7,7 @@ An installed package can also name its agents in the entry point group "layer_ty
 import string, so that nothing is imported before it is used.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.metadata
@@ -16,13 +17,16 @@ from typing import Any, Literal
 
 from tying_agents import settings
 from tying_agents.controllers.base import NEEDS, Context, Controller
-from tying_env.plugins import load_object, loads_code, naming_the_code
+from tying_env.plugins import foreign_code, is_import_string, load_object
 
 ENTRY_POINTS = "layer_tying.agents"
 # The base class of all algorithms of Stable-Baselines3 and its contributions.
 _SB3_BASE = ("stable_baselines3.common.base_class", "BaseAlgorithm")
 
 Kind = Literal["controller", "sb3"]
+
+# What an import string must lead to, in the words of error messages.
+_EXPECTED = "a Controller class, a function (settings, context) -> Controller or an algorithm of Stable-Baselines3"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,13 @@ class Agent:
         Raises:
             ValueError, ImportError, tying_env.plugins.ForeignCodeError: it cannot be had.
         """
-        return load_object(self.target, f"the agent {self.name!r}")
+        try:
+            return load_object(self.target, _EXPECTED)
+        except ModuleNotFoundError as error:
+            if self.foreign or self.kind != "sb3":
+                raise
+            package = self.target.partition(":")[0]
+            raise ImportError(f"the agent {self.name!r} needs {package}: pip install 'tying-env[sb3]'") from error
 
     def make(self, chosen: Any, context: Context) -> Controller:
         """Return a new controller.
@@ -60,8 +70,8 @@ class Agent:
             tying_env.plugins.ForeignCodeError: code of the user's own failed.
         """
         target = self.load()
-        make: Callable[[Any, Context], Any] = target.create if isinstance(target, type) else target
-        with naming_the_code(self.target if self.foreign else None, "making the controller"):
+        make: Callable[[Any, Context], Any] = getattr(target, "create", target)
+        with foreign_code(self.target, "while the controller was made") if self.foreign else contextlib.nullcontext():
             made = make(chosen, context)
         if not isinstance(made, Controller):
             raise TypeError(f"the agent {self.name!r} must make a Controller, got {type(made).__name__}")
@@ -107,7 +117,7 @@ def find_agent(name: str) -> Agent:
     """
     if name in _agents:
         return _agents[name]
-    if loads_code(name):
+    if is_import_string(name):
         return dataclasses.replace(_agent(name, name, None), foreign=True)
     if (target := _entry_points().get(name)) is not None:
         return dataclasses.replace(_agent(name, target, None), foreign=True)
@@ -133,18 +143,13 @@ def _agent(name: str, target: str, given: type | None) -> Agent:
     """Return an agent after a look at its code, unless its settings are given."""
     if given is not None:
         return Agent(name, target, _checked(given, name), "sb3" if given is settings.SB3Config else "controller")
-    found = load_object(target, f"the agent {name!r}")
+    found = load_object(target, _EXPECTED)
     if isinstance(found, type) and any((base.__module__, base.__name__) == _SB3_BASE for base in found.__mro__):
         return Agent(name, target, settings.SB3Config, "sb3")
     if isinstance(found, type) and not issubclass(found, Controller):
         raise ValueError(
             f"the agent {name!r} is the class {found.__name__}, which is neither a tying_agents.Controller nor an "
             "algorithm of Stable-Baselines3"
-        )
-    if not callable(found):
-        raise ValueError(
-            f"the agent {name!r} must be a Controller class, a function (settings, context) -> Controller or an "
-            f"algorithm of Stable-Baselines3, got {type(found).__name__}"
         )
     return Agent(name, target, _checked(getattr(found, "Settings", settings.NoSettings), name))
 

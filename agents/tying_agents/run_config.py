@@ -1,23 +1,20 @@
-"""The settings of one run: from the command line, and back from the config.json of a run."""
+"""The settings of one run: one frozen dataclass, from which the command line is made."""
 
 import dataclasses
-import json
-import types
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-from tying_agents.controllers_by_name import ControllerName, PatternConfig
-from tying_agents.controllers.dqn import DQNConfig
-from tying_agents.sb3.agent import SB3Config, SB3Name
-from tying_agents.controllers.search import SearchConfig
-from tying_env.config import PLACE_SETTINGS, EnvConfig
-from tying_env.files import to_json
+from tying_agents.registry import find_agent
+from tying_env.config import EnvConfig
+from tying_env.plugins import is_import_string
 from tying_env.seeding import check_seed
+from tying_env.wrappers import WRAPPERS
 
-AgentName = Literal[ControllerName, SB3Name]
-RewardName = Literal["log-perplexity", "improvement", "clipped", "probe", "parameter-penalty", "shuffled"]
+# The names of wrappers that change the reward and nothing else.
+REWARDS = tuple(name for name, wrapper in WRAPPERS.items() if wrapper.__module__ == "tying_env.wrappers.rewards")
 
 
 @dataclass(frozen=True)
@@ -26,24 +23,34 @@ class RunConfig:
 
     Raises:
         ValueError: a setting is outside its range.
+        TypeError: `controller` has not the settings of this agent.
+        FileNotFoundError, ImportError, tying_env.plugins.ForeignCodeError: the agent is code of the user's own, and it
+            cannot be had.
     """
 
-    agent: AgentName = "dqn"
-    """Who chooses the tying: the paper's DQN, a Stable-Baselines3 agent, chance, a fixed pattern, a search, a trace."""
+    agent: str = "dqn"
+    """Who chooses the tying: the name of an agent, or your own by import string, path/to/file.py:Class or
+    package.module:Class; an algorithm of Stable-Baselines3 likewise (sb3_contrib:TRPO)."""
     seed: int = 0
     """Seed of everything random in the run: weights, data order, dropout, exploration."""
     episodes: int = 1
     """Training runs, one after the other, that the agent learns over; networks and results are of the last."""
-    rewards: tuple[RewardName, ...] = ()
-    """Wrappers that change the reward, innermost first; "shuffled" is the control whose rewards mean nothing."""
+    rewards: tuple[str, ...] = ()
+    """Wrappers that change the reward, innermost first: log-perplexity, improvement, clipped, probe, parameter-penalty,
+    shuffled (the control whose rewards mean nothing), or your own: path/to/file.py:Class."""
     parameter_penalty: float = 1.0
     """Lambda of --rewards parameter-penalty: what conventional training's parameters cost, in units of the reward."""
+    wrappers: tuple[str, ...] = ()
+    """Other wrappers, around those of --rewards, innermost first: a name in tying_env.wrappers.WRAPPERS, or your own:
+    path/to/file.py:Class."""
+    callbacks: tuple[str, ...] = ()
+    """Callbacks that are told how the run goes: path/to/file.py:Class, package.module:Class."""
     run_dir: Path | None = None
     """Folder for the results; the default is runs/<time>-<agent>-seed<seed>. It must not exist yet."""
     label: str | None = None
     """Name of this run's arm in a comparison; the default is the agent's name."""
     checkpoint_every: int = 25
-    """Decisions between two checkpoints, from which --resume goes on; 0: only when the run is stopped or over."""
+    """Decisions between two checkpoints, from which --resume continues; 0: only when the run is stopped or over."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep; the one with the best validation perplexity is kept beside them."""
     test_windows: int = 128
@@ -52,36 +59,68 @@ class RunConfig:
     """Measure on the test split at the end. Runs that choose settings leave it alone."""
     env: EnvConfig = field(default_factory=EnvConfig)
     """The environment."""
-    dqn: DQNConfig = field(default_factory=DQNConfig)
-    """The DQN; other agents pass it over."""
-    pattern: PatternConfig = field(default_factory=PatternConfig)
-    """Fixed patterns and replay."""
-    search: SearchConfig = field(default_factory=SearchConfig)
-    """Searches by counterfactuals."""
-    sb3: SB3Config = field(default_factory=SB3Config)
-    """Stable-Baselines3 agents."""
+    controller: object = None
+    """Settings of the agent; its own defaults where none are given."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        if self.agent not in (names := agent_names()):
-            raise ValueError(f"agent must be one of {', '.join(names)}, got {self.agent!r}")
-        if self.episodes < 1:
-            raise ValueError(f"episodes must be at least 1, got {self.episodes!r}")
-        if self.test_windows < 0:
-            raise ValueError(f"test_windows must be at least 0, got {self.test_windows!r}")
-        if self.checkpoint_every < 0:
-            raise ValueError(f"checkpoint_every must be at least 0, got {self.checkpoint_every!r}")
-        if self.keep_checkpoints < 1:
-            raise ValueError(f"keep_checkpoints must be at least 1, got {self.keep_checkpoints!r}")
-        for name in self.rewards:
-            if name not in get_args(RewardName):
-                raise ValueError(f"rewards must be among {', '.join(get_args(RewardName))}, got {name!r}")
+        self._check_controller()
+        for name, least in (("episodes", 1), ("test_windows", 0), ("checkpoint_every", 0), ("keep_checkpoints", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+        for option, known in (("rewards", REWARDS), ("wrappers", tuple(WRAPPERS)), ("callbacks", ())):
+            for name in getattr(self, option):
+                if name not in known and not is_import_string(name):
+                    choices = f"among {', '.join(known)}, or import strings" if known else "import strings"
+                    raise ValueError(f"{option} must be {choices}, path/to/file.py:Name, got {name!r}")
         _check_order(self.rewards)
         if not 0 <= self.parameter_penalty < float("inf"):
             raise ValueError(f"parameter_penalty must be a finite number of at least 0, got {self.parameter_penalty!r}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Settings of a user's own class are made anew from their values: another process finds the class by its import
+        # string, not under the name that it happens to have here.
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        values["controller"] = dataclasses.asdict(self.controller)  # type: ignore[call-overload]
+        return functools.partial(_remade, type(self)), (values,)
 
-def _check_order(rewards: Sequence[RewardName]) -> None:
+    @property
+    def name(self) -> str:
+        """The agent's name, short enough for a folder: of an import string what is behind the colon."""
+        return short_name(self.agent)
+
+    def foreign(self) -> list[tuple[str, str]]:
+        """Return (option, import string) for everything that is code of the user's own."""
+        single = [("agent", self.agent), ("model", self.env.model)]
+        several = [(option, name) for option in ("rewards", "wrappers", "callbacks") for name in getattr(self, option)]
+        return [(option, name) for option, name in (*single, *several) if is_import_string(name)]
+
+    def _check_controller(self) -> None:
+        settings = find_agent(self.agent).settings
+        if self.controller is None:
+            object.__setattr__(self, "controller", settings())
+        elif not isinstance(self.controller, settings):
+            raise TypeError(
+                f"the agent {self.agent!r} takes settings of the class {settings.__name__}, got {self.controller!r}"
+            )
+
+
+def short_name(agent: str) -> str:
+    """Return an agent's name; of an import string what is behind the colon."""
+    return agent.rpartition(":")[2] if is_import_string(agent) else agent
+
+
+def with_agent(config: RunConfig, agent: str, controller: object = None) -> RunConfig:
+    """Return the settings with another agent, and its settings; its defaults where none are given."""
+    return dataclasses.replace(config, agent=agent, controller=controller)
+
+
+def _remade(kind: type[RunConfig], values: dict[str, Any]) -> RunConfig:
+    settings = find_agent(values["agent"]).settings
+    return kind(**values | {"controller": settings(**values["controller"])})
+
+
+def _check_order(rewards: Sequence[str]) -> None:
     """Refuse rewards of which one would undo another, or be undone.
 
     Raises:
@@ -92,90 +131,6 @@ def _check_order(rewards: Sequence[RewardName]) -> None:
             raise ValueError(f"rewards must be different ones, got {name!r} twice")
     if "probe" in rewards[1:]:
         raise ValueError(f"rewards: 'probe' must come first: it takes the place of {rewards[0]!r} before it")
-    if "log-perplexity" in rewards and (below := rewards[: rewards.index("log-perplexity")]) not in ((), ("probe",)):
-        raise ValueError(f"rewards: 'log-perplexity' needs a perplexity below it, not {below[-1]!r}")
-
-
-def agent_names() -> tuple[str, ...]:
-    """Return the names of all agents."""
-    return (*get_args(ControllerName), *get_args(SB3Name))
-
-
-# These change where a run is kept and computed, not what comes of it: a resumed run may have others. (Its folder is
-# where it is found.)
-FREE = ("run_dir", "checkpoint_every", "keep_checkpoints", *(f"env.{name}" for name in PLACE_SETTINGS))
-
-
-def saved_config(about: dict[str, Any]) -> RunConfig:
-    """Return the settings that a run's config.json holds.
-
-    Raises:
-        ValueError: something is missing or wrong; the message names it.
-    """
-    return _from_json(RunConfig, about, "")
-
-
-def differences(saved: RunConfig, asked: RunConfig) -> list[str]:
-    """Return the settings that decide what comes of a run and are not the same, a line each."""
-    return listed(dataclasses.asdict(saved), dataclasses.asdict(asked), FREE)
-
-
-def listed(there: dict[str, Any], here: dict[str, Any], but: Sequence[str] = ()) -> list[str]:
-    """Return in what two nested dictionaries differ, a line each; what one of them lacks is None."""
-    theirs, mine = _flat(there), _flat(here)
-    return [
-        f"{name} is {theirs.get(name)!r} there, {mine.get(name)!r} here"
-        for name in mine | theirs
-        if name not in but and mine.get(name) != theirs.get(name)
-    ]
-
-
-def differences_to_config(about: dict[str, Any], asked: RunConfig, but: Sequence[str] = ()) -> list[str]:
-    """Return the settings in which a run's config.json differs from what is asked for now, a line each.
-
-    A run of an earlier version does not know every setting; those it lacks must be at their defaults.
-
-    Args:
-        about: config.json.
-        asked: the settings now.
-        but: settings to pass over, besides those that do not decide what comes of a run.
-    """
-    mine, usual = (_flat(json.loads(to_json(dataclasses.asdict(each)))) for each in (asked, RunConfig()))
-    theirs = {name: value for name, value in (usual | _flat(about)).items() if name in mine}
-    return listed(theirs, mine, (*FREE, *but))
-
-
-T = TypeVar("T")
-
-
-def _from_json(kind: type[T], values: Any, where: str) -> T:
-    if not isinstance(values, dict):
-        raise ValueError(f"{where or 'the settings'} must be an object, got {values!r}")
-    assert dataclasses.is_dataclass(kind)
-    hints, settings = get_type_hints(kind), {}
-    for each in dataclasses.fields(kind):
-        if each.name not in values:
-            raise ValueError(f"the setting {where}{each.name} is missing")
-        settings[each.name] = _value(hints[each.name], values[each.name], f"{where}{each.name}")
-    try:
-        return kind(**settings)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the settings do not hold: {error}") from error
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _from_json(hint, value, f"{where}.")
-    if get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(value)
-    allowed = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if Path in allowed and isinstance(value, str):
-        return Path(value)
-    return value
-
-
-def _flat(values: dict[str, Any], where: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{where}{name}.") if isinstance(value, dict) else {f"{where}{name}": value}
-    return flat
+    below = rewards[: rewards.index("log-perplexity")] if "log-perplexity" in rewards else ()
+    if unfit := [name for name in below if name in REWARDS and name != "probe"]:
+        raise ValueError(f"rewards: 'log-perplexity' needs a perplexity below it, not {unfit[-1]!r}")

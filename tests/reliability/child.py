@@ -13,9 +13,9 @@ import torch
 import transformers.models.gpt2.modeling_gpt2
 from matplotlib.backends import backend_agg
 from torch.utils import tensorboard
-
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import resume, run
+
 from tests.reliability.runs import Watcher
 from tying_env.runs import RunDirectory
 

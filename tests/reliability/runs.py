@@ -10,6 +10,7 @@ from typing import Any
 
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import resume, run
+
 from tying_env.config import EnvConfig
 from tying_env.runs.checkpoints import FOLDER
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tying_agents.many.comparison import Arm, Plan, compare
 from tying_agents.many.one_run import carry_out_run
+from tying_agents.run_config import RunConfig
 from tying_agents.running.recorder import Recorder
 from tying_agents.running.resuming import OtherSettings
-from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
+
 from tests.reliability.runs import Watcher, contents, finish, interrupt, small
 
 

@@ -72,6 +72,7 @@ def test_a_run_killed_again_and_again_at_random_times_ends_the_same(
 
 def test_two_processes_on_one_run_directory(tiny: dict[str, Any], tmp_path: Path) -> None:
     from tying_agents.running.runner import resume
+
     from tests.reliability.runs import Watcher, interrupt
 
     config = small(tiny | {"total_steps": 100_000}, tmp_path / "run")

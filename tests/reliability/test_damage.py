@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
 from tying_agents.running.recorder import LOGS
 from tying_agents.running.runner import resume, run
+
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
 from tying_env.files import to_json

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-
 from tying_agents.running.recorder import LOGS
 from tying_agents.running.resuming import RunIsOver
 from tying_agents.running.runner import resume, run
+
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
 from tying_env.env import LayerTyingEnv

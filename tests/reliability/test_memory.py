@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-
 from tying_agents.running.runner import run
+
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, interrupt, small
 from tests.reliability.test_damage import absurd_header, absurd_tensor, deep_json, reseal, zip_bomb

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-
-from agents import description
-from tying_agents.controllers_by_name import PatternConfig
 from tying_agents.controllers.dqn import DQNConfig
+from tying_agents.controllers_by_name import PatternConfig
+from tying_agents.run_config import RunConfig
 from tying_agents.running.recorder import Recorder
 from tying_agents.running.resuming import OtherSettings
-from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import resume, run
 from tying_agents.stop_signals import StopSignals
+
+from agents import description
 from tests.reliability.runs import Watcher, contents, finish, go_on_until_it_ends, interrupt, outcome, small
 from tying_env import EnvConfig
 from tying_env.data import ImageSet

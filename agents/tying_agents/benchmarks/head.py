@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from tying_agents.benchmarks.measurements import SEED, Workload, make_env
-from tying_agents.benchmarks.turns import Arm, Row, milliseconds, per_second, take_turns, to_rows
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tying_agents.benchmarks.measurements import SEED, make_env
+from tying_agents.benchmarks.settings import BenchmarkSizes
+from tying_agents.benchmarks.turns import Contender, Row, milliseconds, per_second, take_turns, to_rows
 from tying_env.primary.head import linear_cross_entropy
 from tying_env.primary.tasks import CausalLM, Task
 from tying_env.seeding import torch_stream
@@ -27,7 +28,7 @@ class PlainLM(CausalLM):
         return plain_cross_entropy(hidden.flatten(0, 1), model.get_parameter("lm_head.weight"), batch[:, 1:].flatten())
 
 
-def measure_head(work: Workload) -> list[Row]:
+def measure_head(work: BenchmarkSizes) -> list[Row]:
     """The chunked head against the plain one: in a training step of the wide network, and alone."""
     _, env = make_env(work, work.independent, n_embd=work.wide_n_embd)
     trainer, device = env.trainer, env.device
@@ -37,7 +38,7 @@ def measure_head(work: Workload) -> list[Row]:
         trainer.train(1)
 
     plain, chunked = "training step, plain head", "training step, chunked head"
-    arms = [Arm(plain, lambda: train(PlainLM())), Arm(chunked, lambda: train(CausalLM()))]
+    arms = [Contender(plain, lambda: train(PlainLM())), Contender(chunked, lambda: train(CausalLM()))]
     speeds = per_second(take_turns(arms, work.repeats, device, work.clock), work.tokens)
 
     weight = trainer.network.model.get_parameter("lm_head.weight").detach().requires_grad_()  # (V, D)
@@ -58,9 +59,9 @@ def measure_head(work: Workload) -> list[Row]:
         torch.mm(logits.T, hidden, out=grad_weight)
 
     arms = [
-        Arm("its three products alone", multiply),
-        Arm("plain head alone", lambda: learn(plain_cross_entropy)),
-        Arm("chunked head alone", lambda: learn(linear_cross_entropy)),
+        Contender("its three products alone", multiply),
+        Contender("plain head alone", lambda: learn(plain_cross_entropy)),
+        Contender("chunked head alone", lambda: learn(linear_cross_entropy)),
     ]
     alone = milliseconds(take_turns(arms, work.repeats, device, work.clock))
     return [

@@ -1,39 +1,19 @@
 """Many small trainings at once: one batched computation against as many processes, and against one after the other."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from tying_agents.benchmarks.measurements import SEED, Workload
-from tying_agents.benchmarks.turns import Arm, Row, per_second, take_turns, to_rows
 
+from tying_agents.benchmarks.measurements import SEED
+from tying_agents.benchmarks.settings import BenchmarkSizes, ManyNetworks
+from tying_agents.benchmarks.turns import Contender, Row, per_second, take_turns, to_rows
 from tying_env import partition
 from tying_env.primary.models import find_device
 
 
-@dataclass(frozen=True)
-class Many:
-    """The networks that are trained at once."""
-
-    numbers: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    """How many at once."""
-    many_n_layer: int = 6
-    """Layers of each."""
-    many_n_embd: int = 32
-    """Width of each."""
-    many_seq_len: int = 32
-    """Tokens in a sequence."""
-    many_batch_size: int = 4
-    """Sequences in a training step."""
-
-    def __post_init__(self) -> None:
-        if not self.numbers or min(self.numbers) < 1:
-            raise ValueError(f"numbers must be at least 1 each, got {self.numbers}")
-
-
-def measure_vector(work: Workload, many: Many) -> list[Row]:
+def measure_vector(work: BenchmarkSizes, many: ManyNetworks) -> list[Row]:
     """Training steps of all networks together in a second: N processes (async), one after the other, batched."""
     rows = []
     settings: dict[str, Any] = {
@@ -58,7 +38,7 @@ def measure_vector(work: Workload, many: Many) -> list[Row]:
             envs = gym.make_vec("LayerTying-GPT2-v0", num_envs=n, vectorization_mode=mode, **spawned, **settings)
             envs.reset(seed=SEED)
             open_ones.append(envs)
-            arms.append(Arm(f"{n} x {name}", _Stepper(envs, n, many.many_n_layer).step))
+            arms.append(Contender(f"{n} x {name}", _Stepper(envs, n, many.many_n_layer).step))
         try:
             # Other processes compute too: what counts is the time that passed.
             seconds = take_turns(arms, work.repeats, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What scripts/benchmark.py measures, one function for each measurement."""
+"""What `layer-tying benchmark` measures, one function for each measurement."""
 
 import dataclasses
 import functools
@@ -9,14 +9,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from tying_agents.benchmarks.memory import neighbours
-from tying_agents.benchmarks.synthetic import RandomTokens
-from tying_agents.benchmarks.turns import Arm, Clock, Row, milliseconds, per_second, take_turns, to_rows
 from torch import nn
 
+from tying_agents.benchmarks.settings import BenchmarkSizes
+from tying_agents.benchmarks.synthetic import RandomTokens
+from tying_agents.benchmarks.turns import Contender, Row, milliseconds, per_second, take_turns, to_rows
 from tying_agents.controllers.base import Transition
-from tying_agents.controllers.dqn import DQNConfig, FactorizedDQN
-from tying_env import EnvConfig, partition
+from tying_agents.controllers.dqn import FactorizedDQN
+from tying_agents.settings import DQNConfig
+from tying_env import partition
 from tying_env.data import Batches
 from tying_env.env import LayerTyingEnv
 from tying_env.partition import IntVector
@@ -27,70 +28,14 @@ from tying_env.primary.tasks import CausalLM, to_device
 from tying_env.primary.trainer import Trainer
 from tying_env.seeding import torch_stream
 
-SMALL = EnvConfig()
 SEED = 0
 VOCABULARIES = (50257, 512)  # of tied training; the head is most of the work with the one, little with the other
 DECISIONS = 20  # of the controller in one turn: a single one is too short to time
 
 
-@dataclass(frozen=True)
-class Workload:
-    """What is computed, and how often; the defaults are the environment's.
-
-    Raises:
-        ValueError: a setting is outside its range.
-    """
-
-    repeats: int = 15
-    """Turns of every arm, after one to warm up."""
-    clock: Clock = "wall"
-    """Time that passed, or (cpu, for a busy machine, with --threads 1) time that this process computed."""
-    device: str = SMALL.device
-    """Where to train: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
-    dataset: str = SMALL.dataset
-    """Text: a name or a folder, as for the environment."""
-    n_layer: int = SMALL.n_layer
-    """L, the number of transformer blocks; at least 3."""
-    n_embd: int = SMALL.n_embd
-    """Width of the network in step, change and memory."""
-    wide_n_embd: int = 256
-    """Width of the network in head, tying and the second half of change."""
-    n_head: int = SMALL.n_head
-    """Attention heads in each block."""
-    seq_len: int = SMALL.seq_len
-    """Tokens in a training sequence."""
-    batch_size: int = SMALL.batch_size
-    """Sequences in a training step."""
-    k: int = SMALL.k
-    """Training steps in one env.step."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("repeats", 1), ("n_layer", 3)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-
-    def config(self) -> EnvConfig:
-        """Return the environment's settings for this workload."""
-        names = ("dataset", "device", "n_layer", "n_embd", "n_head", "seq_len", "batch_size", "k")
-        return EnvConfig(**{name: getattr(self, name) for name in names})
-
-    @property
-    def tokens(self) -> int:
-        """Tokens predicted in a training step."""
-        return self.batch_size * self.seq_len
-
-    @property
-    def independent(self) -> IntVector:
-        """The tying of conventional training, shape (L,)."""
-        return np.arange(self.n_layer)
-
-    @property
-    def three_leaders(self) -> IntVector:
-        """Three groups of neighbours, as equal in size as can be, shape (L,)."""
-        return neighbours(self.n_layer, 3)
-
-
-def make_env(work: Workload, tying: IntVector, **settings: Any) -> tuple[gym.Env[IntVector, IntVector], LayerTyingEnv]:
+def make_env(
+    work: BenchmarkSizes, tying: IntVector, **settings: Any
+) -> tuple[gym.Env[IntVector, IntVector], LayerTyingEnv]:
     """Return an environment begun with `tying`, as gym.make wraps it and bare; it has no end and does not validate."""
     names = ("dataset", "device", "n_layer", "n_embd", "n_head", "seq_len", "batch_size", "k")
     settings = {name: getattr(work, name) for name in names} | {"validate_every": 0, "total_steps": 10**9} | settings
@@ -127,12 +72,12 @@ class BareLoop:
         return perplexity(mean_loss(model, task, windows, config.batch_size, device))
 
 
-def measure_step(work: Workload) -> list[Row]:
+def measure_step(work: BenchmarkSizes) -> list[Row]:
     """env.step against a bare loop that computes the same: weights, batches, dropout, tying and reward are equal."""
     return compare_step(work, random=False) + compare_step(work, random=True)
 
 
-def compare_step(work: Workload, random: bool) -> list[Row]:
+def compare_step(work: BenchmarkSizes, random: bool) -> list[Row]:
     """Compare with all layers independent throughout, or with random actions.
 
     The bare network has then to be tied alike, but the loop does not know of it, and its time is not counted.
@@ -172,14 +117,16 @@ def compare_step(work: Workload, random: bool) -> list[Row]:
         raise RuntimeError(f"env.step came to perplexity {-reward}, the bare loop to {perplexity_of_loop}")
     kind = "random actions" if random else "all independent"
     bare, ours = f"bare loop, {kind}", f"env.step, {kind}"
-    seconds = take_turns([Arm(bare, loop.run, tie), Arm(ours, step)], work.repeats, inner.device, work.clock)
+    seconds = take_turns(
+        [Contender(bare, loop.run, tie), Contender(ours, step)], work.repeats, inner.device, work.clock
+    )
     return to_rows(milliseconds(seconds), "ms", bare, {ours: "at most 1.01"})
 
 
 # 2. Tied training
 
 
-def measure_tying(work: Workload) -> list[Row]:
+def measure_tying(work: BenchmarkSizes) -> list[Row]:
     """Training steps of the wide network: all layers independent against three leaders, in both gradient modes."""
     rows, config, device = [], work.config(), find_device(work.device)
     for vocab_size in VOCABULARIES:
@@ -192,7 +139,7 @@ def measure_tying(work: Workload) -> list[Row]:
             ("tied, leader", work.three_leaders, leader),
         ):
             trainer = build_trainer(RandomTokens(chosen, vocab_size), device, SEED, tying)
-            arms.append(Arm(f"{vocab_size:,} words: {name}", functools.partial(trainer.train, 1)))
+            arms.append(Contender(f"{vocab_size:,} words: {name}", functools.partial(trainer.train, 1)))
         required = {arms[1].name: "at least 1.0", arms[2].name: "at least 1.3"} if vocab_size == 512 else None
         rows += to_rows(
             per_second(take_turns(arms, work.repeats, device, work.clock), work.tokens),
@@ -206,7 +153,7 @@ def measure_tying(work: Workload) -> list[Row]:
 # 3. Changing the tying
 
 
-def measure_change(work: Workload) -> list[Row]:
+def measure_change(work: BenchmarkSizes) -> list[Row]:
     """A change to a random tying against a training step, one after the other in the same network."""
     rows = []
     for width, required in ((work.n_embd, "below 0.02"), (work.wide_n_embd, None)):
@@ -218,7 +165,7 @@ def measure_change(work: Workload) -> list[Row]:
             trainer.tied.change(partition.uniform_random_action(work.n_layer, rng), trainer.optimizer)
 
         step, name = f"training step, width {width}", f"tying change, width {width}"
-        arms = [Arm(step, functools.partial(trainer.train, 1)), Arm(name, change)]
+        arms = [Contender(step, functools.partial(trainer.train, 1)), Contender(name, change)]
         seconds = take_turns(arms, work.repeats, env.device, work.clock)
         rows += to_rows(milliseconds(seconds), "ms", step, {name: required} if required else None)
     return rows
@@ -227,7 +174,7 @@ def measure_change(work: Workload) -> list[Row]:
 # 4. The controller
 
 
-def measure_dqn(work: Workload) -> list[Row]:
+def measure_dqn(work: BenchmarkSizes) -> list[Row]:
     """One greedy decision of the DQN and the update on it; random decisions, which need no network, take less."""
     arms = []
     for n_layer in (12, 48):
@@ -239,7 +186,7 @@ def measure_dqn(work: Workload) -> list[Row]:
             for _ in range(DECISIONS):
                 agent.update(Transition(before, agent.act(before), -1.0, after, False))
 
-        arms.append(Arm(f"decision and update, L={n_layer}", decide))
+        arms.append(Contender(f"decision and update, L={n_layer}", decide))
     seconds = take_turns(arms, work.repeats, torch.device("cpu"), work.clock)
     return to_rows(milliseconds(seconds, DECISIONS), "ms", arms[0].name, {arms[1].name: "below 2 ms"})
 

@@ -10,15 +10,12 @@ import contextlib
 import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import transformers.masking_utils
-from tying_agents.benchmarks.synthetic import RandomTokens
-from tying_agents.benchmarks.turns import Row
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
@@ -27,6 +24,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tying_agents.benchmarks.settings import MemorySizes, neighbours
+from tying_agents.benchmarks.synthetic import RandomTokens
+from tying_agents.benchmarks.turns import Row
 from tying_env import PAPER, EnvConfig
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.models import find_device
@@ -65,20 +65,6 @@ class Account(NamedTuple):
     built: float  # the largest total while the network is built
     allocated: int  # the largest that CUDA's own counter saw; 0 elsewhere
     floor: int  # 16 bytes (in float32) for every parameter that trains, the held weights that do not, step counters
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """For which networks memory is accounted for, and measured."""
-
-    paper_n_layer: int = PAPER["n_layer"]
-    """L of the exact accounting; its other sizes are the paper's, and so are its batches."""
-    leaders: int = 7
-    """Leaders of the tied network in the exact accounting; at most paper_n_layer."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.leaders <= self.paper_n_layer:
-            raise ValueError(f"leaders must be in 1..{self.paper_n_layer} (paper_n_layer), got {self.leaders}")
 
 
 class _Tracker(MemTracker):
@@ -182,12 +168,6 @@ def account(config: EnvConfig, vocab_size: int, tying: npt.NDArray[np.int64] | N
     return Account(peak, average, max(one.trained for one in seen), built, allocated, 4 * unique + frozen + counters)
 
 
-def neighbours(n_layer: int, n_groups: int) -> npt.NDArray[np.int64]:
-    """Return the tying into groups of neighbours, as equal in size as can be, shape (L,)."""
-    starts = [n_layer * group // n_groups for group in range(n_groups)]
-    return np.array([max(s for s in starts if s <= i) for i in range(n_layer)])
-
-
 def cases(n_layer: int, n_groups: int) -> dict[str, tuple[npt.NDArray[np.int64] | None, dict[str, Any]]]:
     """Return what is compared: the tying (None: the frozen start) and the settings of each."""
     tied = neighbours(n_layer, n_groups)
@@ -244,7 +224,7 @@ def _required(name: str, kind: str, checkpointed: bool) -> str | None:
     return None
 
 
-def measure_memory(base: EnvConfig, sizes: Sizes) -> list[Row]:
+def measure_memory(base: EnvConfig, sizes: MemorySizes) -> list[Row]:
     """The paper's network on fake tensors; then the benchmark's own, on fake tensors and on real ones.
 
     Raises:

@@ -1,16 +1,16 @@
 """What the options that change how a step is computed do to time and memory, and what a step costs as work grows."""
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tying_agents.benchmarks.measurements import SEED, Workload, make_env
-from tying_agents.benchmarks.memory import account, neighbours
-from tying_agents.benchmarks.turns import Arm, Row, per_second, take_turns, to_rows
 from torch._dynamo.utils import counters
 
+from tying_agents.benchmarks.measurements import SEED, make_env
+from tying_agents.benchmarks.memory import account
+from tying_agents.benchmarks.settings import BenchmarkSizes, Growth, neighbours
+from tying_agents.benchmarks.turns import Contender, Row, per_second, take_turns, to_rows
 from tying_env import partition
 from tying_env.config import EnvConfig
 
@@ -24,7 +24,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
-def measure_options(work: Workload) -> list[Row]:
+def measure_options(work: BenchmarkSizes) -> list[Row]:
     """Tokens in a second and activations at the peak, for each option; compilations that tying changes cause.
 
     Raises:
@@ -34,7 +34,7 @@ def measure_options(work: Workload) -> list[Row]:
     for name, choice in CHOICES.items():
         _, env = make_env(work, work.three_leaders, n_embd=work.wide_n_embd, **choice)
         env.trainer.train(2)
-        arms.append(Arm(name, functools.partial(env.trainer.train, 2), steps=2))
+        arms.append(Contender(name, functools.partial(env.trainer.train, 2), steps=2))
         if name not in ("compile_blocks", "prefetch"):  # the tracker sees operations, which compiled code has not
             found = account(env.config, env.workload.sizes["vocab_size"], work.three_leaders, fake=True)
             memory[f"{name}: activations at the peak"] = [found.peak.activations]
@@ -44,7 +44,7 @@ def measure_options(work: Workload) -> list[Row]:
     return [*rows, *count_compilations(work)]
 
 
-def count_compilations(work: Workload) -> list[Row]:
+def count_compilations(work: BenchmarkSizes) -> list[Row]:
     """Compilations until the first tying was trained with, and after 20 changes of it.
 
     Raises:
@@ -66,23 +66,7 @@ def count_compilations(work: Workload) -> list[Row]:
     return [row._replace(required="0" if "20" in row.name else None) for row in to_rows(counts, "")]
 
 
-@dataclass(frozen=True)
-class Growth:
-    """How the work grows: one size is varied, the others are the workload's."""
-
-    growing_layers: tuple[int, ...] = (6, 12, 24, 48, 96)
-    """L."""
-    growing_widths: tuple[int, ...] = (64, 128, 256, 512)
-    """Width; 64 for each head at most."""
-    growing_lengths: tuple[int, ...] = (32, 64, 128, 256, 512)
-    """Tokens in a sequence; the tokens in a step stay as many as they are."""
-    growing_groups: tuple[int, ...] = (1, 2, 3, 6, 12)
-    """Groups of layers, at most L."""
-    figure: Path | None = None
-    """Draw the curves into this PNG file."""
-
-
-def measure_growth(work: Workload, growth: Growth) -> list[Row]:
+def measure_growth(work: BenchmarkSizes, growth: Growth) -> list[Row]:
     """Tokens in a second and bytes of weights, gradients and optimizer state, as one size grows (bytes as tokens)."""
     variants: dict[str, tuple[str, list[tuple[int, dict[str, Any]]]]] = {
         "layers": ("layers", [(n, {"n_layer": n}) for n in growth.growing_layers]),
@@ -106,7 +90,7 @@ def measure_growth(work: Workload, growth: Growth) -> list[Row]:
                     kind = name if name == "conventional" else f"tied, {gradient} gradient"
                     settings = sizes | {"tokenizer": "bytes", "gradient": gradient}
                     _, env = make_env(work, neighbours(config.n_layer, groups), **settings)
-                    arms.append(Arm(kind, functools.partial(env.trainer.train, 1)))
+                    arms.append(Contender(kind, functools.partial(env.trainer.train, 1)))
                     envs[kind] = env
             tokens = config.batch_size * config.seq_len
             found = per_second(take_turns(arms, work.repeats, env.device, work.clock), tokens)
@@ -156,5 +140,5 @@ def draw_growth(curves: dict[str, tuple[Curves, Curves]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _sizes(work: Workload) -> dict[str, Any]:
+def _sizes(work: BenchmarkSizes) -> dict[str, Any]:
     return {name: getattr(work, name) for name in ("n_layer", "n_embd", "n_head", "seq_len", "batch_size")}

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tying_agents.benchmarks.measurements import SEED, Workload, make_env
-from tying_agents.benchmarks.plain import PlainLoop
-from tying_agents.benchmarks.turns import Arm, Row, milliseconds, per_second, take_turns, to_rows
 from torch import Tensor, nn
 
+from tying_agents.benchmarks.measurements import SEED, make_env
+from tying_agents.benchmarks.plain import PlainLoop
+from tying_agents.benchmarks.settings import BenchmarkSizes
+from tying_agents.benchmarks.turns import Contender, Row, milliseconds, per_second, take_turns, to_rows
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.head import linear_cross_entropy
 from tying_env.primary.products import faster, product
@@ -23,10 +24,9 @@ from tying_env.primary.workloads import CausalText
 from tying_env.seeding import numpy_stream, torch_randomness_from, torch_stream
 
 STEPS = 4  # training steps of transformers' Trainer in one turn: a single one would be mostly its setting up
-RUN_AGENT = Path(__file__).with_name("run_agent.py")
 
 
-def measure_plain(work: Workload) -> list[Row]:
+def measure_plain(work: BenchmarkSizes) -> list[Row]:
     """Training steps of the wide network: a plain loop, transformers' Trainer, ours, and its products alone."""
     rows = []
     for dropout in (0.1, 0.0):
@@ -37,16 +37,16 @@ def measure_plain(work: Workload) -> list[Row]:
         train, name = functools.partial(env.trainer.train, 1), f"dropout {dropout:g}: "
         first, ours, alone = (f"{name}{what}" for what in ("plain loop", "ours", "matrix products alone"))
         arms = [
-            Arm(first, plain.step),
-            Arm(f"{name}transformers' Trainer", hugging_face_trainer(env), steps=STEPS),
-            Arm(ours, train),
-            Arm(alone, matrix_products(env, torch_product)),
+            Contender(first, plain.step),
+            Contender(f"{name}transformers' Trainer", hugging_face_trainer(env), steps=STEPS),
+            Contender(ours, train),
+            Contender(alone, matrix_products(env, torch_product)),
         ]
         by_onednn = [f"{ours}, torch's own products", f"{alone}, by oneDNN"] if uses_onednn(env) else []
         if by_onednn:
             arms += [
-                Arm(by_onednn[0], functools.partial(without_onednn, train)),
-                Arm(by_onednn[1], matrix_products(env, onednn_product)),
+                Contender(by_onednn[0], functools.partial(without_onednn, train)),
+                Contender(by_onednn[1], matrix_products(env, onednn_product)),
             ]
         speeds = per_second(take_turns(arms, work.repeats, env.device, work.clock), work.tokens)
         rows += to_rows(speeds, "tokens/s", first, {ours: "at least 1.4"})
@@ -162,7 +162,7 @@ def matrix_products(env: LayerTyingEnv, multiply: Callable[[Tensor, Tensor, Tens
     return run
 
 
-def measure_where(work: Workload) -> list[Row]:
+def measure_where(work: BenchmarkSizes) -> list[Row]:
     """Where the time of a training step goes: its parts alone, forward and backward, and what is left."""
     _, env = make_env(work, work.independent, n_embd=work.wide_n_embd)
     trainer, config, device = env.trainer, env.config, env.device
@@ -211,14 +211,14 @@ def measure_where(work: Workload) -> list[Row]:
     whole, forget = "training step", trainer.optimizer.zero_grad
     trainer.network.model.train()
     arms = [
-        Arm(
+        Contender(
             whole, functools.partial(trainer.train, 1), functools.partial(trainer.optimizer.zero_grad, set_to_none=True)
         ),
-        Arm("head and loss", head, forget),
-        Arm("attention", attention, forget),
-        Arm("feed-forward", feed_forward, forget),
-        Arm("norms", norms, forget),
-        Arm("clipping and optimizer", optimise, with_gradients),
+        Contender("head and loss", head, forget),
+        Contender("attention", attention, forget),
+        Contender("feed-forward", feed_forward, forget),
+        Contender("norms", norms, forget),
+        Contender("clipping and optimizer", optimise, with_gradients),
     ]
     seconds = take_turns(arms, work.repeats, device, work.clock)
     turns = zip(*(seconds[arm.name] for arm in arms), strict=True)
@@ -226,20 +226,31 @@ def measure_where(work: Workload) -> list[Row]:
     return to_rows(milliseconds(seconds), "ms", whole)
 
 
-def measure_start(work: Workload) -> list[Row]:
-    """How long it takes until something happens: reset, and run_agent.py until it has trained one step and ended."""
+def measure_start(work: BenchmarkSizes) -> list[Row]:
+    """How long it takes until something happens: reset, and the command run until it has trained one step and ended."""
     env = LayerTyingEnv(**{name: getattr(work.config(), name) for name in ("dataset", "device", "n_layer", "n_embd")})
-    arms = [Arm("reset", functools.partial(env.reset, seed=SEED))]
+    arms = [Contender("reset", functools.partial(env.reset, seed=SEED))]
     rows = to_rows(take_turns(arms, work.repeats, env.device, work.clock), "s")
     seconds, read = [], time.perf_counter if work.clock == "wall" else _computed_by_children
     with tempfile.TemporaryDirectory() as folder:
         for i in range(min(3, work.repeats)):
-            command = [sys.executable, str(RUN_AGENT), "--dataset", work.dataset, "--total-steps", "1", "--k", "1"]
+            command = [
+                sys.executable,
+                "-m",
+                "tying_env",
+                "run",
+                "--dataset",
+                work.dataset,
+                "--total-steps",
+                "1",
+                "--k",
+                "1",
+            ]
             command += ["--validate-every", "0", "--no-measure-test", "--run-dir", str(Path(folder) / str(i))]
             begin = read()
             subprocess.run(command, check=True, capture_output=True)
             seconds.append(read() - begin)
-    rows += to_rows({"run_agent.py, a whole run of one training step": seconds}, "s")
+    rows += to_rows({"layer-tying run, a whole run of one training step": seconds}, "s")
     return [row._replace(required=wanted) for row, wanted in zip(rows, ("below 1 s", "below 10 s"), strict=True)]
 
 

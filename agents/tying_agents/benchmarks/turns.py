@@ -4,12 +4,12 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-# "cpu" is the time that this process computed: with a single thread a busy machine does not disturb it.
-Clock = Literal["wall", "cpu"]
+from tying_agents.benchmarks.settings import Clock
+
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -26,7 +26,7 @@ class Row(NamedTuple):
     required: str | None  # what the ratio or the median is meant to be
 
 
-class Arm(NamedTuple):
+class Contender(NamedTuple):
     """One of the things that are compared."""
 
     name: str
@@ -36,7 +36,7 @@ class Arm(NamedTuple):
 
 
 def take_turns(
-    arms: Sequence[Arm], repeats: int, device: torch.device, clock: Clock = "wall"
+    arms: Sequence[Contender], repeats: int, device: torch.device, clock: Clock = "wall"
 ) -> dict[str, list[float]]:
     """Return the seconds of every turn of every arm, for one of its steps; every other round goes backwards."""
     read = CLOCKS[clock]

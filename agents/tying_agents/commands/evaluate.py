@@ -1,27 +1,24 @@
-#!/usr/bin/env python
 """Measure the network of a run on a split of its own data, or of others.
 
-python scripts/evaluate.py runs/one
-python scripts/evaluate.py runs/one --dataset path/to/folder --split validation --windows 0
+layer-tying evaluate runs/one
+layer-tying evaluate runs/one --dataset path/to/folder --split validation --windows 0
 """
 
 import dataclasses
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
 
 from tying_agents.commands import guard
-import tyro
-from tying_agents.commands.presets import description
-from rich.console import Console
-from rich.table import Table
+from tying_agents.commands.early import description
+from tying_env.runs.run_directory import Which
 
-from tying_env.data.corpus import Split
-from tying_env.partition import leaders
-from tying_env.primary.models import find_device
-from tying_env.primary.workloads import open_workload
-from tying_env.runs import load_run
-from tying_env.runs.saved_run import Which
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Options:
     """The run directory."""
     dataset: str | None = None
     """Data to measure on; the default is what it was trained on."""
-    split: Split = "test"
+    split: Literal["train", "validation", "test"] = "test"
     """Which split of the data."""
     windows: int = 0
     """Sequences (or images) to measure; 0 for the whole split."""
@@ -42,22 +39,29 @@ class Options:
     """Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
 
 
-def main() -> int:
+def main(argv: Sequence[str], prog: str = "layer-tying evaluate") -> int:
     """Evaluate, print a table, and return the exit code."""
 
-    def work(console: Console) -> int:
-        console.print(evaluated(tyro.cli(Options, description=description(__doc__))))
+    def work(console: "Console") -> int:
+        console.print(evaluated(tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))))
         return 0
 
     return guard.guarded(work)
 
 
-def evaluated(options: Options) -> Table:
+def evaluated(options: Options) -> "Table":
     """Measure, and return a table of the results.
 
     Raises:
         ValueError, OSError, ImportError: the run or the data cannot be read; the message says why.
     """
+    from rich.table import Table
+
+    from tying_env.partition import leaders
+    from tying_env.primary.models import find_device
+    from tying_env.primary.workloads import open_workload
+    from tying_env.runs import load_run
+
     if options.windows < 0:
         raise ValueError(f"windows must be at least 0 (0: the whole split), got {options.windows}")
     device = find_device(options.device)
@@ -80,7 +84,3 @@ def evaluated(options: Options) -> Table:
     if result.accuracy is not None:
         table.add_row("accuracy", f"{result.accuracy:.2%}")
     return table
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,34 +1,32 @@
-#!/usr/bin/env python
-"""Let the network of a run go on with a text.
+"""Let the network of a run continue a text.
 
-python scripts/generate.py runs/one --prompt "The state of the union"
-python scripts/generate.py runs/one --prompt "The state" --tokens 50 --temperature 0.8 --seed 3
+layer-tying generate runs/one --prompt "The state of the union"
+layer-tying generate runs/one --prompt "The state" --tokens 50 --temperature 0.8 --seed 3
 """
 
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import tyro
 
 from tying_agents.commands import guard
-import tyro
-from tying_agents.commands.presets import description
-from rich.console import Console
+from tying_agents.commands.early import description
+from tying_env.runs.run_directory import Which
 
-from tying_env.primary.models import find_device
-from tying_env.runs import load_run
-from tying_env.runs.saved_run import Which
-from tying_env.seeding import torch_randomness_from, torch_stream
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
 class Options:
-    """Let the network of a run go on with a text."""
+    """Let the network of a run continue a text."""
 
     run: tyro.conf.Positional[Path]
     """The run directory."""
     prompt: str = ""
-    """The text to go on with; it cannot be left out."""
+    """The text to continue; it cannot be left out."""
     tokens: int = 50
     """How many tokens to add, at most."""
     temperature: float = 1.0
@@ -43,11 +41,11 @@ class Options:
     """Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
 
 
-def main() -> int:
+def main(argv: Sequence[str], prog: str = "layer-tying generate") -> int:
     """Generate, print the text, and return the exit code."""
 
-    def work(console: Console) -> int:
-        options = tyro.cli(Options, description=description(__doc__))
+    def work(console: "Console") -> int:
+        options = tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))
         console.print(generated(options), highlight=False, markup=False, soft_wrap=True)
         return 0
 
@@ -58,13 +56,17 @@ def generated(options: Options) -> str:
     """Return the prompt with what the network adds to it.
 
     Raises:
-        ValueError: a setting is outside its range, or the network cannot go on with a text.
+        ValueError: a setting is outside its range, or the network cannot continue a text.
         OSError: the run cannot be read.
     """
     import torch
 
+    from tying_env.primary.models import find_device
+    from tying_env.runs import load_run
+    from tying_env.seeding import torch_randomness_from, torch_stream
+
     if not options.prompt:
-        raise ValueError('there is no text to go on with: give one, such as --prompt "The state of the union"')
+        raise ValueError('there is no text to continue: give one, such as --prompt "The state of the union"')
     if options.tokens < 1:
         raise ValueError(f"tokens must be at least 1, got {options.tokens}")
     if not 0 <= options.temperature < float("inf"):
@@ -74,7 +76,7 @@ def generated(options: Options) -> str:
     device = find_device(options.device)
     run = load_run(options.run, options.network, device)
     if run.config.model != "gpt2" or run.tokenizer is None:
-        raise ValueError(f"only a network that predicts the next token can go on with a text, not {run.config.model}")
+        raise ValueError(f"only a network that predicts the next token can continue a text, not {run.config.model}")
     prompt = run.tokenizer.encode(options.prompt).tolist()
     room = run.config.seq_len - len(prompt)
     if options.tokens > room:
@@ -101,7 +103,3 @@ def generated(options: Options) -> str:
     if added and added[-1] == run.tokenizer.end_of_text:
         added = added[:-1]
     return options.prompt + run.tokenizer.decode(added)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

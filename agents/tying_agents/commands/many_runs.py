@@ -1,26 +1,23 @@
-"""What scripts that make many runs have in common: their options, the runs with a progress bar, the report."""
+"""What commands that make many runs have in common: their options, the runs with a progress bar, the report."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import tyro
 
 from tying_agents.commands import guard
-import tyro
+from tying_agents.commands.early import refuse_options_of_others
 from tying_agents.commands.report import print_comparison
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tying_agents.many.plan import ArmSpec, Backend, RunPlan
+from tying_agents.registry import find_agent
+from tying_agents.run_config import RunConfig, with_agent
+from tying_env.config import EnvConfig, Size
 
-from tying_agents.many.cluster import Backend
-from tying_agents.many.comparison import Arm, Plan, chosen_learning_rate, compare
-from tying_agents.run_config import AgentName, RunConfig
-from tying_agents.stop_file import StoppedBySignal
-from tying_agents.stop_signals import EXIT_CODES
-from tying_env.config import Size
-from tying_env.files import to_json
-from tying_env.reports.comparison import load_comparison
-from tying_env.reports.html import make_report, write_report
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # Tuning runs must not see a seed of the comparison: theirs begin here.
 FIRST_TUNING_SEED = 1000
@@ -40,7 +37,8 @@ class ArmRun(RunConfig):
 class ComparedRun(ArmRun):
     """What all runs have in common."""
 
-    agent: tyro.conf.Suppress[AgentName] = "dqn"
+    agent: tyro.conf.Suppress[str] = "dqn"
+    controller: tyro.conf.Suppress[object] = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,40 @@ class ManyRuns:
     address: str | None = None
     """Of the cluster's scheduler; the default is what RAY_ADDRESS or DASK_SCHEDULER_ADDRESS says."""
     run: ComparedRun = field(default_factory=ComparedRun)
+    settings: object = None
+    """Settings of the agents that are compared: all that take one have it."""
+
+
+def settings_of_agents(agents: Sequence[str], argv: Sequence[str], known: set[str]) -> object:
+    """Return the settings of these agents as one object, a field for each class of settings, at their defaults.
+
+    Args:
+        agents: names or import strings.
+        argv: the command line, in which options of other agents are refused.
+        known: names of the other options.
+
+    Raises:
+        ValueError: two classes have a setting of one name, or one has that of another option.
+        ValueError, OSError, ImportError, TypeError, tying_env.plugins.ForeignCodeError: there is no such agent.
+    """
+    kinds = list(dict.fromkeys(find_agent(agent).settings for agent in agents))
+    kinds = [kind for kind in kinds if dataclasses.fields(kind)]
+    taken = known | {each.name for group in (RunConfig, EnvConfig) for each in dataclasses.fields(group)}
+    for kind in kinds:
+        own = {each.name for each in dataclasses.fields(kind)}
+        if clash := sorted(own & taken):
+            raise ValueError(f"two options have the name {clash[0]!r}, one of them in {kind.__name__}: rename it there")
+        taken |= own
+    refuse_options_of_others(argv, agents, taken)
+    fields = [(kind.__name__, kind, field(default_factory=kind)) for kind in kinds]
+    group: Any = dataclasses.make_dataclass("AgentSettings", fields, frozen=True)
+    return group()
+
+
+def with_settings(base: RunConfig, agent: str, chosen: object) -> RunConfig:
+    """Return the settings of a run of this agent, with its own from what `settings_of_agents` made."""
+    settings = find_agent(agent).settings
+    return with_agent(base, agent, getattr(chosen, settings.__name__, None))
 
 
 def as_compared(config: RunConfig) -> ComparedRun:
@@ -82,10 +114,24 @@ def _fields(config: RunConfig) -> dict[str, Any]:
     return {each.name: getattr(config, each.name) for each in dataclasses.fields(RunConfig)}
 
 
-def carry_out(arms: list[Arm], options: ManyRuns, reference: str | None, console: Console) -> int:
+def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | None, console: "Console") -> int:
     """Make the runs that are not there yet, write the report and print its tables; return the exit code."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from tying_agents.many.comparison import chosen_learning_rate, compare
+    from tying_env.files import to_json
+    from tying_env.reports.comparison import load_comparison
+    from tying_env.reports.html import make_report, write_report
+
     tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.tuning_seeds) if options.learning_rates else ()
-    plan = Plan(
+    plan = RunPlan(
         options.out,
         tuple(range(options.seeds)),
         options.learning_rates,
@@ -126,11 +172,13 @@ def carry_out(arms: list[Arm], options: ManyRuns, reference: str | None, console
     return 0
 
 
-def go_on_later(work: Callable[[Console], int]) -> int:
-    """Do the work; say what was wrong, or that it can go on, in place of a traceback, and return the exit code."""
-    hint = "The same command goes on from what is in the folder."
+def resumable(work: Callable[["Console"], int]) -> int:
+    """Do the work, print what was wrong or that it can be resumed, no traceback, and return the exit code."""
+    hint = "The same command resumes from what is in the folder."
 
-    def stoppable(console: Console) -> int:
+    def stoppable(console: "Console") -> int:
+        from tying_agents.stopping import EXIT_CODES, StoppedBySignal
+
         try:
             return work(console)
         except StoppedBySignal as error:

@@ -1,28 +1,25 @@
-#!/usr/bin/env python
 """Make one HTML page of finished runs: tables, tests against a reference arm, figures.
 
-python scripts/report.py runs --out report.html
-python scripts/report.py comparisons/first --out first.html --reference random --figures figures
+layer-tying report runs --out report.html
+layer-tying report comparisons/first --out first.html --reference random --figures figures
 """
 
-import sys
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+import tyro
 
 from tying_agents.commands import guard
-import tyro
-from tying_agents.commands.presets import description
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from tying_agents.commands.early import description
 
-from tying_env.reports.comparison import Comparison, TextTable, cost_table, load_comparison, results_table
-from tying_env.reports.drawing import save_figure
-from tying_env.reports.html import check_out, make_report, write_report
-from tying_env.reports.loading import find_unfinished
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tying_env.reports.comparison import Comparison, TextTable
 
 MetricName = Literal[
     "test-perplexity",
@@ -53,11 +50,16 @@ class Options:
     """Write over what is there."""
 
 
-def main() -> int:
+def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
     """Write the page, print its tables, and return the exit code."""
 
-    def work(console: Console) -> int:
-        options = tyro.cli(Options, description=description(__doc__))
+    def work(console: "Console") -> int:
+        options = tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))
+        from tying_env.reports.comparison import load_comparison
+        from tying_env.reports.drawing import save_figure
+        from tying_env.reports.html import check_out, make_report, write_report
+        from tying_env.reports.loading import find_unfinished
+
         check_out(options.out, options.force)  # before minutes of drawing
         comparison = load_comparison(options.runs, options.reference, options.metric)
         print_comparison(comparison, console)
@@ -78,15 +80,21 @@ def main() -> int:
     return guard.guarded(work)
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
+def print_comparison(comparison: "Comparison", console: "Console") -> None:
     """Print the tables of arms and what to beware of."""
+    from tying_env.reports.comparison import cost_table, results_table
+
     for table in (results_table(comparison), cost_table(comparison)):
         console.print(_as_rich(table))
     for note in comparison.notes:
         console.print(f"- {note}", highlight=False, markup=False)
 
 
-def _as_rich(table: TextTable) -> Table:
+def _as_rich(table: "TextTable") -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
     shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading, *cells in zip(table.headings, *table.rows, strict=True):
         # Where the terminal is too narrow the widest columns fold, between words if they can; nothing is cut off.
@@ -101,7 +109,3 @@ def _folded(heading: str, cells: list[str]) -> str:
     width = max(7, *(len(line) for cell in cells for line in cell.splitlines()))
     lines = textwrap.fill(heading, width, break_long_words=False)
     return lines.replace("bits/byte", "bits/\nbyte").replace("detectable", "detect-\nable")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,6 +20,7 @@ from tying_env.named_tensors import check_tensors
 from tying_env.partition import IntVector
 from tying_env.seeding import capture_numpy, restore_numpy, torch_randomness_from
 
+
 class FactorizedDQN(Controller):
     """Q(s, a) = sum over layers i = 1..L-1 of Q(s)[i, a[i]] (Eq. 3).
 
@@ -34,8 +35,8 @@ class FactorizedDQN(Controller):
     - `double_q`: the network chooses the next action, the target network values it (van Hasselt et al., AAAI 2016).
       Because Q is a sum, that is done layer by layer.
     - `dueling` and `state_scale`: see `tying_agents.controllers.q_network`.
-    - `reward_scale`: see `tying_agents.controllers.replay.RewardNormaliser`. A diverged run ends with a reward of -e^20; a controller
-      that goes on to another run has that in its mean and deviation for good.
+    - `reward_scale`: see `tying_agents.controllers.replay.RewardNormaliser`. A diverged run ends with a reward of
+      -e^20; a controller that learns over another run has that in its mean and deviation for good.
 
     Args:
         n_units: L, at least 2.

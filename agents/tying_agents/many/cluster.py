@@ -1,39 +1,12 @@
 """Where many runs are made: local processes, or an existing Ray or Dask cluster, all through joblib."""
 
 import contextlib
-import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
-from tying_agents.stop_file import begin_worker
-
-Backend = Literal["loky", "ray", "dask"]
-
-# Backend -> the package it needs, and the variable that its users name the scheduler with.
-_CLUSTERS: dict[str, tuple[str, str]] = {
-    "ray": ("ray", "RAY_ADDRESS"),
-    "dask": ("distributed", "DASK_SCHEDULER_ADDRESS"),
-}
-
-
-def check_backend(backend: Backend, address: str | None) -> None:
-    """Check that a backend is installed and has a cluster to go to; no connection is made.
-
-    Raises:
-        ValueError: no such backend, a cluster without an address, or an address that nothing is done with.
-        ImportError: the backend's package is not installed; the message says what to install.
-    """
-    if backend not in get_args(Backend):
-        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
-    if backend == "loky":
-        if address is not None:
-            raise ValueError(f"address is for the backends ray and dask, got {address!r} with loky")
-        return
-    package, variable = _CLUSTERS[backend]
-    if not (address or os.environ.get(variable)):
-        raise ValueError(f"the backend {backend!r} needs a cluster: give its --address, or set {variable}")
-    _import(package)
+from tying_agents.many.plan import CLUSTERS, Backend, import_backend
+from tying_agents.stopping import begin_worker
 
 
 def in_parallel(
@@ -93,22 +66,15 @@ def end_workers() -> None:
 def _connected(backend: Backend, address: str | None) -> Iterator[dict[str, Any]]:
     """Connect to a cluster; yield what joblib has to be told of it."""
     if backend == "ray":
-        ray = _import("ray")
-        ray.init(address=address or os.environ[_CLUSTERS["ray"][1]], log_to_driver=False, ignore_reinit_error=True)
-        _import("ray", "util.joblib").register_ray()
+        ray = import_backend("ray")
+        ray.init(address=address or os.environ[CLUSTERS["ray"][1]], log_to_driver=False, ignore_reinit_error=True)
+        import_backend("ray", "util.joblib").register_ray()
         try:
             yield {}
         finally:
             ray.shutdown()
     elif backend == "dask":
-        with _import("distributed").Client(address or os.environ[_CLUSTERS["dask"][1]]) as client:
+        with import_backend("distributed").Client(address or os.environ[CLUSTERS["dask"][1]]) as client:
             yield {"client": client}
     else:
         yield {}
-
-
-def _import(package: str, module: str = "") -> Any:
-    try:
-        return importlib.import_module(f"{package}.{module}" if module else package)
-    except ImportError as error:
-        raise ImportError(f"this backend needs the package {package!r}: pip install {package}") from error

@@ -14,15 +14,15 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from tying_agents.many.cluster import Backend, check_backend, end_workers, in_parallel
-from tying_agents.many.one_run import carry_out_run, unfinished_folder
-from tying_agents.run_config import RunConfig, differences_to_config, saved_config
+from tying_agents.config_files import differences_to_config, saved_config
+from tying_agents.many.cluster import end_workers, in_parallel
+from tying_agents.many.one_run import make_one_run, unfinished_folder
+from tying_agents.many.plan import ArmSpec, RunPlan
+from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import check
-from tying_agents.stop_file import StopFile, StoppedBySignal
-from tying_agents.stop_signals import StopSignals
+from tying_agents.stopping import StopFile, StoppedBySignal, StopSignals
 from tying_env.files import to_json, written_whole
 from tying_env.reports.loading import COMPARISON
 from tying_env.runs import RunDirectory
@@ -30,81 +30,13 @@ from tying_env.runs.run_directory import CONFIG, SUMMARY
 
 _RATE = "env.learning_rate"
 
-# Makes an arm's configuration once the runs of earlier arms are there: (folder of the runs, seed) -> configuration.
-# The seed may be a tuning seed.
-Configure = Callable[[Path, int], RunConfig]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One arm of a comparison.
-
-    Attributes:
-        label: its name, in the report and as a folder.
-        configure: makes its configuration for a seed; seed, label and folder are filled in.
-        after: labels of arms whose runs it needs.
-    """
-
-    label: str
-    configure: Configure
-    after: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the runs are carried out.
-
-    Attributes:
-        folder: of the comparison.
-        seeds: of the runs that are compared.
-        learning_rates: grid from which each arm gets its best; empty for what the configurations say.
-        tuning_seeds: of the runs that choose.
-        jobs: runs at a time.
-        threads: CPU threads of each run.
-        backend: where the runs are made.
-        address: of the Ray or Dask cluster's scheduler; None for what the environment variable of the library says.
-
-    Raises:
-        ValueError: a setting is outside its range.
-    """
-
-    folder: Path
-    seeds: tuple[int, ...]
-    learning_rates: tuple[float, ...] = ()
-    tuning_seeds: tuple[int, ...] = ()
-    jobs: int = 1
-    threads: int = 1
-    backend: Backend = "loky"
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds must be different whole numbers, at least one, got {self.seeds}")
-        if len(set(self.learning_rates)) != len(self.learning_rates):
-            raise ValueError(f"learning_rates must be different numbers, got {self.learning_rates}")
-        if self.learning_rates and not self.tuning_seeds:
-            raise ValueError("a learning-rate grid needs at least one tuning seed")
-        if set(self.seeds) & set(self.tuning_seeds):
-            raise ValueError(f"tuning seeds {self.tuning_seeds} must be other seeds than {self.seeds}")
-        for name in ("jobs", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.backend == "ray" and self.jobs == 1:
-            raise ValueError("jobs must be at least 2 with the backend ray: joblib keeps a single job here, got 1")
-        if self.backend != "loky" and not self.folder.is_absolute():
-            raise ValueError(
-                f"on a cluster, whose workers stand in folders of their own, the folder must be an absolute path, "
-                f"got {str(self.folder)!r}"
-            )
-        check_backend(self.backend, self.address)
-
 
 def compare(
-    arms: Sequence[Arm], plan: Plan, on_run: Callable[[int, int], None], note: Callable[[str], None] = print
+    arms: Sequence[ArmSpec], plan: RunPlan, on_run: Callable[[int, int], None], note: Callable[[str], None] = print
 ) -> None:
     """Make all runs that are not there yet.
 
-    Ctrl-C or SIGTERM ends the runs under way after their training steps in progress, with checkpoints to go on from.
+    Ctrl-C or SIGTERM ends the runs under way after their training steps in progress, with checkpoints to resume from.
 
     Args:
         arms: what to compare; an arm stands behind those it needs.
@@ -113,7 +45,7 @@ def compare(
         note: is told of a signal.
 
     Raises:
-        tying_agents.stop_file.StoppedBySignal: there was one.
+        tying_agents.stopping.StoppedBySignal: there was one.
         ValueError: arms do not fit each other, an agent cannot be made, or the folder holds finished runs with other
             settings, or something else. Nothing is written then, unless only the runs of earlier arms could show it.
         FileNotFoundError: a trace or pattern file is not there.
@@ -147,12 +79,12 @@ def compare(
         end_workers()
 
 
-def _make_runs(arms: Sequence[Arm], plan: Plan, on_run: Callable[[int, int], None], stop: StopFile) -> None:
+def _make_runs(arms: Sequence[ArmSpec], plan: RunPlan, on_run: Callable[[int, int], None], stop: StopFile) -> None:
     total = len(arms) * (len(plan.learning_rates) * len(plan.tuning_seeds) + len(plan.seeds))
     done = 0
     on_run(done, total)
 
-    def carry_out(configurations: list[RunConfig]) -> None:
+    def make_waiting(configurations: list[RunConfig]) -> None:
         nonlocal done
         for config in configurations:
             _refuse_changes(config)
@@ -162,7 +94,7 @@ def _make_runs(arms: Sequence[Arm], plan: Plan, on_run: Callable[[int, int], Non
         first = done
         try:
             in_parallel(
-                carry_out_run,
+                make_one_run,
                 [(config, plan.threads, stop) for config in waiting],
                 lambda finished: on_run(first + finished, total) if not stop.should_stop() else None,
                 backend=plan.backend,
@@ -180,12 +112,12 @@ def _make_runs(arms: Sequence[Arm], plan: Plan, on_run: Callable[[int, int], Non
     ready: set[str] = set()
     while len(ready) < len(arms):  # arms that need no run that is still to come
         wave = [arm for arm in arms if arm.label not in ready and set(arm.after) <= ready]
-        carry_out([config for arm in wave for config in _tuning_runs(arm, plan)])
-        carry_out([_final_run(arm, plan, seed) for arm in wave for seed in plan.seeds])
+        make_waiting([config for arm in wave for config in _tuning_runs(arm, plan)])
+        make_waiting([_final_run(arm, plan, seed) for arm in wave for seed in plan.seeds])
         ready |= {arm.label for arm in wave}
 
 
-def chosen_learning_rate(arm: str, plan: Plan) -> float | None:
+def chosen_learning_rate(arm: str, plan: RunPlan) -> float | None:
     """Return the rate of the grid with the lowest mean best validation perplexity; None without a grid."""
 
     def mean(rate: float) -> float:
@@ -196,7 +128,7 @@ def chosen_learning_rate(arm: str, plan: Plan) -> float | None:
     return min(plan.learning_rates, key=mean) if plan.learning_rates else None
 
 
-def _tuning_runs(arm: Arm, plan: Plan) -> list[RunConfig]:
+def _tuning_runs(arm: ArmSpec, plan: RunPlan) -> list[RunConfig]:
     return [
         dataclasses.replace(
             _with_rate(arm.configure(plan.folder / "runs", seed), rate),
@@ -210,12 +142,12 @@ def _tuning_runs(arm: Arm, plan: Plan) -> list[RunConfig]:
     ]
 
 
-def _planned(arm: Arm, plan: Plan, seed: int) -> RunConfig:
+def _planned(arm: ArmSpec, plan: RunPlan, seed: int) -> RunConfig:
     folder = plan.folder / "runs" / arm.label / f"seed{seed}"
     return dataclasses.replace(arm.configure(plan.folder / "runs", seed), seed=seed, label=arm.label, run_dir=folder)
 
 
-def _final_run(arm: Arm, plan: Plan, seed: int) -> RunConfig:
+def _final_run(arm: ArmSpec, plan: RunPlan, seed: int) -> RunConfig:
     return _with_rate(_planned(arm, plan, seed), chosen_learning_rate(arm.label, plan))
 
 
@@ -225,7 +157,7 @@ def _with_rate(config: RunConfig, rate: float | None) -> RunConfig:
     )
 
 
-def _tuning_folder(plan: Plan, label: str, rate: float, seed: int) -> Path:
+def _tuning_folder(plan: RunPlan, label: str, rate: float, seed: int) -> Path:
     return plan.folder / "tuning" / label / f"lr{rate:g}" / f"seed{seed}"
 
 
@@ -245,7 +177,7 @@ def _refuse_changes(config: RunConfig, but: tuple[str, ...] = ()) -> None:
         try:
             about = RunDirectory.open(folder).read_json(CONFIG)
             if kind == "an unfinished":
-                saved_config(about)
+                saved_config(about, [spec for _, spec in config.foreign()])
         except FileNotFoundError:
             continue
         except ValueError:

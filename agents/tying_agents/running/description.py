@@ -13,9 +13,12 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from tying_agents.run_config import RunConfig, listed
 from tying_agents.controllers.traces import TRACE
+from tying_agents.run_config import RunConfig
+from tying_env.differences import listed
 from tying_env.env import LayerTyingEnv
+from tying_env.plugins import describe_object
+from tying_env.runs.layouts import LAYOUT
 
 # Whose versions a run writes down.
 PACKAGES = (
@@ -29,30 +32,43 @@ def describe(config: RunConfig, env: gym.Env[Any, Any]) -> dict[str, Any]:
     layer_tying = env.unwrapped
     assert isinstance(layer_tying, LayerTyingEnv)
     return {
+        "layout": LAYOUT,
         **dataclasses.asdict(config),
-        "label": config.label or config.agent,
+        "label": config.label or config.name,
         **describe_inputs(config, layer_tying),
+        "code": describe_code(config),
         "started": now(),
-        **describe_machine(layer_tying),
+        **describe_machine(layer_tying.device),
     }
 
 
 def describe_inputs(config: RunConfig, env: LayerTyingEnv) -> dict[str, Any]:
     """Return what identifies the data and the trace or pattern that a run reads: others make another run."""
-    path = {"replay": config.pattern.trace, "pattern": config.pattern.pattern}.get(config.agent)
+    path = next((v for v in vars(config.controller).values() if isinstance(v, Path)), None)
     file = path / TRACE if path is not None and path.is_dir() else path
     return {
         "data": env.workload.describe(),
-        "file_sha256": None if file is None else hashlib.sha256(file.read_bytes()).hexdigest(),
+        "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else None,
     }
 
 
-def describe_machine(env: LayerTyingEnv) -> dict[str, Any]:
+def describe_code(config: RunConfig) -> dict[str, str]:
+    """Return the hash of each file of code of the user's own, by import string."""
+    return {spec: describe_object(spec)["sha256"] for _, spec in config.foreign()}
+
+
+def other_code(about: dict[str, Any], config: RunConfig) -> list[str]:
+    """Return the import strings whose code is not what config.json describes, with both hashes, a line each."""
+    saved = about.get("code")
+    return listed(saved if isinstance(saved, dict) else {}, describe_code(config))
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
     """Return the commit, the versions, the machine and how it computes: what bits may depend on."""
     return {
-        "device": str(env.device),
+        "device": str(device),
         "threads": torch.get_num_threads(),
-        "processor": torch.cuda.get_device_name(env.device) if env.device.type == "cuda" else _processor(),
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "git_commit": _git_commit(),
         "versions": {
             "python": platform.python_version(),
@@ -65,7 +81,7 @@ def describe_machine(env: LayerTyingEnv) -> dict[str, Any]:
 def other_machine(about: dict[str, Any], env: LayerTyingEnv) -> list[str]:
     """Return in what this machine differs from the one that config.json describes, a line each."""
     kept = ("device", "threads", "processor", "versions")
-    here = describe_machine(env)
+    here = describe_machine(env.device)
     return listed({name: about.get(name) for name in kept}, {name: here[name] for name in kept})
 
 

@@ -3,11 +3,14 @@
 import math
 import time
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+from tying_agents.callbacks import Callback, Record
+from tying_agents.loop import Loop
 
 _LOG_SECONDS = 10.0  # between two lines in a log file
 
@@ -22,12 +25,11 @@ class _Bar(Progress):
         yield Text(self.numbers, overflow="fold")
 
 
-class ProgressBar:
-    """An `tying_agents.running.recorder.Observer` that writes to a console."""
+class ProgressBar(Callback):
+    """A bar on a terminal; in a log file a line every ten seconds."""
 
-    def __init__(self, console: Console, total_steps: int) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._total = total_steps
         self._last_line = -math.inf
         self._bar = _Bar(
             TextColumn("[bold]step {task.completed}/{task.total}"),
@@ -38,19 +40,22 @@ class ProgressBar:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task: TaskID = self._bar.add_task("training", total=total_steps)
+        self._task: TaskID = self._bar.add_task("training", total=None)
 
-    def __enter__(self) -> Self:
+    def run_begins(self, loop: Loop) -> None:
+        """Show where the run begins: a resumed one has steps behind it."""
+        self._bar.update(self._task, completed=loop.train_step, total=loop.total_steps)
         self._bar.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def run_ends(self, loop: Loop, status: str) -> None:
+        """Leave the terminal in order."""
         self._bar.stop()
 
-    def decided(self, record: dict[str, Any], tokens_per_second: float) -> None:
+    def decision_made(self, loop: Loop, record: Record) -> None:
         """Show one decision."""
         text = (
-            f"{tokens_per_second:,.0f} tok/s · loss {record['train_loss']:.3f} · ppl {_short(record['perplexity'])}"
+            f"{loop.tokens_per_second:,.0f} tok/s · loss {record['train_loss']:.3f}"
+            f" · ppl {_short(record['perplexity'])}"
             f" · val {_measured(record['validation_perplexity'])} · indep {record['independent_layers']}"
         )
         if "accuracy" in record:
@@ -60,11 +65,11 @@ class ProgressBar:
         if "epsilon" in record:
             text += f" · eps {record['epsilon']:.2f}"
         self._bar.numbers = text
-        self._bar.update(self._task, completed=record["train_step"])
-        now, last = time.monotonic(), record["train_step"] >= self._total
+        self._bar.update(self._task, completed=loop.train_step)
+        now, last = time.monotonic(), loop.train_step >= loop.total_steps
         if not self._console.is_terminal and (last or now - self._last_line >= _LOG_SECONDS):
             self._last_line = now
-            line = f"step {record['train_step']}/{self._total} · {text}"
+            line = f"step {loop.train_step}/{loop.total_steps} · {text}"
             self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def note(self, text: str) -> None:

@@ -1,14 +1,17 @@
-"""Whether a run can be gone on with, and from where: everything is looked at before anything is changed."""
+"""Whether a run can be resumed, and from where: everything is looked at before anything is changed."""
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tying_agents.config_files import NamesCode, differences, saved_config
+from tying_agents.run_config import RunConfig
 from tying_agents.running.description import describe_inputs
-from tying_agents.running.recorder import LOGS, Observer
-from tying_agents.run_config import RunConfig, differences, listed, saved_config
+from tying_agents.running.recorder import LOGS
 from tying_env import partition
+from tying_env.differences import listed
 from tying_env.env import LayerTyingEnv
 from tying_env.files import to_json
 from tying_env.primary.building import build_skeleton
@@ -17,7 +20,7 @@ from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.run_directory import CONFIG, RESUMES, SUMMARY
 
 
-class NothingToGoOnWith(FileNotFoundError):
+class NothingToResume(FileNotFoundError):
     """There is no run, or it has no checkpoint where there should be one."""
 
 
@@ -39,13 +42,13 @@ class DamagedRun(ValueError):
 
 @dataclass(frozen=True)
 class Found:
-    """A run that can be gone on with.
+    """A run that can be resumed.
 
     Attributes:
         about: its config.json.
         config: its settings, in the folder where it is now.
         checkpoints: all it has.
-        checkpoint: where it goes on; None: it was stopped before its first one, and begins anew.
+        checkpoint: where it is resumed from; None: it was stopped before its first one, and begins anew.
     """
 
     about: dict[str, Any]
@@ -54,16 +57,18 @@ class Found:
     checkpoint: Checkpoint | None
 
 
-def find(directory: RunDirectory, observer: Observer, asked: RunConfig | None) -> Found:
+def find(directory: RunDirectory, note: Callable[[str], None], asked: RunConfig | None) -> Found:
     """Read what is there of a run; nothing is changed.
 
     Raises:
-        NothingToGoOnWith, RunIsOver, OtherSettings, DamagedRun: what the names say.
+        NothingToResume, RunIsOver, OtherSettings, DamagedRun: what the names say.
     """
     path = directory.path
     try:
         about = directory.read_json(CONFIG)
-        saved = saved_config(about)
+        saved = saved_config(about, [spec for _, spec in asked.foreign()] if asked else ())
+    except NamesCode:
+        raise
     except ValueError as error:
         raise DamagedRun(f"{path / CONFIG} is damaged: {error}") from error
     config = dataclasses.replace(asked or saved, run_dir=path)
@@ -74,12 +79,12 @@ def find(directory: RunDirectory, observer: Observer, asked: RunConfig | None) -
     _refuse_what_is_over(directory, config)
     checkpoints = Checkpoints(directory, LOGS, config.keep_checkpoints)
     try:
-        checkpoint = checkpoints.newest(observer.note)
+        checkpoint = checkpoints.newest(note)
     except ValueError as error:
         raise DamagedRun(str(error)) from error
     every = _checkpoint_every(directory, saved)
     if checkpoint is None and every and len(directory.read_metrics()) > every:
-        raise NothingToGoOnWith(f"{path} has no checkpoint to go on from, though it was past its first one")
+        raise NothingToResume(f"{path} has no checkpoint to resume from, though it was past its first one")
     return Found(about, config, checkpoints, checkpoint)
 
 
@@ -101,7 +106,7 @@ def refuse_other_sizes(found: Found, env: LayerTyingEnv) -> None:
 
 
 def refuse_other_inputs(found: Found, env: LayerTyingEnv) -> None:
-    """Refuse to go on with other data, or another trace or pattern, than the run was begun with.
+    """Refuse to resume with other data, or another trace or pattern, than the run was begun with.
 
     Raises:
         OtherSettings: they have changed; the message says in what.
@@ -133,6 +138,6 @@ def _refuse_what_is_over(directory: RunDirectory, config: RunConfig) -> None:
         return  # it is written again at the end
     if status == "diverged":
         where = f"{directory.path}: the run diverged at training step {step}"
-        raise RunIsOver(f"{where}; there is nothing to go on with", status)
+        raise RunIsOver(f"{where}; there is nothing to resume", status)
     if status == "finished" and (measured or not config.measure_test):
-        raise RunIsOver(f"{directory.path} is finished: there is nothing to go on with", status)
+        raise RunIsOver(f"{directory.path} is finished: there is nothing to resume", status)

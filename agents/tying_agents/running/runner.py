@@ -4,46 +4,48 @@ import contextlib
 import dataclasses
 import os
 import signal
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import gymnasium as gym
 
-from tying_agents.controllers.base import Controller, Transition
-from tying_agents.controllers_by_name import make_controller
-from tying_agents.running.description import describe, describe_machine, now, other_machine
-from tying_agents.running.recorder import LOGS, Observer, Recorder
-from tying_agents.running.resuming import DamagedRun, NothingToGoOnWith, find, refuse_other_inputs, refuse_other_sizes
+from tying_agents.callbacks import Callback, Callbacks, load_callbacks
+from tying_agents.loop import Loop
 from tying_agents.run_config import RunConfig
-from tying_agents.sb3.agent import SB3Name, check_journal, train_sb3
-from tying_agents.stop_file import StopFile
-from tying_agents.stop_signals import StopSignals
+from tying_agents.running.agents import RunningAgent, make_agent
+from tying_agents.running.curves import TensorBoard
+from tying_agents.running.description import describe, describe_machine, now, other_code, other_machine
+from tying_agents.running.recorder import LOGS, Checkpointer, Recorder, restore
+from tying_agents.running.results import conclude, measure_test
+from tying_agents.running.resuming import DamagedRun, NothingToResume, find, refuse_other_inputs, refuse_other_sizes
+from tying_agents.stopping import StopFile, StopSignals
 from tying_env.distributed import wait_for_all, world
 from tying_env.episode import Stopped
+from tying_env.plugins import foreign_code, is_import_string, load_object
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.checkpoints import FOLDER
 from tying_env.runs.run_directory import CONFIG, JOURNAL, RESUMES
-from tying_env.runs.tensorboard import Curves
 from tying_env.wrappers import wrap
 
 Stop = StopFile | StopSignals
 
 ENV_ID = "LayerTying-GPT2-v0"  # every setting is given to it, also which network it is
 
-# The signal that stopped a run -> the run's status. The others are "finished", "diverged" and "stopped": by
-# something else that `stop` watches, or by a signal to another process of the run.
+# The signal that stopped a run -> the run's status. The others are "finished", "diverged" and "stopped": by a callback,
+# by something else that `stop` watches, or by a signal to another process of the run.
 _STOPPED_BY = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-def run(config: RunConfig, observer: Observer, stop: Stop | None = None) -> tuple[RunDirectory, str]:
+def run(config: RunConfig, callbacks: Sequence[Callback] = (), stop: Stop | None = None) -> tuple[RunDirectory, str]:
     """Train one primary network under one agent, and leave a run directory.
 
-    Ctrl-C or SIGTERM ends the run after the training step in progress, with a checkpoint that `resume` goes on from.
+    Ctrl-C or SIGTERM ends the run after the training step in progress, with a checkpoint that `resume` continues from.
 
     Args:
         config: its settings.
-        observer: is told how it goes.
+        callbacks: are told how it goes, besides those that `config` names.
         stop: is asked between training steps whether to stop; by default that is signals to this process.
 
     Returns:
@@ -53,35 +55,38 @@ def run(config: RunConfig, observer: Observer, stop: Stop | None = None) -> tupl
         ValueError, TypeError: a setting is wrong; nothing has been written then.
         FileExistsError: the run directory exists.
         OSError: the disk is full, say; what was written before is whole.
+        tying_env.plugins.ForeignCodeError: code of the user's own failed.
     """
     # Everything that can be wrong with the settings shows before anything is written.
-    env, controller = _make(config)
-    about = describe(config, env)
+    made = _Made.of(config)
+    about = describe(config, made.env)
     directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about)
     with directory.lock():
-        return directory, _carry_out(config, env, controller, directory, observer, stop, None, resumed=False)
+        return directory, _carry_out(made, directory, callbacks, stop, None, resumed=False)
 
 
 def resume(
     path: Path,
-    observer: Observer,
+    callbacks: Sequence[Callback] = (),
     asked: RunConfig | None = None,
     stop: Stop | None = None,
 ) -> tuple[RunDirectory, str]:
-    """Go on with a run from its newest whole checkpoint; it ends with the same bits as if it had never stopped.
+    """Resume a run from its newest whole checkpoint; it ends with the same bits as if it had never stopped.
 
     Args:
         path: the run directory.
-        observer: is told how it goes.
-        asked: settings to go on with; where the results are kept and on which device may differ from the run's own.
+        callbacks: are told how it goes.
+        asked: settings to resume with; where the results are kept and on which device may differ from the run's own.
+            A run with code of a user's own is resumed only with settings that name it.
         stop: as for `run`.
 
     Returns:
         As `run`.
 
     Raises:
-        tying_agents.running.resuming.NothingToGoOnWith: there is no run, or it has no checkpoint. (A FileNotFoundError.)
-        tying_agents.running.resuming.RunIsOver: it finished or diverged. (A ValueError, as the next two.)
+        tying_agents.running.resuming.NothingToResume: there is no run, or it has no checkpoint. (A FileNotFoundError.)
+        tying_agents.running.resuming.RunIsOver: it finished or diverged. (A ValueError, as the next three.)
+        tying_agents.config_files.NamesCode: it names code of a user's own that `asked` does not.
         tying_agents.running.resuming.OtherSettings: the message lists the differences.
         tying_agents.running.resuming.DamagedRun: no checkpoint can be used; the message says why.
         ValueError: a checkpoint is whole, but does not fit; nothing is changed then.
@@ -89,103 +94,123 @@ def resume(
         OSError: the disk is full, say; what was written before is whole.
     """
     if not os.path.lexists(path / CONFIG):
-        raise NothingToGoOnWith(f"{path} is not a run directory: it has no {CONFIG}")
-    directory = RunDirectory(path)
+        raise NothingToResume(f"{path} is not a run directory: it has no {CONFIG}")
+    directory, note = RunDirectory(path), Callbacks(callbacks).note
     try:
         directory.check_plain(LOGS, FOLDER)
     except ValueError as error:
         raise DamagedRun(str(error)) from error
     with directory.lock():
-        found = find(directory, observer, asked)
-        env = _make_env(found.config)
-        layer_tying: Any = env.unwrapped
-        refuse_other_sizes(found, layer_tying)
-        controller = _make_controller(found.config)
-        refuse_other_inputs(found, layer_tying)
-        if differ := other_machine(found.about, layer_tying):
-            observer.note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
-        return directory, _carry_out(
-            found.config, env, controller, directory, observer, stop, found.checkpoint, resumed=True
-        )
-
-
-def _make(config: RunConfig) -> tuple[gym.Env[Any, Any], Controller | None]:
-    """Make the environment and the controller."""
-    return _make_env(config), _make_controller(config)
-
-
-def _make_env(config: RunConfig) -> gym.Env[Any, Any]:
-    rewards = {"parameter-penalty": {"weight": config.parameter_penalty}}
-    return wrap(gym.make(ENV_ID, **dataclasses.asdict(config.env)), config.rewards, rewards)
-
-
-def _make_controller(config: RunConfig) -> Controller | None:
-    """Make the controller unless the agent is one of Stable-Baselines3's."""
-    if config.agent in get_args(SB3Name):
-        return None
-    name: Any = config.agent
-    return make_controller(
-        name, config.env.n_units, config.seed, config.dqn, config.search, config.pattern, config.env.k
-    )
+        found = find(directory, note, asked)
+        env = make_env(found.config)
+        inner: Any = env.unwrapped
+        refuse_other_sizes(found, inner)
+        made = _Made(found.config, env, make_agent(found.config, env))
+        refuse_other_inputs(found, inner)
+        if differ := other_machine(found.about, inner):
+            note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
+        if changed := other_code(found.about, found.config):
+            note(f"Code of your own is not what the run began with, and its results may differ: {'; '.join(changed)}.")
+        return directory, _carry_out(made, directory, callbacks, stop, found.checkpoint, resumed=True)
 
 
 def check(config: RunConfig) -> None:
     """Check that a run can be made with these settings: its environment and its agent are made and thrown away.
 
     Raises:
-        ValueError, TypeError, OSError, ImportError: it cannot; nothing has been written.
+        ValueError, TypeError, OSError, ImportError, tying_env.plugins.ForeignCodeError: it cannot; nothing has been
+            written.
     """
-    _make(config)[0].close()
+    _Made.of(config).env.close()
+
+
+def make_env(config: RunConfig) -> gym.Env[Any, Any]:
+    """Return the environment of a run, in its wrappers.
+
+    Raises:
+        ValueError, TypeError, OSError, ImportError, tying_env.plugins.ForeignCodeError: it cannot be made.
+    """
+    env: gym.Env[Any, Any] = gym.make(ENV_ID, **dataclasses.asdict(config.env))
+    for name in (*config.rewards, *config.wrappers):
+        if is_import_string(name):
+            wrapper = load_object(name, "a gymnasium.Wrapper class, or a function from an environment to a wrapped one")
+            with foreign_code(name, "while it was put around the environment"):
+                env = wrapper(env)
+            if not isinstance(env, gym.Env):
+                raise TypeError(f"{name} must return an environment, got {type(env).__name__}")
+        else:
+            settings = {"weight": config.parameter_penalty} if name == "parameter-penalty" else {}
+            env = wrap(env, [name], {name: settings})
+    return env
+
+
+def default_name(config: RunConfig) -> str:
+    """Return the name of a run's folder when none was asked for."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{config.name}-seed{config.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """What a run consists of, made from its settings."""
+
+    config: RunConfig
+    env: gym.Env[Any, Any]
+    agent: RunningAgent
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "_Made":
+        env = make_env(config)
+        return cls(config, env, make_agent(config, env))
 
 
 def _carry_out(
-    config: RunConfig,
-    env: gym.Env[Any, Any],
-    controller: Controller | None,
+    made: _Made,
     directory: RunDirectory,
-    observer: Observer,
+    callbacks: Sequence[Callback],
     stop: Stop | None,
     checkpoint: Checkpoint | None,
     resumed: bool,
 ) -> str:
-    """Run, or go on with a run, to its end or until it is asked to stop; return how it ended."""
+    """Make a run, or what is left of it, until it ends or is asked to stop; return how it ended."""
+    config, env, agent = made.config, made.env, made.agent
+    recorder = Recorder(directory)
+    checkpoints = Checkpoints(directory, LOGS, config.keep_checkpoints)
+    checkpointer = Checkpointer(checkpoints, config.checkpoint_every, recorder, agent.state_dict)
+    # Of several processes the first one alone has callbacks of the user's own.
+    specs = config.callbacks if world().rank == 0 else ()
+    told = [recorder, TensorBoard(directory.path, resumed), *load_callbacks(specs), *callbacks, checkpointer]
+    loop = Loop(env, Callbacks(told, dict(enumerate(specs, 2))), episodes=config.episodes, seed=config.seed)
+    loop.config, loop.directory = config, directory.path
+    status = "failed"
     try:
-        with stop or StopSignals(observer.note) as signals:
-            recorder = Recorder(
-                env,
-                directory,
-                observer,
-                seed=config.seed,
-                episodes=config.episodes,
-                test_windows=config.test_windows if config.measure_test and world().rank == 0 else None,
-                checkpoints=Checkpoints(directory, LOGS, config.keep_checkpoints),
-                checkpoint_every=config.checkpoint_every,
-            )
-            recorder.layer_tying.should_stop = signals.should_stop
+        with stop or StopSignals(loop.callbacks.note) as signals:
+            loop.inner.should_stop = signals.should_stop
             if resumed:
-                _go_on(config, recorder, controller, checkpoint)
-            with Curves(directory.path, config.env, recorder.train_step if resumed else None) as curves:
-                recorder.curves = curves
-                with contextlib.suppress(Stopped):
-                    if controller is None:
-                        agent: Any = config.agent
-                        train_sb3(agent, config.sb3, recorder, config.seed)
-                    else:
-                        drive(controller, recorder)
-                if not recorder.diverged:  # the last good checkpoint is from before
-                    recorder.checkpoint({} if controller is None else controller.state_dict())
-                status = recorder.conclude("stopped" if signals.asked is None else _STOPPED_BY[signals.asked])
-                wait_for_all()  # when a process has ended by a signal, torchrun soon ends the others
-        if status == "finished" and config.measure_test:
+                _continue(loop, recorder, agent, checkpoint, config)
+            loop.callbacks.run_begins(loop)
+            with contextlib.suppress(Stopped):
+                agent.run(loop, directory)
+            if not loop.diverged:  # the last good checkpoint is from before
+                checkpointer.write(loop)
+            ended = conclude(loop, recorder, "stopped" if signals.asked is None else _STOPPED_BY[signals.asked])
+            wait_for_all()  # when a process has ended by a signal, torchrun soon ends the others
+        if ended == "finished" and config.measure_test:
             if signals.asked is not None:  # too late to stop anything but the test
-                return _STOPPED_BY[signals.asked]
-            recorder.measure_test()  # here Ctrl-C ends at once: all but the test is written
+                ended = _STOPPED_BY[signals.asked]
+            elif world().rank == 0:
+                measure_test(loop, recorder, config.test_windows)  # here Ctrl-C ends at once: all else is written
+        status = ended
     finally:
-        env.close()
+        try:
+            loop.callbacks.run_ends(loop, status)
+        finally:
+            env.close()
     return status
 
 
-def _go_on(config: RunConfig, recorder: Recorder, controller: Controller | None, checkpoint: Checkpoint | None) -> None:
+def _continue(
+    loop: Loop, recorder: Recorder, agent: RunningAgent, checkpoint: Checkpoint | None, config: RunConfig
+) -> None:
     """Bring everything to where a checkpoint was taken, or (None) to the start.
 
     Raises:
@@ -193,21 +218,16 @@ def _go_on(config: RunConfig, recorder: Recorder, controller: Controller | None,
     """
     directory = recorder.directory
     if checkpoint is None:
-        recorder.observer.note(f"{directory.path} was stopped before its first checkpoint: beginning anew.")
+        loop.callbacks.note(f"{directory.path} was stopped before its first checkpoint: it begins anew.")
     else:
         try:
-            recorder.load_state_dict(checkpoint.state)
-            if controller is not None:
-                controller.load_state_dict(checkpoint.state["controller"])
-            else:
-                agent: Any = config.agent
-                check_journal(agent, recorder, checkpoint.logs[JOURNAL])
+            restore(checkpoint.state, loop, recorder)
+            agent.load_state_dict(checkpoint.state["controller"], loop, directory, checkpoint.logs[JOURNAL])
         except (KeyError, TypeError, AttributeError) as error:
             raise DamagedRun(f"the checkpoint {checkpoint.folder} is damaged: {error!r}") from error
         except ValueError as error:
             raise ValueError(f"the checkpoint {checkpoint.folder} does not fit: {error}") from error
-        where = f"{checkpoint.folder} at training step {recorder.train_step}"
-        recorder.observer.note(f"Going on from {where}.")
+        loop.callbacks.note(f"Resuming from {checkpoint.folder} at training step {loop.train_step}.")
     directory.sweep()
     for name in LOGS:
         directory.shorten(name, 0 if checkpoint is None else checkpoint.logs[name])
@@ -215,34 +235,4 @@ def _go_on(config: RunConfig, recorder: Recorder, controller: Controller | None,
         checkpoint.set_aside_damaged()
         checkpoint.restore_best(directory)
     resumed = {"at": now(), "from": checkpoint and checkpoint.folder.name, "checkpoint_every": config.checkpoint_every}
-    directory.append_json(RESUMES, resumed | describe_machine(recorder.layer_tying))
-
-
-def drive(controller: Controller, recorder: Recorder) -> None:
-    """Let a controller decide until its episodes are over.
-
-    Raises:
-        tying_env.episode.Stopped: the environment was asked to stop; `recorder` and controller can be saved then.
-    """
-    controller.bind(recorder.layer_tying)
-    for text in controller.notes():
-        recorder.observer.note(text)
-    while not recorder.finished:
-        if recorder.over:
-            controller.begin()
-            recorder.reset(controller.initial_tying())
-        observation = recorder.observation
-        # 1. Decide, tie, train, measure. (A step that was stopped has its action already.)
-        if recorder.action is None:
-            recorder.action = controller.act(observation)
-        following, reward, terminated, _, _ = recorder.step(recorder.action)
-        # 2. Learn.
-        controller.update(Transition(observation, recorder.action, reward, following, terminated))
-        # 3. Record.
-        recorder.record(controller.metrics())
-        recorder.checkpoint_if_due(controller.state_dict)
-
-
-def default_name(config: RunConfig) -> str:
-    """Return the name of a run's folder when none was asked for."""
-    return f"{datetime.now():%Y%m%d-%H%M%S}-{config.agent}-seed{config.seed}"
+    directory.append_json(RESUMES, resumed | describe_machine(loop.inner.device))

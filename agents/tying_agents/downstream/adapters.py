@@ -4,19 +4,20 @@ The network's own weights stand still. Each layer's update is independent, or it
 controller decides every k training steps: the environment around a network of adapters.
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn, optim
 
-from tying_agents.controllers.base import Controller, Transition
-from tying_env import partition
+from tying_agents.callbacks import Callback, Record
+from tying_agents.controllers.base import Controller
+from tying_agents.loop import Loop, drive
 from tying_env.data.batches import Batch, count_examples
 from tying_env.downstream import OnStep, TuningConfig, make_classifier, remaining
 from tying_env.downstream.classifier import classification_loss
 from tying_env.env import LayerTyingEnv
+from tying_env.partition import IntVector
 from tying_env.seeding import torch_stream
 
 # Makes a controller for so many layers.
@@ -82,33 +83,34 @@ def tune_adapters(
         max_grad_norm=config.max_grad_norm,
         device=device,
     )
-    controller = make_controller(env.config.n_units)
-    controller.bind(env)
-    controller.begin()
-    initial = controller.initial_tying()
-    observation, info = env.reset(seed=seed, options=None if initial is None else {"tying": initial})
-    _decay(env.trainer.optimizer, config.rate("lora"), steps)
-    infos: list[dict[str, Any]] = []
-    terminated = truncated = False
-    started = time.perf_counter()
-    while not (terminated or truncated):
-        action = controller.act(observation)
-        following, reward, terminated, truncated, info = env.step(action)
-        controller.update(Transition(observation, action, reward, following, terminated))
-        observation = following
-        infos.append(info)
-        if on_step is not None:
-            on_step(info["train_step"], steps)
-    seconds = time.perf_counter() - started
-    if terminated:
-        raise FloatingPointError(f"training diverged at step {info['train_step']}: lower the learning rate")
+    kept = _Kept(config.rate("lora"), steps, on_step)
+    loop = drive(make_controller(env.config.n_units), env, [kept], seed=seed)
+    if loop.diverged:
+        raise FloatingPointError(f"training diverged at step {loop.train_step}: lower the learning rate")
+    records = kept.records
     return TiedAdapters(
         env.trainer.network.model,
-        sum(i["trainable_parameters"] for i in infos) / len(infos),
-        sum(len(partition.leaders(i["tying"])) for i in infos) / len(infos),
-        observation.tolist(),
-        seconds,
+        sum(record["trainable_parameters"] for record in records) / len(records),
+        sum(record["independent_layers"] for record in records) / len(records),
+        loop.observation.tolist(),
+        loop.seconds,
     )
+
+
+class _Kept(Callback):
+    """Keeps the records, lets the learning rate fall, and tells of the steps."""
+
+    def __init__(self, rate: float, steps: int, on_step: OnStep | None) -> None:
+        self.records: list[Record] = []
+        self._rate, self._steps, self._on_step = rate, steps, on_step
+
+    def episode_begins(self, loop: Loop, tying: IntVector | None) -> None:
+        _decay(loop.inner.trainer.optimizer, self._rate, self._steps)
+
+    def decision_made(self, loop: Loop, record: Record) -> None:
+        self.records.append(record)
+        if self._on_step is not None:
+            self._on_step(record["train_step"], self._steps)
 
 
 def check_steps(config: TuningConfig, examples: int, k: int) -> int:

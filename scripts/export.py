@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""Take the network of a run home: `layer-tying export`."""
+
+import sys
+
+from tying_agents.commands import start
+
+if __name__ == "__main__":
+    sys.exit(start("export", prog="scripts/export.py"))

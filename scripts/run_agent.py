@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""Train one network while one agent ties its layers: `layer-tying run`."""
+
+import sys
+
+from tying_agents.commands import start
+
+if __name__ == "__main__":
+    sys.exit(start("run", prog="scripts/run_agent.py"))
