@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 from tying_agents.controllers.base import Transition
-from tying_agents.controllers.dqn import DQNConfig, FactorizedDQN
+from tying_agents.controllers.dqn import FactorizedDQN
 from tying_agents.controllers.patterns import PATTERNS, FixedController, RandomController
-from tying_agents.controllers_by_name import make_controller
+from tying_agents.settings import DQNConfig
 
+from tests.controllers import make_controller
 from tying_env import partition
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 from tying_agents.controllers.base import Transition
-from tying_agents.controllers.dqn import OPTIONS, DQNConfig, FactorizedDQN
+from tying_agents.controllers.dqn import FactorizedDQN
 from tying_agents.controllers.replay import RewardNormaliser
+from tying_agents.settings import OPTIONS, DQNConfig
 
 from tests.controllers import COMBINATIONS, dqn, drive, equal, numbered, short, vector, weights
 from tying_env import partition

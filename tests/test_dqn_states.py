@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tying_agents.controllers.dqn import OPTIONS, FactorizedDQN
+from tying_agents.controllers.dqn import FactorizedDQN
+from tying_agents.settings import OPTIONS
 
 from tests.controllers import COMBINATIONS, dqn, drive, equal, short, weights
 

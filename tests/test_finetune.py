@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tying_agents.adapters import tune_adapters
-from tying_agents.controllers_by_name import make_controller
+from tying_agents.downstream.adapters import tune_adapters
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
 
 from tests.conftest import TINY
+from tests.controllers import make_controller
 from tests.reliability.runs import Watcher
 from tying_env import EnvConfig
 from tying_env.data import load_tokenizer
@@ -32,7 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> dict[st
     for model in ("gpt2", "bert"):
         env = EnvConfig(**TINY | {"dataset": str(text_folder), "model": model, "seq_len": 24})
         found[model] = folder / model
-        run(RunConfig("cycle", run_dir=folder / model, env=env, test_windows=4), Watcher())
+        run(RunConfig("cycle", run_dir=folder / model, env=env, test_windows=4), [Watcher()])
     return found
 
 
@@ -129,7 +129,7 @@ def test_bad_arguments_of_a_classifier_are_named(runs: dict[str, Path], argument
 def test_a_network_of_images_is_refused(tmp_path: Path) -> None:
     settings = {k: v for k, v in TINY.items() if k not in ("tokenizer", "seq_len")}
     env = EnvConfig(model="vit", **settings | {"dataset": "digits", "total_steps": 2})
-    run(RunConfig("conventional", run_dir=tmp_path / "vit", env=env, measure_test=False), Watcher())
+    run(RunConfig("conventional", run_dir=tmp_path / "vit", env=env, measure_test=False), [Watcher()])
     with pytest.raises(ValueError, match="must be a gpt2 or a bert, got 'vit'"):
         make_classifier(tmp_path / "vit" / "final.safetensors", "full", torch_stream(0, "x"))
 

@@ -1,4 +1,5 @@
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,12 @@ NUMBERS = "123,456 tok/s · loss 10.906 · ppl 50,257 · val 48,678 · indep 48 
 def shown(record: dict[str, Any], width: int) -> list[str]:
     """The lines that stand on a terminal of this width after one decision."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
-    bar = ProgressBar(console, 300)
+    bar = ProgressBar(console)
+    loop: Any = SimpleNamespace(train_step=record["train_step"], total_steps=300, tokens_per_second=123_456.0)
     with console.capture() as capture:
-        bar.decided(record, 123_456.0)
+        bar.run_begins(loop)
+        bar.decision_made(loop, record)
+        bar.run_ends(loop, "finished")
         console.print(*bar._bar.get_renderables(), sep="\n")
     return [line.strip() for line in capture.get().splitlines()]
 

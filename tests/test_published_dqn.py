@@ -4,12 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 from tying_agents.controllers.base import Transition
-from tying_agents.controllers.dqn import DQNConfig
 from tying_agents.controllers.published import LayerSweepDQN
-from tying_agents.controllers_by_name import make_controller
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
+from tying_agents.settings import DQNConfig
 
+from tests.controllers import make_controller
 from tests.test_runner import Silent
 from tying_env import EnvConfig
 

@@ -9,7 +9,6 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from tying_agents.controllers.traces import read_trace
-from tying_agents.many.one_run import Quiet
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run as make_real_run
 
@@ -91,7 +90,7 @@ def test_steps_as_leader_count_training_steps_not_decisions(tmp_path: Path) -> N
 def test_the_frozen_start_of_a_real_run_is_counted_where_it_was(tmp_path: Path, tiny: Any) -> None:
     settings = EnvConfig(**tiny | {"k": 2, "total_steps": 20})
     config = RunConfig(agent="random", seed=3, env=settings, run_dir=tmp_path / "run", measure_test=False)
-    directory, _ = make_real_run(config, Quiet())
+    directory, _ = make_real_run(config)
     run = load_run(directory.path)
     changes = read_trace(directory.path)
     expected = np.array([2, 0, 0, 0])

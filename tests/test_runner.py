@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from tying_agents.controllers.patterns import PATTERNS
-from tying_agents.run_config import RunConfig, agent_names
+from tying_agents.registry import agent_names
+from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
 
 from tying_env import EnvConfig

@@ -23,7 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> Pat
 
     config = EnvConfig(**TINY | {"dataset": str(text_folder)})
     path = tmp_path_factory.mktemp("saved") / "run"
-    run(RunConfig("random-static", run_dir=path, env=config, test_windows=0), Watcher())
+    run(RunConfig("random-static", run_dir=path, env=config, test_windows=0), [Watcher()])
     return path
 
 

@@ -55,7 +55,7 @@ def _work(config: RunConfig, die_at: int | None, count_into: Any) -> None:
     moments.install()
     watcher = Watcher()
     try:
-        status = resume(path, watcher)[1] if path.exists() else run(config, watcher)[1]
+        status = resume(path, [watcher])[1] if path.exists() else run(config, [watcher])[1]
     except ValueError as error:
         if "is finished" not in str(error):
             raise
