@@ -10,7 +10,6 @@ from tying_agents.running.runner import run
 from tying_agents.settings import DQNConfig
 
 from tests.controllers import make_controller
-from tests.test_runner import Silent
 from tying_env import EnvConfig
 
 
@@ -61,7 +60,7 @@ def test_the_published_semantics_run_and_their_storages_collapse(tmp_path: Path,
     config = RunConfig(
         "layer-sweep-dqn", rewards=("clipped",), run_dir=tmp_path / "run", env=EnvConfig(**settings), test_windows=4
     )
-    directory, _ = run(config, Silent())
+    directory, _ = run(config)
     records = directory.read_metrics()
     assert records[-1]["storages"] == 1
     assert all(record["reward"] == -10 for record in records if record["perplexity"] > 10)

@@ -10,13 +10,12 @@ from tying_agents.running.runner import run
 from tying_agents.settings import RandomStaticConfig, ReplayConfig
 
 from tests.controllers import make_controller
-from tests.test_runner import Silent
 from tying_env import EnvConfig, partition
 
 
 def recorded(tmp_path: Path, tiny: Any, name: str, **settings: Any) -> Any:
     config = RunConfig(run_dir=tmp_path / name, env=EnvConfig(**tiny), test_windows=4, **settings)
-    directory, _ = run(config, Silent())
+    directory, _ = run(config)
     return directory
 
 
