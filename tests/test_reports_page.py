@@ -6,9 +6,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.run_folders import change, make_arms, make_records, make_run
+from tying_env.reports import figures
 from tying_env.reports.comparison import load_comparison
+from tying_env.reports.drawing import new_axes
 from tying_env.reports.html import check_out, make_report, render_page, write_report
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "report.py"
@@ -117,6 +120,29 @@ def test_a_page_is_not_overwritten_unasked(tmp_path: Path) -> None:
     write_report(finished, out)
     with pytest.raises(FileExistsError, match="--force"):
         write_report(finished, out)
+def test_a_figure_that_fails_leaves_a_note_and_the_rest_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = load_comparison([make_arms(tmp_path, seeds=2)])
+
+    def broken(*_: object) -> Figure:
+        raise KeyError("tokens_per_second")
+
+    def unreadable(*_: object) -> Figure:
+        figure, axes = new_axes("title", "x", "y")
+        axes.set_title("$\\nonsense$")  # matplotlib reads its formulas only when it draws
+        return figure
+
+    monkeypatch.setattr(figures, "training_speed", broken)
+    monkeypatch.setattr(figures, "pareto", unreadable)
+    page = render_page(make_report(comparison))
+    text = Checked(page).text
+    assert "Not drawn: training-speed: it failed with KeyError: 'tokens_per_second'." in text
+    assert "Not drawn: pareto: it failed with ValueError" in text
+    assert "harmonic number" in text and "-1.00" in text
+    assert page.count("<img") == 1 + 2 * 5  # all the others
+
+
     write_report(finished, out, overwrite=True)
     with pytest.raises(IsADirectoryError, match="is a folder"):
         check_out(tmp_path, overwrite=True)

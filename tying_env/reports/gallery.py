@@ -1,4 +1,4 @@
-"""All figures of a report, with names and captions; what cannot be drawn says why."""
+"""All figures of a report, with names and captions; what cannot be drawn says why, and the rest is drawn."""
 
 import functools
 import re
@@ -102,5 +102,12 @@ def run_pictures(run: Run, prefix: str) -> list[Picture]:
 def _draw(name: str, caption: str, draw: Callable[[], Figure]) -> Picture:
     try:
         return Picture(name, caption, draw())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError) as error:  # what a figure says of itself
         return Picture(name, caption, None, str(error))
+    except Exception as error:  # a mistake in one figure must not cost the others, or the tables
+        return Picture(name, caption, None, failure(error))
+
+
+def failure(error: Exception) -> str:
+    """Return what went wrong in a figure, in words for the place where it would stand."""
+    return f"it failed with {type(error).__name__}: {error}"

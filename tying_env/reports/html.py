@@ -9,13 +9,14 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from tying_env.files import written_whole
 from tying_env.reports.arms import Arm, settings_of, varying_settings
 from tying_env.reports.chance import compare_with_chance
 from tying_env.reports.comparison import NOTHING, Comparison, TextTable, cost_table, format_p, results_table
 from tying_env.reports.drawing import as_png, as_svg
-from tying_env.reports.gallery import Picture, comparison_pictures, run_pictures
+from tying_env.reports.gallery import Picture, comparison_pictures, failure, run_pictures
 from tying_env.reports.loading import Metric, Run
 from tying_env.reports.statistics import smallest_p_value
 from tying_env.reports.template import PAGE, STYLE
@@ -176,12 +177,19 @@ def _text(value: Any) -> str:
 def _for_page(picture: Picture) -> dict[str, str]:
     source = ""
     if picture.figure is not None:
-        kind, content = "svg+xml", as_svg(picture.figure)
-        if len(content) > _MAX_SVG_BYTES:
-            kind, content = "png", as_png(picture.figure, dpi=130)
-        # An image of its own, so that the names inside one drawing cannot meet those of another.
-        source = f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-    return {"name": picture.name, "caption": picture.caption, "problem": picture.problem, "source": source}
+        try:
+            source = _as_source(picture.figure)
+        except Exception as error:  # labels are laid out only now: one figure must not cost the page
+            problem = failure(error)
+    return {"name": picture.name, "caption": picture.caption, "problem": problem, "source": source}
+
+
+def _as_source(figure: Figure) -> str:
+    kind, content = "svg+xml", as_svg(figure)
+    if len(content) > _MAX_SVG_BYTES:
+        kind, content = "png", as_png(figure, dpi=130)
+    # An image of its own, so that the names inside one drawing cannot meet those of another.
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
