@@ -107,8 +107,9 @@ def test_the_comparison_of_two_arms(tmp_path: Path) -> None:
     assert found.notes == ()
     (dqn_row, random_row) = results_table(found).rows
     assert dqn_row[:2] == ("dqn", "6/6")
-    assert dqn_row[4].startswith("-1.00\n[-1.")
-    assert dqn_row[5:7] == ("0.031", "0.031")
+    # +-0.1 about -1, of a mean of 12.5; s = 0.10954, t(0.9925; 5) = 3.7312 (98.5%), and 1.806 s with six seeds
+    assert dqn_row[4] == "-1.00 (-8.0%)\n[-1.16, -0.84]"
+    assert dqn_row[5:] == ("0.031", "0.031", "0.20")
     assert random_row[2].startswith("12.50\n[")
     assert random_row[4:] == ("reference", "–", "–", "–")
     assert cost_table(found).rows[1][5] == "2.0"  # seconds a run
@@ -148,7 +149,7 @@ def test_unequal_seeds_are_told_of(tmp_path: Path) -> None:
     *_, cycle, albert = results_table(found).rows
     assert albert[2] == "10.00\n(one seed:\nno interval)"
     assert albert[4] == "no seed in common"
-    assert cycle[4] == "-4.00\n(one seed:\nno interval)"
+    assert cycle[4] == "-4.00 (-28.6%)\n(one seed:\nno interval)"
     assert cycle[5:] == ("–", "–", "–")
 
 
@@ -157,12 +158,26 @@ def test_equal_differences_have_no_interval(tmp_path: Path) -> None:
     for seed in range(2):
         make_run(tmp_path / f"x{seed}", "cycle", seed, perplexity=12 + seed)
     row = results_table(load_comparison([tmp_path])).rows[-1]
-    assert row[4] == "+2.00\n(all seeds equal:\nno interval)"
-    assert row[7] == "–"
+    assert row[4] == "+2.00 (+19.0%)\n(all seeds equal:\nno interval)"
+    assert row[7] == "none:\np ≥ 0.500"
 
 
 def test_few_seeds_cannot_be_significant_and_the_notes_say_so(tmp_path: Path) -> None:
-    assert "cannot give less than p = 0.250;" in notes_of(make_arms(tmp_path, seeds=3))
+    found = load_comparison([make_arms(tmp_path / "three", seeds=3)])
+    assert "cannot give less than p = 0.250, however large the difference; 6 are the fewest" in "\n".join(found.notes)
+    assert results_table(found).rows[0][7] == "none:\np ≥ 0.250"
+    assert "cannot give" not in notes_of(make_arms(tmp_path / "six", seeds=6))
+
+
+def test_holms_correction_can_need_more_seeds_and_the_notes_say_how_many(tmp_path: Path) -> None:
+    make_arms(tmp_path, seeds=6)
+    assert "p (Holm)" not in notes_of(tmp_path)  # 1 x 0.031
+    for seed in range(6):
+        make_run(tmp_path / "cycle" / str(seed), "cycle", seed, perplexity=5 + seed + 0.1 * seed)
+    expected = (
+        "With 2 arms compared and 6 pairs of seeds no p (Holm) below 0.05 can come out: the least is 0.062. 7 seeds"
+    )
+    assert expected in notes_of(tmp_path)
 
 
 def test_different_yardsticks_and_software_are_told_of(tmp_path: Path) -> None:

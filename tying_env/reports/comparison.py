@@ -10,6 +10,7 @@ import numpy as np
 from tying_env.reports.arms import Arm, comparability_notes, group_into_arms
 from tying_env.reports.chance import ChanceComparison, compare_with_chance
 from tying_env.reports.loading import METRICS_BY_KEY, Metric, Run, find_runs, load_run, unit_of_perplexity
+from tying_env.reports.sign_flips import ALPHA, seeds_needed, smallest_p_value
 from tying_env.reports.statistics import (
     Interval,
     PairedDifference,
@@ -17,7 +18,6 @@ from tying_env.reports.statistics import (
     interquartile_mean,
     interquartile_mean_interval,
     paired_difference,
-    smallest_p_value,
 )
 
 # Every interval starts its own generator from this, so that no arm's numbers depend on which others are there.
@@ -125,13 +125,7 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric) -> Comparison:
     for i, corrected in zip(tested, holm([found.p_value for found in tested.values()]), strict=True):
         summaries[i] = replace(summaries[i], corrected_p=corrected)
     notes = comparability_notes(arms, reference, metric)
-    fewest = min((len(found.seeds) for found in tested.values()), default=0)
-    if tested and smallest_p_value(fewest) > 0.05:
-        least = format_p(smallest_p_value(fewest))
-        notes.append(
-            f"With {fewest} pairs of seeds the exact test cannot give less than p = {least}; "
-            "six are the fewest with which it can fall below 0.05."
-        )
+    notes += _notes_on_tests([len(found.seeds) for found in tested.values()])
     return Comparison(metric, reference, tuple(summaries), tuple(notes))
 
 
@@ -202,6 +196,27 @@ def _summarise(arm: Arm, reference: Arm, metric: Metric) -> ArmSummary:
     )
 
 
+def _notes_on_tests(seeds: Sequence[int]) -> list[str]:
+    """Say when no p below 0.05 can come out, of a single test or after Holm's correction; one entry a tested arm."""
+    if not seeds:
+        return []
+    notes, tests = [], len(seeds)
+    fewest, most = min(seeds), max(seeds)
+    if smallest_p_value(fewest) >= ALPHA:
+        notes.append(
+            f"With {fewest} pairs of seeds the exact test cannot give less than p = "
+            f"{format_p(smallest_p_value(fewest))}, however large the difference; {seeds_needed()} are the fewest with "
+            f"which it can fall below {ALPHA}."
+        )
+    if tests > 1 and tests * smallest_p_value(most) >= ALPHA:
+        notes.append(
+            f"With {tests} arms compared and {most} pairs of seeds no p (Holm) below {ALPHA} can come out: the least "
+            f"is {format_p(min(1.0, tests * smallest_p_value(most)))}. {seeds_needed(tests)} seeds are the fewest with "
+            "which one can."
+        )
+    return notes
+
+
 def _quality_cells(summary: ArmSummary, metric: Metric, beside: Metric) -> tuple[str, ...]:
     seeds = f"{len(summary.counted)}/{len(summary.arm.runs)}"
     if summary.centre is None:
@@ -220,10 +235,13 @@ def _difference_cells(summary: ArmSummary, reference: Arm, metric: Metric) -> tu
     if found is None:
         return "no result" if summary.centre is None else "no seed in common", NOTHING, NOTHING, NOTHING
     spec = f"+,.{metric.digits}f"
-    difference = f"{found.mean:{spec}}\n{_interval(found.interval, found.no_interval, spec)}"
+    percent = "" if found.percent is None else f" ({found.percent:+,.{1 if abs(found.percent) < 100 else 0}f}%)"
+    difference = f"{found.mean:{spec}}{percent}\n{_interval(found.interval, found.no_interval, spec)}"
     if summary.corrected_p is None:  # a single pair
         return difference, NOTHING, NOTHING, NOTHING
     detectable = NOTHING if found.detectable is None else f"{found.detectable:,.{metric.digits}f}"
+    if smallest_p_value(len(found.seeds)) >= ALPHA:
+        detectable = f"none:\np ≥ {smallest_p_value(len(found.seeds)):.3f}"
     return difference, format_p(found.p_value), format_p(summary.corrected_p), detectable
 
 

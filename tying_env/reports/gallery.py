@@ -74,14 +74,16 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
     return [
         _draw(
             "learning-curves",
-            "Mean over the seeds of finished runs; the band is the 95% bootstrap interval of that mean. A thin line "
-            "that ends in a cross is a run that did not finish.",
+            "Mean over the seeds of finished runs; the band is the 95% interval of that mean, point by point, cut "
+            "off where it goes beyond all runs; two seeds have none. A thin line that ends in a cross is a run that "
+            "did not finish.",
             lambda: figures.learning_curves(arms),
         ),
         _draw(
             "pareto",
-            "Small: one run. Large: the interquartile mean over seeds, with its 95% interval. A good result far to the "
-            "left is best; the grey steps join the arms that no other arm beats in both.",
+            "Small: one run. Large: the interquartile mean over seeds, with its 95% interval, cut off where it goes "
+            "beyond all runs. A good result far to the left is best; the grey steps join the arms that no other arm "
+            "beats in both.",
             lambda: figures.pareto(comparison),
         ),
         _draw(
