@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.run_folders import change, make_arms, make_records, make_run
+from tying_env.files import to_json
 from tying_env.reports.arms import group_into_arms
 from tying_env.reports.comparison import (
     choose_reference,
@@ -178,6 +179,38 @@ def test_holms_correction_can_need_more_seeds_and_the_notes_say_how_many(tmp_pat
         "With 2 arms compared and 6 pairs of seeds no p (Holm) below 0.05 can come out: the least is 0.062. 7 seeds"
     )
     assert expected in notes_of(tmp_path)
+
+
+def test_arms_that_act_and_end_alike_are_said_to_be_the_same(tmp_path: Path) -> None:
+    make_arms(tmp_path)
+    before = results_table(load_comparison([tmp_path])).rows
+    for seed in range(6):  # as `random`, but for rounding
+        make_run(tmp_path / "twin" / str(seed), "twin", seed, perplexity=(10 + seed) * (1 + 1e-9 * seed))
+    found = load_comparison([tmp_path])
+    assert results_table(found).rows[-1][4:] == ("the same", "–", "–", "–")
+    assert results_table(found).rows[:2] == before  # none the worse by Holm's correction
+    assert "twin did the same as random in every seed that both have (0, 1, 2, 3, 4, 5)" in "\n".join(found.notes)
+
+
+@pytest.mark.parametrize("what", ["one tying", "one test result", "one validation", "the end"])
+def test_arms_that_differ_in_anything_are_not_the_same(tmp_path: Path, what: str) -> None:
+    make_arms(tmp_path, seeds=3)
+    for seed in range(3):
+        make_run(tmp_path / "twin" / str(seed), "twin", seed, perplexity=10 + seed)
+    assert load_comparison([tmp_path]).arms[-1].same
+    records, run = make_records(10, 4, 1), tmp_path / "twin" / "1"
+    if what == "one tying":
+        records[7] |= {"tying": [0, 0, 0, 0] if records[7]["tying"].any() else [0, 1, 2, 3]}
+    elif what == "one validation":
+        records[7] |= {"validation_perplexity": records[7]["validation_perplexity"] + 0.01}
+    elif what == "the end":
+        records = records[:-1]
+    else:
+        change(run, "summary.json", best_validation_perplexity=11.5)
+    (run / "metrics.jsonl").write_text("".join(to_json(record) + "\n" for record in records))
+    found = load_comparison([tmp_path])
+    assert not found.arms[-1].same
+    assert results_table(found).rows[-1][4].startswith("+0.00 (+0.0%)")
 
 
 def test_different_yardsticks_and_software_are_told_of(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ compare is put in words by `comparability_notes`.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,24 @@ def varying_settings(arms: Sequence[Arm]) -> list[str]:
     """Return the settings in which arms differ: what defines them."""
     settings = [settings_of(arm.runs[0]) for arm in arms]
     return [key for key in _union(settings) if any(s.get(key) != settings[0].get(key) for s in settings)]
+
+
+def did_the_same(arm: Arm, other: Arm, seeds: Sequence[int]) -> bool:
+    """Return whether two arms chose every tying alike in each of these seeds, and came to the same results.
+
+    Results may differ by rounding, a millionth: threads add up in an order of their own. A DQN that still explores does
+    the same as uniformly random actions, for example, since both draw from one stream.
+    """
+    mine, theirs = ({run.seed: run for run in one.runs} for one in (arm, other))
+    return all(
+        mine[seed].column("tying") == theirs[seed].column("tying")
+        and all(_about_equal(a, b) for a, b in zip(mine[seed].measured(), theirs[seed].measured(), strict=True))
+        for seed in seeds
+    )
+
+
+def _about_equal(one: float | None, other: float | None) -> bool:
+    return one == other if one is None or other is None else math.isclose(one, other, rel_tol=1e-6)
 
 
 def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> list[str]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tying_env.reports.arms import Arm, comparability_notes, group_into_arms
+from tying_env.reports.arms import Arm, comparability_notes, did_the_same, group_into_arms
 from tying_env.reports.chance import ChanceComparison, compare_with_chance
 from tying_env.reports.loading import METRICS_BY_KEY, Metric, Run, find_runs, load_run, unit_of_perplexity
 from tying_env.reports.sign_flips import ALPHA, seeds_needed, smallest_p_value
@@ -44,6 +44,7 @@ class ArmSummary:
         interval: of `centre`, or None.
         no_interval: why there is none.
         difference: to the reference arm; None for the reference itself and without a common seed.
+        same: whether it did what the reference arm did in every seed that both have, and came to the same results.
         corrected_p: Holm's, over all arms compared with the reference.
         chance: all decisions of all counted runs against uniformly random actions.
     """
@@ -54,6 +55,7 @@ class ArmSummary:
     interval: Interval | None = None
     no_interval: str = "no result"
     difference: PairedDifference | None = None
+    same: bool = False
     corrected_p: float | None = None
     chance: ChanceComparison | None = None
 
@@ -121,10 +123,13 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric) -> Comparison:
     if metric.unit == "per token":
         metric = replace(metric, unit=unit_of_perplexity(runs))
     summaries = [_summarise(arm, reference, metric) for arm in arms]
-    tested = {i: s.difference for i, s in enumerate(summaries) if s.difference and len(s.difference.seeds) > 1}
+    # Of an arm that did the same as the reference there is nothing to test; in Holm's family it would cost the others.
+    apart = {i: s.difference for i, s in enumerate(summaries) if s.difference and not s.same}
+    tested = {i: difference for i, difference in apart.items() if len(difference.seeds) > 1}
     for i, corrected in zip(tested, holm([found.p_value for found in tested.values()]), strict=True):
         summaries[i] = replace(summaries[i], corrected_p=corrected)
     notes = comparability_notes(arms, reference, metric)
+    notes += [_sameness_note(summary, reference) for summary in summaries if summary.same]
     notes += _notes_on_tests([len(found.seeds) for found in tested.values()])
     return Comparison(metric, reference, tuple(summaries), tuple(notes))
 
@@ -183,7 +188,8 @@ def _summarise(arm: Arm, reference: Arm, metric: Metric) -> ArmSummary:
         interval = interquartile_mean_interval(values, _generator())
     except ValueError as error:
         no_interval = str(error)
-    compared = arm is not reference and results.keys() & reference.results(metric).keys()
+    common = sorted(results.keys() & reference.results(metric).keys())
+    compared = arm is not reference and bool(common)
     layers = [n for run in counted for n in run.independent_layers()]
     return ArmSummary(
         arm=arm,
@@ -192,7 +198,16 @@ def _summarise(arm: Arm, reference: Arm, metric: Metric) -> ArmSummary:
         interval=interval,
         no_interval=no_interval,
         difference=paired_difference(results, reference.results(metric), _generator()) if compared else None,
+        same=compared and did_the_same(arm, reference, common),
         chance=compare_with_chance(layers, counted[0].n_layer) if layers else None,
+    )
+
+
+def _sameness_note(summary: ArmSummary, reference: Arm) -> str:
+    seeds = ", ".join(map(str, summary.difference.seeds)) if summary.difference else ""
+    return (
+        f"{summary.arm.label} did the same as {reference.label} in every seed that both have ({seeds}): every tying "
+        "and every measured result is equal. There is no difference to test."
     )
 
 
@@ -234,6 +249,8 @@ def _difference_cells(summary: ArmSummary, reference: Arm, metric: Metric) -> tu
     found = summary.difference
     if found is None:
         return "no result" if summary.centre is None else "no seed in common", NOTHING, NOTHING, NOTHING
+    if summary.same:
+        return "the same", NOTHING, NOTHING, NOTHING
     spec = f"+,.{metric.digits}f"
     percent = "" if found.percent is None else f" ({found.percent:+,.{1 if abs(found.percent) < 100 else 0}f}%)"
     difference = f"{found.mean:{spec}}{percent}\n{_interval(found.interval, found.no_interval, spec)}"

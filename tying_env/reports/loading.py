@@ -145,6 +145,11 @@ class Run:
         measured = (self.summary["test"] or {}).get(metric.network)
         return None if measured is None else _number(measured.get(metric.field))
 
+    def measured(self) -> list[float | None]:
+        """Return everything measured in validation and test: an entry a decision, then one for each metric."""
+        validation = [_number(record.get("validation_perplexity")) for record in self.records]
+        return validation + [self.result(metric) for metric in METRICS_BY_KEY.values()]
+
     def why_no_result(self, metric: Metric) -> str:
         """Say why the run has no value of a metric; empty if it has one."""
         if self.result(metric) is not None:
