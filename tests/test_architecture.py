@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # Ground floor first; a module may import from its own floor and from those before it.
 FLOORS = [
     ["tying_env.partition", "tying_env.seeding", "tying_env.plugins", "tying_env.config", "tying_env.files"],
+    ["tying_env.differences"],
     ["tying_env"],  # its __init__: registration
     ["tying_env.slots", "tying_env.redrawing", "tying_env.distributed", "tying_env.forking", "tying_env.named_tensors"],
     ["tying_env.tied_blocks", "tying_env.data", "tying_env.render"],
@@ -27,14 +28,14 @@ FLOORS = [
     ["tying_env.export", "tying_env.downstream"],
     ["tying_env.reports"],
     # agents/: settings and doors first
-    ["tying_agents", "tying_agents.settings"],
+    ["tying_agents.settings"],
     ["tying_agents.controllers"],
     ["tying_agents.registry"],
     ["tying_agents.run_config", "tying_agents.stopping"],
     ["tying_agents.config_files"],
     ["tying_agents.callbacks", "tying_agents.loop"],
-    ["tying_agents.running"],
-    ["tying_agents.sb3"],
+    ["tying_agents.running", "tying_agents.sb3"],
+    ["tying_agents"],  # its __init__: what strangers need
     ["tying_agents.many", "tying_agents.downstream", "tying_agents.reproducing", "tying_agents.benchmarks"],
     ["tying_agents.commands"],
     ["scripts", "tying_env.__main__"],

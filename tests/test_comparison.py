@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tying_agents.config_files import differences_to_config
 from tying_agents.many.comparison import chosen_learning_rate, compare
 from tying_agents.many.one_run import make_one_run
 from tying_agents.many.plan import ArmSpec, RunPlan
-from tying_agents.run_config import RunConfig, differences_to_config
+from tying_agents.run_config import RunConfig
 from tying_agents.settings import ReplayConfig
 
 from tests.run_folders import read

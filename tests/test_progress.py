@@ -23,9 +23,7 @@ def shown(record: dict[str, Any], width: int) -> list[str]:
     bar = ProgressBar(console)
     loop: Any = SimpleNamespace(train_step=record["train_step"], total_steps=300, tokens_per_second=123_456.0)
     with console.capture() as capture:
-        bar.run_begins(loop)
         bar.decision_made(loop, record)
-        bar.run_ends(loop, "finished")
         console.print(*bar._bar.get_renderables(), sep="\n")
     return [line.strip() for line in capture.get().splitlines()]
 

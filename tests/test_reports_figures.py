@@ -154,6 +154,19 @@ def test_learning_curves_name_arms_and_seeds(tmp_path: Path) -> None:
     assert "tokens" in drawn(figures.learning_curves(arms, "tokens"))
 
 
+def test_wide_intervals_of_few_seeds_leave_the_curves_their_room(tmp_path: Path) -> None:
+    for seed in range(3):
+        records = make_records(10, 4, 0)
+        for record in records[1:]:
+            record["validation_perplexity"] = 10.0 + seed
+        make_run(tmp_path / str(seed), "dqn", seed, records=records, perplexity=10.0 + seed)
+    found = load_comparison([tmp_path])
+    for figure in (figures.learning_curves([found.arms[0].arm]), figures.pareto(found)):
+        assert figure.axes[0].get_ylim() == pytest.approx((9.9, 12.1))
+    interval = found.arms[0].interval
+    assert interval is not None and interval.low < 9 < 13 < interval.high
+
+
 def test_long_names_of_arms_leave_room_for_the_axes(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "dqn")
     make_run(tmp_path / "b", "dqn", env={"n_layer": 6, "learning_rate": 0.0003, "total_steps": 40, "batch_size": 64})

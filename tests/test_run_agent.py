@@ -75,7 +75,7 @@ def test_a_run_leaves_and_prints_all_it_promises(text_folder: Path, tmp_path: Pa
     config = json.loads((path / "config.json").read_text())
     assert config["agent"] == "dqn"
     assert config["env"]["n_layer"] == 4
-    assert config["dqn"]["gamma"] == 0.99
+    assert config["controller"]["gamma"] == 0.99
     assert {"python", "torch", "transformers"} <= set(config["versions"])
     assert "git_commit" in config
     metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]

@@ -143,7 +143,7 @@ class Loop:
             self.seconds += time.perf_counter() - started
         self.decisions += 1
         self.over, self.diverged = terminated or truncated, bool(info.get("diverged", False))
-        self._result = float(reward), info
+        self._result = float(reward), dict(info)  # wrappers that come later add to it: SB3 the time that passed
         self.observation = following
         return following, float(reward), terminated, truncated, info
 

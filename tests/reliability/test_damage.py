@@ -168,7 +168,7 @@ def test_missing_files_are_noticed(stopped: Path) -> None:
         resume(stopped, [Watcher()])
     (stopped / "metrics.jsonl").write_bytes(metrics)
     shutil.rmtree(stopped / "checkpoints")
-    with pytest.raises(FileNotFoundError, match="has no checkpoint to go on from, though it was past its first one"):
+    with pytest.raises(FileNotFoundError, match="has no checkpoint to resume from, though it was past its first one"):
         resume(stopped, [Watcher()])
     (stopped / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="not a run directory"):
@@ -318,11 +318,11 @@ def test_hostile_files_are_refused_without_running_code(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("seed"), "setting seed is missing"),
+        (lambda c: c.update({"seed": -1}), "seed must be a whole number of at least 0, got -1"),
         (lambda c: c["env"].update({"n_layer": 10**9}), "n_layer must be at most"),
         (lambda c: c["env"].update({"n_layer": "4"}), "n_layer"),
         (lambda c: c.update({"env": []}), "env"),
-        (lambda c: c["dqn"].update({"gamma": "x"}), "settings do not hold"),
+        (lambda c: c.update({"agent": "dqn", "controller": {"gamma": "x"}}), "settings do not hold"),
         (lambda c: c.update({"agent": "../../bin/sh"}), "agent must be one of"),
     ],
 )

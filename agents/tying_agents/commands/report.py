@@ -57,6 +57,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
         options = tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))
         from tying_env.reports.comparison import load_comparison
         from tying_env.reports.drawing import save_figure
+        from tying_env.reports.gallery import failure
         from tying_env.reports.html import check_out, make_report, write_report
         from tying_env.reports.loading import find_unfinished
 
@@ -68,10 +69,16 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
         report = make_report(comparison)
         write_report(report, options.out, options.force)
         for picture in report.all_pictures():
-            if picture.figure is None:
-                console.print(f"not drawn: {picture.name}: {picture.problem}", highlight=False, markup=False)
-            elif options.figures is not None:
-                save_figure(picture.figure, options.figures, picture.name)
+            problem = picture.problem
+            if picture.figure is not None and options.figures is not None:
+                try:
+                    save_figure(picture.figure, options.figures, picture.name)
+                except OSError:  # a full disk is not the figure's mistake
+                    raise
+                except Exception as error:
+                    problem = failure(error)
+            if problem:
+                console.print(f"not drawn: {picture.name}: {problem}", highlight=False, markup=False)
         console.print(f"report:  {options.out}", highlight=False, markup=False, soft_wrap=True)
         if options.figures is not None:
             console.print(f"figures: {options.figures}", highlight=False, markup=False, soft_wrap=True)

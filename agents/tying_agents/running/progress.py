@@ -65,7 +65,7 @@ class ProgressBar(Callback):
         if "epsilon" in record:
             text += f" · eps {record['epsilon']:.2f}"
         self._bar.numbers = text
-        self._bar.update(self._task, completed=loop.train_step)
+        self._bar.update(self._task, completed=loop.train_step, total=loop.total_steps)
         now, last = time.monotonic(), loop.train_step >= loop.total_steps
         if not self._console.is_terminal and (last or now - self._last_line >= _LOG_SECONDS):
             self._last_line = now

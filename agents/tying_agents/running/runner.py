@@ -218,7 +218,7 @@ def _continue(
     """
     directory = recorder.directory
     if checkpoint is None:
-        loop.callbacks.note(f"{directory.path} was stopped before its first checkpoint: it begins anew.")
+        loop.callbacks.note(f"{directory.path} was stopped before its first checkpoint: beginning anew.")
     else:
         try:
             restore(checkpoint.state, loop, recorder)
