@@ -20,6 +20,7 @@ FLOORS = [
     ["tying_env.tied_blocks", "tying_env.data", "tying_env.render"],
     ["tying_env.replication"],
     ["tying_env.primary"],
+    ["tying_env.decision"],
     ["tying_env.episode"],
     ["tying_env.training_run", "tying_env.reporting"],
     ["tying_env.running"],

@@ -9,7 +9,8 @@ import pytest
 from tests.controllers import vector
 from tying_env import partition
 from tying_env.config import EnvConfig
-from tying_env.episode import Episode, Measure, Outcome, Stage, Stopped, Train, advance
+from tying_env.decision import Measure, Outcome, Stage, Train
+from tying_env.episode import Episode, Stopped, advance
 from tying_env.primary.evaluation import Measurement
 from tying_env.primary.trainer import TrainResult
 

@@ -14,8 +14,8 @@ from torch import nn
 import tying_env.forking  # noqa: F401 - an AsyncVectorEnv forks
 from tying_env import partition
 from tying_env.data import Batch
+from tying_env.decision import Outcome
 from tying_env.distributed import agreed_action, agreed_stop
-from tying_env.episode import Outcome
 from tying_env.primary.assembly import choose_workload
 from tying_env.primary.custom import Draw
 from tying_env.primary.tasks import Loss

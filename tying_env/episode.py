@@ -8,17 +8,15 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import Batch, Batches
+from tying_env.decision import Decision, Measure, Outcome, Stage, Task, Train, check_count
 from tying_env.primary.evaluation import Measurement, perplexity
-from tying_env.primary.trainer import TrainResult
 
 T = TypeVar("T")
 
@@ -32,75 +30,6 @@ class Stopped(Exception):
     """
 
 
-@dataclass
-class Decision:
-    """A decision that is under way: its tying is applied, not all of its training steps are done."""
-
-    action: list[int]  # (L,)
-    tying_before: list[int]  # (L,)
-    tied_events: int
-    untied_events: int
-    steps_left: int
-    validation_due_at: int  # the first training step at which the next validation is due
-    losses: list[float] = field(default_factory=list)  # nats per token, of the training steps done
-    reward_loss: float | None = None  # nats per token; None: not measured yet
-    reward_accuracy: float | None = None  # of a network that classifies
-
-    def __post_init__(self) -> None:
-        n_units = len(self.action)
-        self.action = partition.validate_action(self.action, n_units).tolist()
-        if not partition.is_tying(partition.validate_action(self.tying_before, n_units)):
-            raise ValueError(f"the decision under way began at {self.tying_before}, not a tying in canonical form")
-        for name in ("tied_events", "untied_events", "steps_left", "validation_due_at"):
-            _check_count(name, getattr(self, name))
-        numbers = [*self.losses, *(x for x in (self.reward_loss, self.reward_accuracy) if x is not None)]
-        if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
-            raise ValueError(f"the decision under way has losses that are not finite numbers: {numbers}")
-
-
-class Outcome(NamedTuple):
-    """What a decision led to."""
-
-    train_loss: float  # nats per token, mean over the training steps after the action; infinity without any
-    measured: Measurement  # on the reward's batches
-    events: partition.TyingEvents
-    diverged: bool
-
-
-class Stage(IntEnum):
-    """The stages of a decision that take computing, in order. The tying is changed between the first two."""
-
-    FROZEN_START = 0
-    EARLY_REWARD = 1
-    TRAINING = 2
-    REWARD = 3
-    VALIDATION = 4
-
-
-@dataclass
-class Train:
-    """A task: run so many training steps, and tell whether loss, gradient, weights and optimizer state are finite.
-
-    With 0 steps only weights and optimizer state are left to be looked at.
-    """
-
-    stage: Stage
-    steps: int
-    result: TrainResult | None = None  # to be filled in
-
-
-@dataclass
-class Measure:
-    """A task: measure the network, without dropout.
-
-    On validation examples at the stage VALIDATION, else on the reward's: `Episode.next_reward_batches`.
-    """
-
-    stage: Stage
-    result: Measurement | None = None  # to be filled in
-
-
-Task: TypeAlias = Train | Measure
 Deciding: TypeAlias = Generator[Task, None, Outcome]
 
 
@@ -245,7 +174,7 @@ class Episode(ABC):
         config = self._config
         most = {name: config.total_steps for name in _COUNTERS} | {"frozen_steps_left": config.k}
         for name in _COUNTERS:
-            setattr(self, name, _check_count(name, state[name], most[name]))
+            setattr(self, name, check_count(name, state[name], most[name]))
         validation = state["validation_perplexity"]
         if not (validation is None or (isinstance(validation, float) and math.isfinite(validation))):
             raise ValueError(f"the state's validation_perplexity must be a number or none, got {validation!r}")
@@ -259,7 +188,7 @@ class Episode(ABC):
         except TypeError as error:
             raise ValueError(f"the state's decision under way does not fit: {error}") from error
         if under_way is not None:
-            _check_count("steps_left", under_way.steps_left, min(config.k, config.total_steps - self.train_step))
+            check_count("steps_left", under_way.steps_left, min(config.k, config.total_steps - self.train_step))
         self.reward_batches.load_state_dict(state["reward_batches"])
         self.validation_perplexity = math.inf if validation is None else validation
         self.validation_accuracy = accuracy
@@ -317,9 +246,3 @@ def _result(result: T | None) -> T:
     if result is None:
         raise RuntimeError("the next task of a decision was asked for before the last one had its result")
     return result
-
-
-def _check_count(name: str, value: object, most: int = 2**63) -> int:
-    if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"the state's {name} must be a whole number up to {most}, got {value!r}")
-    return value

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from tying_env import partition
 from tying_env.config import EnvConfig
-from tying_env.episode import Episode, Outcome
+from tying_env.decision import Outcome
+from tying_env.episode import Episode
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, UNMEASURED, Measurement, perplexity
 from tying_env.render import replication_map_image, replication_map_text
 

@@ -6,8 +6,9 @@ from typing import Any
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import Batches
+from tying_env.decision import Outcome, Stage, Train
 from tying_env.distributed import agreed_number
-from tying_env.episode import Episode, Outcome, Stage, Stopped, Train, advance
+from tying_env.episode import Episode, Stopped, advance
 from tying_env.primary.evaluation import Measurement, measure
 from tying_env.primary.trainer import Trainer
 

@@ -14,7 +14,8 @@ from gymnasium.vector.utils import batch_space
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_windows, load_corpus
-from tying_env.episode import Measure, Outcome, Stage, Task, Train, advance
+from tying_env.decision import Measure, Outcome, Stage, Task, Train
+from tying_env.episode import advance
 from tying_env.primary.evaluation import Measurement
 from tying_env.primary.models import find_device
 from tying_env.primary.trainer import TrainResult
@@ -35,7 +36,7 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
 
     Args:
         num_envs: N.
-        settings: fields of `EnvConfig`; those that change how a single large network is computed are not offered.
+        settings: fields of `EnvConfig`; which of them, and which values, `tying_env.vector.supported` lists.
 
     Raises:
         TypeError, ValueError: a setting is unknown, wrong, or not offered here; the message names it.
