@@ -14,13 +14,17 @@ ROOT = Path(__file__).parents[1]
 # Ground floor first; a module may import from its own floor and from those before it.
 FLOORS = [
     ["tying_env.partition", "tying_env.seeding", "tying_env.plugins", "tying_env.config", "tying_env.files"],
-    ["tying_env.differences"],
+    ["tying_env.differences", "tying_env.rule"],
     ["tying_env"],  # its __init__: registration
     ["tying_env.slots", "tying_env.redrawing", "tying_env.distributed", "tying_env.forking", "tying_env.named_tensors"],
     ["tying_env.tied_blocks", "tying_env.data", "tying_env.render"],
     ["tying_env.replication"],
     ["tying_env.primary"],
+    ["tying_env.decision"],
     ["tying_env.episode"],
+    ["tying_env.training_run", "tying_env.reporting"],
+    ["tying_env.running"],
+    ["tying_env.saving"],
     ["tying_env.env"],
     ["tying_env.vector"],
     ["tying_env.wrappers"],
