@@ -12,9 +12,9 @@ import tokenizers
 import torch
 import transformers
 from safetensors.torch import load_file
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import resume, run
 
-from agents.run_config import RunConfig
-from agents.runner import resume, run
 from tests.conftest import TINY
 from tests.reliability.runs import Watcher, interrupt, outcome
 from tying_env import EnvConfig
@@ -158,12 +158,12 @@ def test_a_run_is_read_resumed_and_exported_without_the_checkpoint(
         folder = shutil.copytree(source, tmp_path / f"{name}-checkpoint")
         env = EnvConfig(**settings(folder, text_folder) | checkpoint_settings(folder))
         config = RunConfig(agent="random", env=env, checkpoint_every=2, test_windows=0, run_dir=tmp_path / name)
-        directory, status = run(config, Watcher())
+        directory, status = run(config, [Watcher()])
         assert status == "finished"
         watcher = Watcher(lambda decision: interrupt() if decision == 3 else None)
-        part, status = run(RunConfig(**vars(config) | {"run_dir": tmp_path / f"{name}-part"}), watcher)
+        part, status = run(RunConfig(**vars(config) | {"run_dir": tmp_path / f"{name}-part"}), [watcher])
         assert status == "interrupted"
-        assert resume(part.path, Watcher())[1] == "finished"
+        assert resume(part.path, [Watcher()])[1] == "finished"
         assert outcome(part.path) == outcome(directory.path)
         shutil.rmtree(folder)
         loaded = load_run(directory.path)

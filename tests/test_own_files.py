@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_model
+from tying_agents.config_files import NamesCode
+from tying_agents.run_config import RunConfig
+from tying_agents.running.resuming import OtherSettings
+from tying_agents.running.runner import resume, run
 
-from agents.resuming import OtherSettings
-from agents.run_config import RunConfig
-from agents.runner import resume, run
 from tests.conftest import TINY
 from tests.reliability.runs import Watcher, interrupt, outcome
 from tying_env import EnvConfig, OwnNetwork, plugins
@@ -210,7 +211,7 @@ def test_a_run_directory_holds_the_code_and_is_read_and_resumed_with_it_named(
 ) -> None:
     env = EnvConfig(model=files[kind], **settings(kind, text_folder))
     asked = RunConfig(agent="random", env=env, checkpoint_every=2, test_windows=0)
-    whole, status = run(RunConfig(**vars(asked) | {"run_dir": tmp_path / "whole"}), Watcher())
+    whole, status = run(RunConfig(**vars(asked) | {"run_dir": tmp_path / "whole"}), [Watcher()])
     assert status == "finished"
     about = whole.read_json("config.json")
     assert about["data"]["code"] == describe_object(files[kind])
@@ -222,15 +223,15 @@ def test_a_run_directory_holds_the_code_and_is_read_and_resumed_with_it_named(
     result = loaded.open_workload().evaluate(loaded.model, "test", 0, torch.device("cpu"))
     assert result.perplexity == pytest.approx(whole.read_json("summary.json")["test"]["best"]["perplexity"])
     stopping = Watcher(lambda decision: interrupt() if decision == 3 else None)
-    part, status = run(RunConfig(**vars(asked) | {"run_dir": tmp_path / "part"}), stopping)
+    part, status = run(RunConfig(**vars(asked) | {"run_dir": tmp_path / "part"}), [stopping])
     assert status == "interrupted"
-    with pytest.raises(OtherSettings, match="a file never makes code run"):
-        resume(part.path, Watcher())
+    with pytest.raises(NamesCode, match="a file never makes code run"):
+        resume(part.path, [Watcher()])
     with monkeypatch.context() as patch:
         patch.setitem(plugins._hashes, Path(files[kind].removesuffix(":make_network")).resolve(), "of a later version")
         with pytest.raises(OtherSettings, match=r"data\.code\.sha256 is '.*' there, 'of a later version' here"):
-            resume(part.path, Watcher(), asked)
-    assert resume(part.path, Watcher(), asked)[1] == "finished"
+            resume(part.path, [Watcher()], asked)
+    assert resume(part.path, [Watcher()], asked)[1] == "finished"
     assert outcome(part.path) == outcome(whole.path)
 
 

@@ -14,7 +14,6 @@ The one rule, for a change of the tying from s to s' where W[i] are the weights 
 Source: Hay & Wolf, ICLR 2024, Sec. 3 and Algorithm 1 lines 2 and 10-19.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +24,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tying_env import partition
+from tying_env import partition, rule
 from tying_env.redrawing import Recipe, ReleasedWeights
+from tying_env.rule import GroupLR
 from tying_env.slots import Weights, aliases, check_kinds, get, put, slots
 
 Gradient = Literal["shared", "leader"]
 OptimizerState = Literal["inherit", "reset"]
-GroupLR = Literal["none", "sqrt", "linear"]
 FirstTying = Literal["leader", "mean"]
 
 # torch's optimizers fill in the state of a Parameter when they first meet it.
@@ -160,7 +159,8 @@ class TiedBlocks:
         Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date,
         from the rate under "base_lr": who schedules the learning rate sets that, not "lr" alone.
         """
-        sizes = dict.fromkeys(partition.leaders(self.kinds), 1) if self._frozen else self._trained(self._tying)
+        start = _sizes(rule.trained(self._tying, frozen=True, kinds=self.kinds))
+        sizes = start if self._frozen else self._trained(self._tying)
         return [self._parameter_group(leader, self.weights(leader), size, lr) for leader, size in sizes.items()]
 
     def change(self, tying: npt.ArrayLike, optimizer: torch.optim.Optimizer | None = None) -> partition.TyingEvents:
@@ -226,10 +226,11 @@ class TiedBlocks:
 
     def _trained(self, tying: partition.IntVector) -> dict[int, int]:
         """Return the layers whose Parameters the optimizer moves, and how many layers each moves."""
-        return {leader: len(members) for leader, members in partition.groups(tying).items()}
+        return _sizes(rule.trained(tying))
 
     def _new_weights(self, after: partition.IntVector, state: OptimizerStates | None) -> list[Weights]:
         """Return what each layer will compute with, and enter the optimizer state of new Parameters into `state`."""
+        origins = rule.origins(self._tying, self._frozen, after)
         led: dict[int, Weights] = {}
         seen: dict[int, Weights] = {}  # what the followers of a leader compute with
         for leader, members in partition.groups(after).items():
@@ -237,10 +238,10 @@ class TiedBlocks:
                 led[leader] = self._mean(members, state)
             elif self._tying[leader] == leader:
                 led[leader] = self.weights(leader)
-            elif self._frozen:  # the values are the layer's own already, and nobody else computes with them
+            elif origins[leader] == leader:  # from the frozen start: its own values, and nobody else computes with them
                 led[leader] = aliases(self.weights(leader), requires_grad=True)
             else:
-                led[leader] = self._copy(int(self._tying[leader]), state)
+                led[leader] = self._copy(origins[leader], state)
             seen[leader] = led[leader] if self.gradient == "shared" else aliases(led[leader], requires_grad=False)
         return [led[i] if i in led else seen[int(after[i])] for i in range(self.n_units)]
 
@@ -275,9 +276,12 @@ class TiedBlocks:
             optimizer.param_groups = plan.param_groups
 
     def _parameter_group(self, leader: int, weights: Weights, size: int, lr: float) -> dict[str, Any]:
-        divisor = {"none": 1.0, "sqrt": math.sqrt(size), "linear": float(size)}[self.group_lr]
         unique = list(dict.fromkeys(weights.values()))
-        return {"params": unique, "lr": lr / divisor, "base_lr": lr, "leader": leader}
+        return {"params": unique, "lr": lr / rule.lr_divisor(self.group_lr, size), "base_lr": lr, "leader": leader}
+
+
+def _sizes(groups: Mapping[int, Sequence[int]]) -> dict[int, int]:
+    return {leader: len(layers) for leader, layers in groups.items()}
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tying_env.config.network import DECODER
+from tying_env.downstream.settings import Method
 from tying_env.runs.network_file import SavedNetwork, load_network
 from tying_env.seeding import torch_randomness_from
-
-Method = Literal["full", "lora", "head"]
 
 _DROPOUT = 0.1
 # What queries and values are computed by: in GPT-2; BERT; LLaMA, Qwen and Mistral; GPT-NeoX; Phi 3.

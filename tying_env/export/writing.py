@@ -4,7 +4,7 @@ import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +20,10 @@ from tying_env.primary.owned import owned_parameters
 from tying_env.primary.relaxation import has_deltas, merge_deltas
 from tying_env.render import replication_map_text
 from tying_env.runs import RunDirectory, load_network
-from tying_env.runs.run_directory import BEST, CONFIG, FINAL, SUMMARY
+from tying_env.runs.run_directory import BEST, CONFIG, FINAL, SUMMARY, Which
 from tying_env.tied_blocks import TiedBlocks
 
 MODEL = "model.safetensors"  # as transformers names it, too
-
-Which = Literal["best", "final"]
 
 
 def export_tied(

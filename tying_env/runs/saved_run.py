@@ -3,7 +3,6 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
@@ -16,9 +15,7 @@ from tying_env.primary.checkpoint import TOKENIZER
 from tying_env.primary.decoder_text import decoder_tokenizer
 from tying_env.primary.workloads import Workload, open_workload
 from tying_env.runs.network_file import SavedNetwork, load_network
-from tying_env.runs.run_directory import BEST, FINAL, RunDirectory
-
-Which = Literal["best", "final"]
+from tying_env.runs.run_directory import BEST, FINAL, RunDirectory, Which
 
 
 @dataclass(frozen=True)
