@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_model
 from tying_agents.config_files import NamesCode
+from tying_agents.many.comparison import _refuse_changes
 from tying_agents.run_config import RunConfig
 from tying_agents.running.resuming import OtherSettings
 from tying_agents.running.runner import resume, run
@@ -354,3 +355,18 @@ def test_the_weights_of_a_module_are_exported(
     card = (tmp_path / "dense" / "README.md").read_text()
     assert describe_object(files[kind])["sha256"] in card
     assert ("A token is a byte" in card) == (kind == "text")
+
+
+def test_the_same_comparison_again_makes_no_run_again(
+    files: dict[str, str], text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs say three layers, what is asked for says nothing of layers."""
+    monkeypatch.chdir(tmp_path)
+    usual = {name: value for name, value in settings("text", text_folder).items() if name != "n_layer"}
+    env = EnvConfig(model="text.py:three_layers", **usual)
+    config = RunConfig(agent="conventional", env=env, run_dir=tmp_path / "run", label="own")
+    directory, _ = run(config, [Watcher()])
+    _refuse_changes(config)
+    with pytest.raises(ValueError, match=r"is a finished run with other settings: env\.k is 2 there, 3 here"):
+        _refuse_changes(RunConfig(**vars(config) | {"env": EnvConfig(**vars(env) | {"k": 3})}))
+    assert directory.read_json("config.json")["env"]["n_layer"] == 3
