@@ -74,14 +74,16 @@ class LayerTyingEnv(SavedEnv):
 
     Args:
         render_mode: `"ansi"` or `"rgb_array"`: the replication map (paper, Fig. 1).
-        model: "gpt2", "bert" or "vit"; or a network of your own: a module, of which every episode trains a copy, or a
-            function that makes one with random weights.
+        model: "gpt2", "bert" or "vit"; "causal-lm", a decoder of transformers that `init_from` names; or a network of
+            your own: the import string of a function that makes it (docs/doors/network.md), a module, of which every
+            episode trains a copy, or a function that makes one with random weights.
         blocks, batches, loss, validation, test: of a network of your own; see
-            `tying_env.primary.custom.CustomParts`.
+            `tying_env.OwnNetwork`.
         settings: fields of `EnvConfig`.
 
     Raises:
         TypeError, ValueError: a setting is unknown or wrong; the message names it.
+        tying_env.plugins.ForeignCodeError: the code that an import string names raised.
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own form)

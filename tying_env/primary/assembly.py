@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from tying_env.config import EnvConfig
+from tying_env.config.network import is_own
 from tying_env.distributed import local_device, world
 from tying_env.primary.checkpoint import checkpoint_settings
-from tying_env.primary.custom import CustomParts, CustomWorkload
+from tying_env.primary.custom import CustomWorkload, OwnNetwork
 from tying_env.primary.models import find_device
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload, open_workload
@@ -24,8 +25,8 @@ def choose_workload(
     """Check what the user gave, and open the data.
 
     Args:
-        model: the name of a network, or one of the user's own.
-        own: the other fields of `CustomParts`, None where not given.
+        model: the name of a network, the import string of one, or a network itself.
+        own: the other fields of `OwnNetwork`, None where not given.
         settings: fields of `EnvConfig`.
 
     Returns:
@@ -34,18 +35,34 @@ def choose_workload(
     Raises:
         TypeError, ValueError: a setting is unknown or wrong; the message names it.
         FileNotFoundError, ImportError, ConnectionError, OSError: the data cannot be had.
+        tying_env.plugins.ForeignCodeError: the code that an import string names raised.
     """
     if not isinstance(model, str):
-        workload = CustomWorkload(CustomParts(model, **own), settings)
+        workload = CustomWorkload(OwnNetwork(model, **own), settings)
         return workload, _checked_device(workload.config)
     if given := [name for name, part in own.items() if part is not None]:
-        raise TypeError(f"{given[0]} is for a network of your own, given as a module; the model is {model!r}")
+        raise TypeError(
+            f"{given[0]} is for a network of your own, given as a module (a function that an import string names gives "
+            f"it in an OwnNetwork); the model is {model!r}"
+        )
     settings = settings | {"model": model}
     if settings.get("init_from") is not None:  # sizes that are not given are the checkpoint's
-        settings = checkpoint_settings(settings["init_from"]) | settings
+        settings = checkpoint_settings(settings["init_from"], model) | settings
     config = EnvConfig.from_settings(settings)
     device = _checked_device(config)
     return open_workload(config), device
+
+
+def settled(config: EnvConfig) -> EnvConfig:
+    """Return the settings that an environment with these has in the end.
+
+    Of a network that an import string names, n_layer is the number of its blocks, and validate_every 0 where it has
+    nothing to validate on; other settings are settled already.
+
+    Raises:
+        As `open_workload`.
+    """
+    return open_workload(config).config if is_own(config.model) else config
 
 
 def build_trainer(
