@@ -3,6 +3,7 @@
 import copy
 import logging
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -225,8 +226,10 @@ def test_a_run_directory_holds_the_code_and_is_read_and_resumed_with_it_named(
         resume(part.path, [Watcher()])
     with monkeypatch.context() as patch:
         patch.setitem(plugins._hashes, Path(files[kind].removesuffix(":make_network")).resolve(), "of a later version")
-        assert resume(part.path, [watcher := Watcher()], asked)[1] == "finished"
+        copied = Path(shutil.copytree(part.path, tmp_path / "copied"))
+        assert resume(copied, [watcher := Watcher()], asked)[1] == "finished"
     assert re.search(r"is not what the run began with.*is '.*' there, 'of a later version' here", str(watcher.notes))
+    assert resume(part.path, [Watcher()], asked)[1] == "finished"
     assert outcome(part.path) == outcome(whole.path)
 
 
