@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tying_env import partition
-from tying_env.config import EnvConfig
+from tying_env.config import EnvConfig, with_later_settings
 from tying_env.config.network import is_own
 from tying_env.files import to_json, write_tensors, written_whole
 from tying_env.named_tensors import check_dtypes, check_tensors
@@ -147,7 +147,7 @@ def _read_about(text: str | None) -> dict[str, Any]:
     if not isinstance(about.get("sha256"), str):
         raise ValueError("it has no hash of itself")
     try:
-        config = EnvConfig.from_settings(about["config"])
+        config = EnvConfig.from_settings(with_later_settings(about["config"]))
         tyings = [partition.validate_action(about[key], config.n_units) for key in ("tying", "sources")]
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"its description of itself does not hold: {error!r}") from error

@@ -52,17 +52,19 @@ def chosen_preset(argv: Sequence[str], of_file: dict[str, Any] | None = None) ->
     size: Size = chosen.preset if chosen.preset in get_args(Size) else "small"
     given = of_file or {}
     folder = chosen.init_from or given.get("init_from")
+    named = chosen.model or given.get("model")
+    known = (DECODER, *(model for model, _ in PRESETS))
+    if named is not None and named not in known and not is_own(named):
+        return size, EnvConfig()
     started: dict[str, Any] = {}
     if folder:
         from tying_env.primary.checkpoint import checkpoint_settings
 
-        started = checkpoint_settings(folder, chosen.model or given.get("model"))
-    model = chosen.model or given.get("model") or started.get("model", "gpt2")
-    if model == DECODER or is_own(model):  # they have no presets
-        return size, EnvConfig(**started | {"model": model})
-    if (model, size) not in PRESETS:
-        return size, EnvConfig(**started)
-    return size, EnvConfig(**PRESETS[model, size] | started | {"model": model})
+        started = checkpoint_settings(folder, named)
+    model = named or started.get("model", "gpt2")
+    # Decoders of a checkpoint, and networks of the user's own, have no presets.
+    preset = next((settings for key, settings in PRESETS.items() if key == (model, size)), {})
+    return size, EnvConfig(**preset | started | {"model": model})
 
 
 def chosen_semantics(argv: Sequence[str]) -> Semantics:

@@ -77,9 +77,7 @@ def generated(options: Options) -> str:
     device = find_device(options.device)
     run = load_run(options.run, options.network, device)
     if run.config.model not in ("gpt2", DECODER) or run.tokenizer is None:
-        raise ValueError(
-            f"only a network of transformers that predicts the next token can continue a text, not {run.config.model}"
-        )
+        raise ValueError(f"only a GPT-2 or another decoder of transformers can continue a text, not {run.config.model}")
     prompt = run.tokenizer.encode(options.prompt).tolist()
     room = run.config.seq_len - len(prompt)
     if options.tokens > room:

@@ -111,7 +111,8 @@ def refuse_other_inputs(found: Found, env: LayerTyingEnv) -> None:
         OtherSettings: they have changed; the message says in what.
     """
     now = json.loads(to_json(describe_inputs(found.config, env)))
-    if differ := listed({name: found.about.get(name) for name in now}, now):
+    # Code of the user's own may change: that is said, see `other_code`.
+    if differ := listed({name: found.about.get(name) for name in now}, now, ["data.code.sha256"]):
         raise OtherSettings(f"{found.config.run_dir} was begun with other data: {'; '.join(differ)}")
 
 

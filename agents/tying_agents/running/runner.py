@@ -59,10 +59,9 @@ def run(config: RunConfig, callbacks: Sequence[Callback] = (), stop: Stop | None
         tying_env.plugins.ForeignCodeError: code of the user's own failed.
     """
     # Everything that can be wrong with the settings shows before anything is written.
-    config = dataclasses.replace(config, env=settled(config.env))
-    made = _Made.of(config)
+    made = _Made.of(dataclasses.replace(config, env=settled(config.env)))
     inner: Any = made.env.unwrapped
-    about, files = describe(config, made.env), inner.workload.files()
+    about, files = describe(made.config, made.env), inner.workload.files()
     directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about, files)
     with directory.lock():
         return directory, _carry_out(made, directory, callbacks, stop, None, resumed=False)
@@ -98,6 +97,8 @@ def resume(
     """
     if not os.path.lexists(path / CONFIG):
         raise NothingToResume(f"{path} is not a run directory: it has no {CONFIG}")
+    if asked is not None:
+        asked = dataclasses.replace(asked, env=settled(asked.env))
     directory, note = RunDirectory(path), Callbacks(callbacks).note
     try:
         directory.check_plain(LOGS, FOLDER)
