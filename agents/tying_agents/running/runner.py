@@ -104,8 +104,6 @@ def resume(
         directory.check_plain(LOGS, FOLDER)
     except ValueError as error:
         raise DamagedRun(str(error)) from error
-    if asked is not None:
-        asked = dataclasses.replace(asked, env=settled(asked.env))
     with directory.lock():
         found = find(directory, note, asked)
         env = make_env(found.config)
