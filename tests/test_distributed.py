@@ -132,7 +132,7 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint(tiny: dict[str, 
     assert "lost contact" not in output
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_continues_with_another_number_of_processes(tiny: dict[str, Any], tmp_path: Path) -> None:
     whole = [sys.executable, str(SCRIPT), *options(tiny, tmp_path / "whole", agent="random")]
     subprocess.run(whole, check=True, capture_output=True, timeout=200)
     stopped, questions = tmp_path / "stopped", iter(range(100))

@@ -186,7 +186,7 @@ def test_divergence_is_no_score(glue: Path, runs: dict[str, Path]) -> None:
         predict(lost, examples)
 
 
-def test_the_script_prints_a_table_over_seeds_and_goes_on_from_its_file(
+def test_the_script_prints_a_table_over_seeds_and_continues_from_its_file(
     glue: Path,
     runs: dict[str, Path],
     tmp_path: Path,

@@ -199,7 +199,7 @@ def test_redrawing_is_refused_for_a_start_that_is_more_than_random_matrices(star
         EnvConfig(frozen_weights="redrawn", **start)
 
 
-def test_redrawing_is_refused_where_frozen_layers_go_on_to_train(tiny: dict[str, Any]) -> None:
+def test_redrawing_is_refused_where_frozen_layers_continue_to_train(tiny: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"frozen_weights must be 'held'.*got 'redrawn' with replication='copied'"):
         LayerTyingEnv(**tiny | {"frozen_weights": "redrawn", "replication": "copied"})
 

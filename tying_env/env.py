@@ -116,11 +116,11 @@ class LayerTyingEnv(SavedEnv):
         Args:
             seed: without one, the next is drawn from the generator that the last seed started.
             options: `{"tying": vector}`, shape (L,), begins with this tying instead of the frozen start.
-                `{"state": state}` goes on from a `state_dict` instead of beginning anew; so Gymnasium's wrappers know
+                `{"state": state}` continues from a `state_dict` instead of beginning anew; so Gymnasium's wrappers know
                 that the environment is ready.
 
         Raises:
-            TypeError, ValueError: an unknown option or a wrong tying; the running episode goes on.
+            TypeError, ValueError: an unknown option or a wrong tying; the running episode is kept.
         """
         seed = None if seed is None else check_seed(seed)
         if options is not None and not isinstance(options, dict):
@@ -146,7 +146,7 @@ class LayerTyingEnv(SavedEnv):
         """Apply a tying, train for k steps, measure the reward.
 
         A program that may have to end at any time sets the attribute `should_stop`, a function that is asked between
-        training steps. When it says yes, `step` raises `tying_env.episode.Stopped`; the same call later goes on with
+        training steps. When it says yes, `step` raises `tying_env.episode.Stopped`; the same call later continues with
         the same bits, also from a `state_dict` of that moment.
 
         Raises:

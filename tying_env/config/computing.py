@@ -55,7 +55,7 @@ def _check_redrawn(config: EnvConfig) -> None:
     """Check that initial values can be drawn again: only those of random matrices that this package draws."""
     if config.replication != "tied":
         raise ValueError(
-            "frozen_weights must be 'held' where the layers of the start go on to train, "
+            "frozen_weights must be 'held' where the layers of the start train later, "
             f"got 'redrawn' with replication={config.replication!r}"
         )
     if config.model not in TEXT:

@@ -109,7 +109,7 @@ class Trainer:
 
         Args:
             n_steps: how many.
-            should_stop: asked before every step; whoever stops goes on later with another call for the other steps.
+            should_stop: asked before every step; whoever stops continues later with another call for the other steps.
         """
         losses: list[float] = []
         diverged = stopped = False

@@ -33,7 +33,7 @@ class Curves:
     Args:
         path: the run directory.
         config: how long the run is.
-        resumed_at: the training step at which a run goes on; what was shown of later ones is taken back.
+        resumed_at: the training step at which a run is resumed; what was shown of later ones is taken back.
     """
 
     def __init__(self, path: Path, config: EnvConfig, resumed_at: int | None = None) -> None:
