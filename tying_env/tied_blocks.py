@@ -18,7 +18,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +27,11 @@ from torch import nn
 
 from tying_env import partition
 from tying_env.redrawing import Recipe, ReleasedWeights
-from tying_env.slots import Weights, aliases, check_kinds, get, put, slots
+from tying_env.replication import Present, Replication, Tied, check_choice
+from tying_env.slots import Weights, check_kinds, get, put, slots
 
-Gradient = Literal["shared", "leader"]
 OptimizerState = Literal["inherit", "reset"]
 GroupLR = Literal["none", "sqrt", "linear"]
-FirstTying = Literal["leader", "mean"]
 
 # torch's optimizers fill in the state of a Parameter when they first meet it.
 OptimizerStates = defaultdict[torch.Tensor, Any]
@@ -58,9 +57,8 @@ class TiedBlocks:
         tying: the tying to begin with, shape (L,). None is the paper's frozen start (Algorithm 1, line 2): layers
             1..L-1 stay at their own initial values without training, and the tying is reported as all zeros. At the
             first change a layer that becomes a leader starts from those values.
-        gradient: `"shared"`: a leader's gradient is the sum over all layers of its group, as for any tied weight (the
-            paper's text). `"leader"`: only the leader's own position contributes; followers compute with the same
-            storage but need no weight gradient (the paper's published code).
+        replication: what becomes of a layer that copies another: `Tied()`, which has choices of its own, or another
+            way of `tying_env.replication`.
         optimizer_state: what a new leader's optimizer state is: `"inherit"`, a copy of its former leader's, or
             `"reset"`, empty.
         group_lr: the learning rate of a group of n layers: lr (`"none"`), lr/sqrt(n) (`"sqrt"`), lr/n (`"linear"`).
@@ -68,8 +66,6 @@ class TiedBlocks:
             they can be tied. None: all are of one kind. At the frozen start the lowest of each kind trains.
         recipes: how to draw the initial values of Parameters. Layers that have one for each of theirs hold no values
             during the frozen start; their Parameters may be, and are until then, on the meta device.
-        first_tying: what the first tying, that of `tying` or the first change, makes of the weights that the blocks
-            came with: the layers of a group take the leader's (`"leader"`), or the mean over the group (`"mean"`).
 
     Raises:
         ValueError: no blocks, blocks that differ or already share Parameters, an unknown choice, a wrong tying.
@@ -80,23 +76,19 @@ class TiedBlocks:
         blocks: Sequence[nn.Module],
         tying: npt.ArrayLike | None = None,
         *,
-        gradient: Gradient = "shared",
+        replication: Replication | None = None,
         optimizer_state: OptimizerState = "inherit",
         group_lr: GroupLR = "none",
         kinds: npt.ArrayLike | None = None,
         recipes: Mapping[nn.Parameter, Recipe] | None = None,
-        first_tying: FirstTying = "leader",
     ) -> None:
-        _check_choice("gradient", gradient, get_args(Gradient))
-        _check_choice("optimizer_state", optimizer_state, get_args(OptimizerState))
-        _check_choice("group_lr", group_lr, get_args(GroupLR))
-        _check_choice("first_tying", first_tying, get_args(FirstTying))
-        self.first_tying: FirstTying = first_tying
+        check_choice("optimizer_state", optimizer_state, OptimizerState)
+        check_choice("group_lr", group_lr, GroupLR)
         self.kinds = np.zeros(len(blocks), dtype=np.int64) if kinds is None else np.asarray(kinds)
         check_kinds(blocks, self.kinds)
         initial = None if tying is None else partition.canonicalise(partition.validate_action(tying, len(blocks)))
         self.blocks = list(blocks)
-        self.gradient: Gradient = gradient
+        self.replication = Tied() if replication is None else replication
         self.optimizer_state: OptimizerState = optimizer_state
         self.group_lr: GroupLR = group_lr
         self._slots = [slots(block) for block in self.blocks]
@@ -144,11 +136,11 @@ class TiedBlocks:
         """Compute on these storages again, shape (L,), as `sources` gave them for the tying in force.
 
         Raises:
-            ValueError: they do not belong to this tying.
+            TypeError, ValueError: they do not belong to this tying.
         """
-        given = np.asarray(sources).tolist()
-        if given != self.sources().tolist():
-            raise ValueError(f"sources {given} do not belong to the tying {self._tying.tolist()}")
+        given = partition.validate_action(sources, self.n_units)
+        if not np.array_equal(given, self.sources()):
+            self._put(Plan(self.replication.restore(self._present(None), given), None, None), None)
 
     def owners(self) -> list[int]:
         """Return the layers that hold weights: the leaders, and at the frozen start every layer."""
@@ -160,8 +152,10 @@ class TiedBlocks:
         Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date,
         from the rate under "base_lr": who schedules the learning rate sets that, not "lr" alone.
         """
-        sizes = dict.fromkeys(partition.leaders(self.kinds), 1) if self._frozen else self._trained(self._tying)
-        return [self._parameter_group(leader, self.weights(leader), size, lr) for leader, size in sizes.items()]
+        return [
+            self._parameter_group(leader, self.weights(leader), len(layers), lr)
+            for leader, layers in self._trained_now().items()
+        ]
 
     def change(self, tying: npt.ArrayLike, optimizer: torch.optim.Optimizer | None = None) -> partition.TyingEvents:
         """Put `tying` in force, all or nothing: whatever goes wrong, everything is as it was.
@@ -212,7 +206,7 @@ class TiedBlocks:
     def _plan(self, after: partition.IntVector, optimizer: torch.optim.Optimizer | None) -> Plan:
         """Make the Parameters, optimizer state and groups of `after` beside the present ones."""
         state = None if optimizer is None else defaultdict(dict, optimizer.state)
-        weights = self._new_weights(after, state)
+        weights = self.replication.replicate(self._present(state), after)
         if optimizer is None or state is None:
             return Plan(weights, None, None)
         ours = [group for group in optimizer.param_groups if "leader" in group]
@@ -220,29 +214,22 @@ class TiedBlocks:
             raise ValueError("optimizer has no group made by TiedBlocks.parameter_groups: its state cannot follow")
         lr = ours[0]["base_lr"]
         groups = [group for group in optimizer.param_groups if "leader" not in group]
-        groups += [ours[0] | self._parameter_group(j, weights[j], n, lr) for j, n in self._trained(after).items()]
+        groups += [
+            ours[0] | self._parameter_group(leader, weights[leader], len(layers), lr)
+            for leader, layers in self.replication.trained(after).items()
+        ]
         alive = {id(p) for group in groups for p in group["params"]}
         return Plan(weights, defaultdict(dict, {p: s for p, s in state.items() if id(p) in alive}), groups)
 
-    def _trained(self, tying: partition.IntVector) -> dict[int, int]:
-        """Return the layers whose Parameters the optimizer moves, and how many layers each moves."""
-        return {leader: len(members) for leader, members in partition.groups(tying).items()}
+    def _trained_now(self) -> dict[int, list[int]]:
+        """Return the layers whose Parameters the optimizer moves, each with all layers that move with it."""
+        if self._frozen:
+            return {leader: [leader] for leader in partition.leaders(self.kinds)}
+        return self.replication.trained(self._tying)
 
-    def _new_weights(self, after: partition.IntVector, state: OptimizerStates | None) -> list[Weights]:
-        """Return what each layer will compute with, and enter the optimizer state of new Parameters into `state`."""
-        led: dict[int, Weights] = {}
-        seen: dict[int, Weights] = {}  # what the followers of a leader compute with
-        for leader, members in partition.groups(after).items():
-            if self._frozen and self.first_tying == "mean" and len(members) > 1:
-                led[leader] = self._mean(members, state)
-            elif self._tying[leader] == leader:
-                led[leader] = self.weights(leader)
-            elif self._frozen:  # the values are the layer's own already, and nobody else computes with them
-                led[leader] = aliases(self.weights(leader), requires_grad=True)
-            else:
-                led[leader] = self._copy(int(self._tying[leader]), state)
-            seen[leader] = led[leader] if self.gradient == "shared" else aliases(led[leader], requires_grad=False)
-        return [led[i] if i in led else seen[int(after[i])] for i in range(self.n_units)]
+    def _present(self, state: OptimizerStates | None) -> Present:
+        weights = [self.weights(i) for i in range(self.n_units)]
+        return Present(self.tying, self._frozen, weights, lambda layer: self._copy(layer, state))
 
     def _copy(self, layer: int, state: OptimizerStates | None) -> Weights:
         """Return new Parameters with the values of a layer's, and enter a copy of their optimizer state."""
@@ -258,14 +245,6 @@ class TiedBlocks:
                 }
         return {name: created[id(parameter)] for name, parameter in self.weights(layer).items()}
 
-    def _mean(self, layers: list[int], state: OptimizerStates | None) -> Weights:
-        """Return new Parameters with the mean of some layers' values, and the optimizer state of the first."""
-        mean = self._copy(layers[0], state)
-        with torch.no_grad():
-            for name, parameter in mean.items():
-                parameter.copy_(torch.stack([self.weights(i)[name] for i in layers]).mean(0))
-        return mean
-
     def _put(self, plan: Plan, optimizer: torch.optim.Optimizer | None) -> None:
         """Set references, nothing else: no memory is taken here, no number computed."""
         for places, weights in zip(self._slots, plan.weights, strict=True):
@@ -278,8 +257,3 @@ class TiedBlocks:
         divisor = {"none": 1.0, "sqrt": math.sqrt(size), "linear": float(size)}[self.group_lr]
         unique = list(dict.fromkeys(weights.values()))
         return {"params": unique, "lr": lr / divisor, "base_lr": lr, "leader": leader}
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -14,8 +14,9 @@ from tying_env.primary.custom import CustomParts, CustomWorkload
 from tying_env.primary.models import find_device
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload, open_workload
-from tying_env.replication import make_blocks
+from tying_env.replication import find_replication
 from tying_env.seeding import torch_stream
+from tying_env.tied_blocks import TiedBlocks
 
 
 def choose_workload(
@@ -66,16 +67,14 @@ def build_trainer(
     """
     config = workload.config
     network = workload.build(device, torch_stream(seed, "weights"), fresh=sources is None)
-    tied = make_blocks(
-        config.replication,
+    tied = TiedBlocks(
         network.blocks,
         tying,
-        gradient=config.gradient,
+        replication=find_replication(config.replication, gradient=config.gradient, first_tying=config.first_tying),
         optimizer_state=config.optimizer_state,
         group_lr=config.group_lr,
         kinds=workload.kinds,
         recipes=network.recipes,
-        first_tying=config.first_tying,
     )
     if sources is not None:
         tied.restore_sources(sources)
@@ -84,14 +83,9 @@ def build_trainer(
         tied,
         workload.task,
         workload.training_batches(seed),
+        config,
         dropout=torch_stream(seed, "dropout", device),
         device=device,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        accumulate=config.accumulate,
-        autocast=config.autocast,
-        prefetch=config.prefetch,
     )
 
 

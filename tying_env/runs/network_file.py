@@ -18,6 +18,7 @@ from tying_env.primary.models import PrimaryNetwork, Sizes
 from tying_env.primary.owned import check_owned, owned_tensors
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload
+from tying_env.replication import Tied
 from tying_env.seeding import torch_stream
 from tying_env.tied_blocks import TiedBlocks
 
@@ -96,7 +97,9 @@ def load_network(path: Path, device: str | torch.device = "cpu", workload: Workl
         raise ValueError(f"{path} is not a network file of this package, or damaged: {error}") from error
     network = skeleton or workload.build(place, torch_stream(0, "weights"), fresh=False)  # type: ignore[union-attr]
     kinds = workload.kinds if workload else None
-    tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient, kinds=kinds, recipes=network.recipes)
+    tied = TiedBlocks(
+        network.blocks, about["sources"], replication=Tied(config.gradient), kinds=kinds, recipes=network.recipes
+    )
     own = owned_tensors(network, tied)
     check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, str(path))
     check_dtypes(tensors, {name: t.dtype for name, t in own.items()}, str(path))

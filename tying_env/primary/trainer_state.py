@@ -1,0 +1,84 @@
+"""The state of a training as plain data, and back: all that its remaining steps depend on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tying_env.named_tensors import check_dtypes, check_tensors
+from tying_env.primary.accounting import MemoryBytes
+from tying_env.seeding import restored_torch
+
+if TYPE_CHECKING:
+    from tying_env.primary.trainer import Trainer
+
+
+def capture(trainer: Trainer, copy: bool = True) -> dict[str, Any]:
+    """Return everything that training depends on: tensors by name, the rest ready for JSON.
+
+    Args:
+        trainer: what trains.
+        copy: whether the tensors are copies. Without, they are the live ones: write them down at once.
+    """
+    names = {id(p): name for name, p in trainer.network.model.named_parameters()}
+    return {
+        "tying": trainer.tied.tying.tolist(),
+        "frozen": trainer.tied.frozen,
+        "sources": trainer.tied.sources().tolist(),
+        "tokens": trainer.tokens,
+        "memory_in_training": list(trainer.memory_in_training),
+        "batches": trainer.feed.state_dict(),
+        "dropout": trainer.gradients.dropout.get_state(),
+        "weights": {name: t.clone() if copy else t for name, t in trainer.named_tensors().items()},
+        "optimizer": {
+            names[id(p)]: {key: value.clone() if copy else value for key, value in entries.items()}
+            for p, entries in trainer.optimizer.state.items()
+        },
+    }
+
+
+def restore(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Put a trainer that has the same network and tying into a state that `capture` gave.
+
+    Raises:
+        ValueError: names, shapes or the tying do not fit; the message says which. Nothing is changed then.
+    """
+    # 1. Check.
+    own, trained = trainer.named_tensors(), _trained_by_name(trainer)
+    _check_tying(trainer, state)
+    check_tensors(state["weights"], {name: tuple(t.shape) for name, t in own.items()})
+    check_dtypes(state["weights"], {name: t.dtype for name, t in own.items()})
+    for name, entries in state["optimizer"].items():
+        if name not in trained:
+            raise ValueError(f"the optimizer state names {name!r}, which this network does not train")
+        shape = tuple(trained[name].shape)
+        where, dtype = f"optimizer state of {name!r}", trained[name].dtype
+        check_tensors(entries, {"step": (), "exp_avg": shape, "exp_avg_sq": shape}, where)
+        check_dtypes(entries, {"step": torch.float32, "exp_avg": dtype, "exp_avg_sq": dtype}, where)
+    counts = [state["tokens"], *state["memory_in_training"]]
+    if len(counts) != 4 or any(type(count) is not int or not 0 <= count <= 2**63 for count in counts):
+        raise ValueError(f"the state's tokens and bytes must be four whole numbers, got {counts}")
+    restored_torch(trainer.gradients.dropout, state["dropout"])
+    # 2. Change; the feed checks its part first.
+    trainer.feed.load_state_dict(state["batches"])
+    trainer.gradients.dropout.set_state(state["dropout"])
+    trainer.tokens, trainer.memory_in_training = state["tokens"], MemoryBytes(*state["memory_in_training"])
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state["weights"][name])
+    trainer.optimizer.state.clear()
+    for name, entries in state["optimizer"].items():
+        # torch keeps a fused optimizer's step counter beside its Parameter
+        trainer.optimizer.state[trained[name]] = {k: v.clone().to(trainer.device) for k, v in entries.items()}
+
+
+def _trained_by_name(trainer: Trainer) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in trainer.network.model.named_parameters() if p.requires_grad}
+
+
+def _check_tying(trainer: Trainer, state: dict[str, Any]) -> None:
+    tied = trainer.tied
+    for key, own in (("tying", tied.tying.tolist()), ("sources", tied.sources().tolist())):
+        if state[key] != own:
+            raise ValueError(f"the state is of the {key} {state[key]}, this network has {own}")
