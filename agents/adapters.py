@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn, optim
+from torch import nn
 
 from agents.base import Controller, Transition
 from tying_env import partition
 from tying_env.data.batches import Batch, count_examples
-from tying_env.downstream import OnStep, TuningConfig, make_classifier, remaining
+from tying_env.downstream import OnStep, TuningConfig, make_classifier
 from tying_env.downstream.classifier import classification_loss
 from tying_env.env import LayerTyingEnv
 from tying_env.seeding import torch_stream
@@ -47,7 +47,7 @@ def tune_adapters(
 ) -> TiedAdapters:
     """Train low-rank updates on a task while a controller ties them.
 
-    The learning rate falls as in `tune`. (Only in forks, where search agents try tyings, it stays as it began.)
+    The learning rate falls as in `tune`.
 
     Args:
         network: a network file of a GPT-2 or a BERT.
@@ -78,6 +78,8 @@ def tune_adapters(
         total_steps=steps,
         batch_size=config.batch_size,
         learning_rate=config.rate("lora"),
+        schedule="linear",
+        min_lr_ratio=0.0,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         device=device,
@@ -87,7 +89,6 @@ def tune_adapters(
     controller.begin()
     initial = controller.initial_tying()
     observation, info = env.reset(seed=seed, options=None if initial is None else {"tying": initial})
-    _decay(env.trainer.optimizer, config.rate("lora"), steps)
     infos: list[dict[str, Any]] = []
     terminated = truncated = False
     started = time.perf_counter()
@@ -124,16 +125,3 @@ def check_steps(config: TuningConfig, examples: int, k: int) -> int:
             "be decided while the updates train; choose a lower k, or more epochs or examples"
         )
     return steps
-
-
-def _decay(optimizer: optim.Optimizer, rate: float, steps: int) -> None:
-    """Let the learning rate of all groups, also those that a tying makes anew, fall as `remaining` says."""
-    done = 0
-
-    def before_step(optimizer: optim.Optimizer, *_: object) -> None:
-        nonlocal done
-        for group in optimizer.param_groups:
-            group["lr"] = rate * remaining(done, steps)
-        done += 1
-
-    optimizer.register_step_pre_hook(before_step)

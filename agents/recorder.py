@@ -166,6 +166,8 @@ class Recorder:
             "reward": reward,
             **info,
             "storages": len(self.layer_tying.trainer.tied.owners()),
+            "learning_rate": self.layer_tying.trainer.learning_rate,
+            "gradient_norm": self.layer_tying.trainer.gradient_norm,
             **metrics,
             **{f"{kind}_bytes": n for kind, n in memory.items()},
             # Of several processes: the gradients that each gives into the average in a training step.

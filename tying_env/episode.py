@@ -191,7 +191,7 @@ class Episode:
     def _tie(self, action: partition.IntVector, diverged: bool) -> Decision:
         """Apply the tying (Algorithm 1, lines 8-19)."""
         config, before = self._config, self.tying
-        events = self.trainer.tied.change(action, self.trainer.optimizer)
+        events = self.trainer.tie(action)
         every, since = config.validate_every, self.train_step if self.decisions else 0
         self.tied_at, self.frozen_steps_left = self.train_step, 0
         return Decision(

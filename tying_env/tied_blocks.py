@@ -149,8 +149,9 @@ class TiedBlocks:
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return one optimizer parameter group per leader, each with the learning rate of its group of layers.
 
-        Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date,
-        from the rate under "base_lr": who schedules the learning rate sets that, not "lr" alone.
+        Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date.
+        A group may be split before, and its parts be given options of their own. A schedule of learning rates sets
+        "lr", as a multiple of the group's own rate, "initial_lr".
         """
         return [
             self._parameter_group(leader, self.weights(leader), len(layers), lr)
@@ -209,15 +210,9 @@ class TiedBlocks:
         weights = self.replication.replicate(self._present(state), after)
         if optimizer is None or state is None:
             return Plan(weights, None, None)
-        ours = [group for group in optimizer.param_groups if "leader" in group]
-        if not ours:
-            raise ValueError("optimizer has no group made by TiedBlocks.parameter_groups: its state cannot follow")
-        lr = ours[0]["base_lr"]
         groups = [group for group in optimizer.param_groups if "leader" not in group]
-        groups += [
-            ours[0] | self._parameter_group(leader, weights[leader], len(layers), lr)
-            for leader, layers in self.replication.trained(after).items()
-        ]
+        for leader, layers in self.replication.trained(after).items():
+            groups += self._groups_alike(optimizer, leader, weights[leader], len(layers))
         alive = {id(p) for group in groups for p in group["params"]}
         return Plan(weights, defaultdict(dict, {p: s for p, s in state.items() if id(p) in alive}), groups)
 
@@ -253,7 +248,24 @@ class TiedBlocks:
             optimizer.state = plan.optimizer_state
             optimizer.param_groups = plan.param_groups
 
+    def _groups_alike(
+        self, optimizer: torch.optim.Optimizer, leader: int, weights: Weights, size: int
+    ) -> list[dict[str, Any]]:
+        """Return groups for a leader's Parameters, with the options that those of the same names have now."""
+        like = self.weights(int(self.kinds[leader]))  # the lowest layer of a kind trains at all times
+        names = defaultdict(list)
+        for name, parameter in like.items():
+            names[id(parameter)].append(name)
+        groups = []
+        for group in (group for group in optimizer.param_groups if "leader" in group):
+            if found := [name for p in group["params"] for name in names.pop(id(p), [])]:
+                own = self._parameter_group(leader, {name: weights[name] for name in found}, size, group["base_lr"])
+                groups.append(group | own)
+        if names:
+            raise ValueError("optimizer lacks groups made by TiedBlocks.parameter_groups: its state cannot follow")
+        return groups
+
     def _parameter_group(self, leader: int, weights: Weights, size: int, lr: float) -> dict[str, Any]:
-        divisor = {"none": 1.0, "sqrt": math.sqrt(size), "linear": float(size)}[self.group_lr]
+        rate = lr / {"none": 1.0, "sqrt": math.sqrt(size), "linear": float(size)}[self.group_lr]
         unique = list(dict.fromkeys(weights.values()))
-        return {"params": unique, "lr": lr / divisor, "base_lr": lr, "leader": leader}
+        return {"params": unique, "lr": rate, "initial_lr": rate, "base_lr": lr, "leader": leader}

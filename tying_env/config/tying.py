@@ -41,5 +41,7 @@ def check_tying(config: EnvConfig) -> None:
         ValueError: one is outside its range, or excludes another.
     """
     check_at_least(1, k=config.k)
+    if config.k > config.total_steps:
+        raise ValueError(f"k must be at most total_steps={config.total_steps}, got {config.k!r}")
     if config.first_tying == "mean" and config.replication != "tied":
         raise ValueError(f"first_tying='mean' needs replication='tied', got {config.replication!r}")

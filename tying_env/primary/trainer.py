@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import Batches
 from tying_env.data.batches import count_examples
@@ -17,6 +19,7 @@ from tying_env.primary.feeding import Feed
 from tying_env.primary.gradients import Gradients
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.owned import owned_parameters, owned_tensors
+from tying_env.primary.schedule import LearningRates, Schedule
 from tying_env.primary.tasks import Task
 from tying_env.tied_blocks import TiedBlocks
 
@@ -70,7 +73,8 @@ class Trainer:
         self.gradients = Gradients(network.model, task, config, device, dropout)
         self.tokens = 0  # trained on so far
         self.memory_in_training = MemoryBytes(0, 0, 0)  # when gradients and optimizer state were last there together
-        self._max_grad_norm = config.max_grad_norm
+        self.norms = (0.0, 0)  # of the gradients since the last change of the tying: their sum, and how many
+        self._config = config
         in_blocks = {id(p) for layer in range(tied.n_units) for p in tied.weights(layer).values()}
         outside = [p for p in network.model.parameters() if id(p) not in in_blocks and p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -79,6 +83,14 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=True,  # one pass over weights, gradients and state instead of a dozen
         )
+        self.rates = LearningRates(self.optimizer, Schedule.of(config))
+
+    def tie(self, tying: npt.ArrayLike) -> partition.TyingEvents:
+        """Put a tying in force, shape (L,), all or nothing, as `TiedBlocks.change` does; the optimizer follows."""
+        events = self.tied.change(tying, self.optimizer)
+        self.rates.refresh()
+        self.norms = (0.0, 0)
+        return events
 
     def train(self, n_steps: int, should_stop: Callable[[], bool] = never) -> TrainResult:
         """Run up to `n_steps` training steps; stop before a step whose loss or gradient is not finite is applied.
@@ -89,6 +101,7 @@ class Trainer:
         """
         losses: list[float] = []
         diverged = stopped = False
+        self.rates.refresh()
         for step in range(n_steps):
             if stopped := should_stop():
                 break
@@ -102,10 +115,12 @@ class Trainer:
             loss, norm = outcome.tolist()
             if diverged := not (math.isfinite(loss) and math.isfinite(norm)):
                 break
-            # 4. Weights move.
+            # 4. Weights move, then the learning rates.
             self.optimizer.step()
+            self.rates.step()
             # 5. Count.
             losses.append(loss)
+            self.norms = (self.norms[0] + norm, self.norms[1] + 1)
             self.tokens += self.task.count_tokens(batch) * whole // count_examples(batch)
             if len(losses) == n_steps:
                 self.memory_in_training = self.memory()
@@ -125,7 +140,7 @@ class Trainer:
         """
         trained = self.trainable_parameters()
         mean = self.gradients.compute(batch, whole or count_examples(batch), trained)
-        norm = nn.utils.clip_grad_norm_(trained, self._max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(trained, self._config.max_grad_norm)
         return torch.stack([mean, norm.double()])
 
     @property
@@ -137,6 +152,20 @@ class Trainer:
     def batches(self) -> Batches:
         """The training batches; every process draws all of them."""
         return self.feed.batches
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate in the last training step, of what is outside the blocks."""
+        return self._config.learning_rate * self.rates.last_share
+
+    @property
+    def gradient_norm(self) -> float:
+        """Norm of the gradient before clipping: mean over the training steps since the last change of the tying.
+
+        Infinity when there was none.
+        """
+        total, count = self.norms
+        return total / count if count else math.inf
 
     @property
     def bytes_exchanged(self) -> int:

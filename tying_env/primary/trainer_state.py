@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +27,8 @@ def capture(trainer: Trainer, copy: bool = True) -> dict[str, Any]:
         "tying": trainer.tied.tying.tolist(),
         "frozen": trainer.tied.frozen,
         "sources": trainer.tied.sources().tolist(),
+        "steps": trainer.rates.steps,
+        "norms": list(trainer.norms),
         "tokens": trainer.tokens,
         "memory_in_training": list(trainer.memory_in_training),
         "batches": trainer.feed.state_dict(),
@@ -56,13 +59,15 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         where, dtype = f"optimizer state of {name!r}", trained[name].dtype
         check_tensors(entries, {"step": (), "exp_avg": shape, "exp_avg_sq": shape}, where)
         check_dtypes(entries, {"step": torch.float32, "exp_avg": dtype, "exp_avg_sq": dtype}, where)
-    counts = [state["tokens"], *state["memory_in_training"]]
-    if len(counts) != 4 or any(type(count) is not int or not 0 <= count <= 2**63 for count in counts):
-        raise ValueError(f"the state's tokens and bytes must be four whole numbers, got {counts}")
+    total, count = _checked_norms(state["norms"])
+    counts = [state["steps"], state["tokens"], *state["memory_in_training"]]
+    if len(counts) != 5 or any(type(number) is not int or not 0 <= number <= 2**63 for number in counts):
+        raise ValueError(f"the state's steps, tokens and bytes must be five whole numbers, got {counts}")
     restored_torch(trainer.gradients.dropout, state["dropout"])
     # 2. Change; the feed checks its part first.
     trainer.feed.load_state_dict(state["batches"])
     trainer.gradients.dropout.set_state(state["dropout"])
+    trainer.norms = (total, count)
     trainer.tokens, trainer.memory_in_training = state["tokens"], MemoryBytes(*state["memory_in_training"])
     with torch.no_grad():
         for name, tensor in own.items():
@@ -71,6 +76,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     for name, entries in state["optimizer"].items():
         # torch keeps a fused optimizer's step counter beside its Parameter
         trainer.optimizer.state[trained[name]] = {k: v.clone().to(trainer.device) for k, v in entries.items()}
+    trainer.rates.restore(state["steps"])
 
 
 def _trained_by_name(trainer: Trainer) -> dict[str, torch.nn.Parameter]:
@@ -82,3 +88,10 @@ def _check_tying(trainer: Trainer, state: dict[str, Any]) -> None:
     for key, own in (("tying", tied.tying.tolist()), ("sources", tied.sources().tolist())):
         if state[key] != own:
             raise ValueError(f"the state is of the {key} {state[key]}, this network has {own}")
+
+
+def _checked_norms(norms: Any) -> tuple[float, int]:
+    match norms:
+        case [float(total), int(count)] if math.isfinite(total) and total >= 0 and 0 <= count <= 2**63:
+            return total, count
+    raise ValueError(f"the state's gradient norms must be a sum and a count, got {norms!r}")
