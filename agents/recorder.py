@@ -246,6 +246,7 @@ class Recorder:
             "best_validation_perplexity": self._best,
             "test": None,
             "parameters_conventional": env.trainer.count_conventional(),
+            "bytes_conventional": env.trainer.count_conventional_bytes(),
             "seconds": self._seconds,
             "tokens_per_second": self._speed(),
             "peak_process_bytes": _peak_process_bytes(),

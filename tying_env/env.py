@@ -22,6 +22,7 @@ from tying_env.episode import Episode
 from tying_env.primary.assembly import build_trainer, choose_workload
 from tying_env.primary.custom import Draw
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, UNMEASURED, Evaluation, Measurement, perplexity
+from tying_env.primary.optimizers import MakeOptimizer, choose_optimizer
 from tying_env.primary.tasks import Loss
 from tying_env.primary.trainer import Trainer, never
 from tying_env.render import replication_map_image, replication_map_text
@@ -87,6 +88,9 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
             function that makes one with random weights.
         blocks, batches, loss, validation, test: of a network of your own; see
             `tying_env.primary.custom.CustomParts`.
+        optimizer: "adamw", "sgd" or "muon"; or a function that makes an optimizer of your own from parameter groups,
+            `torch.optim.NAdam` for one. Learning rate and weight decay are in the groups. It may keep numbers and
+            tensors of the Parameter's shape for each Parameter; another one is refused.
         settings: fields of `EnvConfig`.
 
     Raises:
@@ -105,14 +109,17 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         loss: Loss | None = None,
         validation: Batch | None = None,
         test: Batch | None = None,
+        optimizer: str | MakeOptimizer = "adamw",
         **settings: Any,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}")
         self.render_mode = render_mode
         own = {"blocks": blocks, "batches": batches, "loss": loss, "validation": validation, "test": test}
+        settings = settings | {"optimizer": optimizer if isinstance(optimizer, str) else "custom"}
         self.workload, self.device = choose_workload(model, own, settings)
         self.config = config = self.workload.config
+        self._make_optimizer = choose_optimizer(config, None if isinstance(optimizer, str) else optimizer)
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_units + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, config.n_units + 1))
         self.should_stop: Callable[[], bool] = never
@@ -298,7 +305,7 @@ class LayerTyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         sources: npt.ArrayLike | None = None,
         frozen_start: bool = False,
     ) -> Episode:
-        trainer = build_trainer(self.workload, self.device, seed, tying, sources)
+        trainer = build_trainer(self.workload, self.device, seed, tying, sources, self._make_optimizer)
         return Episode(trainer, self.workload.reward_batches(seed), self.config, frozen_start)
 
     def _let_go(self) -> None:

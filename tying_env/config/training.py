@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tying_env.config.checks import check_above_zero, check_at_least
 
 if TYPE_CHECKING:
     from tying_env.config import EnvConfig
 
+OptimizerName = Literal["adamw", "sgd", "muon", "custom"]
 ScheduleName = Literal["constant", "linear", "cosine", "wsd"]
 
 
@@ -30,8 +31,21 @@ class TrainingSettings:
     """What a falling learning rate falls to, as a share of the highest one."""
     wsd_decay_share: float = 0.2
     """Of schedule "wsd": the share of the run, at its end, in which the learning rate falls."""
+    optimizer: OptimizerName = "adamw"
+    """AdamW; SGD with momentum; Muon for the matrices of the blocks, with AdamW for the rest; or your own in Python."""
+    beta1: float = 0.9
+    """AdamW: share of the old mean of gradients in the new one."""
+    beta2: float = 0.999
+    """AdamW: share of the old mean of squared gradients in the new one."""
+    eps: float = 1e-8
+    """AdamW: added to the root that an update is divided by."""
+    momentum: float = 0.95
+    """SGD and Muon: share of the old momentum in the new one; the default is torch's for Muon."""
     weight_decay: float = 0.01
-    """Weight decay of AdamW. The paper leaves it open; this is torch's default, which its published code uses."""
+    """Weight decay. The paper leaves it open; this is torch's default for AdamW, which its published code uses."""
+    decayed_parameters: Literal["all", "matrices"] = "all"
+    """What weight decay is for: all parameters (torch's default), or matrices alone, embeddings among them, and no
+    biases or norms (the field's convention)."""
     max_grad_norm: float = 1.0
     """The gradient is clipped to this norm. The paper leaves it open; its published code uses 1.0."""
     total_steps: int = 300
@@ -68,7 +82,25 @@ def check_training(config: EnvConfig) -> None:
     check_at_least(1, batch_size=config.batch_size, total_steps=config.total_steps)
     check_at_least(0, weight_decay=config.weight_decay)
     check_above_zero(learning_rate=config.learning_rate, max_grad_norm=config.max_grad_norm)
+    _check_optimizer(config)
     _check_schedule(config)
+
+
+# Settings that only some optimizers have.
+_ONLY: dict[str, tuple[OptimizerName, ...]] = {
+    **dict.fromkeys(("beta1", "beta2", "eps"), ("adamw", "muon")),
+    "momentum": ("sgd", "muon"),
+}
+
+
+def _check_optimizer(config: EnvConfig) -> None:
+    check_above_zero(eps=config.eps)
+    for name in ("beta1", "beta2", "momentum"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ValueError(f"{name} must be in [0, 1), got {getattr(config, name)!r}")
+    for name, optimizers in _ONLY.items():
+        if config.optimizer not in optimizers:
+            _check_applies(config, name, f"the optimizers {' and '.join(optimizers)}")
 
 
 def _check_schedule(config: EnvConfig) -> None:
@@ -84,13 +116,13 @@ def _check_schedule(config: EnvConfig) -> None:
             f"total_steps={config.total_steps} remain, got {config.warmup_steps}"
         )
     if config.schedule == "constant":
-        _check_applies(config, "min_lr_ratio", "a schedule that falls", TrainingSettings.min_lr_ratio)
+        _check_applies(config, "min_lr_ratio", "a schedule that falls")
     if config.schedule != "wsd":
-        _check_applies(config, "wsd_decay_share", "schedule='wsd'", TrainingSettings.wsd_decay_share)
+        _check_applies(config, "wsd_decay_share", "schedule='wsd'")
 
 
-def _check_applies(config: EnvConfig, name: str, to: str, default: Any) -> None:
-    if getattr(config, name) != default:
+def _check_applies(config: EnvConfig, name: str, to: str) -> None:
+    if getattr(config, name) != getattr(TrainingSettings, name):
         raise ValueError(f"{name} applies only to {to}: leave it out, got {getattr(config, name)!r}")
 
 

@@ -20,7 +20,7 @@ class TyingSettings:
     gradient: Literal["shared", "leader"] = "shared"
     """A group's gradient: the sum over its layers (the paper's text), or the leader's alone (its published code)."""
     optimizer_state: Literal["inherit", "reset"] = "inherit"
-    """AdamW's state of a layer that is untied: a copy of its former leader's, or empty."""
+    """The optimizer's state of a layer that is untied: a copy of its former leader's, or empty."""
     group_lr: Literal["none", "sqrt", "linear"] = "none"
     """Learning rate of a group of n layers: lr, lr/sqrt(n) or lr/n."""
     replication: Literal["tied", "copied", "aliased"] = "tied"

@@ -12,6 +12,7 @@ from tying_env.distributed import local_device, world
 from tying_env.primary.checkpoint import checkpoint_settings
 from tying_env.primary.custom import CustomParts, CustomWorkload
 from tying_env.primary.models import find_device
+from tying_env.primary.optimizers import MakeOptimizer
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload, open_workload
 from tying_env.replication import find_replication
@@ -55,6 +56,7 @@ def build_trainer(
     seed: int,
     tying: npt.ArrayLike | None,
     sources: npt.ArrayLike | None = None,
+    make_optimizer: MakeOptimizer | None = None,
 ) -> Trainer:
     """Return a new network whose blocks are tied, with its optimizer and its training data.
 
@@ -64,6 +66,7 @@ def build_trainer(
         seed: starts every random stream.
         tying: shape (L,); None is the frozen start.
         sources: of a saved state, on whose storage each layer computes, (L,); see `TiedBlocks.sources`.
+        make_optimizer: makes the optimizer; by default that of the settings.
     """
     config = workload.config
     network = workload.build(device, torch_stream(seed, "weights"), fresh=sources is None)
@@ -86,6 +89,7 @@ def build_trainer(
         config,
         dropout=torch_stream(seed, "dropout", device),
         device=device,
+        make_optimizer=make_optimizer,
     )
 
 

@@ -80,12 +80,17 @@ class LearningRates(LRScheduler):
         share = self.schedule.share(self.steps)
         return [group["initial_lr"] * share for group in self.optimizer.param_groups]
 
+    def step(self, epoch: int | None = None) -> None:
+        """Count a training step, and give all groups their rate for the next one.
+
+        Args:
+            epoch: training steps done; by default one more than before.
+        """
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
+        self.refresh()
+
     def refresh(self) -> None:
         """Give all groups their rate for the next training step, also those that are new."""
-        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group["lr"] = rate
-
-    def restore(self, steps: int) -> None:
-        """Continue after so many training steps."""
-        self.last_epoch = steps
-        self.refresh()

@@ -18,6 +18,7 @@ from tying_env.primary.accounting import MemoryBytes, all_finite, count_memory
 from tying_env.primary.feeding import Feed
 from tying_env.primary.gradients import Gradients
 from tying_env.primary.models import PrimaryNetwork
+from tying_env.primary.optimizers import MakeOptimizer, StateLayouts, choose_optimizer, make_groups
 from tying_env.primary.owned import owned_parameters, owned_tensors
 from tying_env.primary.schedule import LearningRates, Schedule
 from tying_env.primary.tasks import Task
@@ -53,6 +54,7 @@ class Trainer:
         config: the training recipe, and how a step is computed.
         dropout: the generator that dropout draws from; on the device of the network.
         device: where the network is.
+        make_optimizer: makes the optimizer; by default that of the settings.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Trainer:
         *,
         dropout: torch.Generator,
         device: torch.device,
+        make_optimizer: MakeOptimizer | None = None,
     ) -> None:
         self.network = network
         self.tied = tied
@@ -77,12 +80,9 @@ class Trainer:
         self._config = config
         in_blocks = {id(p) for layer in range(tied.n_units) for p in tied.weights(layer).values()}
         outside = [p for p in network.model.parameters() if id(p) not in in_blocks and p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": outside}, *tied.parameter_groups(config.learning_rate)],
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,  # one pass over weights, gradients and state instead of a dozen
-        )
+        make = make_optimizer or choose_optimizer(config)
+        self.layouts = StateLayouts(make)
+        self.optimizer = make(make_groups(config, outside, tied))
         self.rates = LearningRates(self.optimizer, Schedule.of(config))
 
     def tie(self, tying: npt.ArrayLike) -> partition.TyingEvents:
@@ -193,6 +193,18 @@ class Trainer:
         layers = [dict.fromkeys(self.tied.weights(i).values()) for i in range(self.tied.n_units)]
         outside: int = sum(p.numel() for g in self.optimizer.param_groups if "leader" not in g for p in g["params"])
         return outside + sum(p.numel() for weights in layers for p in weights)
+
+    def groups(self) -> dict[nn.Parameter, dict[str, Any]]:
+        """Return every Parameter that trains, with its group in the optimizer."""
+        return {p: group for group in self.optimizer.param_groups for p in group["params"]}
+
+    def count_conventional_bytes(self) -> int:
+        """Return the bytes of weights, gradients and optimizer state that conventional training would hold."""
+        groups, tied = self.groups(), self.tied
+        held = [p for p, group in groups.items() if "leader" not in group]
+        for kind in tied.kinds.tolist():  # the lowest layer of a kind trains at all times
+            held += dict.fromkeys(tied.weights(kind).values())
+        return sum(2 * p.nbytes + self.layouts.bytes_of(groups[p], p) for p in held)
 
     def is_finite(self) -> bool:
         """Tell whether every trainable weight and all optimizer state are finite."""

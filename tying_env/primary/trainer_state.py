@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from tying_env.named_tensors import check_dtypes, check_tensors
 from tying_env.primary.accounting import MemoryBytes
@@ -35,7 +36,7 @@ def capture(trainer: Trainer, copy: bool = True) -> dict[str, Any]:
         "dropout": trainer.gradients.dropout.get_state(),
         "weights": {name: t.clone() if copy else t for name, t in trainer.named_tensors().items()},
         "optimizer": {
-            names[id(p)]: {key: value.clone() if copy else value for key, value in entries.items()}
+            names[id(p)]: {k: v.clone() if copy and isinstance(v, Tensor) else v for k, v in entries.items()}
             for p, entries in trainer.optimizer.state.items()
         },
     }
@@ -48,17 +49,17 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         ValueError: names, shapes or the tying do not fit; the message says which. Nothing is changed then.
     """
     # 1. Check.
-    own, trained = trainer.named_tensors(), _trained_by_name(trainer)
+    own, groups = trainer.named_tensors(), trainer.groups()
+    trained = {name: p for name, p in trainer.network.model.named_parameters() if p in groups}
+    moments: dict[Tensor, dict[str, Any]] = {}
     _check_tying(trainer, state)
     check_tensors(state["weights"], {name: tuple(t.shape) for name, t in own.items()})
     check_dtypes(state["weights"], {name: t.dtype for name, t in own.items()})
     for name, entries in state["optimizer"].items():
         if name not in trained:
             raise ValueError(f"the optimizer state names {name!r}, which this network does not train")
-        shape = tuple(trained[name].shape)
-        where, dtype = f"optimizer state of {name!r}", trained[name].dtype
-        check_tensors(entries, {"step": (), "exp_avg": shape, "exp_avg_sq": shape}, where)
-        check_dtypes(entries, {"step": torch.float32, "exp_avg": dtype, "exp_avg_sq": dtype}, where)
+        p = trained[name]
+        moments[p] = trainer.layouts.check(groups[p], p, entries, f"optimizer state of {name!r}")
     total, count = _checked_norms(state["norms"])
     counts = [state["steps"], state["tokens"], *state["memory_in_training"]]
     if len(counts) != 5 or any(type(number) is not int or not 0 <= number <= 2**63 for number in counts):
@@ -73,14 +74,8 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         for name, tensor in own.items():
             tensor.copy_(state["weights"][name])
     trainer.optimizer.state.clear()
-    for name, entries in state["optimizer"].items():
-        # torch keeps a fused optimizer's step counter beside its Parameter
-        trainer.optimizer.state[trained[name]] = {k: v.clone().to(trainer.device) for k, v in entries.items()}
-    trainer.rates.restore(state["steps"])
-
-
-def _trained_by_name(trainer: Trainer) -> dict[str, torch.nn.Parameter]:
-    return {name: p for name, p in trainer.network.model.named_parameters() if p.requires_grad}
+    trainer.optimizer.state.update(moments)
+    trainer.rates.step(state["steps"])
 
 
 def _check_tying(trainer: Trainer, state: dict[str, Any]) -> None:
