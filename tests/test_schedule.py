@@ -78,6 +78,31 @@ def test_groups_that_appear_in_the_middle_have_the_present_share_of_their_own_ra
     assert rates(env) == pytest.approx({None: now, 0: now, 1: now / 3**0.5})
 
 
+def test_groups_that_a_change_touched_are_warmed_up_again(tiny: dict[str, Any]) -> None:
+    env = LayerTyingEnv(**tiny | {"change_warmup_steps": 3})
+    env.reset(seed=0, options={"tying": [0, 1, 0, 3]})
+    assert rates(env) == dict.fromkeys([None, 0, 1, 3], 1e-3)  # the start is none of it
+    env.trainer.train(1)
+    env.trainer.tie([0, 1, 0, 1])  # group 1 gains a layer
+    assert rates(env) == pytest.approx({None: 1e-3, 0: 1e-3, 1: 1e-3 / 4})
+    env.trainer.train(2)
+    env.trainer.tie([0, 1, 2, 1])  # layer 2 leaves group 0
+    assert rates(env) == pytest.approx({None: 1e-3, 0: 1e-3 / 4, 1: 1e-3 * 3 / 4, 2: 1e-3 / 4})
+    fork = env.fork()
+    for twin in (env, fork):
+        twin.trainer.train(2)
+        assert rates(twin) == pytest.approx({None: 1e-3, 0: 1e-3 * 3 / 4, 1: 1e-3, 2: 1e-3 * 3 / 4})
+    assert rates(env) == rates(fork)
+
+
+def test_at_the_end_of_the_frozen_start_new_leaders_are_warmed_up(tiny: dict[str, Any]) -> None:
+    env = LayerTyingEnv(**tiny | {"change_warmup_steps": 3})
+    env.reset(seed=0)
+    env.trainer.train(2)
+    env.trainer.tie([0, 1, 1, 1])
+    assert rates(env) == pytest.approx({None: 1e-3, 0: 1e-3, 1: 1e-3 / 4})
+
+
 def test_the_rate_is_what_weights_move_by(tiny: dict[str, Any]) -> None:
     env = LayerTyingEnv(**tiny | {"warmup_steps": 9, "weight_decay": 0.0})
     env.reset(seed=0)
@@ -87,7 +112,10 @@ def test_the_rate_is_what_weights_move_by(tiny: dict[str, Any]) -> None:
     assert moved == pytest.approx(1e-3 / 10, rel=1e-2)  # AdamW's first step is the rate itself
 
 
-@pytest.mark.parametrize("choice", [COSINE, {"schedule": "wsd", "warmup_steps": 3, "group_lr": "linear"}])
+@pytest.mark.parametrize(
+    "choice",
+    [COSINE, {"schedule": "wsd", "warmup_steps": 3, "group_lr": "linear"}, {"change_warmup_steps": 5}],
+)
 def test_a_run_stopped_in_warm_up_or_decay_ends_with_the_same_bits(tiny: dict[str, Any], choice: Any) -> None:
     def actions() -> list[Any]:
         rng = np.random.default_rng(0)
@@ -170,6 +198,8 @@ def test_damaged_counts_are_refused(tiny: dict[str, Any]) -> None:
     for damage, message in (
         ({"steps": -1}, "steps, tokens and bytes must be five whole numbers"),
         ({"steps": 2.0}, "steps, tokens and bytes must be five whole numbers"),
+        ({"ages": {}}, "ages must be whole numbers, or none, for all leaders"),
+        ({"ages": {"0": -1, "1": 2}}, "ages must be whole numbers, or none, for all leaders"),
         ({"norms": [1.0]}, "gradient norms must be a sum and a count"),
         ({"norms": [float("nan"), 1]}, "gradient norms must be a sum and a count"),
     ):

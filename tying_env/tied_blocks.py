@@ -151,7 +151,8 @@ class TiedBlocks:
 
         Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date.
         A group may be split before, and its parts be given options of their own. A schedule of learning rates sets
-        "lr", as a multiple of the group's own rate, "initial_lr".
+        "lr", as a multiple of the group's own rate, "initial_lr". It may count the training steps since a change gave a
+        leader other layers or new Parameters under "age", which is None where none has yet, and 0 after such a change.
         """
         return [
             self._parameter_group(leader, self.weights(leader), len(layers), lr)
@@ -211,8 +212,11 @@ class TiedBlocks:
         if optimizer is None or state is None:
             return Plan(weights, None, None)
         groups = [group for group in optimizer.param_groups if "leader" not in group]
+        before, ages = self._trained_now(), {group.get("leader"): group.get("age") for group in optimizer.param_groups}
         for leader, layers in self.replication.trained(after).items():
-            groups += self._groups_alike(optimizer, leader, weights[leader], len(layers))
+            untouched = before.get(leader) == layers and _same(weights[leader], self.weights(leader))
+            age = ages[leader] if untouched else 0
+            groups += self._groups_alike(optimizer, leader, weights[leader], len(layers), age)
         alive = {id(p) for group in groups for p in group["params"]}
         return Plan(weights, defaultdict(dict, {p: s for p, s in state.items() if id(p) in alive}), groups)
 
@@ -249,7 +253,7 @@ class TiedBlocks:
             optimizer.param_groups = plan.param_groups
 
     def _groups_alike(
-        self, optimizer: torch.optim.Optimizer, leader: int, weights: Weights, size: int
+        self, optimizer: torch.optim.Optimizer, leader: int, weights: Weights, size: int, age: int | None
     ) -> list[dict[str, Any]]:
         """Return groups for a leader's Parameters, with the options that those of the same names have now."""
         like = self.weights(int(self.kinds[leader]))  # the lowest layer of a kind trains at all times
@@ -260,7 +264,7 @@ class TiedBlocks:
         for group in (group for group in optimizer.param_groups if "leader" in group):
             if found := [name for p in group["params"] for name in names.pop(id(p), [])]:
                 own = self._parameter_group(leader, {name: weights[name] for name in found}, size, group["base_lr"])
-                groups.append(group | own)
+                groups.append(group | own | {"age": age})
         if names:
             raise ValueError("optimizer lacks groups made by TiedBlocks.parameter_groups: its state cannot follow")
         return groups
@@ -268,4 +272,8 @@ class TiedBlocks:
     def _parameter_group(self, leader: int, weights: Weights, size: int, lr: float) -> dict[str, Any]:
         rate = lr / {"none": 1.0, "sqrt": math.sqrt(size), "linear": float(size)}[self.group_lr]
         unique = list(dict.fromkeys(weights.values()))
-        return {"params": unique, "lr": rate, "initial_lr": rate, "base_lr": lr, "leader": leader}
+        return {"params": unique, "lr": rate, "initial_lr": rate, "base_lr": lr, "leader": leader, "age": None}
+
+
+def _same(one: Weights, other: Weights) -> bool:
+    return all(one[name] is other[name] for name in other)

@@ -27,6 +27,9 @@ class TrainingSettings:
     constant until its last share of the run, where it falls (wsd: warm-up-stable-decay)."""
     warmup_steps: int = 0
     """Training steps, from the first one on, over which the learning rate rises from almost 0; 0: none."""
+    change_warmup_steps: int = 0
+    """Training steps over which the learning rate of a group rises again after a change gave it other layers or new
+    weights; 0: none."""
     min_lr_ratio: float = 0.1
     """What a falling learning rate falls to, as a share of the highest one."""
     wsd_decay_share: float = 0.2
@@ -104,7 +107,7 @@ def _check_optimizer(config: EnvConfig) -> None:
 
 
 def _check_schedule(config: EnvConfig) -> None:
-    check_at_least(0, warmup_steps=config.warmup_steps)
+    check_at_least(0, warmup_steps=config.warmup_steps, change_warmup_steps=config.change_warmup_steps)
     if not 0 <= config.min_lr_ratio <= 1:
         raise ValueError(f"min_lr_ratio must be from 0 to 1, got {config.min_lr_ratio!r}")
     if not 0 < config.wsd_decay_share <= 1:

@@ -21,7 +21,7 @@ from tying_env.tied_blocks import TiedBlocks
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 # Of a group, what does not bear on the state that is kept of its Parameters.
-_CHANGING = {"params", "lr", "initial_lr", "base_lr", "leader"}
+_CHANGING = {"params", "lr", "initial_lr", "base_lr", "leader", "age"}
 
 
 class Entry(NamedTuple):

@@ -29,6 +29,7 @@ def capture(trainer: Trainer, copy: bool = True) -> dict[str, Any]:
         "frozen": trainer.tied.frozen,
         "sources": trainer.tied.sources().tolist(),
         "steps": trainer.rates.steps,
+        "ages": trainer.rates.ages,
         "norms": list(trainer.norms),
         "tokens": trainer.tokens,
         "memory_in_training": list(trainer.memory_in_training),
@@ -64,6 +65,11 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     counts = [state["steps"], state["tokens"], *state["memory_in_training"]]
     if len(counts) != 5 or any(type(number) is not int or not 0 <= number <= 2**63 for number in counts):
         raise ValueError(f"the state's steps, tokens and bytes must be five whole numbers, got {counts}")
+    ages = state["ages"]
+    if set(ages) != set(trainer.rates.ages) or any(
+        age is not None and (type(age) is not int or not 0 <= age <= 2**63) for age in ages.values()
+    ):
+        raise ValueError(f"the state's ages must be whole numbers, or none, for all leaders, got {ages}")
     restored_torch(trainer.gradients.dropout, state["dropout"])
     # 2. Change; the feed checks its part first.
     trainer.feed.load_state_dict(state["batches"])
@@ -75,7 +81,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
             tensor.copy_(state["weights"][name])
     trainer.optimizer.state.clear()
     trainer.optimizer.state.update(moments)
-    trainer.rates.step(state["steps"])
+    trainer.rates.restore(state["steps"], state["ages"])
 
 
 def _check_tying(trainer: Trainer, state: dict[str, Any]) -> None:
