@@ -28,7 +28,7 @@ from torch import nn
 from tying_env import partition
 from tying_env.redrawing import Recipe, ReleasedWeights
 from tying_env.replication import Present, Replication, Tied, check_choice
-from tying_env.slots import Weights, check_kinds, get, put, slots
+from tying_env.slots import TiedParameters, Weights, check_kinds, get, put, slots
 
 OptimizerState = Literal["inherit", "reset"]
 GroupLR = Literal["none", "sqrt", "linear"]
@@ -66,6 +66,8 @@ class TiedBlocks:
             they can be tied. None: all are of one kind. At the frozen start the lowest of each kind trains.
         recipes: how to draw the initial values of Parameters. Layers that have one for each of theirs hold no values
             during the frozen start; their Parameters may be, and are until then, on the meta device.
+        only: what of a block is tied: all its Parameters, or the matrices; the others are every block's own then, train
+            at all times, and belong into the optimizer with what is outside the blocks.
 
     Raises:
         ValueError: no blocks, blocks that differ or already share Parameters, an unknown choice, a wrong tying.
@@ -81,17 +83,20 @@ class TiedBlocks:
         group_lr: GroupLR = "none",
         kinds: npt.ArrayLike | None = None,
         recipes: Mapping[nn.Parameter, Recipe] | None = None,
+        only: TiedParameters = "all",
     ) -> None:
+        check_choice("only", only, TiedParameters)
         check_choice("optimizer_state", optimizer_state, OptimizerState)
         check_choice("group_lr", group_lr, GroupLR)
         self.kinds = np.zeros(len(blocks), dtype=np.int64) if kinds is None else np.asarray(kinds)
-        check_kinds(blocks, self.kinds)
+        check_kinds(blocks, self.kinds, only)
         initial = None if tying is None else partition.canonicalise(partition.validate_action(tying, len(blocks)))
         self.blocks = list(blocks)
         self.replication = Tied() if replication is None else replication
         self.optimizer_state: OptimizerState = optimizer_state
         self.group_lr: GroupLR = group_lr
-        self._slots = [slots(block) for block in self.blocks]
+        self.only: TiedParameters = only
+        self._slots = [slots(block, only) for block in self.blocks]
         self._tying = self.kinds.copy()
         self._frozen = True
         first = next(iter(self.weights(0).values()))

@@ -17,6 +17,9 @@ class TyingSettings:
 
     k: int = 5
     """Training steps between two decisions."""
+    tied_parameters: Literal["all", "matrices"] = "all"
+    """What of a layer is tied: all of it; or its matrices, while norms and biases stay every layer's own, and train
+    throughout, also while the layer is frozen."""
     gradient: Literal["shared", "leader"] = "shared"
     """A group's gradient: the sum over its layers (the paper's text), or the leader's alone (its published code)."""
     optimizer_state: Literal["inherit", "reset"] = "inherit"

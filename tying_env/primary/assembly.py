@@ -78,6 +78,7 @@ def build_trainer(
         group_lr=config.group_lr,
         kinds=workload.kinds,
         recipes=network.recipes,
+        only=config.tied_parameters,
     )
     if sources is not None:
         tied.restore_sources(sources)

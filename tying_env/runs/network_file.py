@@ -98,7 +98,12 @@ def load_network(path: Path, device: str | torch.device = "cpu", workload: Workl
     network = skeleton or workload.build(place, torch_stream(0, "weights"), fresh=False)  # type: ignore[union-attr]
     kinds = workload.kinds if workload else None
     tied = TiedBlocks(
-        network.blocks, about["sources"], replication=Tied(config.gradient), kinds=kinds, recipes=network.recipes
+        network.blocks,
+        about["sources"],
+        replication=Tied(config.gradient),
+        kinds=kinds,
+        recipes=network.recipes,
+        only=config.tied_parameters,
     )
     own = owned_tensors(network, tied)
     check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, str(path))
@@ -145,7 +150,7 @@ def _skeleton(config: EnvConfig, about: dict[str, Any], shapes: dict[str, tuple[
         skeleton = build_skeleton(config, about["sizes"])
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"its description of itself does not hold: {error!r}") from error
-    check_owned(skeleton, about["sources"], shapes)
+    check_owned(skeleton, about["sources"], shapes, config.tied_parameters)
     return skeleton
 
 
