@@ -23,6 +23,7 @@ _ONLY: dict[str, tuple[Model, ...]] = {
     **dict.fromkeys(("tokenizer", "cache_dir", "seq_len"), TEXT),
     **dict.fromkeys(("n_embd", "n_head", "dropout"), ("gpt2", "bert", "vit")),
     **dict.fromkeys(("dataset", "init_from", "delta_rank"), ("gpt2", "bert", "vit")),
+    "residual_scale": ("gpt2", "bert", "vit"),
     "mask_seed": ("bert",),
     "unequal_blocks": ("custom",),
     "patch_size": ("vit",),

@@ -11,6 +11,7 @@ from tying_env.config import EnvConfig
 from tying_env.primary.blocks import find_blocks
 from tying_env.primary.dropout import ATTENTION
 from tying_env.primary.relaxation import add_deltas
+from tying_env.primary.residual import add_scales
 from tying_env.redrawing import Recipe
 
 # What a network has to know of its data: `vocab_size` of the tokenizer; or `channels`, `height`, `width`, `classes`.
@@ -67,6 +68,8 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
             raise ValueError(f"the model {config.model!r} cannot be built from settings: only gpt2, bert and vit can")
     if config.delta_rank:
         add_deltas(model, PrimaryNetwork(model, find_blocks(model)).block_names, config.delta_rank)
+    if config.residual_scale != "none":
+        add_scales(PrimaryNetwork(model, find_blocks(model)).blocks)
     return model
 
 

@@ -20,6 +20,7 @@ from tying_env.primary.gradients import Gradients
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.optimizers import MakeOptimizer, StateLayouts, choose_optimizer, make_groups
 from tying_env.primary.owned import owned_parameters, owned_tensors
+from tying_env.primary.residual import ResidualScales
 from tying_env.primary.schedule import LearningRates, Schedule
 from tying_env.primary.tasks import Task
 from tying_env.tied_blocks import TiedBlocks
@@ -84,13 +85,18 @@ class Trainer:
         self.layouts = StateLayouts(make)
         self.optimizer = make(make_groups(config, outside, tied))
         self.rates = LearningRates(self.optimizer, Schedule.of(config))
+        self.residual = ResidualScales(network, tied, config)
 
     def tie(self, tying: npt.ArrayLike) -> partition.TyingEvents:
         """Put a tying in force, shape (L,), all or nothing, as `TiedBlocks.change` does; the optimizer follows."""
         events = self.tied.change(tying, self.optimizer)
-        self.rates.refresh()
+        self._follow_the_tying()
         self.norms = (0.0, 0)
         return events
+
+    def _follow_the_tying(self) -> None:
+        self.rates.refresh()
+        self.residual.aim()
 
     def train(self, n_steps: int, should_stop: Callable[[], bool] = never) -> TrainResult:
         """Run up to `n_steps` training steps; stop before a step whose loss or gradient is not finite is applied.
@@ -101,7 +107,7 @@ class Trainer:
         """
         losses: list[float] = []
         diverged = stopped = False
-        self.rates.refresh()
+        self._follow_the_tying()
         for step in range(n_steps):
             if stopped := should_stop():
                 break
@@ -115,9 +121,10 @@ class Trainer:
             loss, norm = outcome.tolist()
             if diverged := not (math.isfinite(loss) and math.isfinite(norm)):
                 break
-            # 4. Weights move, then the learning rates.
+            # 4. Weights move, then what goes by training steps.
             self.optimizer.step()
             self.rates.step()
+            self.residual.step()
             # 5. Count.
             losses.append(loss)
             self.norms = (self.norms[0] + norm, self.norms[1] + 1)

@@ -30,6 +30,7 @@ def capture(trainer: Trainer, copy: bool = True) -> dict[str, Any]:
         "sources": trainer.tied.sources().tolist(),
         "steps": trainer.rates.steps,
         "ages": trainer.rates.ages,
+        "residual": trainer.residual.state_dict(),
         "norms": list(trainer.norms),
         "tokens": trainer.tokens,
         "memory_in_training": list(trainer.memory_in_training),
@@ -70,6 +71,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         age is not None and (type(age) is not int or not 0 <= age <= 2**63) for age in ages.values()
     ):
         raise ValueError(f"the state's ages must be whole numbers, or none, for all leaders, got {ages}")
+    trainer.residual.check(state["residual"])
     restored_torch(trainer.gradients.dropout, state["dropout"])
     # 2. Change; the feed checks its part first.
     trainer.feed.load_state_dict(state["batches"])
@@ -79,6 +81,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state["weights"][name])
+    trainer.residual.load_state_dict(state["residual"])
     trainer.optimizer.state.clear()
     trainer.optimizer.state.update(moments)
     trainer.rates.restore(state["steps"], state["ages"])
