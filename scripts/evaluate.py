@@ -1,86 +1,9 @@
 #!/usr/bin/env python
-"""Measure the network of a run on a split of its own data, or of others.
+"""Measure the network of a run on a split: `layer-tying evaluate`."""
 
-python scripts/evaluate.py runs/one
-python scripts/evaluate.py runs/one --dataset path/to/folder --split validation --windows 0
-"""
-
-import dataclasses
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
-import _interrupts
-import tyro
-from _presets import description
-from rich.console import Console
-from rich.table import Table
-
-from tying_env.data.corpus import Split
-from tying_env.partition import leaders
-from tying_env.primary.models import find_device
-from tying_env.primary.workloads import open_workload
-from tying_env.runs import load_run
-from tying_env.runs.saved_run import Which
-
-
-@dataclass(frozen=True)
-class Options:
-    """Measure the network of a run."""
-
-    run: tyro.conf.Positional[Path]
-    """The run directory."""
-    dataset: str | None = None
-    """Data to measure on; the default is what it was trained on."""
-    split: Split = "test"
-    """Which split of the data."""
-    windows: int = 0
-    """Sequences (or images) to measure; 0 for the whole split."""
-    network: Which = "best"
-    """The network with the best validation perplexity, or the one at the end."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
-
-
-def main() -> int:
-    """Evaluate, print a table, and return the exit code."""
-
-    def work(console: Console) -> int:
-        console.print(evaluated(tyro.cli(Options, description=description(__doc__))))
-        return 0
-
-    return _interrupts.guarded(work)
-
-
-def evaluated(options: Options) -> Table:
-    """Measure, and return a table of the results.
-
-    Raises:
-        ValueError, OSError, ImportError: the run or the data cannot be read; the message says why.
-    """
-    if options.windows < 0:
-        raise ValueError(f"windows must be at least 0 (0: the whole split), got {options.windows}")
-    device = find_device(options.device)
-    run = load_run(options.run, options.network, device)
-    data = options.dataset or run.config.dataset
-    workload = open_workload(dataclasses.replace(run.config, dataset=data, device=options.device))
-    if dict(workload.sizes) != dict(run.saved.sizes):
-        raise ValueError(
-            f"the network is made for data of {dict(run.saved.sizes)}, {data!r} has {dict(workload.sizes)}"
-        )
-    result = workload.evaluate(run.model, options.split, options.windows, device)
-    table = Table(show_header=False, title=f"{options.run}, {options.network} network", title_justify="left")
-    table.add_row("data", f"{data}, {options.split} split")
-    table.add_row("independent layers", f"{len(leaders(run.tying))} of {len(run.tying)}")
-    table.add_row("predictions", f"{result.tokens:,}")
-    table.add_row("cross-entropy", f"{result.mean_loss:.4f} nats per prediction")
-    table.add_row("perplexity", f"{result.perplexity:,.2f}")
-    if result.bits_per_byte is not None:
-        table.add_row("bits per byte", f"{result.bits_per_byte:.4f}")
-    if result.accuracy is not None:
-        table.add_row("accuracy", f"{result.accuracy:.2%}")
-    return table
-
+from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start("evaluate", prog="scripts/evaluate.py"))

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from tying_agents.controllers.base import Context, Controller, Transition
+from tying_agents.controllers.dqn import FactorizedDQN
+from tying_agents.registry import find_agent
+from tying_agents.settings import DQNConfig
 
-from agents.base import Transition
-from agents.factorized_dqn import DQNConfig, FactorizedDQN
 from tying_env import partition
 from tying_env.seeding import numpy_stream, torch_stream
 
@@ -34,6 +36,11 @@ def short(settings: dict[str, Any]) -> str:
 def dqn(n_units: int = 4, seed: int = 0, **settings: Any) -> FactorizedDQN:
     streams = numpy_stream(seed, "controller"), torch_stream(seed, "controller weights")
     return FactorizedDQN(n_units, DQNConfig(**settings), *streams)
+
+
+def make_controller(agent: str, n_units: int, seed: int, settings: object = None, k: int | None = None) -> Controller:
+    found = find_agent(agent)
+    return found.make(found.settings() if settings is None else settings, Context(n_units, seed, k))
 
 
 def vector(*entries: int) -> partition.IntVector:

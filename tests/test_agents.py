@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from tying_agents.controllers.base import Transition
+from tying_agents.controllers.dqn import FactorizedDQN
+from tying_agents.controllers.patterns import PATTERNS, FixedController, RandomController
+from tying_agents.settings import DQNConfig
 
-from agents.base import Transition
-from agents.baselines import PATTERNS, FixedController, RandomController
-from agents.controllers import make_controller
-from agents.factorized_dqn import DQNConfig, FactorizedDQN
+from tests.controllers import make_controller
 from tying_env import partition
 
 

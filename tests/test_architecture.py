@@ -13,27 +13,44 @@ ROOT = Path(__file__).parents[1]
 
 # Ground floor first; a module may import from its own floor and from those before it.
 FLOORS = [
-    ["tying_env.partition", "tying_env.seeding", "tying_env.config", "tying_env.files"],
+    ["tying_env.partition", "tying_env.seeding", "tying_env.plugins", "tying_env.config", "tying_env.files"],
+    ["tying_env.differences", "tying_env.rule"],
     ["tying_env"],  # its __init__: registration
     ["tying_env.slots", "tying_env.redrawing", "tying_env.distributed", "tying_env.forking", "tying_env.named_tensors"],
     ["tying_env.replication"],
     ["tying_env.tied_blocks", "tying_env.data", "tying_env.render"],
     ["tying_env.primary"],
+    ["tying_env.decision"],
     ["tying_env.episode"],
+    ["tying_env.training_run", "tying_env.reporting"],
+    ["tying_env.running"],
+    ["tying_env.saving"],
     ["tying_env.env"],
     ["tying_env.vector"],
     ["tying_env.wrappers"],
     ["tying_env.runs"],
     ["tying_env.export", "tying_env.downstream"],
     ["tying_env.reports"],
-    ["agents"],
-    ["scripts"],
+    # agents/: settings and doors first
+    ["tying_agents.settings"],
+    ["tying_agents.controllers"],
+    ["tying_agents.registry"],
+    ["tying_agents.run_config", "tying_agents.stopping"],
+    ["tying_agents.config_files"],
+    ["tying_agents.callbacks", "tying_agents.loop"],
+    ["tying_agents.running", "tying_agents.sb3"],
+    ["tying_agents"],  # its __init__: what strangers need
+    ["tying_agents.many", "tying_agents.downstream", "tying_agents.reproducing", "tying_agents.benchmarks"],
+    ["tying_agents.commands"],
+    ["scripts", "tying_env.__main__"],
 ]
-MODULES = sorted(p for folder in ("tying_env", "agents", "scripts") for p in (ROOT / folder).rglob("*.py"))
+SOURCES = {"tying_env": ROOT, "tying_agents": ROOT / "agents", "scripts": ROOT}
+MODULES = sorted(path for name, source in SOURCES.items() for path in (source / name).rglob("*.py"))
 
 
 def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    relative = path.relative_to(ROOT / "agents" if path.is_relative_to(ROOT / "agents") else ROOT)
+    return ".".join(relative.with_suffix("").parts).removesuffix(".__init__")
 
 
 def floor(module: str) -> int:
@@ -41,7 +58,7 @@ def floor(module: str) -> int:
         (len(room), level)
         for level, rooms in enumerate(FLOORS)
         for room in rooms
-        if module == room or (room != "tying_env" and module.startswith(f"{room}."))
+        if module == room or (room not in ("tying_env", "tying_agents") and module.startswith(f"{room}."))
     ]
     assert found, f"{module} has no floor: add it to the house plan"
     return max(found)[1]
@@ -57,9 +74,9 @@ def imports(path: Path) -> set[str]:
             # `from tying_env import partition` imports a room, `from tying_env import EnvConfig` the hall
             for alias in node.names:
                 room = f"{node.module}.{alias.name}"
-                file = ROOT / Path(*room.split("."))
+                file = SOURCES.get(room.split(".")[0], ROOT) / Path(*room.split("."))
                 names.add(room if file.with_suffix(".py").exists() or file.is_dir() else node.module)
-    return {name for name in names if name.split(".")[0] in ("tying_env", "agents", "scripts", "tests")}
+    return {name for name in names if name.split(".")[0] in (*SOURCES, "tests")}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
@@ -93,7 +110,7 @@ def test_the_environment_can_be_made_without_importing_the_package_first(tiny: d
 
 
 # What runs code when it reads a file.
-UNSAFE_OPTIONS = (("weights_only", False), ("allow_pickle", True), ("trust_remote_code", True))
+UNSAFE_OPTIONS = {("weights_only", False), ("allow_pickle", True), ("trust_remote_code", True)}
 UNSAFE = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
 
 
@@ -110,11 +127,7 @@ def unsafe_loading(tree: ast.AST) -> list[str]:
                 found.append(f"{node.lineno}: {called}")
             for keyword in node.keywords:
                 value = getattr(keyword.value, "value", None)
-                if (keyword.arg, value) in (
-                    ("weights_only", False),
-                    ("allow_pickle", True),
-                    ("trust_remote_code", True),
-                ):
+                if (keyword.arg, value) in UNSAFE_OPTIONS:
                     found.append(f"{node.lineno}: {keyword.arg}={value}")
     return found
 

@@ -111,8 +111,8 @@ def test_the_paper_size_is_accounted_for_without_its_memory(result: dict[str, An
 
 
 def test_the_file_says_where_and_with_which_settings_it_was_measured(result: dict[str, Any]) -> None:
-    assert result["machine"]["torch_threads"] == 1
-    assert {"cpu", "cores", "torch", "load_at_start"} <= set(result["machine"])
+    assert result["machine"]["threads"] == 1
+    assert {"processor", "cores", "versions", "load_at_start"} <= set(result["machine"])
     assert result["options"]["workload"]["n_embd"] == WIDTH
 
 

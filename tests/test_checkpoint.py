@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,10 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tying_agents.commands.early import chosen_preset
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 
-from agents.run_config import RunConfig
-from agents.runner import run
 from tests.conftest import TINY
 from tests.reliability.runs import Watcher
 from tying_env import PRESETS, EnvConfig
@@ -126,7 +125,7 @@ def test_a_runs_network_is_read_without_the_checkpoint(
     checkpoints: dict[str, Path], text_folder: Path, tmp_path: Path
 ) -> None:
     chosen = settings("gpt2", text_folder, checkpoints["gpt2"]) | {"n_layer": 3, "n_embd": 16, "n_head": 2}
-    directory, status = run(RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**chosen)), Watcher())
+    directory, status = run(RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**chosen)), [Watcher()])
     assert status == "finished"
     file = directory.path / "final.safetensors"
     aside = checkpoints["gpt2"].rename(tmp_path / "aside")
@@ -239,13 +238,10 @@ def test_what_starts_at_random_is_said_once_and_nothing_else(
 
 
 def test_the_command_lines_defaults_follow_from_model_size_and_checkpoint(
-    checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    checkpoints: dict[str, Path],
 ) -> None:
-    chosen_preset = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "_presets.py"))["chosen_preset"]
-
     def chosen(*arguments: str) -> Any:
-        monkeypatch.setattr(sys, "argv", ["run_agent.py", *arguments])
-        return chosen_preset()
+        return chosen_preset(arguments)
 
     assert chosen() == ("small", EnvConfig())
     assert chosen("--agent", "dqn", "--model", "vit")[1] == EnvConfig(**PRESETS["vit", "small"])

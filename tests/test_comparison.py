@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tying_agents.config_files import differences_to_config
+from tying_agents.many.comparison import chosen_learning_rate, compare
+from tying_agents.many.one_run import make_one_run
+from tying_agents.many.plan import ArmSpec, RunPlan
+from tying_agents.run_config import RunConfig
+from tying_agents.settings import ReplayConfig
 
-from agents.comparison import Arm, Plan, chosen_learning_rate, compare
-from agents.controllers import PatternConfig
-from agents.one_of_many import carry_out_run
-from agents.run_config import RunConfig, differences_to_config
 from tests.run_folders import read
 from tying_env import EnvConfig
 from tying_env import env as env_module
@@ -25,9 +27,9 @@ from tying_env.reports.comparison import load_comparison, results_table
 from tying_env.runs import RunDirectory
 
 
-def arm(label: str, tiny: Any, **changed: Any) -> Arm:
+def arm(label: str, tiny: Any, **changed: Any) -> ArmSpec:
     config = RunConfig(env=EnvConfig(**tiny | {"total_steps": 8}), test_windows=4, **changed)
-    return Arm(label, lambda runs, seed: config)
+    return ArmSpec(label, lambda runs, seed: config)
 
 
 def nothing(done: int, total: int) -> None: ...
@@ -37,7 +39,7 @@ def test_arms_of_one_seed_see_the_same_weights_and_batches(
     tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arms = [arm("a", tiny, agent="albert"), arm("b", tiny, agent="random-static"), arm("c", tiny, agent="random")]
-    plan = Plan(tmp_path / "out", (0, 1))
+    plan = RunPlan(tmp_path / "out", (0, 1))
     seen: dict[tuple[str, int], list[Any]] = {}
     next_batch, built = ShuffledWindows.next_batch, env_module.LayerTyingEnv._begin
     now: list[tuple[str, int]] = []
@@ -58,11 +60,11 @@ def test_arms_of_one_seed_see_the_same_weights_and_batches(
 
     def carry_out(config: RunConfig, *rest: Any) -> str:
         now.append((str(config.label), config.seed))
-        return carry_out_run(config, *rest)
+        return make_one_run(config, *rest)
 
     monkeypatch.setattr(env_module.LayerTyingEnv, "_begin", begin)
     monkeypatch.setattr(ShuffledWindows, "next_batch", batch)
-    monkeypatch.setattr("agents.comparison.carry_out_run", carry_out)
+    monkeypatch.setattr("tying_agents.many.comparison.make_one_run", carry_out)
     compare(arms, plan, nothing)
     for seed in (0, 1):
         first = seen["a", seed]
@@ -77,7 +79,7 @@ def test_arms_of_one_seed_see_the_same_weights_and_batches(
 
 
 def test_a_comparison_goes_on_where_it_was(tmp_path: Path, tiny: Any) -> None:
-    plan, seen = Plan(tmp_path / "out", (0, 1)), []
+    plan, seen = RunPlan(tmp_path / "out", (0, 1)), []
     arms = [arm("a", tiny, agent="random"), arm("b", tiny, agent="cycle")]
     compare(arms[:1], plan, nothing)
     kept = tmp_path / "out" / "runs" / "a" / "seed0"
@@ -94,7 +96,7 @@ def test_a_comparison_goes_on_where_it_was(tmp_path: Path, tiny: Any) -> None:
 
 
 def test_each_arm_gets_its_own_learning_rate_by_validation_alone(tmp_path: Path, tiny: Any) -> None:
-    plan = Plan(tmp_path / "out", (0,), learning_rates=(1e-5, 3e-2), tuning_seeds=(9,))
+    plan = RunPlan(tmp_path / "out", (0,), learning_rates=(1e-5, 3e-2), tuning_seeds=(9,))
     after = dataclasses.replace(arm("b", tiny, agent="albert"), after=("a",))
     compare([arm("a", tiny, agent="conventional"), after], plan, nothing)
     assert chosen_learning_rate("a", plan) == 3e-2
@@ -116,33 +118,33 @@ def test_an_arm_that_needs_another_comes_after_it(tmp_path: Path, tiny: Any) -> 
         config = base.configure(runs, seed)
         return dataclasses.replace(config, agent="conventional", env=dataclasses.replace(config.env, n_layer=layers))
 
-    plan = Plan(tmp_path / "out", (0, 1))
-    compare([base, Arm("b", configure, after=("a",))], plan, nothing)
+    plan = RunPlan(tmp_path / "out", (0, 1))
+    compare([base, ArmSpec("b", configure, after=("a",))], plan, nothing)
     for seed in (0, 1):
         layers = read(tmp_path / "out" / "runs" / "a" / f"seed{seed}")[-1]["independent_layers"]
         assert read(tmp_path / "out" / "runs" / "b" / f"seed{seed}")[-1]["independent_layers"] == layers
     with pytest.raises(ValueError, match="the arm 'b' needs the arm 'a' before it"):
-        compare([Arm("b", configure, after=("a",))], Plan(tmp_path / "x", (0,)), nothing)
+        compare([ArmSpec("b", configure, after=("a",))], RunPlan(tmp_path / "x", (0,)), nothing)
     with pytest.raises(ValueError, match="the arm 'a' is there twice"):
-        compare([base, base], Plan(tmp_path / "x", (0,)), nothing)
+        compare([base, base], RunPlan(tmp_path / "x", (0,)), nothing)
 
 
 def test_a_comparison_can_be_added_to_and_finished_runs_cannot_be_changed(tmp_path: Path, tiny: Any) -> None:
     folder = tmp_path / "out"
     one, two = arm("a", tiny, agent="random"), arm("b", tiny, agent="cycle")
-    compare([one], Plan(folder, (0,)), nothing)
+    compare([one], RunPlan(folder, (0,)), nothing)
     before = (folder / "runs" / "a" / "seed0" / "config.json").stat().st_mtime_ns
-    compare([two, one], Plan(folder, (1, 0)), nothing)  # another arm, another seed, another order
+    compare([two, one], RunPlan(folder, (1, 0)), nothing)  # another arm, another seed, another order
     assert len(list(folder.glob("runs/*/*/summary.json"))) == 4
     assert (folder / "runs" / "a" / "seed0" / "config.json").stat().st_mtime_ns == before
     assert RunDirectory(folder).read_json("comparison.json") == {"arms": ["b", "a"]}
-    compare([arm("c", tiny, agent="albert")], Plan(folder, (0,)), nothing)
+    compare([arm("c", tiny, agent="albert")], RunPlan(folder, (0,)), nothing)
     assert RunDirectory(folder).read_json("comparison.json") == {"arms": ["c", "b", "a"]}
     other = arm("a", {**tiny, "k": 3}, agent="random")
     with pytest.raises(ValueError, match=r"seed0 is a finished run with other settings: env.k is 2 there, 3 here\. Ch"):
-        compare([arm("d", tiny, agent="albert"), other], Plan(folder, (0,)), nothing)
+        compare([arm("d", tiny, agent="albert"), other], RunPlan(folder, (0,)), nothing)
     assert not (folder / "runs" / "d").exists()
-    tuned = Plan(tmp_path / "tuned", (0,), (1e-3, 1e-2), (9,))
+    tuned = RunPlan(tmp_path / "tuned", (0,), (1e-3, 1e-2), (9,))
     compare([one], tuned, nothing)
     with pytest.raises(ValueError, match=r"lr0.001.seed9 is a finished run with other settings: env.k is 2 there, 3"):
         compare([other], dataclasses.replace(tuned, seeds=(1,)), nothing)
@@ -158,11 +160,11 @@ def test_runs_of_a_version_that_lacked_a_setting_count_if_it_is_at_its_default(t
 
 
 def test_a_start_that_fails_leaves_no_folder(tmp_path: Path, tiny: Any) -> None:
-    replay = arm("a", tiny, agent="replay", pattern=PatternConfig(trace=tmp_path / "none"))
+    replay = arm("a", tiny, agent="replay", controller=ReplayConfig(trace=tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match="there is no trace"):
-        compare([arm("b", tiny), replay], Plan(tmp_path / "out", (0,)), nothing)
+        compare([arm("b", tiny), replay], RunPlan(tmp_path / "out", (0,)), nothing)
     with pytest.raises(ValueError, match="the arm 'x/y' cannot be a folder"):
-        compare([arm("x/y", tiny)], Plan(tmp_path / "out", (0,)), nothing)
+        compare([arm("x/y", tiny)], RunPlan(tmp_path / "out", (0,)), nothing)
     assert not (tmp_path / "out").exists()
 
 
@@ -170,7 +172,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, tiny: Any) -> N
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match="is no comparison"):
-        compare([arm("a", tiny)], Plan(tmp_path / "mine", (0,)), nothing)
+        compare([arm("a", tiny)], RunPlan(tmp_path / "mine", (0,)), nothing)
 
 
 @pytest.mark.parametrize(
@@ -188,18 +190,18 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, tiny: Any) -> N
 )
 def test_wrong_plans_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Plan(**{"folder": tmp_path, "seeds": (0, 1)} | settings)
+        RunPlan(**{"folder": tmp_path, "seeds": (0, 1)} | settings)
 
 
 def test_a_cluster_needs_an_address_and_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
     with pytest.raises(ValueError, match="needs a cluster: give its --address, or set DASK_SCHEDULER_ADDRESS"):
-        Plan(tmp_path, (0,), backend="dask")
+        RunPlan(tmp_path, (0,), backend="dask")
     with pytest.raises(ValueError, match="address is for the backends ray and dask, got 'tcp://x:1' with loky"):
-        Plan(tmp_path, (0,), address="tcp://x:1")
+        RunPlan(tmp_path, (0,), address="tcp://x:1")
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     with pytest.raises(ImportError, match="needs the package 'ray': pip install ray"):
-        Plan(tmp_path, (0,), jobs=2, backend="ray", address="auto")
+        RunPlan(tmp_path, (0,), jobs=2, backend="ray", address="auto")
 
 
 def test_runs_go_to_a_dask_cluster(tmp_path: Path, tiny: Any) -> None:
@@ -210,9 +212,9 @@ def test_runs_go_to_a_dask_cluster(tmp_path: Path, tiny: Any) -> None:
         import distributed
 
         with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
-            plan = Plan(tmp_path / "cluster", (0, 1), backend="dask", address=cluster.scheduler_address)
+            plan = RunPlan(tmp_path / "cluster", (0, 1), backend="dask", address=cluster.scheduler_address)
             compare(arms, plan, lambda done, total: seen.append((done, total)))
-    compare(arms, Plan(tmp_path / "here", (0, 1)), nothing)
+    compare(arms, RunPlan(tmp_path / "here", (0, 1)), nothing)
     assert seen == sorted(seen)
     assert set(seen) == {(done, 4) for done in range(5)}  # it moves
     for run in (f"runs/{label}/seed{seed}" for label in "ab" for seed in (0, 1)):

@@ -61,7 +61,7 @@ def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--agents", "random", "dqm"], "unknown agent 'dqm'"),
+        (["--agents", "random", "dqm"], "agent must be one of dqn"),
         (["--agents", ""], "there is no arm"),
         (["--agents", "random", "dqn+loud"], "unknown reward 'loud'"),
         (
@@ -109,7 +109,7 @@ def test_ctrl_c_keeps_the_finished_runs(text_folder: Path, tmp_path: Path) -> No
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130, text
-    assert "goes on from what is in the folder" in text
+    assert "resumes from what is in the folder" in text
     finished = [path for path in out.glob("runs/*/*/summary.json") if ".unfinished" not in str(path)]
     assert 1 <= len(finished) < 16  # the second one may just have been at its results
 

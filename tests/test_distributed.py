@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run as run_here
+from tying_agents.stopping import StopSignals
 
-from agents.one_of_many import Quiet
-from agents.run_config import RunConfig
-from agents.runner import run as run_here
-from agents.stop_signals import StopSignals
 from tying_env import EnvConfig
 from tying_env.distributed import World
 from tying_env.env import LayerTyingEnv
@@ -148,7 +147,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny: dict[str, Any], tm
     config = RunConfig("random", run_dir=stopped, env=EnvConfig(**tiny | {"batch_size": 8, "dropout": 0.0}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StopSignals, "should_stop", stop_later)
-        assert run_here(config, Quiet())[1] == "interrupted"
+        assert run_here(config)[1] == "interrupted"
     assert 0 < len(RunDirectory(stopped).read_metrics()) < 9
     finished(torchrun(2, ["--resume", str(stopped)]))
     records = zip(RunDirectory(stopped).read_metrics(), RunDirectory(tmp_path / "whole").read_metrics(), strict=True)
@@ -160,8 +159,8 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny: dict[str, Any], tm
 def test_only_the_first_process_measures_the_test_split(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.runner.world", lambda: World(1, 2))
-    directory, status = run_here(RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny)), Quiet())
+    monkeypatch.setattr("tying_agents.running.runner.world", lambda: World(1, 2))
+    directory, status = run_here(RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny)))
     assert (status, directory.read_json("summary.json")["test"]) == ("finished", None)
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from tying_agents.controllers.base import Transition
+from tying_agents.controllers.dqn import FactorizedDQN
+from tying_agents.controllers.replay import RewardNormaliser
+from tying_agents.settings import OPTIONS, DQNConfig
 
-from agents.base import Transition
-from agents.factorized_dqn import OPTIONS, DQNConfig, FactorizedDQN
-from agents.replay import RewardNormaliser
 from tests.controllers import COMBINATIONS, dqn, drive, equal, numbered, short, vector, weights
 from tying_env import partition
 from tying_env.seeding import numpy_stream, torch_randomness_from, torch_stream

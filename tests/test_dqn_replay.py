@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tying_agents.controllers.base import Transition
+from tying_agents.controllers.replay import ReplayBuffer
 
-from agents.base import Transition
-from agents.replay import ReplayBuffer
 from tests.controllers import dqn, drive, numbered, vector
 
 

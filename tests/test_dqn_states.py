@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from tying_agents.controllers.dqn import FactorizedDQN
+from tying_agents.settings import OPTIONS
 
-from agents.factorized_dqn import OPTIONS, FactorizedDQN
 from tests.controllers import COMBINATIONS, dqn, drive, equal, short, weights
 
 ALL: dict[str, Any] = {

@@ -1,9 +1,7 @@
 """A trained network taken home computes the same, at the size of its unique weights."""
 
 import json
-import runpy
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,10 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tying_agents.commands import start
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 
-from agents.one_of_many import Quiet
-from agents.run_config import RunConfig
-from agents.runner import run
 from tests.conftest import TINY
 from tests.models import Mixed, make_env, own
 from tying_env import EnvConfig
@@ -28,7 +26,7 @@ from tying_env.runs import load_network
 def run_folder(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("run") / "random"
     config = EnvConfig(**TINY | {"dataset": str(text_folder)})
-    run(RunConfig("random", 1, run_dir=folder, env=config, test_windows=4), Quiet())
+    run(RunConfig("random", 1, run_dir=folder, env=config, test_windows=4))
     return folder
 
 
@@ -167,14 +165,11 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, run_folder: Path) -> None:
     refused("is damaged")
 
 
-def test_the_script_exports(
-    tmp_path: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "export.py"))["main"]
-    monkeypatch.setattr(sys, "argv", ["export.py", str(run_folder), str(tmp_path / "x")])
-    assert main() == 0
+def test_the_script_exports(tmp_path: Path, run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(run_folder), str(tmp_path / "x")]
+    assert start("export", arguments) == 0
     assert "MB" in capsys.readouterr().out
-    assert main() == 1
+    assert start("export", arguments) == 1
     assert "exists already" in capsys.readouterr().out
 
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 
-from agents.one_of_many import Quiet
-from agents.run_config import RunConfig
-from agents.runner import run
 from tests.conftest import TINY
 from tests.models import TRAIN, V, draw, make_env
 from tying_env import EnvConfig
@@ -55,7 +54,7 @@ def test_the_card_says_how_bytes_become_tokens(tmp_path: Path, text_folder: Path
 def test_pixels_and_classes_of_a_run_can_be_used_with_transformers_alone(tmp_path: Path, dense: bool) -> None:
     unset = ("tokenizer", "seq_len")
     settings: dict[str, Any] = {k: v for k, v in TINY.items() if k not in unset} | {"model": "vit", "dataset": "digits"}
-    run(RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**settings), test_windows=4), Quiet())
+    run(RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**settings), test_windows=4))
     folder = export_tied(tmp_path / "run", tmp_path / "out", dense=dense)
     processor: Any = transformers.AutoImageProcessor.from_pretrained(folder)
     model: Any = transformers.AutoModelForImageClassification.from_pretrained(folder) if dense else load_tied(folder)

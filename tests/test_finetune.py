@@ -1,19 +1,19 @@
 """Downstream tasks: classifiers whose tying stays, low-rank updates that a controller ties, and the script."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tying_agents.commands import start
+from tying_agents.downstream import finetuning
+from tying_agents.downstream.adapters import tune_adapters
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 
-from agents.adapters import tune_adapters
-from agents.controllers import make_controller
-from agents.run_config import RunConfig
-from agents.runner import run
 from tests.conftest import TINY
+from tests.controllers import make_controller
 from tests.reliability.runs import Watcher
 from tying_env import EnvConfig
 from tying_env.data import load_tokenizer
@@ -32,7 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> dict[st
     for model in ("gpt2", "bert"):
         env = EnvConfig(**TINY | {"dataset": str(text_folder), "model": model, "seq_len": 24})
         found[model] = folder / model
-        run(RunConfig("cycle", run_dir=folder / model, env=env, test_windows=4), Watcher())
+        run(RunConfig("cycle", run_dir=folder / model, env=env, test_windows=4), [Watcher()])
     return found
 
 
@@ -129,7 +129,7 @@ def test_bad_arguments_of_a_classifier_are_named(runs: dict[str, Path], argument
 def test_a_network_of_images_is_refused(tmp_path: Path) -> None:
     settings = {k: v for k, v in TINY.items() if k not in ("tokenizer", "seq_len")}
     env = EnvConfig(model="vit", **settings | {"dataset": "digits", "total_steps": 2})
-    run(RunConfig("conventional", run_dir=tmp_path / "vit", env=env, measure_test=False), Watcher())
+    run(RunConfig("conventional", run_dir=tmp_path / "vit", env=env, measure_test=False), [Watcher()])
     with pytest.raises(ValueError, match="must be a gpt2 or a bert, got 'vit'"):
         make_classifier(tmp_path / "vit" / "final.safetensors", "full", torch_stream(0, "x"))
 
@@ -186,21 +186,7 @@ def test_divergence_is_no_score(glue: Path, runs: dict[str, Path]) -> None:
         predict(lost, examples)
 
 
-@pytest.fixture
-def main(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script's main function."""
-    monkeypatch.syspath_prepend(str(Path(SCRIPT).parent))
-    spec = importlib.util.spec_from_file_location("finetune_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses and tyro look for its names
-    spec.loader.exec_module(module)
-    return module.main
-
-
 def test_the_script_prints_a_table_over_seeds_and_goes_on_from_its_file(
-    main: Any,
     glue: Path,
     runs: dict[str, Path],
     tmp_path: Path,
@@ -210,18 +196,18 @@ def test_the_script_prints_a_table_over_seeds_and_goes_on_from_its_file(
     out = tmp_path / "new" / "r.json"
     options = ["--task", "mrpc", "--data", str(glue), "--epochs", "2", "--batch-size", "1", "--out", str(out)]
     some = [str(runs["bert"]), *options, "--seeds", "1", "--methods", "full"]
-    assert main(some) == 0
+    assert start("finetune", some) == 0
     (first,) = json.loads(out.read_text())["results"]
     rows = ["--methods", "full", "lora", "head", "--adapters", "random", "--k", "15"]
     asked = [str(runs["gpt2"]), str(runs["bert"]), *options, "--seeds", "2", *rows]
-    assert main(asked) == 1
+    assert start("finetune", asked) == 1
     assert "2 examples make 4 training steps, and the first decision comes after k=15" in capsys.readouterr().out
     rows[-1] = asked[-1] = "1"
-    assert main(asked) == 1
+    assert start("finetune", asked) == 1
     assert f"{out} holds results of other settings: k is 15 there, 1 here. Choose another --out" in "".join(
         capsys.readouterr().out.splitlines()
     )
-    assert main([*some, "--k", "1", "--out", str(tmp_path / "r.json")]) == 0
+    assert start("finetune", [*some, "--k", "1", "--out", str(tmp_path / "r.json")]) == 0
     asked += ["--out", str(tmp_path / "r.json")]
     # 1. Stopped in the middle, what was done is there.
     made = []
@@ -232,13 +218,13 @@ def test_the_script_prints_a_table_over_seeds_and_goes_on_from_its_file(
             raise KeyboardInterrupt
         return tune(*arguments)
 
-    monkeypatch.setitem(main.__globals__, "tune", stop)
-    assert main(asked) == 130
-    assert "goes on from there" in capsys.readouterr().out
+    monkeypatch.setattr(finetuning, "tune", stop)
+    assert start("finetune", asked) == 130
+    assert "resumes from there" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "r.json").read_text())["results"]) == 1 + 2
     # 2. The same command makes the others.
-    monkeypatch.setitem(main.__globals__, "tune", tune)
-    assert main(asked) == 0
+    monkeypatch.setattr(finetuning, "tune", tune)
+    assert start("finetune", asked) == 0
     shown = capsys.readouterr().out
     assert "MRPC, development split: mean (standard deviation) over 2 seeds" in shown
     results = json.loads((tmp_path / "r.json").read_text())["results"]
@@ -247,27 +233,27 @@ def test_the_script_prints_a_table_over_seeds_and_goes_on_from_its_file(
     adapters = {row["method"]: row["independent_adapters"] for row in results if "independent_adapters" in row}
     assert adapters.keys() == {"lora, tied by conventional", "lora, tied by random"}
     assert adapters["lora, tied by conventional"] == 4
-    monkeypatch.setitem(main.__globals__, "tune", None)  # nothing is made again
-    assert main(asked) == 0
+    monkeypatch.setattr(finetuning, "tune", None)  # nothing is made again
+    assert start("finetune", asked) == 0
 
 
 def test_the_script_says_what_diverged_and_what_is_not_there(
     main: Any, glue: Path, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--task", "sst2", "--data", str(glue), "--seeds", "2", "--epochs", "1"]
-    assert main([str(runs["gpt2"]), *options, "--learning-rate", "1e30"]) == 0
+    assert start("finetune", [str(runs["gpt2"]), *options, "--learning-rate", "1e30"]) == 0
     shown = capsys.readouterr().out
     assert "seed 1: training diverged at step 2 of 5" in shown
     assert "│ diverged: 2" in shown
-    assert main([str(tmp_path), *options]) == 1
+    assert start("finetune", [str(tmp_path), *options]) == 1
     assert "there is no network file" in capsys.readouterr().out
     (tmp_path / "other.json").write_text("{}")
     for out in ("other.json", "other.json/below"):
-        assert main([str(runs["gpt2"]), *options, "--out", str(tmp_path / out)]) == 1
+        assert start("finetune", [str(runs["gpt2"]), *options, "--out", str(tmp_path / out)]) == 1
     shown = "".join(capsys.readouterr().out.splitlines())
     assert "other.json exists already and holds no such results" in shown
     assert "Not a directory" in shown or "exists" in shown
     with pytest.raises(SystemExit):
-        main(["--help"])
+        start("finetune", ["--help"])
     shown = capsys.readouterr().out
     assert shown.count("\n python scripts/finetune.py") + shown.count("\npython scripts/finetune.py") == 2

@@ -1,10 +1,10 @@
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
-
-from agents.progress import ProgressBar
+from tying_agents.running.progress import ProgressBar
 
 RECORD: dict[str, Any] = {
     "train_step": 299,
@@ -20,9 +20,10 @@ NUMBERS = "123,456 tok/s · loss 10.906 · ppl 50,257 · val 48,678 · indep 48 
 def shown(record: dict[str, Any], width: int) -> list[str]:
     """The lines that stand on a terminal of this width after one decision."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
-    bar = ProgressBar(console, 300)
+    bar = ProgressBar(console)
+    loop: Any = SimpleNamespace(train_step=record["train_step"], total_steps=300, tokens_per_second=123_456.0)
     with console.capture() as capture:
-        bar.decided(record, 123_456.0)
+        bar.decision_made(loop, record)
         console.print(*bar._bar.get_renderables(), sep="\n")
     return [line.strip() for line in capture.get().splitlines()]
 

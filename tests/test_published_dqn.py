@@ -3,14 +3,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tying_agents.controllers.base import Transition
+from tying_agents.controllers.published import LayerSweepDQN
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
+from tying_agents.settings import DQNConfig
 
-from agents.base import Transition
-from agents.controllers import make_controller
-from agents.factorized_dqn import DQNConfig
-from agents.published_dqn import LayerSweepDQN
-from agents.run_config import RunConfig
-from agents.runner import run
-from tests.test_runner import Silent
+from tests.controllers import make_controller
 from tying_env import EnvConfig
 
 
@@ -61,7 +60,7 @@ def test_the_published_semantics_run_and_their_storages_collapse(tmp_path: Path,
     config = RunConfig(
         "layer-sweep-dqn", rewards=("clipped",), run_dir=tmp_path / "run", env=EnvConfig(**settings), test_windows=4
     )
-    directory, _ = run(config, Silent())
+    directory, _ = run(config)
     records = directory.read_metrics()
     assert records[-1]["storages"] == 1
     assert all(record["reward"] == -10 for record in records if record["perplexity"] > 10)

@@ -10,11 +10,10 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+from tying_agents.callbacks import Callback
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 
-from agents.one_of_many import Quiet
-from agents.recorder import Observer
-from agents.run_config import RunConfig
-from agents.runner import run
 from tests.reliability.runs import Watcher, interrupt
 from tying_env import EnvConfig
 
@@ -41,10 +40,10 @@ def test_python_examples_run(code: str, tiny: dict[str, Any], monkeypatch: pytes
     assert capsys.readouterr().out
 
 
-def make_run(text_folder: Path, folder: Path, observer: Observer | None = None) -> None:
+def make_run(text_folder: Path, folder: Path, *callbacks: Callback) -> None:
     small = {"n_layer": 3, "n_embd": 16, "n_head": 2, "seq_len": 16, "batch_size": 2, "k": 1, "total_steps": 5}
     env = EnvConfig(tokenizer="bytes", dataset=str(text_folder), **small)  # type: ignore[arg-type]
-    run(RunConfig("random", run_dir=folder, env=env, test_windows=2), observer or Quiet())
+    run(RunConfig("random", run_dir=folder, env=env, test_windows=2), callbacks)
 
 
 def stop_run(text_folder: Path, folder: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.run_folders import change, make_arms, make_records, make_run
+from tying_env.files import to_json
 from tying_env.reports.arms import group_into_arms
 from tying_env.reports.comparison import (
     choose_reference,
@@ -23,25 +24,28 @@ def notes_of(folder: Path) -> str:
 def test_of_runs_of_one_seed_the_newest_finished_one_counts(tmp_path: Path) -> None:
     runs = {"c old": ("1", "finished"), "b new": ("2", "finished"), "a newer": ("3", "interrupted"), "d": ("4", None)}
     for name, (hour, status) in runs.items():
-        config = {"started": f"2026-01-01T0{hour}:00:00+00:00", "dqn": {"gamma": 0.9 if name == "c old" else 0.8}}
+        config = {
+            "started": f"2026-01-01T0{hour}:00:00+00:00",
+            "controller": {"gamma": 0.9 if name == "c old" else 0.8},
+        }
         make_run(tmp_path / name, "dqn", 3, status=status, config=config)
-    make_run(tmp_path / "other", "dqn", 4, config={"dqn": {"gamma": 0.8}})
+    make_run(tmp_path / "other", "dqn", 4, config={"controller": {"gamma": 0.8}})
     found = load_comparison([tmp_path])
     (arm,) = (summary.arm for summary in found.arms)
     assert [run.path.name for run in arm.runs] == ["b new", "other"]
     assert [run.path.name for run in arm.left_out] == ["a newer", "c old", "d"]
     notes = "\n".join(found.notes)
     assert f"dqn has seed 3 more than once: {tmp_path / 'b new'} counts, the newest finished run." in notes
-    assert f"Left out: {tmp_path / 'c old'} (finished; differs in dqn.gamma)." in notes
+    assert f"Left out: {tmp_path / 'c old'} (finished; differs in controller.gamma)." in notes
     assert f"Left out: {tmp_path / 'a newer'} (interrupted)." in notes
     assert f"Left out: {tmp_path / 'd'} (not ended)." in notes
 
 
 def test_traces_of_their_own_are_no_difference_between_runs_of_an_arm(tmp_path: Path) -> None:
     for seed, trace in enumerate("pq"):
-        make_run(tmp_path / trace, "replay", seed, config={"pattern": {"trace": trace, "groups": seed}})
+        make_run(tmp_path / trace, "replay", seed, config={"controller": {"trace": trace, "groups": seed}})
     notes = notes_of(tmp_path)
-    assert "The runs of replay differ in pattern.groups." in notes
+    assert "The runs of replay differ in controller.groups." in notes
 
 
 def test_a_rate_on_the_edge_of_the_grid_is_told_of(tmp_path: Path) -> None:
@@ -60,8 +64,8 @@ def test_what_an_arm_spent_beside_training_and_what_it_did_not_learn_are_told(tm
     records = make_records(10, 4, 0)
     records[-1] |= {"counterfactual_steps": 1200.0}
     make_run(tmp_path / "a", "hill-climbing", records=records)
-    make_run(tmp_path / "b", "ppo", config={"sb3": {"sb3_n_steps": 10}})
-    make_run(tmp_path / "c", "a2c", config={"sb3": {"sb3_n_steps": 9}})
+    make_run(tmp_path / "b", "ppo", config={"controller": {"sb3_n_steps": 10}})
+    make_run(tmp_path / "c", "a2c", config={"controller": {"sb3_n_steps": 9}})
     notes = notes_of(tmp_path)
     assert "hill-climbing also trained 1,200 steps a run on counterfactuals" in notes
     assert "ppo never learned before its last decision: it learns after every 10 decisions and made 10." in notes
@@ -107,8 +111,9 @@ def test_the_comparison_of_two_arms(tmp_path: Path) -> None:
     assert found.notes == ()
     (dqn_row, random_row) = results_table(found).rows
     assert dqn_row[:2] == ("dqn", "6/6")
-    assert dqn_row[4].startswith("-1.00\n[-1.")
-    assert dqn_row[5:7] == ("0.031", "0.031")
+    # +-0.1 about -1, of a mean of 12.5; s = 0.10954, t(0.9925; 5) = 3.7312 (98.5%), and 1.806 s with six seeds
+    assert dqn_row[4] == "-1.00 (-8.0%)\n[-1.16, -0.84]"
+    assert dqn_row[5:] == ("0.031", "0.031", "0.20")
     assert random_row[2].startswith("12.50\n[")
     assert random_row[4:] == ("reference", "–", "–", "–")
     assert cost_table(found).rows[1][5] == "2.0"  # seconds a run
@@ -148,7 +153,7 @@ def test_unequal_seeds_are_told_of(tmp_path: Path) -> None:
     *_, cycle, albert = results_table(found).rows
     assert albert[2] == "10.00\n(one seed:\nno interval)"
     assert albert[4] == "no seed in common"
-    assert cycle[4] == "-4.00\n(one seed:\nno interval)"
+    assert cycle[4] == "-4.00 (-28.6%)\n(one seed:\nno interval)"
     assert cycle[5:] == ("–", "–", "–")
 
 
@@ -157,21 +162,67 @@ def test_equal_differences_have_no_interval(tmp_path: Path) -> None:
     for seed in range(2):
         make_run(tmp_path / f"x{seed}", "cycle", seed, perplexity=12 + seed)
     row = results_table(load_comparison([tmp_path])).rows[-1]
-    assert row[4] == "+2.00\n(all seeds equal:\nno interval)"
-    assert row[7] == "–"
+    assert row[4] == "+2.00 (+19.0%)\n(all seeds equal:\nno interval)"
+    assert row[7] == "none:\np ≥ 0.500"
 
 
 def test_few_seeds_cannot_be_significant_and_the_notes_say_so(tmp_path: Path) -> None:
-    assert "cannot give less than p = 0.250;" in notes_of(make_arms(tmp_path, seeds=3))
+    found = load_comparison([make_arms(tmp_path / "three", seeds=3)])
+    assert "cannot give less than p = 0.250, however large the difference; 6 are the fewest" in "\n".join(found.notes)
+    assert results_table(found).rows[0][7] == "none:\np ≥ 0.250"
+    assert "cannot give" not in notes_of(make_arms(tmp_path / "six", seeds=6))
+
+
+def test_holms_correction_can_need_more_seeds_and_the_notes_say_how_many(tmp_path: Path) -> None:
+    make_arms(tmp_path, seeds=6)
+    assert "p (Holm)" not in notes_of(tmp_path)  # 1 x 0.031
+    for seed in range(6):
+        make_run(tmp_path / "cycle" / str(seed), "cycle", seed, perplexity=5 + seed + 0.1 * seed)
+    expected = (
+        "With 2 arms compared and 6 pairs of seeds no p (Holm) below 0.05 can come out: the least is 0.062. 7 seeds"
+    )
+    assert expected in notes_of(tmp_path)
+
+
+def test_arms_that_act_and_end_alike_are_said_to_be_the_same(tmp_path: Path) -> None:
+    make_arms(tmp_path)
+    before = results_table(load_comparison([tmp_path])).rows
+    for seed in range(6):  # as `random`, but for rounding
+        make_run(tmp_path / "twin" / str(seed), "twin", seed, perplexity=(10 + seed) * (1 + 1e-9 * seed))
+    found = load_comparison([tmp_path])
+    assert results_table(found).rows[-1][4:] == ("the same", "–", "–", "–")
+    assert results_table(found).rows[:2] == before  # none the worse by Holm's correction
+    assert "twin did the same as random in every seed that both have (0, 1, 2, 3, 4, 5)" in "\n".join(found.notes)
+
+
+@pytest.mark.parametrize("what", ["one tying", "one test result", "one validation", "the end"])
+def test_arms_that_differ_in_anything_are_not_the_same(tmp_path: Path, what: str) -> None:
+    make_arms(tmp_path, seeds=3)
+    for seed in range(3):
+        make_run(tmp_path / "twin" / str(seed), "twin", seed, perplexity=10 + seed)
+    assert load_comparison([tmp_path]).arms[-1].same
+    records, run = make_records(10, 4, 1), tmp_path / "twin" / "1"
+    if what == "one tying":
+        records[7] |= {"tying": [0, 0, 0, 0] if records[7]["tying"].any() else [0, 1, 2, 3]}
+    elif what == "one validation":
+        records[7] |= {"validation_perplexity": records[7]["validation_perplexity"] + 0.01}
+    elif what == "the end":
+        records = records[:-1]
+    else:
+        change(run, "summary.json", best_validation_perplexity=11.5)
+    (run / "metrics.jsonl").write_text("".join(to_json(record) + "\n" for record in records))
+    found = load_comparison([tmp_path])
+    assert not found.arms[-1].same
+    assert results_table(found).rows[-1][4].startswith("+0.00 (+0.0%)")
 
 
 def test_different_yardsticks_and_software_are_told_of(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "dqn", env={"tokenizer": "gpt2"}, config={"git_commit": "1", "episodes": 3})
-    make_run(tmp_path / "b", "random", 0, config={"git_commit": "2", "pattern": {"groups": 1}})
-    make_run(tmp_path / "c", "random", 1, config={"git_commit": "2", "pattern": {"groups": 2}})
+    make_run(tmp_path / "b", "random", 0, config={"git_commit": "2", "controller": {"groups": 1}})
+    make_run(tmp_path / "c", "random", 1, config={"git_commit": "2", "controller": {"groups": 2}})
     notes = notes_of(tmp_path)
     assert "Arms differ in tokenizer: their results are not on one scale" in notes
-    assert "The runs of random differ in pattern.groups" in notes
+    assert "The runs of random differ in controller.groups" in notes
     assert "the same git commit" in notes
     assert "each run's last one" in notes
 

@@ -8,11 +8,10 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from tying_agents.controllers.traces import read_trace
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run as make_real_run
 
-from agents.one_of_many import Quiet
-from agents.run_config import RunConfig
-from agents.runner import run as make_real_run
-from agents.traces import read_trace
 from tests.run_folders import make_arms, make_records, make_run
 from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
@@ -91,7 +90,7 @@ def test_steps_as_leader_count_training_steps_not_decisions(tmp_path: Path) -> N
 def test_the_frozen_start_of_a_real_run_is_counted_where_it_was(tmp_path: Path, tiny: Any) -> None:
     settings = EnvConfig(**tiny | {"k": 2, "total_steps": 20})
     config = RunConfig(agent="random", seed=3, env=settings, run_dir=tmp_path / "run", measure_test=False)
-    directory, _ = make_real_run(config, Quiet())
+    directory, _ = make_real_run(config)
     run = load_run(directory.path)
     changes = read_trace(directory.path)
     expected = np.array([2, 0, 0, 0])
@@ -153,6 +152,19 @@ def test_learning_curves_name_arms_and_seeds(tmp_path: Path) -> None:
     assert "dqn (n = 6)" in text and "random (n = 6)" in text
     assert "training step" in text
     assert "tokens" in drawn(figures.learning_curves(arms, "tokens"))
+
+
+def test_wide_intervals_of_few_seeds_leave_the_curves_their_room(tmp_path: Path) -> None:
+    for seed in range(3):
+        records = make_records(10, 4, 0)
+        for record in records[1:]:
+            record["validation_perplexity"] = 10.0 + seed
+        make_run(tmp_path / str(seed), "dqn", seed, records=records, perplexity=10.0 + seed)
+    found = load_comparison([tmp_path])
+    for figure in (figures.learning_curves([found.arms[0].arm]), figures.pareto(found)):
+        assert figure.axes[0].get_ylim() == pytest.approx((9.9, 12.1))
+    interval = found.arms[0].interval
+    assert interval is not None and interval.low < 9 < 13 < interval.high
 
 
 def test_long_names_of_arms_leave_room_for_the_axes(tmp_path: Path) -> None:

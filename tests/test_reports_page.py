@@ -6,9 +6,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.run_folders import change, make_arms, make_records, make_run
+from tying_env.reports import figures
 from tying_env.reports.comparison import load_comparison
+from tying_env.reports.drawing import new_axes
 from tying_env.reports.html import check_out, make_report, render_page, write_report
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "report.py"
@@ -63,7 +66,13 @@ def test_the_page_holds_the_tables_and_how_to_read_them(page: str) -> None:
         "learning_rate",
     ):
         assert expected in text, expected
-    for term in ("interquartile mean", "exact paired permutation test", "Holm", "noncentral t", "harmonic number"):
+    for term in (
+        "interquartile mean",
+        "exact paired permutation test",
+        "Holm",
+        "t interval at level 98.5%",
+        "harmonic number",
+    ):
         assert term in text, term
 
 
@@ -111,6 +120,29 @@ def test_a_long_run_goes_in_as_pixels_and_stays_small(tmp_path: Path) -> None:
     assert len(page) < 3_000_000
 
 
+def test_a_figure_that_fails_leaves_a_note_and_the_rest_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = load_comparison([make_arms(tmp_path, seeds=2)])
+
+    def broken(*_: object) -> Figure:
+        raise KeyError("tokens_per_second")
+
+    def unreadable(*_: object) -> Figure:
+        figure, axes = new_axes("title", "x", "y")
+        axes.set_title("$\\nonsense$")  # matplotlib reads its formulas only when it draws
+        return figure
+
+    monkeypatch.setattr(figures, "training_speed", broken)
+    monkeypatch.setattr(figures, "pareto", unreadable)
+    page = render_page(make_report(comparison))
+    text = Checked(page).text
+    assert "Not drawn: training-speed: it failed with KeyError: 'tokens_per_second'." in text
+    assert "Not drawn: pareto: it failed with ValueError" in text
+    assert "harmonic number" in text and "-1.00" in text
+    assert page.count("<img") == 1 + 2 * 5  # all the others
+
+
 def test_a_page_is_not_overwritten_unasked(tmp_path: Path) -> None:
     out = tmp_path / "new" / "page.html"
     finished = make_report(load_comparison([make_run(tmp_path / "run")]))
@@ -148,7 +180,16 @@ def test_names_of_arms_stay_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
     for label in ("dqn", "random", "random-static", "conventional", "hill-climbing"):
         assert sum(line.split()[:1] == [label] for line in lines) == 2, label  # once in each table
     cells = [cell for line in lines for cell in re.split(" {2,}", line)]
-    for cell in ("(one seed:", "(all seeds", "no interval)", "detect-", "bits/", "[13,593.40,", "(chance 2.08)"):
+    for cell in (
+        "(one seed:",
+        "(all seeds",
+        "no interval)",
+        "detect-",
+        "bits/",
+        "[13,572.68,",
+        "(+129,366%)",
+        "(chance 2.08)",
+    ):
         assert any(cell in found for found in cells), cell
 
 

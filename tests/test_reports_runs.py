@@ -105,7 +105,8 @@ def test_where_a_run_was_made_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_what_arms_differ_in_is_listed(tmp_path: Path) -> None:
-    make_run(tmp_path / "a", "dqn", config={"dqn": {"gamma": 0.9}})
-    make_run(tmp_path / "b", "random", env={"learning_rate": 0.1}, config={"dqn": {"gamma": 0.8}})
+    make_run(tmp_path / "a", "dqn", config={"controller": {"gamma": 0.9}})
+    make_run(tmp_path / "b", "layer-sweep-dqn", env={"learning_rate": 0.1}, config={"controller": {"gamma": 0.8}})
+    make_run(tmp_path / "c", "random")  # it has no gamma
     arms = group_into_arms([load_run(path) for path in find_runs([tmp_path])])
-    assert varying_settings(arms) == ["agent", "learning_rate", "dqn.gamma"]
+    assert varying_settings(arms) == ["agent", "learning_rate", "controller.gamma"]

@@ -3,11 +3,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from tying_env import partition
 from tying_env.reports.chance import chance_events, compare_with_chance, leader_distribution
+from tying_env.reports.sign_flips import (
+    critical_shifts,
+    detectable_effect_size,
+    seeds_needed,
+    sign_flip_p_value,
+    sign_flips,
+    smallest_p_value,
+)
 from tying_env.reports.statistics import (
+    expanded_level,
     holm,
     interquartile_mean,
     interquartile_mean_interval,
@@ -15,8 +23,6 @@ from tying_env.reports.statistics import (
     mean_interval,
     minimum_detectable_effect,
     paired_difference,
-    sign_flip_p_value,
-    smallest_p_value,
 )
 
 
@@ -55,31 +61,67 @@ def test_holms_correction_on_a_worked_example() -> None:
     assert holm([]) == []
 
 
-def test_the_detectable_effect_has_the_power_it_claims() -> None:
-    differences = [0.3, -0.1, 0.9, 0.4, -0.6]
-    effect, spread, n = minimum_detectable_effect(differences), np.std(differences, ddof=1), len(differences)
-    samples = np.random.default_rng(1).normal(effect, spread, (40_000, n))
-    found = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
-    assert found.mean() == pytest.approx(0.8, abs=0.01)
+@pytest.mark.parametrize("n", [6, 8])
+def test_the_sign_flip_test_finds_the_detectable_effect_with_the_power_it_claims(n: int) -> None:
+    differences = np.linspace(-1, 3, n)
+    effect, spread = minimum_detectable_effect(differences.tolist()), differences.std(ddof=1)
+    samples = np.random.default_rng(1).normal(effect, spread, (1_000, n))
+    found = [sign_flip_p_value(sample.tolist(), rng()) < 0.05 for sample in samples]
+    assert np.mean(found) == pytest.approx(0.8, abs=4 * 0.0126)  # four standard errors
 
 
-def test_the_detectable_effect_agrees_with_published_tables() -> None:
+@pytest.mark.parametrize("n", [6, 7, 20])
+def test_a_critical_shift_is_where_the_sign_flip_test_begins_to_reject(n: int) -> None:
+    sample = np.random.default_rng(n).standard_normal(n)
+    (shift,) = critical_shifts(sample[None], sign_flips(n, rng()))
+    off = 0.001 if n < 20 else 0.05  # random flips are others each time
+    assert sign_flip_p_value((sample + shift - off).tolist(), rng()) >= 0.05
+    assert sign_flip_p_value((sample + shift + off).tolist(), rng()) < 0.05
+
+
+def test_with_many_seeds_the_detectable_effect_is_that_of_a_t_test() -> None:
     # Cohen's d_z for power 0.8, two-sided 0.05, of a paired t-test: 0.996 for 10 pairs, 0.660 for 20 (R's pwr.t.test).
-    for n, expected in ((10, 0.996), (20, 0.660)):
-        values = np.linspace(-1, 1, n)
-        assert minimum_detectable_effect(list(values / values.std(ddof=1))) == pytest.approx(expected, abs=0.001)
+    assert detectable_effect_size(10) == pytest.approx(0.996, rel=0.03)
+    assert detectable_effect_size(20) == pytest.approx(0.660, rel=0.03)
+    assert detectable_effect_size(6) > 1.2 * 1.435  # with six, where only six equal signs will do, it needs far more
 
 
-def test_a_bca_interval_of_the_mean_is_about_that_of_the_t_distribution() -> None:
-    values = np.random.default_rng(3).normal(2, 1, 200).tolist()
-    low, high = mean_interval(values, rng())
-    expected = stats.t.interval(0.95, 199, np.mean(values), stats.sem(values))
-    assert (low, high) == pytest.approx(expected, abs=0.02)
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_so_few_seeds_that_no_p_can_be_small_detect_nothing(n: int) -> None:
+    with pytest.raises(ValueError, match=f"no p below 0.05 with {n} seeds"):
+        minimum_detectable_effect([1.0 + i for i in range(n)])
+    found = paired_difference({i: 2.0 * i for i in range(n)}, dict.fromkeys(range(n), 0.5), rng())
+    assert found.interval is not None and found.detectable is None
+
+
+def test_the_seeds_needed_are_the_fewest_that_can_give_a_small_p() -> None:
+    assert [seeds_needed(tests) for tests in (1, 2, 5, 10)] == [6, 7, 8, 9]
+    assert 5 * smallest_p_value(8) < 0.05 <= 5 * smallest_p_value(7)
+
+
+def test_the_interval_of_a_mean_is_a_t_interval_by_hand() -> None:
+    # mean 3, s = sqrt(2.5), t(0.9925; 4) = 4.0880 from tables
+    low, high = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert ((low + high) / 2, (high - low) / 2) == pytest.approx((3, 4.088 * math.sqrt(2.5 / 5)), abs=0.001)
+
+
+def test_the_interval_of_a_few_interquartile_means_is_as_wide_as_a_means() -> None:
+    for values in ([1.0, 2.0, 6.0], [1.0, 2.0, 3.0, 10.0]):
+        low, high = interquartile_mean_interval(values, rng())
+        expected = mean_interval(values)
+        assert (low + high) / 2 == pytest.approx(interquartile_mean(values))
+        assert high - low == pytest.approx(expected.high - expected.low)
+
+
+def test_a_percentile_interval_is_expanded_as_published() -> None:
+    # Hesterberg (2015): tails of 0.00097 with five values, and nearly the nominal ones with many
+    assert (1 - expanded_level(5)) / 2 == pytest.approx(0.00096, abs=2e-5)
+    assert expanded_level(10_000) == pytest.approx(0.95, abs=1e-4)
 
 
 def test_intervals_are_the_same_for_the_same_generator() -> None:
     values = [1.0, 2.0, 4.0, 8.0, 16.0]
-    assert mean_interval(values, rng()) == mean_interval(values, rng())
+    assert detectable_effect_size(7) == detectable_effect_size.__wrapped__(7)
     assert interquartile_mean_interval(values, rng()) == interquartile_mean_interval(values, rng())
 
 
@@ -88,11 +130,11 @@ def test_intervals_are_the_same_for_the_same_generator() -> None:
     [([3.0], "one seed: no interval"), ([3.0, 3.0, 3.0], "all seeds equal"), ([0.1 + 0.2, 0.3], "all seeds equal")],
 )
 def test_an_interval_that_is_not_defined_is_an_error(values: Sequence[float], message: str) -> None:
-    for statistic in (mean_interval, interquartile_mean_interval):
-        with pytest.raises(ValueError, match=message):
-            statistic(values, rng())
     with pytest.raises(ValueError, match=message):
-        minimum_detectable_effect(values)
+        interquartile_mean_interval(values, rng())
+    for statistic in (mean_interval, minimum_detectable_effect):
+        with pytest.raises(ValueError, match=message):
+            statistic(values)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [1.0, math.inf]])
@@ -107,6 +149,8 @@ def test_pairs_are_made_of_the_seeds_that_both_arms_have() -> None:
     assert found.seeds == (1, 2)
     assert found.differences == (-3.0, -1.0)
     assert found.mean == -2.0
+    assert found.percent == pytest.approx(100 * -2 / 7.5)
+    assert paired_difference({0: 1.0}, {0: 0.0}, rng()).percent is None
     assert found.interval is not None and found.interval.low <= -2 <= found.interval.high
     assert found.p_value == pytest.approx(0.5)
 
@@ -119,14 +163,14 @@ def test_one_pair_has_a_difference_and_no_more() -> None:
         paired_difference({0: 1.0}, {1: 3.0}, rng())
 
 
-def test_a_band_holds_the_mean_and_pairs_seeds_along_the_curve() -> None:
+def test_a_band_is_the_interval_of_the_mean_at_every_point() -> None:
     curves = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 3.0], [5.0, 9.0, 3.0]])
-    band = mean_band(curves, rng())
+    band = mean_band(curves)
     np.testing.assert_allclose(band.mean, [3, 5, 3])
     np.testing.assert_allclose((band.low[2], band.high[2]), 3)
-    assert band.low[0] < 3 < band.high[0]
+    assert (band.low[1], band.high[1]) == pytest.approx(mean_interval([2.0, 4.0, 9.0]))
     with pytest.raises(ValueError, match="one seed"):
-        mean_band(curves[:1], rng())
+        mean_band(curves[:1])
 
 
 def test_the_leader_distribution_counts_actions() -> None:

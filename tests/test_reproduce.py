@@ -78,7 +78,7 @@ def test_a_kill_in_the_first_slice_costs_no_more_than_what_came_after_the_checkp
     assert not (out / "results.json").exists()
     again = reproduce(*options, "--minutes", "3")
     assert again.returncode == 0, again.stdout + again.stderr
-    assert ("Going on from" in again.stdout) == (decisions > 4)
+    assert ("Resuming from" in again.stdout) == (decisions > 4)
     arms = json.loads((out / "results.json").read_text())["arms"]
     assert [(arm["status"], arm["train_step"]) for arm in arms.values()] == [("finished", 60)] * 3
 

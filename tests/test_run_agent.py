@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tying_agents.running.recorder import LOGS
+from tying_agents.settings import DQNConfig
 
-from agents.factorized_dqn import DQNConfig
-from agents.recorder import LOGS
 from tying_env import EnvConfig
 from tying_env.runs import Checkpoints, RunDirectory
 
@@ -75,7 +75,7 @@ def test_a_run_leaves_and_prints_all_it_promises(text_folder: Path, tmp_path: Pa
     config = json.loads((path / "config.json").read_text())
     assert config["agent"] == "dqn"
     assert config["env"]["n_layer"] == 4
-    assert config["dqn"]["gamma"] == 0.99
+    assert config["controller"]["gamma"] == 0.99
     assert {"python", "torch", "transformers"} <= set(config["versions"])
     assert "git_commit" in config
     metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
@@ -176,7 +176,7 @@ def test_a_run_that_was_asked_to_stop_is_gone_on_with(
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130, out + error
-    assert "Going on from" in out
+    assert "Resuming from" in out
     decisions = [record["decision"] for record in RunDirectory.open(path).read_metrics()]
     assert decisions == list(range(1, len(decisions) + 1))
     assert len(decisions) >= len(records) + 3
@@ -229,7 +229,7 @@ def test_ctrl_c_while_the_test_split_is_measured_says_how_to_go_on(text_folder: 
     assert command("--resume", str(path)).returncode == 0
     again = command("--resume", str(path))
     assert again.returncode == 1
-    assert "is finished: there is nothing to go on with" in again.stdout
+    assert "is finished: there is nothing to resume" in again.stdout
 
 
 def test_a_diverged_run_is_not_replayed(text_folder: Path, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_diverged_run_is_not_replayed(text_folder: Path, tmp_path: Path) -> No
     assert command(*options(text_folder, path, "--learning-rate", "1e30")).returncode == 3
     done = command("--resume", str(path))
     assert done.returncode == 3
-    assert re.search(r"the run diverged at training step \d+; there is nothing to go on with", done.stdout)
+    assert re.search(r"the run diverged at training step \d+; there is nothing to resume", done.stdout)
     assert not (path / "resumes.jsonl").exists()
 
 

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
+from tying_agents.callbacks import Callback, Record
+from tying_agents.controllers.patterns import PATTERNS
+from tying_agents.loop import Loop
+from tying_agents.registry import agent_names
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 
-from agents.baselines import PATTERNS
-from agents.run_config import RunConfig, agent_names
-from agents.runner import run
 from tying_env import EnvConfig
 from tying_env.reports.summary import summary_rows
 from tying_env.runs import RunDirectory
@@ -19,15 +22,15 @@ from tying_env.runs import RunDirectory
 RUNNABLE = [name for name in agent_names() if name not in ("pattern", "replay")]
 
 
-class Silent:
+class Kept(Callback):
+    """Keeps the records of a run."""
+
     def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
+        self.records: list[Record] = []
 
-    def decided(self, record: dict[str, Any], tokens_per_second: float) -> None:
-        assert tokens_per_second > 0
+    def decision_made(self, loop: Loop, record: Record) -> None:
+        assert loop.tokens_per_second > 0
         self.records.append(record)
-
-    def note(self, text: str) -> None: ...
 
 
 @pytest.mark.parametrize("agent", RUNNABLE)
@@ -35,7 +38,7 @@ def test_equal_seeds_give_equal_runs_for_each_agent(text_folder: Path, tmp_path:
     files = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         config = RunConfig(agent=agent, seed=seed, run_dir=tmp_path / name, env=EnvConfig(**tiny), test_windows=4)
-        directory, status = run(config, Silent())
+        directory, status = run(config)
         assert status == "finished"
         files.append([(directory.path / f).read_bytes() for f in ("metrics.jsonl", "final.safetensors")])
     assert files[0] == files[1] != files[2]
@@ -45,18 +48,18 @@ def test_equal_seeds_give_equal_runs_for_each_agent(text_folder: Path, tmp_path:
 
 
 def test_conventional_training_is_all_layers_from_the_first_step(tmp_path: Path, tiny: Any) -> None:
-    observer = Silent()
-    run(RunConfig("conventional", run_dir=tmp_path / "run", env=EnvConfig(**tiny), test_windows=4), observer)
-    assert all(record["independent_layers"] == 4 for record in observer.records)
-    assert all(record["tied_events"] == record["untied_events"] == 0 for record in observer.records)
+    kept = Kept()
+    run(RunConfig("conventional", run_dir=tmp_path / "run", env=EnvConfig(**tiny), test_windows=4), [kept])
+    assert all(record["independent_layers"] == 4 for record in kept.records)
+    assert all(record["tied_events"] == record["untied_events"] == 0 for record in kept.records)
     summary = RunDirectory.open(tmp_path / "run").read_json("summary.json")
-    assert observer.records[0]["trainable_parameters"] == summary["parameters_conventional"]
+    assert kept.records[0]["trainable_parameters"] == summary["parameters_conventional"]
 
 
 def test_the_best_network_is_the_one_with_the_best_validation_perplexity(tmp_path: Path, tiny: Any) -> None:
     settings = tiny | {"total_steps": 60, "learning_rate": 0.3}  # so large that it gets worse again
     config = RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**settings), test_windows=16)
-    directory, _ = run(config, Silent())
+    directory, _ = run(config)
     measured = [(r["validation_perplexity"], r) for r in directory.read_metrics() if r["validation_perplexity"]]
     best, record = min(measured, key=lambda pair: pair[0])
     summary = directory.read_json("summary.json")
@@ -68,7 +71,7 @@ def test_the_best_network_is_the_one_with_the_best_validation_perplexity(tmp_pat
 
 def test_a_diverged_run_says_so(tmp_path: Path, tiny: Any) -> None:
     config = RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny | {"learning_rate": 1e30}))
-    directory, status = run(config, Silent())
+    directory, status = run(config)
     assert status == "diverged"
     assert directory.read_metrics()[-1]["diverged"] is True
     rows = dict(summary_rows(directory))
@@ -102,10 +105,10 @@ def test_the_summary_by_hand(tmp_path: Path) -> None:
 def test_actions_in_the_record_lead_to_the_tyings_beside_them(text_folder: Path, tmp_path: Path, tiny: Any) -> None:
     from tying_env.partition import canonicalise, events
 
-    observer = Silent()
-    run(RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny), test_windows=4), observer)
+    kept = Kept()
+    run(RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny), test_windows=4), [kept])
     before = np.zeros(4, dtype=np.int64)
-    for record in observer.records:
+    for record in kept.records:
         assert record["tying"].tolist() == canonicalise(record["action"]).tolist()
         assert (record["tied_events"], record["untied_events"]) == events(before, record["tying"])
         before = record["tying"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 
-from agents.run_config import RunConfig
-from agents.runner import run
 from tests.reliability.runs import Watcher
 from tying_env import EnvConfig
 from tying_env.runs import RunDirectory, load_run
@@ -23,7 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> Pat
 
     config = EnvConfig(**TINY | {"dataset": str(text_folder)})
     path = tmp_path_factory.mktemp("saved") / "run"
-    run(RunConfig("random-static", run_dir=path, env=config, test_windows=0), Watcher())
+    run(RunConfig("random-static", run_dir=path, env=config, test_windows=0), [Watcher()])
     return path
 
 

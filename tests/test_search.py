@@ -2,14 +2,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tying_agents.controllers.search import Annealing, HillClimbing, SearchController, TreeSearch
+from tying_agents.settings import SearchConfig
 
-from agents.controllers import make_controller
-from agents.search import Annealing, HillClimbing, SearchConfig, SearchController, TreeSearch
+from tests.controllers import make_controller
 from tying_env.env import LayerTyingEnv
 
 
 def search(name: Any, **settings: Any) -> SearchController:
-    controller = make_controller(name, 4, 0, search=SearchConfig(**settings))
+    controller = make_controller(name, 4, 0, SearchConfig(**settings))
     assert isinstance(controller, SearchController)
     return controller
 

@@ -3,18 +3,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tying_agents.controllers.traces import ReplayController, header, line, read_trace
+from tying_agents.registry import find_agent
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
+from tying_agents.settings import RandomStaticConfig, ReplayConfig
 
-from agents.controllers import PatternConfig, make_controller
-from agents.run_config import RunConfig
-from agents.runner import run
-from agents.traces import ReplayController, header, line, read_trace
-from tests.test_runner import Silent
+from tests.controllers import make_controller
 from tying_env import EnvConfig, partition
 
 
 def recorded(tmp_path: Path, tiny: Any, name: str, **settings: Any) -> Any:
     config = RunConfig(run_dir=tmp_path / name, env=EnvConfig(**tiny), test_windows=4, **settings)
-    directory, _ = run(config, Silent())
+    directory, _ = run(config)
     return directory
 
 
@@ -23,14 +24,14 @@ def test_a_run_writes_its_tyings_as_text_and_replaying_them_repeats_the_run(tmp_
     trace = read_trace(first.path)
     assert trace.start is None
     assert [t.tolist() for t in trace.tyings] == [record["tying"] for record in first.read_metrics()]
-    pattern = PatternConfig(trace=first.path)
-    again = recorded(tmp_path, tiny, "again", agent="replay", seed=5, pattern=pattern)
+    pattern = ReplayConfig(trace=first.path)
+    again = recorded(tmp_path, tiny, "again", agent="replay", seed=5, controller=pattern)
     for a, b in zip(first.read_metrics(), again.read_metrics(), strict=True):
         assert {k: a[k] for k in ("tying", "reward", "train_loss")} == {
             k: b[k] for k in ("tying", "reward", "train_loss")
         }
     assert (first.path / "trace.txt").read_text() == (again.path / "trace.txt").read_text()
-    other = recorded(tmp_path, tiny, "other", agent="replay", seed=6, pattern=pattern)
+    other = recorded(tmp_path, tiny, "other", agent="replay", seed=6, controller=pattern)
     assert [r["tying"] for r in other.read_metrics()] == [t.tolist() for t in trace.tyings]
     assert [r["reward"] for r in other.read_metrics()] != [r["reward"] for r in first.read_metrics()]
 
@@ -48,12 +49,12 @@ def test_a_trace_without_its_end_can_be_replayed_and_that_is_said(tmp_path: Path
 
 def test_a_trace_is_replayed_at_its_own_steps_only(tmp_path: Path, tiny: Any) -> None:
     first = recorded(tmp_path, tiny, "first", agent="random")
-    pattern = PatternConfig(trace=first.path)
+    pattern = ReplayConfig(trace=first.path)
     with pytest.raises(ValueError, match="has a decision every 2 training steps, this run every 3: replay it with --k"):
-        recorded(tmp_path, {**tiny, "k": 3}, "other", agent="replay", pattern=pattern)
+        recorded(tmp_path, {**tiny, "k": 3}, "other", agent="replay", controller=pattern)
     assert not (tmp_path / "other").exists()
-    final = PatternConfig(trace=first.path, final=True)
-    recorded(tmp_path, {**tiny, "k": 3}, "final", agent="replay", pattern=final)
+    final = ReplayConfig(trace=first.path, final=True)
+    recorded(tmp_path, {**tiny, "k": 3}, "final", agent="replay", controller=final)
 
 
 def test_of_several_episodes_the_last_is_replayed(tmp_path: Path, tiny: Any) -> None:
@@ -62,14 +63,16 @@ def test_of_several_episodes_the_last_is_replayed(tmp_path: Path, tiny: Any) -> 
     records = first.read_metrics()
     assert trace.whole
     assert [t.tolist() for t in trace.tyings] == [r["tying"] for r in records if r["episode"] == 2]
-    again = recorded(tmp_path, tiny, "again", agent="replay", pattern=PatternConfig(trace=first.path))
+    again = recorded(tmp_path, tiny, "again", agent="replay", controller=ReplayConfig(trace=first.path))
     assert [r["tying"] for r in again.read_metrics()] == [t.tolist() for t in trace.tyings]
 
 
 def test_a_permuted_replay_applies_one_permutation_throughout(tmp_path: Path, tiny: Any) -> None:
     first = recorded(tmp_path, tiny, "first", agent="random", seed=5)
     tyings = read_trace(first.path).tyings
-    permuted = recorded(tmp_path, tiny, "permuted", agent="replay", pattern=PatternConfig(trace=first.path, permute=3))
+    permuted = recorded(
+        tmp_path, tiny, "permuted", agent="replay", controller=ReplayConfig(trace=first.path, permute=3)
+    )
     applied = [record["tying"] for record in permuted.read_metrics()]
     candidates = [
         order
@@ -83,7 +86,7 @@ def test_a_permuted_replay_applies_one_permutation_throughout(tmp_path: Path, ti
 def test_the_final_tying_can_be_trained_from_scratch(tmp_path: Path, tiny: Any) -> None:
     first = recorded(tmp_path, tiny, "first", agent="random", seed=1)
     last = read_trace(first.path).tyings[-1].tolist()
-    final = recorded(tmp_path, tiny, "final", agent="replay", pattern=PatternConfig(trace=first.path, final=True))
+    final = recorded(tmp_path, tiny, "final", agent="replay", controller=ReplayConfig(trace=first.path, final=True))
     assert all(record["tying"] == last for record in final.read_metrics())
     assert read_trace(final.path).start is not None
     assert read_trace(final.path).start.tolist() == last  # type: ignore[union-attr]
@@ -91,7 +94,7 @@ def test_the_final_tying_can_be_trained_from_scratch(tmp_path: Path, tiny: Any) 
 
 def test_a_trace_of_a_fixed_pattern_begins_with_it(tmp_path: Path, tiny: Any) -> None:
     first = recorded(tmp_path, tiny, "first", agent="cycle")
-    again = recorded(tmp_path, tiny, "again", agent="replay", pattern=PatternConfig(trace=first.path))
+    again = recorded(tmp_path, tiny, "again", agent="replay", controller=ReplayConfig(trace=first.path))
     assert [r["reward"] for r in again.read_metrics()] == [r["reward"] for r in first.read_metrics()]
 
 
@@ -143,7 +146,7 @@ def test_other_wrong_traces_are_refused(tmp_path: Path) -> None:
         read_trace(tmp_path)
     (tmp_path / "trace.txt").write_text(header(3, None) + "5 0 0 2\n")
     with pytest.raises(ValueError, match="the trace is of 3 layers, the environment has 4"):
-        make_controller("replay", 4, 0, pattern=PatternConfig(trace=tmp_path))
+        make_controller("replay", 4, 0, ReplayConfig(trace=tmp_path))
     with pytest.raises(ValueError, match="needs --trace"):
         make_controller("replay", 4, 0)
 
@@ -152,7 +155,7 @@ def test_patterns_from_settings(tmp_path: Path) -> None:
     zeros = np.zeros(6, dtype=np.int64)
 
     def tying(agent: Any, **settings: Any) -> list[int]:
-        return make_controller(agent, 6, 0, pattern=PatternConfig(**settings)).act(zeros).tolist()
+        return make_controller(agent, 6, 0, find_agent(agent).settings(**settings)).act(zeros).tolist()
 
     assert tying("periodic", period=2) == [0, 1, 0, 1, 0, 1]
     assert tying("sandwich", untied_first=1, untied_last=2) == [0, 1, 1, 1, 4, 5]
@@ -179,4 +182,4 @@ def test_patterns_from_settings(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"pattern.txt is not a pattern for 6 layers: it is not UTF-8 text"):
         tying("pattern", pattern=file)
     with pytest.raises(ValueError, match="groups must be at least 0"):
-        PatternConfig(groups=-1)
+        RandomStaticConfig(groups=-1)

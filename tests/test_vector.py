@@ -1,10 +1,13 @@
 """Vector environments: Gymnasium's, Stable-Baselines3's, and our own, whose networks train as one."""
 
 import copy
+import dataclasses
 import os
+import pickle
 import subprocess
 import sys
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
 
 import gymnasium as gym
 import numpy as np
@@ -12,8 +15,10 @@ import pytest
 import torch
 
 from tying_env import partition
+from tying_env.config import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.vector import VectorTyingEnv
+from tying_env.vector.supported import ANY_VALUE, THESE_VALUES, check_supported
 
 CHOICES: list[dict[str, Any]] = [
     {"dropout": 0.2},
@@ -81,6 +86,19 @@ def test_a_network_that_diverges_ends_alone_and_is_reset_by_the_next_step(tiny: 
     assert observations[0].tolist() == [0, 0, 0, 0]
     assert infos["train_step"].tolist() == [0, 8]
     assert torch.isfinite(several.batch.blocks.values).all()
+    calm.step(actions)
+    for _ in range(2):  # one is in the first steps of its new run, the other where it was
+        np.testing.assert_equal([part[1] for part in several.step(actions)[:4]], [p[1] for p in calm.step(actions)[:4]])
+
+
+def test_a_copy_and_a_pickle_go_on_with_the_same_bits(tiny: dict[str, Any]) -> None:
+    several, actions = VectorTyingEnv(2, **tiny), np.array([[0, 0, 2, 3], [0, 1, 1, 0]])
+    several.reset(seed=3)
+    several.step(actions)
+    twins = [copy.deepcopy(several), pickle.loads(pickle.dumps(several))]
+    expected = [several.step(actions[::-1]) for _ in range(2)]
+    for twin in twins:
+        np.testing.assert_equal([twin.step(actions[::-1]) for _ in range(2)], expected)
 
 
 def test_bad_seeds_are_refused_before_anything_begins_anew(tiny: dict[str, Any]) -> None:
@@ -176,6 +194,35 @@ def test_what_the_vector_environment_does_not_offer_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         VectorTyingEnv(**tiny | settings)
+
+
+@dataclass(frozen=True)
+class Wider(EnvConfig):
+    """The settings and two that someone has added: a new one, and a choice of one that is known."""
+
+    label_smoothing: float = 0.0
+    group_lr: Literal["none", "sqrt", "linear", "cube"] = "none"  # type: ignore[assignment]
+
+
+def test_a_setting_or_choice_that_was_added_is_refused_until_it_is_listed(
+    tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tying_env.vector.env.EnvConfig", Wider)
+    VectorTyingEnv(2, **tiny)
+    with pytest.raises(ValueError, match=r"label_smoothing must be 0\.0 in the vector environment, got 0\.1"):
+        VectorTyingEnv(2, **tiny | {"label_smoothing": 0.1})
+    with pytest.raises(ValueError, match=r"group_lr must be 'none' or 'sqrt' or 'linear' in the .*, got 'cube'"):
+        VectorTyingEnv(2, **tiny | {"group_lr": "cube"})
+
+
+def test_what_is_listed_as_supported_are_settings_and_their_choices() -> None:
+    kinds = get_type_hints(EnvConfig)
+    assert set(kinds) >= ANY_VALUE | set(THESE_VALUES)
+    assert not [name for name in ANY_VALUE if get_args(kinds[name]) and type(None) not in get_args(kinds[name])]
+    for name, values in THESE_VALUES.items():
+        assert set(values) <= set(get_args(kinds[name]))
+        for value in values:
+            check_supported(dataclasses.replace(EnvConfig(), **{name: value}))
 
 
 def test_a_wrong_action_of_one_changes_nothing_in_any(tiny: dict[str, Any]) -> None:

@@ -14,11 +14,10 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch.nn import functional as F
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 
-from agents.one_of_many import Quiet
-from agents.run_config import RunConfig
-from agents.runner import run
-from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
+from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_until_it_ends, small
 from tying_env import PRESETS, EnvConfig, partition
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.tasks import to_device
@@ -166,8 +165,8 @@ def test_divergence_of_a_classifier_ends_with_the_lowest_reward(settings: Any) -
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(tmp_path: Path, settings: Any, kind: str) -> None:
     whole = outcome(finish(small(settings[kind], tmp_path / "whole")))
     config = small(settings[kind], tmp_path / "stopped")
-    assert run(config, Watcher(lambda decision: interrupt() if decision == 5 else None))[1] == "interrupted"
-    go_on_until_it_ends(tmp_path / "stopped")
+    assert run(config, [Watcher(lambda decision: interrupt() if decision == 5 else None)])[1] == "interrupted"
+    resume_until_it_ends(tmp_path / "stopped")
     assert outcome(tmp_path / "stopped") == whole
 
 
@@ -175,7 +174,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(tmp_path: Path, settings
 def test_a_run_leaves_networks_results_and_a_report(tmp_path: Path, settings: Any, kind: str) -> None:
     for seed in (0, 1):
         config = RunConfig("dqn", seed, run_dir=tmp_path / str(seed), env=EnvConfig(**settings[kind]), test_windows=8)
-        directory, status = run(config, Quiet())
+        directory, status = run(config)
         assert status == "finished"
     rows = dict(summary_rows(directory))
     shown = rows["test perplexity, best network"]

@@ -30,7 +30,7 @@ from tying_env.wrappers import (
     wrapper_states,
 )
 
-MODULES = ["tying_env.wrappers.actions", "tying_env.wrappers.observations", "tying_env.wrappers.rewards"]
+MODULES = [f"tying_env.wrappers.{name}" for name in ("actions", "limits", "observations", "rewards")]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -49,6 +49,7 @@ STACKS = [[name] for name in WRAPPERS] + [
     ["layer-sweep", "training-progress", "probe", "log-perplexity", "improvement", "shuffled"],
     ["single-layer", "one-hot", "parameter-penalty", "clipped"],
     ["layer-sweep", "one-hot"],
+    ["settle", "limit-changes", "single-layer"],
 ]
 
 
@@ -77,7 +78,10 @@ def test_settings_of_wrappers_are_in_the_spec(make: Make) -> None:
     assert kwargs == [{"windows": 3}, {"low": -2.0, "high": 1.0}, {"seed": 7, "window": 5}]
 
 
-@pytest.mark.parametrize("name", [name for name in WRAPPERS if "single" not in name and "sweep" not in name])
+ACTIONS = ("single-layer", "layer-sweep", "limit-changes", "settle")
+
+
+@pytest.mark.parametrize("name", [name for name in WRAPPERS if name not in ACTIONS])
 def test_wrappers_of_observation_and_reward_leave_training_and_info_alone(make: Make, name: str) -> None:
     plain, wrapped = make(), wrap(make(), [name])
     np.testing.assert_equal(wrapped.reset(seed=1)[1], plain.reset(seed=1)[1])
@@ -114,7 +118,9 @@ def test_names_are_applied_from_the_inside_out(make: Make) -> None:
     assert wrap(unwrapped, []) is unwrapped
 
 
-@pytest.mark.parametrize("names", [["layer-sweep", "improvement", "shuffled"], ["one-hot"]], ids="+".join)
+@pytest.mark.parametrize(
+    "names", [["layer-sweep", "improvement", "shuffled"], ["one-hot"], ["settle", "limit-changes"]], ids="+".join
+)
 def test_a_restored_wrapped_environment_goes_on_with_the_same_bits(make: Make, names: list[str]) -> None:
     def step(env: gym.Env[Any, Any], rng: np.random.Generator) -> Any:
         return env.step(rng.integers(4) if "layer-sweep" in names else partition.uniform_random_action(4, rng))
@@ -142,7 +148,7 @@ def test_states_of_other_wrappers_are_refused(make: Make) -> None:
         load_wrapper_states(wrap(make(), ["improvement"]), states)
 
 
-@pytest.mark.parametrize("name", ["single-layer", "layer-sweep", "training-progress", "probe", "parameter-penalty"])
+@pytest.mark.parametrize("name", [*ACTIONS, "training-progress", "probe", "parameter-penalty"])
 def test_another_environment_below_is_refused(name: str) -> None:
     with pytest.raises(TypeError, match="needs a LayerTyingEnv, got Rewards"):
         wrap(Rewards([]), [name])
@@ -163,7 +169,7 @@ def test_wrappers_that_do_not_fit_each_other_are_refused(make: Make, names: list
         wrap(make(), names)
 
 
-@pytest.mark.parametrize("name", ["single-layer", "layer-sweep"])
+@pytest.mark.parametrize("name", ACTIONS)
 def test_one_layer_leaves_nothing_to_decide(make: Make, name: str) -> None:
     with pytest.raises(ValueError, match="at least 2 layers to decide about, got 1"):
         wrap(make(n_layer=1), [name])

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import torch
 
-from tying_env import partition
+from tying_env import partition, rule
 from tying_env.slots import Weights, aliases
 
 Gradient = Literal["shared", "leader"]
@@ -79,10 +79,11 @@ class Tied:
 
     def trained(self, tying: partition.IntVector) -> dict[int, list[int]]:
         """Return the groups by leader."""
-        return partition.groups(tying)
+        return rule.trained(tying)
 
     def replicate(self, present: Present, after: partition.IntVector) -> list[Weights]:
         """Return the weights of each layer's leader: W'[i] = W[s'[i]]."""
+        origins = rule.origins(present.tying, present.frozen, after)
         led: dict[int, Weights] = {}
         seen: dict[int, Weights] = {}  # what the followers of a leader compute with
         for leader, members in partition.groups(after).items():
@@ -90,10 +91,10 @@ class Tied:
                 led[leader] = _mean(present, members)
             elif present.tying[leader] == leader:
                 led[leader] = present.weights[leader]
-            elif present.frozen:  # the values are the layer's own already, and nobody else computes with them
+            elif origins[leader] == leader:  # from the frozen start: its own values, and nobody else computes with them
                 led[leader] = aliases(present.weights[leader], requires_grad=True)
             else:
-                led[leader] = present.copy(int(present.tying[leader]))
+                led[leader] = present.copy(origins[leader])
             seen[leader] = led[leader] if self.gradient == "shared" else aliases(led[leader], requires_grad=False)
         return [led[i] if i in led else seen[source] for i, source in enumerate(after.tolist())]
 
@@ -144,7 +145,7 @@ class Aliased:
 
     def trained(self, tying: partition.IntVector) -> dict[int, list[int]]:
         """Return the groups by leader."""
-        return partition.groups(tying)
+        return rule.trained(tying)
 
     def replicate(self, present: Present, after: partition.IntVector) -> list[Weights]:
         """Return what the published code makes of a change."""

@@ -14,7 +14,6 @@ The one rule, for a change of the tying from s to s' where W[i] are the weights 
 Source: Hay & Wolf, ICLR 2024, Sec. 3 and Algorithm 1 lines 2 and 10-19.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +24,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tying_env import partition
+from tying_env import partition, rule
 from tying_env.redrawing import Recipe, ReleasedWeights
 from tying_env.replication import Present, Replication, Tied, check_choice
+from tying_env.rule import GroupLR
 from tying_env.slots import TiedParameters, Weights, check_kinds, get, put, slots
 
 OptimizerState = Literal["inherit", "reset"]
-GroupLR = Literal["none", "sqrt", "linear"]
 
 # torch's optimizers fill in the state of a Parameter when they first meet it.
 OptimizerStates = defaultdict[torch.Tensor, Any]
@@ -228,7 +227,7 @@ class TiedBlocks:
     def _trained_now(self) -> dict[int, list[int]]:
         """Return the layers whose Parameters the optimizer moves, each with all layers that move with it."""
         if self._frozen:
-            return {leader: [leader] for leader in partition.leaders(self.kinds)}
+            return rule.trained(self._tying, frozen=True, kinds=self.kinds)
         return self.replication.trained(self._tying)
 
     def _present(self, state: OptimizerStates | None) -> Present:
@@ -275,7 +274,7 @@ class TiedBlocks:
         return groups
 
     def _parameter_group(self, leader: int, weights: Weights, size: int, lr: float) -> dict[str, Any]:
-        rate = lr / {"none": 1.0, "sqrt": math.sqrt(size), "linear": float(size)}[self.group_lr]
+        rate = lr / rule.lr_divisor(self.group_lr, size)
         unique = list(dict.fromkeys(weights.values()))
         return {"params": unique, "lr": rate, "initial_lr": rate, "base_lr": lr, "leader": leader, "age": None}
 

@@ -13,9 +13,9 @@ import torch
 import transformers.models.gpt2.modeling_gpt2
 from matplotlib.backends import backend_agg
 from torch.utils import tensorboard
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import resume, run
 
-from agents.run_config import RunConfig
-from agents.runner import resume, run
 from tests.reliability.runs import Watcher
 from tying_env.runs import RunDirectory
 
@@ -55,7 +55,7 @@ def _work(config: RunConfig, die_at: int | None, count_into: Any) -> None:
     moments.install()
     watcher = Watcher()
     try:
-        status = resume(path, watcher)[1] if path.exists() else run(config, watcher)[1]
+        status = resume(path, [watcher])[1] if path.exists() else run(config, [watcher])[1]
     except ValueError as error:
         if "is finished" not in str(error):
             raise

@@ -8,21 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agents.run_config import RunConfig
-from agents.runner import resume, run
+from tying_agents.callbacks import Callback, Record
+from tying_agents.loop import Loop
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import resume, run
+
 from tying_env.config import EnvConfig
 from tying_env.runs.checkpoints import FOLDER
 
 
-class Watcher:
-    """An observer that keeps what it is told, and calls `after` with the number of every decision."""
+class Watcher(Callback):
+    """A callback that keeps what it is told, and calls `after` with the number of every decision."""
 
     def __init__(self, after: Callable[[int], None] = lambda decision: None) -> None:
         self.notes: list[str] = []
         self.decisions = 0
         self._after = after
 
-    def decided(self, record: dict[str, Any], tokens_per_second: float) -> None:
+    def decision_made(self, loop: Loop, record: Record) -> None:
         self.decisions += 1
         self._after(record["decision"])
 
@@ -66,18 +69,18 @@ def contents(path: Path) -> dict[Path, bytes]:
     return {p.relative_to(path): p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != "lock"}
 
 
-def go_on_until_it_ends(path: Path, at_most: int = 100) -> Watcher:
+def resume_until_it_ends(path: Path, at_most: int = 100) -> Watcher:
     """Resume a run, as often as it takes."""
     for _ in range(at_most):
         watcher = Watcher()
-        if resume(path, watcher)[1] == "finished":
+        if resume(path, [watcher])[1] == "finished":
             return watcher
     raise AssertionError(f"{path} does not end")
 
 
 def finish(config: RunConfig) -> Path:
     """Make a run in one go."""
-    directory, status = run(config, Watcher())
+    directory, status = run(config, [Watcher()])
     assert status == "finished"
     return directory.path
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tying_agents.many.comparison import compare
+from tying_agents.many.one_run import make_one_run
+from tying_agents.many.plan import ArmSpec, RunPlan
+from tying_agents.run_config import RunConfig
+from tying_agents.running import runner
+from tying_agents.running.resuming import OtherSettings
+from tying_agents.running.runner import run
 
-from agents.comparison import Arm, Plan, compare
-from agents.one_of_many import carry_out_run
-from agents.recorder import Recorder
-from agents.resuming import OtherSettings
-from agents.run_config import RunConfig
-from agents.runner import run
 from tests.reliability.runs import Watcher, contents, finish, interrupt, small
 
 
@@ -37,10 +38,10 @@ def test_a_run_whose_data_are_away_is_left_alone(tiny: dict[str, Any], data: Pat
     before = contents(unfinished)
     data.rename(tmp_path / "away")
     with pytest.raises((FileNotFoundError, ValueError), match="data"):
-        carry_out_run(config, 1)
+        make_one_run(config, 1)
     assert contents(unfinished) == before
     (tmp_path / "away").rename(data)
-    assert carry_out_run(config, 1) == "finished"
+    assert make_one_run(config, 1) == "finished"
     assert (tmp_path / "run" / "mark").exists()
 
 
@@ -53,11 +54,11 @@ def test_an_unfinished_run_with_other_settings_is_refused_before_anything_is_mad
     other = small(tiny | {"learning_rate": 0.5}, tmp_path / "x", checkpoint_every=2)
     message = r"seed1.unfinished is an unfinished run with other settings: env.learning_rate is 0.001 there, 0.5 here"
     with pytest.raises(ValueError, match=message):
-        compare([Arm("a", lambda runs, seed: other)], Plan(tmp_path / "out", (0, 1)), lambda done, total: None)
+        compare([ArmSpec("a", lambda runs, seed: other)], RunPlan(tmp_path / "out", (0, 1)), lambda done, total: None)
     assert contents(unfinished) == before
     assert not (tmp_path / "out" / "runs" / "a" / "seed0").exists()
     with pytest.raises(OtherSettings, match=r"learning_rate is 0\.001 there, 0\.5 here"):
-        carry_out_run(dataclasses.replace(other, seed=1, run_dir=tmp_path / "out" / "runs" / "a" / "seed1"), 1)
+        make_one_run(dataclasses.replace(other, seed=1, run_dir=tmp_path / "out" / "runs" / "a" / "seed1"), 1)
     assert contents(unfinished) == before
 
 
@@ -75,7 +76,7 @@ def test_a_damaged_run_is_kept_under_another_name_and_said_so(
         damaged[3] ^= 0x80
         (unfinished / name).write_bytes(damaged)
     before = contents(unfinished)
-    assert carry_out_run(config, 1) == "finished"
+    assert make_one_run(config, 1) == "finished"
     aside = tmp_path / "run.damaged-2.unfinished"
     assert contents(aside) == before
     error = capfd.readouterr().err
@@ -87,7 +88,7 @@ def test_a_damaged_run_is_kept_under_another_name_and_said_so(
 def test_a_run_that_was_killed_before_it_got_its_name_is_kept(tiny: dict[str, Any], tmp_path: Path) -> None:
     config, unfinished = stopped(tiny, tmp_path / "run", decision=99)
     assert json.loads((unfinished / "summary.json").read_text())["status"] == "finished"
-    assert carry_out_run(config, 1) == "finished"
+    assert make_one_run(config, 1) == "finished"
     assert (tmp_path / "run" / "mark").exists()
     assert not unfinished.exists()
 
@@ -95,12 +96,12 @@ def test_a_run_that_was_killed_before_it_got_its_name_is_kept(tiny: dict[str, An
 def test_a_signal_at_the_very_end_of_a_run_without_a_test_leaves_it_finished(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conclude = Recorder.conclude
+    conclude = runner.conclude
 
-    def interrupted(self: Recorder, stopped: str | None) -> str:
+    def interrupted(*given: Any) -> str:
         interrupt()
-        return conclude(self, stopped)
+        return conclude(*given)
 
-    monkeypatch.setattr(Recorder, "conclude", interrupted)
-    directory, status = run(small(tiny, tmp_path / "run", measure_test=False), Watcher())
+    monkeypatch.setattr(runner, "conclude", interrupted)
+    directory, status = run(small(tiny, tmp_path / "run", measure_test=False), [Watcher()])
     assert status == "finished" == directory.read_json("summary.json")["status"]

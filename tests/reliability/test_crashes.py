@@ -71,7 +71,8 @@ def test_a_run_killed_again_and_again_at_random_times_ends_the_same(
 
 
 def test_two_processes_on_one_run_directory(tiny: dict[str, Any], tmp_path: Path) -> None:
-    from agents.runner import resume
+    from tying_agents.running.runner import resume
+
     from tests.reliability.runs import Watcher, interrupt
 
     config = small(tiny | {"total_steps": 100_000}, tmp_path / "run")
@@ -82,7 +83,7 @@ def test_two_processes_on_one_run_directory(tiny: dict[str, Any], tmp_path: Path
                 break
             time.sleep(0.05)
         with pytest.raises(BlockingIOError, match=r"another process is at work in .*run; wait for it, or stop it"):
-            resume(tmp_path / "run", Watcher(lambda _: interrupt()))  # if it may, it does not go on for hours
+            resume(tmp_path / "run", [Watcher(lambda _: interrupt())])  # if it may, it does not go on for hours
     finally:
         process.kill()
         process.join()

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tying_agents.running.recorder import LOGS
+from tying_agents.running.runner import resume, run
 
-from agents.recorder import LOGS
-from agents.runner import resume, run
 from tests.reliability.conftest import Counts
-from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
+from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_until_it_ends, small
 from tying_env.files import to_json
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory, load_run
 from tying_env.runs.manifest import sealed
@@ -30,7 +30,7 @@ NEWEST, BEFORE = "checkpoints/000003", "checkpoints/000002"
 def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
     """A run that was stopped at its fifth decision: checkpoints 1 and 2 by the way, 3 by the stop."""
     path = tmp_path / "stopped"
-    run(small(tiny, path, "random", keep_checkpoints=5), Watcher(lambda n: interrupt() if n == 5 else None))
+    run(small(tiny, path, "random", keep_checkpoints=5), [Watcher(lambda n: interrupt() if n == 5 else None)])
     assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["000001", "000002", "000003"]
     return path
 
@@ -137,7 +137,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_and_ends_the_same(
 ) -> None:
     expected = outcome(finish(small(tiny, tmp_path / "whole", "random", keep_checkpoints=5)))
     truncate(stopped / NEWEST / "tensors.safetensors")
-    watcher = go_on_until_it_ends(stopped)
+    watcher = resume_until_it_ends(stopped)
     assert "cannot be used: tensors.safetensors has" in watcher.notes[0]
     assert outcome(stopped) == expected
 
@@ -154,7 +154,7 @@ def test_swapped_checkpoints_and_those_of_other_runs_are_noticed(
     assert found.folder.name == "000001"
     assert len(notes) == 2
     other = tmp_path / "other"
-    run(small(tiny, other, "random", seed=1), Watcher(lambda n: interrupt() if n == 5 else None))
+    run(small(tiny, other, "random", seed=1), [Watcher(lambda n: interrupt() if n == 5 else None)])
     shutil.rmtree(other / "checkpoints")
     shutil.copytree(folder, other / "checkpoints")
     with pytest.raises(ValueError, match=r"another config\.json"):
@@ -165,14 +165,14 @@ def test_missing_files_are_noticed(stopped: Path) -> None:
     metrics = (stopped / "metrics.jsonl").read_bytes()
     (stopped / "metrics.jsonl").unlink()
     with pytest.raises(ValueError, match=r"no checkpoint of .* can be used: .*metrics\.jsonl"):
-        resume(stopped, Watcher())
+        resume(stopped, [Watcher()])
     (stopped / "metrics.jsonl").write_bytes(metrics)
     shutil.rmtree(stopped / "checkpoints")
-    with pytest.raises(FileNotFoundError, match="has no checkpoint to go on from, though it was past its first one"):
-        resume(stopped, Watcher())
+    with pytest.raises(FileNotFoundError, match="has no checkpoint to resume from, though it was past its first one"):
+        resume(stopped, [Watcher()])
     (stopped / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="not a run directory"):
-        resume(stopped, Watcher())
+        resume(stopped, [Watcher()])
 
 
 def reseal(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -309,7 +309,7 @@ def test_hostile_files_are_refused_without_running_code(
     HOSTILE[attack](stopped / NEWEST)
     before = {p: p.read_bytes() for p in stopped.rglob("*") if p.is_file() and p.name != "lock"}
     with pytest.raises(ValueError, match=r"checkpoint|state|tying"):
-        resume(stopped, Watcher())
+        resume(stopped, [Watcher()])
     assert not (tmp_path / "alarm").exists()
     assert {p: p.read_bytes() for p in stopped.rglob("*") if p.is_file() and p.name != "lock"} == before
     counts.add(f"hostile {attack}", 1)
@@ -318,11 +318,11 @@ def test_hostile_files_are_refused_without_running_code(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("seed"), "setting seed is missing"),
+        (lambda c: c.update({"seed": -1}), "seed must be a whole number of at least 0, got -1"),
         (lambda c: c["env"].update({"n_layer": 10**9}), "n_layer must be at most"),
         (lambda c: c["env"].update({"n_layer": "4"}), "n_layer"),
         (lambda c: c.update({"env": []}), "env"),
-        (lambda c: c["dqn"].update({"gamma": "x"}), "settings do not hold"),
+        (lambda c: c.update({"agent": "dqn", "controller": {"gamma": "x"}}), "settings do not hold"),
         (lambda c: c.update({"agent": "../../bin/sh"}), "agent must be one of"),
     ],
 )
@@ -331,4 +331,4 @@ def test_a_hostile_config_is_refused(stopped: Path, change: Callable[[dict[str, 
     change(config)
     (stopped / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=message):
-        resume(stopped, Watcher())
+        resume(stopped, [Watcher()])

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from tying_agents.running.recorder import LOGS
+from tying_agents.running.resuming import RunIsOver
+from tying_agents.running.runner import resume, run
 
-from agents.recorder import LOGS
-from agents.resuming import RunIsOver
-from agents.runner import resume, run
 from tests.reliability.conftest import Counts
-from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
+from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_until_it_ends, small
 from tying_env.env import LayerTyingEnv
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 
@@ -34,7 +34,7 @@ def newest(path: Path) -> Checkpoint:
 @pytest.fixture
 def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
     """A run that was stopped at its fifth decision."""
-    run(small(tiny, tmp_path / "stopped"), Watcher(lambda n: interrupt() if n == 5 else None))
+    run(small(tiny, tmp_path / "stopped"), [Watcher(lambda n: interrupt() if n == 5 else None)])
     return tmp_path / "stopped"
 
 
@@ -42,12 +42,12 @@ def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
 LIMITED = """
 import resource, signal, sys
 from pathlib import Path
-from agents.runner import resume
+from tying_agents.running.runner import resume
 from tests.reliability.runs import Watcher
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
-    resume(Path(sys.argv[1]), Watcher())
+    resume(Path(sys.argv[1]), [Watcher()])
 except OSError as error:
     print("OSError:", error)
 """
@@ -67,7 +67,7 @@ def test_a_full_disk_is_a_named_error_and_the_last_checkpoint_is_intact(
     assert "safetensors" in done.stdout
     assert newest(stopped).folder.name == before
     assert not [p for p in (stopped / "checkpoints").iterdir() if not p.name.isdigit()]
-    go_on_until_it_ends(stopped)
+    resume_until_it_ends(stopped)
     assert outcome(stopped) == expected
 
 
@@ -76,7 +76,7 @@ def test_a_disk_that_fills_up_with_metrics_is_a_named_error(tiny: dict[str, Any]
     settings = tiny | {"n_embd": 2, "n_head": 1, "k": 1, "total_steps": 120, "validate_every": 40}
     expected = outcome(finish(small(settings, tmp_path / "whole", "random", checkpoint_every=20)))
     path = tmp_path / "run"
-    run(small(settings, path, "random", checkpoint_every=20), Watcher(lambda n: interrupt() if n == 99 else None))
+    run(small(settings, path, "random", checkpoint_every=20), [Watcher(lambda n: interrupt() if n == 99 else None)])
     sizes = {p.name: p.stat().st_size for p in path.rglob("*") if p.is_file() and "tfevents" not in p.name}
     assert max(sizes.values()) == sizes["metrics.jsonl"]
     done = limited(path, sizes["metrics.jsonl"] + 100)
@@ -84,7 +84,7 @@ def test_a_disk_that_fills_up_with_metrics_is_a_named_error(tiny: dict[str, Any]
     assert "metrics.jsonl" in done.stdout
     assert (path / "metrics.jsonl").stat().st_size == sizes["metrics.jsonl"]  # no half line
     assert newest(path).state["recorder"]["decision"] == 99
-    go_on_until_it_ends(path)
+    resume_until_it_ends(path)
     assert outcome(path) == expected
 
 
@@ -105,21 +105,21 @@ def test_a_full_disk_is_named_whatever_is_written(
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match=rf"No space left on device: '{path}/") as caught:
         patch.setattr(Path, "write_text", full)
-        run(small(tiny, path), Watcher())
+        run(small(tiny, path), [Watcher()])
     assert caught.value.errno == errno.ENOSPC
     before = newest(path)
     if "summary" not in name:
         assert before.folder.name == "000002"
     assert not list(path.rglob("*.tmp"))
     assert not [p for p in (path / "checkpoints").iterdir() if not p.name.isdigit()]
-    go_on_until_it_ends(path)
+    resume_until_it_ends(path)
     assert outcome(path) == expected
 
 
 def test_a_folder_removed_while_the_run_goes_on_is_a_named_error(tiny: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run"
     with pytest.raises(OSError, match=str(path)):
-        run(small(tiny, path), Watcher(lambda n: shutil.rmtree(path) if n == 3 else None))
+        run(small(tiny, path), [Watcher(lambda n: shutil.rmtree(path) if n == 3 else None)])
 
 
 def test_a_folder_that_may_not_be_written_is_a_named_error(
@@ -141,9 +141,9 @@ def test_a_folder_that_may_not_be_written_is_a_named_error(
         locked.mkdir(mode=0o555)
     before = newest(stopped).folder.name
     with pytest.raises(PermissionError, match="Permission denied"):
-        resume(stopped, Watcher())
+        resume(stopped, [Watcher()])
     with pytest.raises(PermissionError, match="locked"):
-        run(small(tiny, locked / "run"), Watcher())
+        run(small(tiny, locked / "run"), [Watcher()])
     assert newest(stopped).folder.name == before
 
 
@@ -152,12 +152,12 @@ def test_a_clock_set_back_changes_nothing(
 ) -> None:
     expected = outcome(finish(small(tiny, tmp_path / "whole")))
     path, day = tmp_path / "run", 86_400
-    run(small(tiny, path), Watcher(lambda n: interrupt() if n == 5 else None))
+    run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 5 else None)])
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() - 400 * day)
     for file in path.rglob("*"):
         os.utime(file, (0, 0))
-    go_on_until_it_ends(path)
+    resume_until_it_ends(path)
     assert outcome(path) == expected
 
 
@@ -191,7 +191,7 @@ def test_one_bad_number_ends_the_run_as_diverged(
         return step(self, action)
 
     monkeypatch.setattr(LayerTyingEnv, "step", poisoned)
-    _, status = run(small(tiny, path, checkpoint_every=1), Watcher())
+    _, status = run(small(tiny, path, checkpoint_every=1), [Watcher()])
     assert status == "diverged"
     last = json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["decision"] == 5
@@ -202,11 +202,11 @@ def test_one_bad_number_ends_the_run_as_diverged(
     for tensors in (good.state["env"]["trainer"]["weights"], *good.state["env"]["trainer"]["optimizer"].values()):
         assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
     before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
-    with pytest.raises(RunIsOver, match=r"run: the run diverged at training step 10; there is nothing to go on with"):
-        resume(path, Watcher())
+    with pytest.raises(RunIsOver, match=r"run: the run diverged at training step 10; there is nothing to resume"):
+        resume(path, [Watcher()])
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
     # From that checkpoint, without the bad number, the run goes on: whoever takes the summary away asks for that.
     monkeypatch.undo()
     (path / "summary.json").unlink()
-    assert resume(path, Watcher())[1] == "finished"
+    assert resume(path, [Watcher()])[1] == "finished"
     counts.add(f"{value} in {where}", 1)

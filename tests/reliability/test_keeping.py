@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tying_agents.running.runner import resume, run
 
-from agents.runner import resume, run
-from tests.reliability.runs import Watcher, finish, go_on_until_it_ends, interrupt, outcome, small
+from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_until_it_ends, small
 from tying_env.runs import Checkpoints, RunDirectory
 
 
@@ -61,11 +61,11 @@ def test_a_checkpoint_has_the_validation_of_its_own_network(tiny: dict[str, Any]
 def test_a_damaged_checkpoint_is_none_of_those_kept(tiny: dict[str, Any], tmp_path: Path) -> None:
     expected = outcome(finish(small(tiny, tmp_path / "whole", checkpoint_every=1)))
     path = tmp_path / "run"
-    run(small(tiny, path, checkpoint_every=1), Watcher(lambda n: interrupt() if n == 5 else None))
+    run(small(tiny, path, checkpoint_every=1), [Watcher(lambda n: interrupt() if n == 5 else None)])
     *_, before, newest = numbers(path)
     flip(path / "checkpoints" / newest / "tensors.safetensors")
     watcher = Watcher(lambda n: interrupt())
-    assert resume(path, watcher)[1] == "interrupted"
+    assert resume(path, [watcher])[1] == "interrupted"
     assert f"{newest} cannot be used" in watcher.notes[0]
     found = numbers(path)
     assert f"damaged-{newest}-1" in found
@@ -73,10 +73,10 @@ def test_a_damaged_checkpoint_is_none_of_those_kept(tiny: dict[str, Any], tmp_pa
     assert before in whole  # it and the new one are the newest two that are whole
     notes: list[str] = []
     flip(path / "checkpoints" / whole[-1] / "state.json")
-    from agents.recorder import LOGS
+    from tying_agents.running.recorder import LOGS
 
     assert Checkpoints(RunDirectory.open(path), LOGS).newest(notes.append) is not None
-    go_on_until_it_ends(path)
+    resume_until_it_ends(path)
     assert outcome(path) == expected
 
 
@@ -84,10 +84,10 @@ def test_a_damaged_checkpoint_is_none_of_those_kept(tiny: dict[str, Any], tmp_pa
 def test_one_flipped_bit_in_the_best_network_loses_nothing(where: str, tiny: dict[str, Any], tmp_path: Path) -> None:
     expected = outcome(finish(small(tiny, tmp_path / "whole")))
     path = tmp_path / "run"
-    run(small(tiny, path), Watcher(lambda n: interrupt() if n == 7 else None))
+    run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 7 else None)])
     assert len(numbers(path)) >= 2
     flip(path / where.replace("newest", numbers(path)[-1]))
-    go_on_until_it_ends(path)
+    resume_until_it_ends(path)
     assert outcome(path) == expected
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tying_agents.running.resuming import DamagedRun
+from tying_agents.running.runner import resume, run
 
-from agents.resuming import DamagedRun
-from agents.runner import resume, run
 from tests.reliability.runs import Watcher, contents, interrupt, small
 from tests.reliability.test_damage import redescribe, reseal, restated
 from tying_env.runs import RunDirectory
@@ -19,7 +19,7 @@ from tying_env.runs import RunDirectory
 @pytest.fixture
 def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
     path = tmp_path / "stopped"
-    run(small(tiny, path, "ppo"), Watcher(lambda n: interrupt() if n == 5 else None))
+    run(small(tiny, path, "ppo"), [Watcher(lambda n: interrupt() if n == 5 else None)])
     return path
 
 
@@ -37,7 +37,7 @@ def test_a_link_in_place_of_a_file_is_refused(stopped: Path, tmp_path: Path, nam
         shutil.rmtree(stopped / "checkpoints")
     before = victim.read_bytes()
     with pytest.raises(DamagedRun, match=f"{name} is not a plain file"):
-        resume(stopped, Watcher())
+        resume(stopped, [Watcher()])
     assert victim.read_bytes() == before
 
 
@@ -46,7 +46,7 @@ def test_a_link_in_place_of_the_checkpoints_is_refused(stopped: Path, tmp_path: 
     (tmp_path / "elsewhere" / "unfinished-000009").mkdir()
     (stopped / "checkpoints").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DamagedRun, match="checkpoints is not a plain folder"):
-        resume(stopped, Watcher())
+        resume(stopped, [Watcher()])
     assert (tmp_path / "elsewhere" / "unfinished-000009").exists()
 
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_is_what_its_manifest_names(stopped: Path, tmp_path: Path, 
     change(newest)
     before = contents(stopped)
     with pytest.raises(DamagedRun, match=message):
-        resume(stopped, Watcher())
+        resume(stopped, [Watcher()])
     assert contents(stopped) == before
 
 
@@ -171,15 +171,15 @@ def test_a_checkpoint_that_was_sealed_again_is_refused_and_no_log_is_shortened(s
             file.write("more\n")
     before = contents(stopped)
     with pytest.raises(ValueError, match=r"checkpoint") as caught:
-        resume(stopped, Watcher())
+        resume(stopped, [Watcher()])
     assert str(stopped) in str(caught.value)
     assert contents(stopped) == before
 
 
 def test_masks_of_a_journal_are_checked(tiny: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run"
-    run(small(tiny, path, "maskable-ppo"), Watcher(lambda n: interrupt() if n == 5 else None))
+    run(small(tiny, path, "maskable-ppo"), [Watcher(lambda n: interrupt() if n == 5 else None)])
     for folder in (path / "checkpoints").iterdir():
         relogged(lambda old: old.replace(b'"masks": [true, ', b'"masks": [1, ', 1))(folder)
     with pytest.raises(ValueError, match=r"journal.jsonl line 1 is damaged: masks must be 4 times true or false"):
-        resume(path, Watcher())
+        resume(path, [Watcher()])

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tying_agents.running.runner import run
 
-from agents.runner import run
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, interrupt, small
 from tests.reliability.test_damage import absurd_header, absurd_tensor, deep_json, reseal, zip_bomb
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reas
 CODE = """
 import sys
 from pathlib import Path
-from agents.runner import resume
+from tying_agents.running.runner import resume
 from tests.reliability.runs import Watcher
 from tying_env.runs import load_network
 
@@ -41,7 +41,7 @@ def memory(name):
 
 def read(path):
     if (path / "config.json").exists():
-        resume(path, Watcher())
+        resume(path, [Watcher()])
     else:
         load_network(path / "network")
 
@@ -132,7 +132,7 @@ def test_a_run_whose_settings_ask_for_more_than_its_checkpoint_has_takes_no_memo
     tiny: dict[str, Any], tmp_path: Path, change: dict[str, int], counts: Counts
 ) -> None:
     for name in ("good", "other"):
-        run(small(tiny, tmp_path / name), Watcher(lambda n: interrupt() if n == 3 else None))
+        run(small(tiny, tmp_path / name), [Watcher(lambda n: interrupt() if n == 3 else None)])
     path = tmp_path / "other"
     about = json.loads((path / "config.json").read_text())
     about["env"] |= change
@@ -150,7 +150,7 @@ def test_a_hostile_checkpoint_takes_no_memory(
     tiny: dict[str, Any], tmp_path: Path, attack: Callable[[Path], None], counts: Counts
 ) -> None:
     for name in ("good", "other"):
-        run(small(tiny, tmp_path / name), Watcher(lambda n: interrupt() if n == 3 else None))
+        run(small(tiny, tmp_path / name), [Watcher(lambda n: interrupt() if n == 3 else None)])
     for folder in (tmp_path / "other" / "checkpoints").iterdir():
         attack(folder)
     message, mebibytes = measured(tmp_path / "good", tmp_path / "other")

@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from tying_agents.run_config import RunConfig
+from tying_agents.running import description, runner
+from tying_agents.running.resuming import OtherSettings
+from tying_agents.running.runner import resume, run
+from tying_agents.settings import DQNConfig, PatternConfig, ReplayConfig
+from tying_agents.stopping import StopSignals
 
-from agents import description
-from agents.controllers import PatternConfig
-from agents.factorized_dqn import DQNConfig
-from agents.recorder import Recorder
-from agents.resuming import OtherSettings
-from agents.run_config import RunConfig
-from agents.runner import resume, run
-from agents.stop_signals import StopSignals
-from tests.reliability.runs import Watcher, contents, finish, go_on_until_it_ends, interrupt, outcome, small
+from tests.reliability.runs import Watcher, contents, finish, interrupt, outcome, resume_until_it_ends, small
 from tying_env import EnvConfig
 from tying_env.data import ImageSet
 from tying_env.primary import workloads
@@ -27,7 +25,7 @@ AGENTS: dict[str, dict[str, Any]] = {
     "dqn": {},
     "dqn with every option": {
         "agent": "dqn",
-        "dqn": DQNConfig(replay_size=4, target_every=2, double_q=True, dueling=True, reward_scale="running"),
+        "controller": DQNConfig(replay_size=4, target_every=2, double_q=True, dueling=True, reward_scale="running"),
         "rewards": ("improvement", "shuffled"),
     },
     "random": {},
@@ -49,14 +47,14 @@ def test_a_run_stopped_after_every_decision_ends_the_same(name: str, tiny: dict[
     more: dict[str, Any] = {}
     if name == "replay":
         finish(small(tiny, tmp_path / "recorded", "random"))
-        more["pattern"] = PatternConfig(trace=tmp_path / "recorded")
+        more["controller"] = ReplayConfig(trace=tmp_path / "recorded")
     expected = outcome(finish(of(name, tiny, tmp_path / "whole", **more)))
     path, stops = tmp_path / "stopped", 0
-    status = run(of(name, tiny, path, **more), Watcher(lambda _: interrupt()))[1]
+    status = run(of(name, tiny, path, **more), [Watcher(lambda _: interrupt())])[1]
     while status == "interrupted":
         stops += 1
         assert stops < 100, "the run does not end"
-        status = resume(path, Watcher(lambda _: interrupt()))[1]
+        status = resume(path, [Watcher(lambda _: interrupt())])[1]
     assert stops >= 8
     assert status == "finished"
     assert outcome(path) == expected
@@ -80,11 +78,11 @@ def test_a_run_stopped_after_every_training_step_ends_the_same(
         return self.asked is not None
 
     monkeypatch.setattr(StopSignals, "should_stop", should_stop)
-    status, stops = run(of(name, tiny, path), Watcher())[1], 0
+    status, stops = run(of(name, tiny, path), [Watcher()])[1], 0
     while status == "interrupted":
         stops += 1
         assert stops < 50, "no headway"
-        status = resume(path, Watcher())[1]
+        status = resume(path, [Watcher()])[1]
     assert stops >= (2 if name == "annealing" else 9)  # nearly one for every one of the 10 training steps
     assert status == "finished"
     assert outcome(path) == expected
@@ -95,28 +93,28 @@ def test_several_episodes_are_gone_on_with(tiny: dict[str, Any], tmp_path: Path)
     for agent in ("dqn", "a2c"):
         whole, path = tmp_path / f"{agent}-whole", tmp_path / f"{agent}-stopped"
         expected = outcome(finish(small(tiny, whole, agent, episodes=3)))
-        assert run(small(tiny, path, agent, episodes=3), Watcher(lambda n: interrupt() if n == 3 else None))[1] == (
+        assert run(small(tiny, path, agent, episodes=3), [Watcher(lambda n: interrupt() if n == 3 else None)])[1] == (
             "interrupted"
         )
-        go_on_until_it_ends(path)
+        resume_until_it_ends(path)
         assert outcome(path) == expected
         assert [r["episode"] for r in RunDirectory.open(path).read_metrics()] == [1] * 3 + [2] * 3 + [3] * 3
 
 
 def test_other_settings_are_refused_and_listed(tiny: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run"
-    run(small(tiny, path), Watcher(lambda n: interrupt() if n == 3 else None))
+    run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
     before = sorted((p, p.stat().st_mtime_ns) for p in path.rglob("*") if p.name != "lock")
     other = small(tiny | {"learning_rate": 0.5}, path, seed=3)
     with pytest.raises(ValueError, match=r"seed is 0 there, 3 here; env.learning_rate is 0.001 there, 0.5 here"):
-        resume(path, Watcher(), other)
+        resume(path, [Watcher()], other)
     assert sorted((p, p.stat().st_mtime_ns) for p in path.rglob("*") if p.name != "lock") == before
 
 
 def test_a_finished_run_is_not_gone_on_with(tiny: dict[str, Any], tmp_path: Path) -> None:
     path = finish(small(tiny, tmp_path / "run"))
-    with pytest.raises(ValueError, match="finished: there is nothing to go on with"):
-        resume(path, Watcher())
+    with pytest.raises(ValueError, match="finished: there is nothing to resume"):
+        resume(path, [Watcher()])
 
 
 def test_a_run_stopped_before_its_first_checkpoint_begins_anew(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -127,16 +125,16 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(tiny: dict[str, A
 
     path = tmp_path / "run"
     with pytest.raises(OSError, match="no space left"):
-        run(small(tiny, path, checkpoint_every=3), Watcher(die))
-    watcher = go_on_until_it_ends(path)
+        run(small(tiny, path, checkpoint_every=3), [Watcher(die)])
+    watcher = resume_until_it_ends(path)
     assert watcher.notes[0] == f"{path} was stopped before its first checkpoint: beginning anew."
     assert outcome(path) == expected
 
 
 def test_a_run_tells_when_it_was_gone_on_with(tiny: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run"
-    run(small(tiny, path), Watcher(lambda n: interrupt() if n == 3 else None))
-    go_on_until_it_ends(path)
+    run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
+    resume_until_it_ends(path)
     (line,) = (path / "resumes.jsonl").read_text().splitlines()
     resumed = json.loads(line)
     assert resumed["from"] == "000002"
@@ -146,16 +144,16 @@ def test_a_run_tells_when_it_was_gone_on_with(tiny: dict[str, Any], tmp_path: Pa
 def test_a_signal_while_results_are_saved_is_not_lost(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, conclude = outcome(finish(small(tiny, tmp_path / "whole"))), Recorder.conclude
+    expected, conclude = outcome(finish(small(tiny, tmp_path / "whole"))), runner.conclude
 
-    def interrupted(self: Recorder, stopped: str | None) -> str:
+    def interrupted(*given: Any) -> str:
         interrupt()
-        return conclude(self, stopped)
+        return conclude(*given)
 
-    monkeypatch.setattr(Recorder, "conclude", interrupted)
-    assert run(small(tiny, tmp_path / "run"), Watcher())[1] == "interrupted"
+    monkeypatch.setattr(runner, "conclude", interrupted)
+    assert run(small(tiny, tmp_path / "run"), [Watcher()])[1] == "interrupted"
     monkeypatch.undo()
-    go_on_until_it_ends(tmp_path / "run")  # the test split was not measured yet
+    resume_until_it_ends(tmp_path / "run")  # the test split was not measured yet
     assert outcome(tmp_path / "run") == expected
 
 
@@ -164,15 +162,15 @@ def test_other_data_are_refused_and_listed(
 ) -> None:
     data = Path(shutil.copytree(text_folder, tmp_path / "data"))
     path, config = tmp_path / "run", small(tiny | {"dataset": str(data)}, tmp_path / "run")
-    run(config, Watcher(lambda n: interrupt() if n == 3 else None))
+    run(config, [Watcher(lambda n: interrupt() if n == 3 else None)])
     before = contents(path)
     text = (data / "valid.txt").read_text(encoding="utf-8")
     (data / "valid.txt").write_text(text.swapcase(), encoding="utf-8")  # as long as before
     with pytest.raises(OtherSettings, match=r"begun with other data: data\.content_key is '\w+' there, '\w+' here"):
-        resume(path, Watcher())
+        resume(path, [Watcher()])
     assert contents(path) == before
     (data / "valid.txt").write_text(text, encoding="utf-8")
-    assert resume(path, Watcher())[1] == "finished"
+    assert resume(path, [Watcher()])[1] == "finished"
 
 
 def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +178,7 @@ def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sizes: dict[str, Any] = {"n_layer": 3, "n_embd": 8, "n_head": 1, "batch_size": 4, "k": 2, "total_steps": 12}
     config = EnvConfig(**sizes, model="vit", dataset="digits", patch_size=4, device="cpu", validation_windows=8)
     path = tmp_path / "run"
-    run(RunConfig("random", run_dir=path, env=config), Watcher(lambda n: interrupt() if n == 2 else None))
+    run(RunConfig("random", run_dir=path, env=config), [Watcher(lambda n: interrupt() if n == 2 else None)])
     load = workloads.load_images
 
     def changed(name: str) -> ImageSet:
@@ -189,22 +187,25 @@ def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(workloads, "load_images", changed)
     with pytest.raises(OtherSettings, match=r"data\.content_key is '\w+' there, '\w+' here"):
-        resume(path, Watcher())
+        resume(path, [Watcher()])
 
 
 def test_another_trace_or_pattern_is_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
     finish(small(tiny, tmp_path / "a", "random"))
     finish(small(tiny, tmp_path / "b", "random", seed=5))
     (tmp_path / "pattern.txt").write_text("0 0 2 2")
-    pattern = PatternConfig(trace=tmp_path / "a", pattern=tmp_path / "pattern.txt")
-    for agent in ("replay", "pattern"):
-        config = small(tiny, tmp_path / agent, agent, pattern=pattern)
-        run(config, Watcher(lambda n: interrupt() if n == 3 else None))
+    named: dict[str, Any] = {
+        "replay": ReplayConfig(trace=tmp_path / "a"),
+        "pattern": PatternConfig(tmp_path / "pattern.txt"),
+    }
+    for agent, settings in named.items():
+        config = small(tiny, tmp_path / agent, agent, controller=settings)
+        run(config, [Watcher(lambda n: interrupt() if n == 3 else None)])
     shutil.copy(tmp_path / "b" / "trace.txt", tmp_path / "a" / "trace.txt")
     (tmp_path / "pattern.txt").write_text("0 1 2 2")
     for agent in ("replay", "pattern"):
         with pytest.raises(OtherSettings, match=r"begun with other data: file_sha256 is '\w+' there, '\w+' here$"):
-            resume(tmp_path / agent, Watcher())
+            resume(tmp_path / agent, [Watcher()])
 
 
 @pytest.mark.parametrize(("at_first", "later"), [(0, 0), (25, 2), (2, 0), (2, 25)])
@@ -219,29 +220,29 @@ def test_a_run_that_never_wrote_a_checkpoint_begins_anew(
             raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        run(small(tiny, path, checkpoint_every=at_first), Watcher(die))
+        run(small(tiny, path, checkpoint_every=at_first), [Watcher(die)])
     if at_first == 2:  # and once more, past the first checkpoint there would have been
         with pytest.raises(OSError, match="no space left"):
-            resume(path, Watcher(lambda n: die(n - 4)), small(tiny, path, checkpoint_every=later))
+            resume(path, [Watcher(lambda n: die(n - 4))], small(tiny, path, checkpoint_every=later))
     watcher = Watcher()
-    assert resume(path, watcher, small(tiny, path, checkpoint_every=later))[1] == "finished"
+    assert resume(path, [watcher], small(tiny, path, checkpoint_every=later))[1] == "finished"
     assert watcher.notes[0] == f"{path} was stopped before its first checkpoint: beginning anew."
     assert outcome(path) == expected
 
 
 def test_another_machine_is_said(tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run"
-    run(small(tiny, path), Watcher(lambda n: interrupt() if n == 3 else None))
+    run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
     about = RunDirectory.open(path).read_json("config.json")
     assert about["threads"] == torch.get_num_threads()
     assert about["processor"]
     watcher = Watcher(lambda n: interrupt() if n == 5 else None)
-    resume(path, watcher)
+    resume(path, [watcher])
     assert not [note for note in watcher.notes if "bits" in note]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     monkeypatch.setattr(description, "_version", lambda package: "0.1" if package == "torch" else None)
     monkeypatch.setattr(description, "PACKAGES", ("torch",))
-    resume(path, watcher := Watcher())
+    resume(path, [watcher := Watcher()])
     (note,) = [note for note in watcher.notes if "bits" in note]
     assert f"threads is {about['threads']} there, 7 here" in note
     assert f"versions.torch is '{about['versions']['torch']}' there, '0.1' here" in note
@@ -250,6 +251,6 @@ def test_another_machine_is_said(tiny: dict[str, Any], tmp_path: Path, monkeypat
 
 
 def test_another_label_is_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
-    run(small(tiny, tmp_path / "run", label="a"), Watcher(lambda n: interrupt() if n == 3 else None))
+    run(small(tiny, tmp_path / "run", label="a"), [Watcher(lambda n: interrupt() if n == 3 else None)])
     with pytest.raises(OtherSettings, match="label is 'a' there, 'b' here"):
-        resume(tmp_path / "run", Watcher(), small(tiny, tmp_path / "run", label="b"))
+        resume(tmp_path / "run", [Watcher()], small(tiny, tmp_path / "run", label="b"))

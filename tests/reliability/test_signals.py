@@ -111,7 +111,7 @@ def test_a_signal_saves_and_stops_every_run(
     (os.killpg if to_all else os.kill)(process.pid, number)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[number], text
-    assert "goes on from what is in the folder" in text
+    assert "resumes from what is in the folder" in text
     assert "Traceback" not in text
     for _ in range(40):  # joblib's resource tracker ends a moment later
         if not alive(process.pid):

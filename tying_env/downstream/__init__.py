@@ -1,7 +1,12 @@
 """Downstream tasks (paper, Appendix C): a trained network with its tying kept, and a new classification head."""
 
-from tying_env.downstream.classifier import Classifier, Method, make_classifier
-from tying_env.downstream.tuning import OnStep, Tuned, TuningConfig, predict, tune
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tying_env.downstream.classifier import Classifier, make_classifier
+    from tying_env.downstream.settings import Method, TuningConfig
+    from tying_env.downstream.tuning import OnStep, Tuned, predict, tune
 
 __all__ = [
     "Classifier",
@@ -13,3 +18,16 @@ __all__ = [
     "predict",
     "tune",
 ]
+
+# Imported when they are asked for: settings need no torch.
+_ROOMS = {
+    **dict.fromkeys(("Classifier", "make_classifier"), "classifier"),
+    **dict.fromkeys(("Method", "TuningConfig"), "settings"),
+    **dict.fromkeys(("OnStep", "Tuned", "predict", "tune"), "tuning"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ROOMS[name]}"), name)

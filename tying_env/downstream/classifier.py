@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tying_env.downstream.settings import Method
 from tying_env.runs.network_file import SavedNetwork, load_network
 from tying_env.seeding import torch_randomness_from
-
-Method = Literal["full", "lora", "head"]
 
 _DROPOUT = 0.1
 

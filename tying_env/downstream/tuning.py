@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,50 +12,11 @@ from torch import nn
 
 from tying_env.data import ShuffledExamples
 from tying_env.data.batches import Batch, count_examples, cut
-from tying_env.downstream.classifier import Classifier, Method, classification_loss
+from tying_env.downstream.classifier import Classifier, classification_loss
+from tying_env.downstream.settings import TuningConfig
 from tying_env.primary.schedule import LearningRates, Schedule
 from tying_env.primary.tasks import to_device
 from tying_env.seeding import numpy_stream, torch_randomness_from, torch_stream
-
-# A new head and low-rank updates start from nothing: they take larger steps than trained weights.
-LEARNING_RATES: dict[Method, float] = {"full": 3e-4, "lora": 3e-3, "head": 1e-2}
-
-
-@dataclass(frozen=True)
-class TuningConfig:
-    """How a classifier is trained.
-
-    Raises:
-        ValueError: a setting is outside its range.
-    """
-
-    epochs: float = 3.0
-    """Times that the training examples are gone through."""
-    batch_size: int = 32
-    """Examples in a training step."""
-    learning_rate: float | None = None
-    """Learning rate of AdamW; by default 3e-4 where everything trains, 3e-3 for low-rank updates, 1e-2 for the head."""
-    weight_decay: float = 0.01
-    """Weight decay of AdamW."""
-    max_grad_norm: float = 1.0
-    """The gradient is clipped to this norm."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "max_grad_norm"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)!r}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size!r}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay!r}")
-
-    def rate(self, method: Method) -> float:
-        """Return the learning rate for a method."""
-        return LEARNING_RATES[method] if self.learning_rate is None else self.learning_rate
-
-    def steps(self, examples: int) -> int:
-        """Return the training steps for so many examples, at least 1."""
-        return max(1, round(self.epochs * examples / self.batch_size))
 
 
 class Tuned(NamedTuple):

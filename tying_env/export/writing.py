@@ -4,7 +4,7 @@ import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +19,8 @@ from tying_env.primary.relaxation import has_deltas, merge_deltas
 from tying_env.primary.residual import has_scales, merge_scales
 from tying_env.render import replication_map_text
 from tying_env.runs import RunDirectory, load_network
-from tying_env.runs.run_directory import BEST, CONFIG, FINAL, SUMMARY
+from tying_env.runs.run_directory import BEST, CONFIG, FINAL, SUMMARY, Which
 from tying_env.tied_blocks import TiedBlocks
-
-Which = Literal["best", "final"]
 
 
 def export_tied(

@@ -5,6 +5,7 @@ compare is put in words by `comparability_notes`.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,9 @@ from tying_env.config import PLACE_SETTINGS
 from tying_env.reports.loading import Metric, Run
 
 # What is not a setting: runs may differ in it, and in PLACE_SETTINGS, and still be one arm.
-_NO_SETTINGS = frozenset({"seed", "label", "run_dir", "started", "git_commit", "versions", "platform"})
+_NO_SETTINGS = frozenset({"seed", "label", "run_dir", "started", "git_commit", "versions", "platform", "layout"})
 # Differs from run to run within an arm by design: each may replay a trace of its own.
-_BY_DESIGN = frozenset({"pattern.trace"})
+_BY_DESIGN = frozenset({"controller.trace"})
 # With these different, results are about different texts or in different units.
 YARDSTICK_SETTINGS = ("model", "dataset", "tokenizer", "seq_len", "validation_windows", "test_windows")
 
@@ -73,9 +74,9 @@ def _one_run_for_each_seed(label: str, runs: Sequence[Run]) -> Arm:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Return what decides a run's results but for seed and software, flat: `learning_rate`, `episodes`, `dqn.gamma`.
+    """Return what decides a run's results but for seed and software, flat: `learning_rate`, `controller.gamma`.
 
-    Settings of the environment stand by their own names. Those of all agents are there, also of agents not in use.
+    Settings of the environment stand by their own names.
     """
     settings: dict[str, Any] = {}
     for key, value in run.config.items():
@@ -91,9 +92,35 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 
 def varying_settings(arms: Sequence[Arm]) -> list[str]:
-    """Return the settings in which arms differ: what defines them."""
+    """Return the settings in which arms differ: what defines them.
+
+    An agent's own settings are compared among the arms that have them.
+    """
     settings = [settings_of(arm.runs[0]) for arm in arms]
-    return [key for key in _union(settings) if any(s.get(key) != settings[0].get(key) for s in settings)]
+
+    def values(key: str) -> list[Any]:
+        own = key.startswith("controller.")
+        return [each.get(key) for each in settings if key in each or not own]
+
+    return [key for key in _union(settings) if any(value != values(key)[0] for value in values(key))]
+
+
+def did_the_same(arm: Arm, other: Arm, seeds: Sequence[int]) -> bool:
+    """Return whether two arms chose every tying alike in each of these seeds, and came to the same results.
+
+    Results may differ by rounding, a millionth: threads add up in an order of their own. A DQN that still explores does
+    the same as uniformly random actions, for example, since both draw from one stream.
+    """
+    mine, theirs = ({run.seed: run for run in one.runs} for one in (arm, other))
+    return all(
+        mine[seed].column("tying") == theirs[seed].column("tying")
+        and all(_about_equal(a, b) for a, b in zip(mine[seed].measured(), theirs[seed].measured(), strict=True))
+        for seed in seeds
+    )
+
+
+def _about_equal(one: float | None, other: float | None) -> bool:
+    return one == other if one is None or other is None else math.isclose(one, other, rel_tol=1e-6)
 
 
 def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> list[str]:
@@ -134,7 +161,7 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
         if idle:
             notes.append(
                 f"{arm.label} never learned before its last decision: it learns after every "
-                f"{idle[0].config['sb3']['sb3_n_steps']} decisions and made {len(idle[0].records)}."
+                f"{_rollout(idle[0])} decisions and made {len(idle[0].records)}."
             )
     notes += [_left_out_note(arm, run) for arm in arms for run in arm.left_out]
     for arm in arms:
@@ -177,9 +204,16 @@ def _edge_notes(arms: Sequence[Arm]) -> list[str]:
 
 
 def _never_learned(run: Run) -> bool:
-    on_policy = run.config["agent"] in ("ppo", "a2c", "maskable-ppo")
+    n_steps = _rollout(run)
     decisions = len(run.records) * int(run.config.get("episodes", 1))
-    return on_policy and run.status == "finished" and decisions <= run.config["sb3"]["sb3_n_steps"]
+    return n_steps is not None and run.status == "finished" and decisions <= n_steps
+
+
+def _rollout(run: Run) -> int | None:
+    """Return the decisions between two updates of an SB3 agent that learns from rollouts; None of others."""
+    off_policy = run.config["agent"] in ("sb3-dqn", "qrdqn")
+    found = (run.config.get("controller") or {}).get("sb3_n_steps")
+    return None if off_policy or found is None else int(found)
 
 
 def _differences(one: Run, other: Run) -> dict[str, tuple[Any, Any]]:

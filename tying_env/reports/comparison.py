@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tying_env.reports.arms import Arm, comparability_notes, group_into_arms
+from tying_env.reports.arms import Arm, comparability_notes, did_the_same, group_into_arms
 from tying_env.reports.chance import ChanceComparison, compare_with_chance
 from tying_env.reports.loading import METRICS_BY_KEY, Metric, Run, find_runs, load_run, unit_of_perplexity
+from tying_env.reports.sign_flips import ALPHA, seeds_needed, smallest_p_value
 from tying_env.reports.statistics import (
     Interval,
     PairedDifference,
@@ -17,7 +18,6 @@ from tying_env.reports.statistics import (
     interquartile_mean,
     interquartile_mean_interval,
     paired_difference,
-    smallest_p_value,
 )
 
 # Every interval starts its own generator from this, so that no arm's numbers depend on which others are there.
@@ -44,6 +44,7 @@ class ArmSummary:
         interval: of `centre`, or None.
         no_interval: why there is none.
         difference: to the reference arm; None for the reference itself and without a common seed.
+        same: whether it did what the reference arm did in every seed that both have, and came to the same results.
         corrected_p: Holm's, over all arms compared with the reference.
         chance: all decisions of all counted runs against uniformly random actions.
     """
@@ -54,6 +55,7 @@ class ArmSummary:
     interval: Interval | None = None
     no_interval: str = "no result"
     difference: PairedDifference | None = None
+    same: bool = False
     corrected_p: float | None = None
     chance: ChanceComparison | None = None
 
@@ -121,17 +123,14 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric) -> Comparison:
     if metric.unit == "per token":
         metric = replace(metric, unit=unit_of_perplexity(runs))
     summaries = [_summarise(arm, reference, metric) for arm in arms]
-    tested = {i: s.difference for i, s in enumerate(summaries) if s.difference and len(s.difference.seeds) > 1}
+    # Of an arm that did the same as the reference there is nothing to test; in Holm's family it would cost the others.
+    apart = {i: s.difference for i, s in enumerate(summaries) if s.difference and not s.same}
+    tested = {i: difference for i, difference in apart.items() if len(difference.seeds) > 1}
     for i, corrected in zip(tested, holm([found.p_value for found in tested.values()]), strict=True):
         summaries[i] = replace(summaries[i], corrected_p=corrected)
     notes = comparability_notes(arms, reference, metric)
-    fewest = min((len(found.seeds) for found in tested.values()), default=0)
-    if tested and smallest_p_value(fewest) > 0.05:
-        least = format_p(smallest_p_value(fewest))
-        notes.append(
-            f"With {fewest} pairs of seeds the exact test cannot give less than p = {least}; "
-            "six are the fewest with which it can fall below 0.05."
-        )
+    notes += [_sameness_note(summary, reference) for summary in summaries if summary.same]
+    notes += _notes_on_tests([len(found.seeds) for found in tested.values()])
     return Comparison(metric, reference, tuple(summaries), tuple(notes))
 
 
@@ -189,7 +188,8 @@ def _summarise(arm: Arm, reference: Arm, metric: Metric) -> ArmSummary:
         interval = interquartile_mean_interval(values, _generator())
     except ValueError as error:
         no_interval = str(error)
-    compared = arm is not reference and results.keys() & reference.results(metric).keys()
+    common = sorted(results.keys() & reference.results(metric).keys())
+    compared = arm is not reference and bool(common)
     layers = [n for run in counted for n in run.independent_layers()]
     return ArmSummary(
         arm=arm,
@@ -198,8 +198,38 @@ def _summarise(arm: Arm, reference: Arm, metric: Metric) -> ArmSummary:
         interval=interval,
         no_interval=no_interval,
         difference=paired_difference(results, reference.results(metric), _generator()) if compared else None,
+        same=compared and did_the_same(arm, reference, common),
         chance=compare_with_chance(layers, counted[0].n_units) if layers else None,
     )
+
+
+def _sameness_note(summary: ArmSummary, reference: Arm) -> str:
+    seeds = ", ".join(map(str, summary.difference.seeds)) if summary.difference else ""
+    return (
+        f"{summary.arm.label} did the same as {reference.label} in every seed that both have ({seeds}): every tying "
+        "and every measured result is equal. There is no difference to test."
+    )
+
+
+def _notes_on_tests(seeds: Sequence[int]) -> list[str]:
+    """Say when no p below 0.05 can come out, of a single test or after Holm's correction; one entry a tested arm."""
+    if not seeds:
+        return []
+    notes, tests = [], len(seeds)
+    fewest, most = min(seeds), max(seeds)
+    if smallest_p_value(fewest) >= ALPHA:
+        notes.append(
+            f"With {fewest} pairs of seeds the exact test cannot give less than p = "
+            f"{format_p(smallest_p_value(fewest))}, however large the difference; {seeds_needed()} are the fewest with "
+            f"which it can fall below {ALPHA}."
+        )
+    if tests > 1 and tests * smallest_p_value(most) >= ALPHA:
+        notes.append(
+            f"With {tests} arms compared and {most} pairs of seeds no p (Holm) below {ALPHA} can come out: the least "
+            f"is {format_p(min(1.0, tests * smallest_p_value(most)))}. {seeds_needed(tests)} seeds are the fewest with "
+            "which one can."
+        )
+    return notes
 
 
 def _quality_cells(summary: ArmSummary, metric: Metric, beside: Metric) -> tuple[str, ...]:
@@ -219,11 +249,16 @@ def _difference_cells(summary: ArmSummary, reference: Arm, metric: Metric) -> tu
     found = summary.difference
     if found is None:
         return "no result" if summary.centre is None else "no seed in common", NOTHING, NOTHING, NOTHING
+    if summary.same:
+        return "the same", NOTHING, NOTHING, NOTHING
     spec = f"+,.{metric.digits}f"
-    difference = f"{found.mean:{spec}}\n{_interval(found.interval, found.no_interval, spec)}"
+    percent = "" if found.percent is None else f" ({found.percent:+,.{1 if abs(found.percent) < 100 else 0}f}%)"
+    difference = f"{found.mean:{spec}}{percent}\n{_interval(found.interval, found.no_interval, spec)}"
     if summary.corrected_p is None:  # a single pair
         return difference, NOTHING, NOTHING, NOTHING
     detectable = NOTHING if found.detectable is None else f"{found.detectable:,.{metric.digits}f}"
+    if smallest_p_value(len(found.seeds)) >= ALPHA:
+        detectable = f"none:\np ≥ {smallest_p_value(len(found.seeds)):.3f}"
     return difference, format_p(found.p_value), format_p(summary.corrected_p), detectable
 
 

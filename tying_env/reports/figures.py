@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tying_env.reports.arms import Arm
-from tying_env.reports.comparison import BOOTSTRAP_SEED, Comparison
+from tying_env.reports.comparison import Comparison
 from tying_env.reports.drawing import Style, arm_styles, fit_log_axis, in_lines, legend_right, new_axes
 from tying_env.reports.loading import Run, unit_of_perplexity
 from tying_env.reports.statistics import mean_band
@@ -37,7 +37,7 @@ def validation_curve(
 
 
 def learning_curves(arms: Sequence[Arm], x: Literal["train_step", "tokens"] = "train_step") -> Figure:
-    """Draw validation perplexity against training: the mean over seeds, and its 95% bootstrap interval as a band.
+    """Draw validation perplexity against training: the mean over seeds, and its 95% interval as a band.
 
     The mean is over runs that finished; a run that did not is a thin line up to its last measurement, with a cross.
 
@@ -63,6 +63,7 @@ def learning_curves(arms: Sequence[Arm], x: Literal["train_step", "tokens"] = "t
     if not drawn:
         raise ValueError("no run has measured validation perplexity (validate_every is 0, or it ended before)")
     fit_log_axis(axes, drawn)
+    _cut_to(axes, drawn)
     axes.grid(axis="y", alpha=0.25)
     axes.set_xlim(left=0)
     if axes.get_legend_handles_labels()[0]:
@@ -73,7 +74,7 @@ def learning_curves(arms: Sequence[Arm], x: Literal["train_step", "tokens"] = "t
 def pareto(comparison: Comparison) -> Figure:
     """Draw the metric against the mean number of trainable parameters: small a run, large an arm's centre over seeds.
 
-    The line joins the arms that no other arm beats in both. Bars are the 95% intervals.
+    The line joins the arms that no other arm beats in both. Bars are the 95% intervals, cut off beyond all runs.
     """
     metric = comparison.metric
     styles = arm_styles([s.arm.label for s in comparison.arms])
@@ -110,6 +111,7 @@ def pareto(comparison: Comparison) -> Figure:
         label="not beaten in both",
     )
     fit_log_axis(axes, values)
+    _cut_to(axes, values)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
     legend_right(figure)
@@ -159,13 +161,21 @@ def _draw_arm(
     style: Style,
     label: str,
 ) -> list[float]:
-    """Draw the mean of finished runs where all of them were measured, and return what was drawn."""
+    """Draw the mean of finished runs where all of them were measured, and return the values it is of."""
     points = np.array(sorted(set.intersection(*(set(p.tolist()) for p, _ in curves))), dtype=np.int64)
     values = np.stack([v[np.isin(p, points)] for p, v in curves])  # (seeds, points)
     mean = values.mean(axis=0)
-    if len(curves) > 1:
-        band = mean_band(values, np.random.default_rng(BOOTSTRAP_SEED))
+    if len(curves) > 2:  # two seeds' interval is 42 times as wide as they are apart: it would hide the rest
+        band = mean_band(values)
         axes.fill_between(points, band.low, band.high, color=style.colour, alpha=0.18, lw=0)
     name = f"{label} (n = {len(curves)})"
     axes.plot(points, mean, style.line, marker=style.marker, markersize=3, color=style.colour, lw=1.4, label=name)
-    return [float(v) for v in mean]
+    return [float(v) for v in values.ravel()]
+
+
+def _cut_to(axes: Axes, values: Sequence[float]) -> None:
+    """End the y axis a little beyond these values: few seeds have intervals so wide that the rest would look flat."""
+    scale = axes.yaxis.get_transform()
+    low, high = scale.transform([min(values), max(values)])
+    margin = 0.05 * (high - low) or 0.5
+    axes.set_ylim(*scale.inverted().transform([low - margin, high + margin]))

@@ -1,4 +1,4 @@
-"""All figures of a report, with names and captions; what cannot be drawn says why."""
+"""All figures of a report, with names and captions; what cannot be drawn says why, and the rest is drawn."""
 
 import functools
 import re
@@ -74,14 +74,16 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
     return [
         _draw(
             "learning-curves",
-            "Mean over the seeds of finished runs; the band is the 95% bootstrap interval of that mean. A thin line "
-            "that ends in a cross is a run that did not finish.",
+            "Mean over the seeds of finished runs; the band is the 95% interval of that mean, point by point, cut "
+            "off where it goes beyond all runs; two seeds have none. A thin line that ends in a cross is a run that "
+            "did not finish.",
             lambda: figures.learning_curves(arms),
         ),
         _draw(
             "pareto",
-            "Small: one run. Large: the interquartile mean over seeds, with its 95% interval. A good result far to the "
-            "left is best; the grey steps join the arms that no other arm beats in both.",
+            "Small: one run. Large: the interquartile mean over seeds, with its 95% interval, cut off where it goes "
+            "beyond all runs. A good result far to the left is best; the grey steps join the arms that no other arm "
+            "beats in both.",
             lambda: figures.pareto(comparison),
         ),
         _draw(
@@ -102,5 +104,12 @@ def run_pictures(run: Run, prefix: str) -> list[Picture]:
 def _draw(name: str, caption: str, draw: Callable[[], Figure]) -> Picture:
     try:
         return Picture(name, caption, draw())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError) as error:  # what a figure says of itself
         return Picture(name, caption, None, str(error))
+    except Exception as error:  # a mistake in one figure must not cost the others, or the tables
+        return Picture(name, caption, None, failure(error))
+
+
+def failure(error: Exception) -> str:
+    """Return what went wrong in a figure, in words for the place where it would stand."""
+    return f"it failed with {type(error).__name__}: {error}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tying_env.runs.layouts import modern
 from tying_env.runs.run_directory import CONFIG, METRICS, SUMMARY
 
 # Marks a folder that scripts/compare.py filled.
@@ -144,6 +145,11 @@ class Run:
         measured = (self.summary["test"] or {}).get(metric.network)
         return None if measured is None else _number(measured.get(metric.field))
 
+    def measured(self) -> list[float | None]:
+        """Return everything measured in validation and test: an entry a decision, then one for each metric."""
+        validation = [_number(record.get("validation_perplexity")) for record in self.records]
+        return validation + [self.result(metric) for metric in METRICS_BY_KEY.values()]
+
     def why_no_result(self, metric: Metric) -> str:
         """Say why the run has no value of a metric; empty if it has one."""
         if self.result(metric) is not None:
@@ -193,7 +199,10 @@ def load_run(path: Path) -> Run:
         FileNotFoundError: it is not one.
         ValueError: a file in it is damaged; the message names the file, and for metrics.jsonl the line.
     """
-    config = _read_json(path / CONFIG)
+    try:
+        config = modern(_read_json(path / CONFIG))
+    except ValueError as error:
+        raise ValueError(f"{path / CONFIG}: {error}") from error
     for key in ("agent", "seed", "env"):
         if key not in config:
             raise ValueError(f"{path / CONFIG} is not of a run: it has no {key!r}")

@@ -1,11 +1,12 @@
 """The numbers a comparison of arms over seeds rests on: intervals and tests.
 
 A thing that is not defined (an interval from one seed, say) is a ValueError with a message fit for a table cell, never
-a number.
+a number. How often the intervals hold what they should is measured by `tying_env.reports.coverage`; its table is
+docs/results/statistics_coverage.md.
 
-Sources: Efron, "Better Bootstrap Confidence Intervals", JASA 1987 (BCa); Holm, "A Simple Sequentially Rejective
-Multiple Test Procedure", Scand. J. Statist. 1979; Agarwal et al., "Deep Reinforcement Learning at the Edge of the
-Statistical Precipice", NeurIPS 2021 (interquartile mean).
+Sources: Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015 (expanded
+percentile interval); Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scand. J. Statist. 1979; Agarwal
+et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021 (interquartile mean).
 """
 
 import math
@@ -15,14 +16,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import stats
 
-Floats = npt.NDArray[np.float64]
+from tying_env.reports.sign_flips import (
+    ALPHA,
+    Floats,
+    detectable_effect_size,
+    finite,
+    sign_flip_p_value,
+    smallest_p_value,
+)
 
 CONFIDENCE = 0.95
+# The level of the t quantile in a mean's interval: the least, in half per cents, that covers 93% of exponential samples
+# of five. At 95% it covers 88% of them.
+MEAN_LEVEL = 0.985
 RESAMPLES = 9_999
-# Up to this many seeds every one of the 2^n sign flips is tried; beyond, random ones.
-EXACT_SEEDS = 16
+# A bootstrap interval cannot leave the range of its values, which is too narrow for fewer of them.
+BOOTSTRAP_FROM = 5
 
 
 class Interval(NamedTuple):
@@ -48,15 +59,17 @@ class PairedDifference:
         seeds: the seeds that both arms have.
         differences: one for each seed.
         mean: of the differences.
-        interval: BCa bootstrap interval of the mean, or None.
+        percent: the mean in per cent of the reference arm's mean over these seeds, or None where that is 0.
+        interval: of the mean, see `mean_interval`, or None.
         no_interval: why there is none, else empty.
         p_value: exact paired permutation test, two-sided.
-        detectable: the smallest true mean difference that a paired t-test would find with power 0.8, or None.
+        detectable: the smallest true mean difference that this test finds with power 0.8, or None.
     """
 
     seeds: tuple[int, ...]
     differences: tuple[float, ...]
     mean: float
+    percent: float | None
     interval: Interval | None
     no_interval: str
     p_value: float
@@ -68,31 +81,75 @@ def interquartile_mean(values: Sequence[float]) -> float:
 
     With fewer than four values nothing is cut off: it is the mean.
     """
-    return float(stats.trim_mean(_finite(values), 0.25))
+    return float(stats.trim_mean(finite(values), 0.25))
 
 
 def interquartile_mean_interval(values: Sequence[float], rng: np.random.Generator) -> Interval:
-    """Return the percentile bootstrap interval of the interquartile mean over seeds (Agarwal et al., 2021).
+    """Return the expanded percentile bootstrap interval of the interquartile mean over seeds, meant to cover 95%.
 
-    Not BCa: its acceleration comes from leaving single seeds out, which often does not move a trimmed mean at all.
-
-    Raises:
-        ValueError: one seed, or all values are equal.
-    """
-
-    def trimmed(samples: Floats, axis: int = -1) -> Any:
-        return stats.trim_mean(samples, 0.25, axis=axis)
-
-    return _bootstrap(_finite(values), trimmed, "percentile", rng)
-
-
-def mean_interval(values: Sequence[float], rng: np.random.Generator) -> Interval:
-    """Return the BCa bootstrap interval of the mean.
+    The plain percentile interval (Agarwal et al., 2021) covers 90% of samples of five, for it takes the spread of the
+    values for that of what they are drawn from, and a normal quantile for t's. Hesterberg's expanded one corrects both
+    through the level, see `expanded_level`. Of those measured it is the narrowest that covers 93% from five seeds on.
+    With fewer seeds it is the interquartile mean and `mean_interval`'s half-width to either side.
 
     Raises:
         ValueError: one seed, or all values are equal.
     """
-    return _bootstrap(_finite(values), np.mean, "BCa", rng)
+    array = finite(values)
+    _check_spread(array)
+    if len(array) < BOOTSTRAP_FROM:
+        centre, half = interquartile_mean(values), float(mean_half_width(array))
+        return Interval(centre - half, centre + half)
+    found = stats.bootstrap(
+        (array,),
+        trimmed,
+        method="percentile",
+        confidence_level=expanded_level(len(array)),
+        n_resamples=RESAMPLES,
+        vectorized=True,
+        rng=rng,
+    ).confidence_interval
+    return Interval(float(found.low), float(found.high))
+
+
+def expanded_level(n_seeds: int) -> float:
+    """Return the level at which a percentile interval is about as wide as a t interval of 95%.
+
+    Each tail is Phi(-sqrt(n / (n - 1)) t(0.975; n - 1)) (Hesterberg, 2015).
+    """
+    n = n_seeds
+    return float(1 - 2 * stats.norm.cdf(-math.sqrt(n / (n - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)))
+
+
+def trimmed(samples: Floats, axis: int = -1) -> Any:
+    """Return the interquartile means along an axis."""
+    return stats.trim_mean(samples, 0.25, axis=axis)
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Return the t interval of the mean at level 98.5%, which covers 93% or more also of skewed samples.
+
+    BCa, which stood here before, covers 85% of normal and 80% of exponential samples of five. The t interval is exact
+    for normal values and covers more of heavy-tailed ones, but at 95% it covers 88% of exponential ones. A bootstrap-t
+    interval makes up for that as well, and is several times as wide on average where values happen to lie close
+    together; an inverted sign-flip test has no finite interval below six seeds. Extreme skew defeats all of them: of
+    lognormal samples (sigma 1) about 90% are covered. No interval can be right for every distribution (Bahadur and
+    Savage, Ann. Math. Statist. 1956).
+
+    Raises:
+        ValueError: one seed, or all values are equal.
+    """
+    array = finite(values)
+    _check_spread(array)
+    mean, half = float(array.mean()), float(mean_half_width(array))
+    return Interval(mean - half, mean + half)
+
+
+def mean_half_width(samples: Floats, level: float = MEAN_LEVEL) -> Floats:
+    """Return the half-width of the t interval of the mean along the last axis: shape (..., n) gives shape (...)."""
+    n = samples.shape[-1]
+    half: Floats = stats.t.ppf((1 + level) / 2, n - 1) * samples.std(axis=-1, ddof=1) / math.sqrt(n)
+    return half
 
 
 def paired_difference(
@@ -103,7 +160,7 @@ def paired_difference(
     Args:
         values: of the arm, seed -> value.
         reference: of the reference arm.
-        rng: draws the bootstrap samples.
+        rng: draws the sign flips where there are too many to try all.
 
     Raises:
         ValueError: no seed in common, or a value that is not finite.
@@ -111,47 +168,25 @@ def paired_difference(
     seeds = tuple(sorted(values.keys() & reference.keys()))
     if not seeds:
         raise ValueError("no seed in common")
-    differences = _finite([values[seed] - reference[seed] for seed in seeds])
+    differences = finite([values[seed] - reference[seed] for seed in seeds])
+    base = abs(float(np.mean([reference[seed] for seed in seeds])))
     interval, detectable, no_interval = None, None, ""
     try:
-        interval = mean_interval(differences.tolist(), rng)
-        detectable = minimum_detectable_effect(differences.tolist())
+        interval = mean_interval(differences.tolist())
     except ValueError as error:
         no_interval = str(error)
+    if interval is not None and smallest_p_value(len(seeds)) < ALPHA:
+        detectable = minimum_detectable_effect(differences.tolist())
     return PairedDifference(
         seeds=seeds,
         differences=tuple(differences.tolist()),
         mean=float(differences.mean()),
+        percent=100 * float(differences.mean()) / base if base else None,
         interval=interval,
         no_interval=no_interval,
         p_value=sign_flip_p_value(differences.tolist(), rng),
         detectable=detectable,
     )
-
-
-def sign_flip_p_value(differences: Sequence[float], rng: np.random.Generator) -> float:
-    """Return the two-sided p of the paired permutation test: how rare is such a mean if every sign is a coin flip?
-
-    All 2^n sign flips are tried, so n seeds cannot give less than 2 / 2^n; random ones for more than 16 seeds.
-    """
-    values = _finite(differences)
-    if len(values) == 1:
-        return 1.0  # both signs are as far from zero; scipy refuses to look
-    exact = len(values) <= EXACT_SEEDS
-    result = stats.permutation_test(
-        (values,),
-        np.mean,
-        permutation_type="samples",
-        n_resamples=np.inf if exact else 99_999,
-        batch=10_000,
-        rng=rng,
-    )
-    return float(result.pvalue)
-
-
-def smallest_p_value(n_seeds: int) -> float:
-    """Return the least p that the exact test can give with so many seeds: 2 / 2^n, at most 1."""
-    return min(1.0, 2.0 ** (1 - n_seeds))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -167,35 +202,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def minimum_detectable_effect(differences: Sequence[float], power: float = 0.8, alpha: float = 0.05) -> float:
-    """Return the smallest true mean difference that a two-sided paired t-test finds with this power.
+def minimum_detectable_effect(differences: Sequence[float], power: float = 0.8) -> float:
+    """Return the smallest true mean difference that the sign-flip test finds (p < 0.05) with this power.
 
-    With n differences of standard deviation s, c = t quantile (1 - alpha/2; n - 1 degrees of freedom) and T' noncentral
-    t with noncentrality d * sqrt(n) / s, it is the d for which P(|T'| > c) = power.
+    It supposes normal differences with the standard deviation of those given. The p is that of a single comparison,
+    not corrected.
 
     Raises:
-        ValueError: one seed, or all differences are equal, so that there is no spread to go by.
+        ValueError: one seed, or all differences are equal, so that there is no spread to go by; or so few that no p
+            below 0.05 can come out.
     """
-    values = _finite(differences)
+    values = finite(differences)
     _check_spread(values)
-    n = len(values)
-    critical = float(stats.t.ppf(1 - alpha / 2, n - 1))
-
-    def lacking(noncentrality: float) -> float:
-        # P(T' < -c) is written as the mirrored upper tail: scipy's lower tail is NaN far out
-        tails = stats.nct.sf(critical, n - 1, [noncentrality, -noncentrality])
-        return float(tails.sum()) - power
-
-    noncentrality = float(optimize.brentq(lacking, 0.0, 3 * critical + 10))
-    return noncentrality * float(values.std(ddof=1)) / math.sqrt(n)
+    return detectable_effect_size(len(values), power) * float(values.std(ddof=1))
 
 
-def mean_band(curves: npt.ArrayLike, rng: np.random.Generator) -> Band:
-    """Return the mean over seeds with its percentile bootstrap interval at every point.
+def mean_band(curves: npt.ArrayLike) -> Band:
+    """Return the mean over seeds with its interval (`mean_interval`) at every point, each point by itself.
 
     Args:
         curves: shape (seeds, points), finite.
-        rng: draws the bootstrap samples, the same seeds at all points.
 
     Raises:
         ValueError: one seed.
@@ -203,28 +229,8 @@ def mean_band(curves: npt.ArrayLike, rng: np.random.Generator) -> Band:
     values = np.asarray(curves, dtype=np.float64)
     if len(values) < 2:
         raise ValueError("one seed: no interval")
-    drawn = rng.integers(0, len(values), (1_999, len(values)))
-    counts = np.stack([np.bincount(row, minlength=len(values)) for row in drawn])
-    means = counts @ values / len(values)  # (samples, points)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
-    return Band(values.mean(axis=0), low, high)
-
-
-def _bootstrap(values: Floats, statistic: Any, method: str, rng: np.random.Generator) -> Interval:
-    _check_spread(values)
-    found = stats.bootstrap(
-        (values,),
-        statistic,
-        method=method,
-        confidence_level=CONFIDENCE,
-        n_resamples=RESAMPLES,
-        vectorized=True,
-        rng=rng,
-    ).confidence_interval
-    interval = Interval(float(found.low), float(found.high))
-    if not all(map(math.isfinite, interval)):
-        raise ValueError("the bootstrap gives no interval")
-    return interval
+    mean, half = values.mean(axis=0), mean_half_width(values.T)
+    return Band(mean, mean - half, mean + half)
 
 
 def _check_spread(values: Floats) -> None:
@@ -232,10 +238,3 @@ def _check_spread(values: Floats) -> None:
         raise ValueError("one seed: no interval")
     if np.ptp(values) <= 1e-12 * np.abs(values).max():  # equal but for rounding
         raise ValueError("all seeds equal: no interval")
-
-
-def _finite(values: Sequence[float] | Floats) -> Floats:
-    array = np.asarray(values, dtype=np.float64)
-    if array.size == 0 or not np.isfinite(array).all():
-        raise ValueError(f"finite numbers are needed, got {list(values)}")
-    return array

@@ -71,7 +71,7 @@ PAGE = """
 {% if picture.source %}
 <img src="{{ picture.source }}" alt="{{ picture.caption }}">
 {% else %}
-<p class="soft">Not drawn: {{ picture.problem }}.</p>
+<p class="soft">Not drawn: {{ picture.name }}: {{ picture.problem }}.</p>
 {% endif %}
 <figcaption>{{ picture.caption }}</figcaption>
 </figure>

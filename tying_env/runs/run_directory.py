@@ -22,7 +22,7 @@ import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
 
@@ -30,6 +30,8 @@ from tying_env.files import naming, sync, to_json, written_whole
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 JOURNAL, RESUMES, LOCK = "journal.jsonl", "resumes.jsonl", "lock"
+# Which network of a run: the one with the best validation perplexity, or the one at the end.
+Which = Literal["best", "final"]
 BEST, FINAL, MAP = "best.safetensors", "final.safetensors", "replication_map.png"
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import nn
@@ -11,9 +10,7 @@ from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import Tokenizer, load_tokenizer
 from tying_env.runs.network_file import SavedNetwork, load_network
-from tying_env.runs.run_directory import BEST, FINAL, RunDirectory
-
-Which = Literal["best", "final"]
+from tying_env.runs.run_directory import BEST, FINAL, RunDirectory, Which
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gymnasium.utils import RecordConstructorArgs
 
 from tying_env.partition import IntVector
-from tying_env.wrappers.base import AnyEnv, Step, layer_tying_env
+from tying_env.wrappers.base import AnyEnv, Step, check_vector_actions, layer_tying_env
 
 
 class SingleLayerAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -46,7 +46,7 @@ class SingleLayerAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs)
     def __init__(self, env: AnyEnv) -> None:
         RecordConstructorArgs.__init__(self)
         gym.ActionWrapper.__init__(self, env)
-        self._n_units = _check_vector_actions(type(self).__name__, env)
+        self._n_units = check_vector_actions(type(self).__name__, env)
         self.action_space = gym.spaces.Discrete(self._first_index(self._n_units))
 
     def action(self, action: int | np.integer[Any]) -> IntVector:
@@ -117,7 +117,7 @@ class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: AnyEnv) -> None:
         RecordConstructorArgs.__init__(self)
         gym.Wrapper.__init__(self, env)
-        self._n_units = _check_vector_actions(type(self).__name__, env)
+        self._n_units = check_vector_actions(type(self).__name__, env)
         if not isinstance(env.observation_space, gym.spaces.MultiDiscrete):
             raise ValueError(
                 f"LayerSweepAction adds an entry to MultiDiscrete observations, got {env.observation_space}: "
@@ -157,16 +157,6 @@ class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def _observation(self, observation: IntVector) -> IntVector:
         return np.append(observation, self.layer)  # (L + 1,)
-
-
-def _check_vector_actions(name: str, env: AnyEnv) -> int:
-    """Return L, at least 2, of an environment that takes whole tying vectors."""
-    n_units = layer_tying_env(env).config.n_units
-    if env.action_space != gym.spaces.MultiDiscrete(np.arange(1, n_units + 1)):
-        raise ValueError(f"{name} needs the actions MultiDiscrete([1, 2, ..., {n_units}]), got {env.action_space}")
-    if n_units < 2:
-        raise ValueError(f"{name} needs at least 2 layers to decide about, got {n_units}")
-    return n_units
 
 
 def _check_index(space: gym.Space[Any], index: int | np.integer[Any]) -> int:

@@ -30,6 +30,25 @@ def layer_tying_env(env: AnyEnv) -> "LayerTyingEnv":
     return unwrapped
 
 
+def check_vector_actions(name: str, env: AnyEnv) -> int:
+    """Return L, at least 2, of an environment that takes whole tying vectors.
+
+    Args:
+        name: of the wrapper that wants them.
+        env: a LayerTyingEnv, wrapped or not.
+
+    Raises:
+        TypeError: it is not a LayerTyingEnv.
+        ValueError: it takes other actions, or has fewer than 2 layers.
+    """
+    n_units = layer_tying_env(env).n_units
+    if env.action_space != gym.spaces.MultiDiscrete(np.arange(1, n_units + 1)):
+        raise ValueError(f"{name} needs the actions MultiDiscrete([1, 2, ..., {n_units}]), got {env.action_space}")
+    if n_units < 2:
+        raise ValueError(f"{name} needs at least 2 layers to decide about, got {n_units}")
+    return n_units
+
+
 def check_whole(name: str, value: object, least: int) -> int:
     """Return `value` as an int.
 

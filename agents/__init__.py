@@ -1,1 +1,0 @@
-"""Controllers of the layer tying environment, and the runner that drives them."""

@@ -1,0 +1,89 @@
+"""All measurements of the benchmark, in their order."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from tying_agents.benchmarks.head import measure_head
+from tying_agents.benchmarks.many import measure_vector
+from tying_agents.benchmarks.measurements import measure_change, measure_dqn, measure_step, measure_tying
+from tying_agents.benchmarks.memory import measure_memory, memory_table
+from tying_agents.benchmarks.options import measure_growth, measure_options
+from tying_agents.benchmarks.settings import BenchmarkOptions, Measurement
+from tying_agents.benchmarks.speed import measure_plain, measure_start, measure_where
+from tying_agents.benchmarks.turns import Row
+from tying_agents.running.description import describe_machine
+from tying_env.primary.models import find_device
+
+MEASUREMENTS: dict[Measurement, tuple[str, Callable[[BenchmarkOptions], list[Row]]]] = {
+    "step": ("env.step against a bare training loop", lambda given: measure_step(given.workload)),
+    "head": ("The head, chunked against plain", lambda given: measure_head(given.workload)),
+    "tying": (
+        "Conventional training against 3 leaders, with many words and with few",
+        lambda given: measure_tying(given.workload),
+    ),
+    "change": ("A change of the tying against a training step", lambda given: measure_change(given.workload)),
+    "dqn": ("A decision and update of the factorized DQN", lambda given: measure_dqn(given.workload)),
+    "plain": (
+        "Training steps against a plain loop, transformers' Trainer and the matrix products alone",
+        lambda given: measure_plain(given.workload),
+    ),
+    "where": ("Where the time of a training step goes", lambda given: measure_where(given.workload)),
+    "options": ("What the options do, 3 leaders", lambda given: measure_options(given.workload)),
+    "growth": ("Cost as the work grows", lambda given: measure_growth(given.workload, given.growth)),
+    "start": ("Until something happens", lambda given: measure_start(given.workload)),
+    "vector": (
+        "Many small networks at once: one batched computation against as many processes",
+        lambda given: measure_vector(given.workload, given.many),
+    ),
+    "memory": (
+        "Memory by kind in a training step, against conventional training",
+        lambda given: measure_memory(given.workload.config(), given.memory),
+    ),
+}
+
+BUSY = 0.5  # load average from which on the numbers are doubtful
+
+
+def measure(options: BenchmarkOptions, console: Console) -> dict[str, Any]:
+    """Measure what is asked for, show the tables, and return machine and numbers."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    load, results = os.getloadavg()[0], {}  # of the last minute; an idle machine has about 0
+    machine = describe_machine(find_device(options.workload.device)) | {"cores": os.cpu_count(), "load_at_start": load}
+    shown = ("processor", "cores", "device", "threads", "platform", "load_at_start")
+    versions = {name: machine["versions"][name] for name in ("python", "torch")}
+    console.print(", ".join(f"{name} {value}" for name, value in ({n: machine[n] for n in shown} | versions).items()))
+    if load > BUSY:
+        console.print("[yellow]warning:[/] this machine is busy; threads then wait for each other, expect noise")
+    for i, name in enumerate(options.only):
+        title, work = MEASUREMENTS[name]
+        console.print(f"[{i + 1}/{len(options.only)}] measuring {name} ...", markup=False)
+        results[name] = work(options)
+        console.print((memory_table if name == "memory" else to_table)(title, results[name]))
+    rows = {name: [row._asdict() for row in found] for name, found in results.items()}
+    return {"machine": machine, "measurements": rows}
+
+
+def to_table(title: str, rows: Sequence[Row]) -> Table:
+    """Return the rows as a table; ratios are to the first row of their section."""
+    table = Table("", title=title, title_justify="left")
+    for column in ("median", "min .. max", "ratio"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("required")
+    for row in rows:
+        if row.against is None:
+            table.add_section()
+        spread = "" if row.min == row.max else f"{number(row.min)} .. {number(row.max)}"
+        ratio = "1" if row.ratio is None else f"{row.ratio:.4g}"
+        table.add_row(row.name, f"{number(row.median)} {row.unit}", spread, ratio, row.required)
+    return table
+
+
+def number(value: float) -> str:
+    """Return a number with all digits before the point, and four in all if it has fewer."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -1,0 +1,161 @@
+"""The settings of the benchmark. No torch here: `--help` has to be quick."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from tying_env import PAPER, EnvConfig
+from tying_env.partition import IntVector
+
+# "cpu" is the time that this process computed: with a single thread a busy machine does not disturb it.
+Clock = Literal["wall", "cpu"]
+
+Measurement = Literal[
+    "step", "head", "tying", "change", "dqn", "plain", "where", "options", "growth", "start", "vector", "memory"
+]
+
+SMALL = EnvConfig()
+
+
+@dataclass(frozen=True)
+class BenchmarkSizes:
+    """What is computed, and how often; the defaults are the environment's.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    repeats: int = 15
+    """Turns of every arm, after one to warm up."""
+    clock: Clock = "wall"
+    """Time that passed, or (cpu, for a busy machine, with --threads 1) time that this process computed."""
+    device: str = SMALL.device
+    """Where to train: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
+    dataset: str = SMALL.dataset
+    """Text: a name or a folder, as for the environment."""
+    n_layer: int = SMALL.n_layer
+    """L, the number of transformer blocks; at least 3."""
+    n_embd: int = SMALL.n_embd
+    """Width of the network in step, change and memory."""
+    wide_n_embd: int = 256
+    """Width of the network in head, tying and the second half of change."""
+    n_head: int = SMALL.n_head
+    """Attention heads in each block."""
+    seq_len: int = SMALL.seq_len
+    """Tokens in a training sequence."""
+    batch_size: int = SMALL.batch_size
+    """Sequences in a training step."""
+    k: int = SMALL.k
+    """Training steps in one env.step."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("repeats", 1), ("n_layer", 3)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def config(self) -> EnvConfig:
+        """Return the environment's settings for this workload."""
+        names = ("dataset", "device", "n_layer", "n_embd", "n_head", "seq_len", "batch_size", "k")
+        return EnvConfig(**{name: getattr(self, name) for name in names})
+
+    @property
+    def tokens(self) -> int:
+        """Tokens predicted in a training step."""
+        return self.batch_size * self.seq_len
+
+    @property
+    def independent(self) -> IntVector:
+        """The tying of conventional training, shape (L,)."""
+        return np.arange(self.n_layer)
+
+    @property
+    def three_leaders(self) -> IntVector:
+        """Three groups of neighbours, as equal in size as can be, shape (L,)."""
+        return neighbours(self.n_layer, 3)
+
+
+@dataclass(frozen=True)
+class MemorySizes:
+    """For which networks memory is accounted for, and measured."""
+
+    paper_n_layer: int = PAPER["n_layer"]
+    """L of the exact accounting; its other sizes are the paper's, and so are its batches."""
+    leaders: int = 7
+    """Leaders of the tied network in the exact accounting; at most paper_n_layer."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.leaders <= self.paper_n_layer:
+            raise ValueError(f"leaders must be in 1..{self.paper_n_layer} (paper_n_layer), got {self.leaders}")
+
+
+@dataclass(frozen=True)
+class ManyNetworks:
+    """The networks that are trained at once."""
+
+    numbers: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    """How many at once."""
+    many_n_layer: int = 6
+    """Layers of each."""
+    many_n_embd: int = 32
+    """Width of each."""
+    many_seq_len: int = 32
+    """Tokens in a sequence."""
+    many_batch_size: int = 4
+    """Sequences in a training step."""
+
+    def __post_init__(self) -> None:
+        if not self.numbers or min(self.numbers) < 1:
+            raise ValueError(f"numbers must be at least 1 each, got {self.numbers}")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the work grows: one size is varied, the others are the workload's."""
+
+    growing_layers: tuple[int, ...] = (6, 12, 24, 48, 96)
+    """L."""
+    growing_widths: tuple[int, ...] = (64, 128, 256, 512)
+    """Width; 64 for each head at most."""
+    growing_lengths: tuple[int, ...] = (32, 64, 128, 256, 512)
+    """Tokens in a sequence; the tokens in a step stay as many as they are."""
+    growing_groups: tuple[int, ...] = (1, 2, 3, 6, 12)
+    """Groups of layers, at most L."""
+    figure: Path | None = None
+    """Draw the curves into this PNG file."""
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """Measure what this package costs and what tying saves.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    only: tuple[Measurement, ...] = get_args(Measurement)
+    """Which measurements to run."""
+    json: Path | None = None
+    """Write machine, options and all numbers to this file as well."""
+    threads: int | None = None
+    """Threads of torch; its own choice by default."""
+    workload: BenchmarkSizes = field(default_factory=BenchmarkSizes)
+    memory: MemorySizes = field(default_factory=MemorySizes)
+    """What memory is accounted for."""
+    many: ManyNetworks = field(default_factory=ManyNetworks)
+    """Networks that are trained at once."""
+    growth: Growth = field(default_factory=Growth)
+    """How the work grows."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
+        if self.json is not None and not self.json.resolve().parent.is_dir():
+            raise ValueError(f"json must be a file in a folder that exists, got {str(self.json)!r}")
+
+
+def neighbours(n_layer: int, n_groups: int) -> IntVector:
+    """Return the tying into groups of neighbours, as equal in size as can be, shape (L,)."""
+    starts = [n_layer * group // n_groups for group in range(n_groups)]
+    return np.array([max(s for s in starts if s <= i) for i in range(n_layer)])

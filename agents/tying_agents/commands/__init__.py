@@ -1,0 +1,92 @@
+"""The commands: what `layer-tying`, `python -m tying_env` and scripts/*.py call.
+
+Nothing heavy is imported before a command is at work: `--help` and refused options answer at once.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+
+# Command -> its module, and what it does in a line.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("run", "train one network while one agent ties its layers"),
+    "compare": ("compare", "agents over seeds, one report"),
+    "ablations": ("ablations", "the paper's Table 4"),
+    "tune": ("tune", "search settings, with Optuna"),
+    "report": ("report", "a report of runs that are there"),
+    "evaluate": ("evaluate", "measure the network of a run on a split"),
+    "generate": ("generate", "let the network of a run continue a text"),
+    "finetune": ("finetune", "train networks of runs on GLUE"),
+    "export": ("export", "take the network of a run home"),
+    "reproduce": ("reproduce", "the paper's Table 1, in slices of a given time"),
+    "benchmark": ("benchmark", "measure speed and memory, side by side"),
+}
+
+INTERRUPTED = 130
+
+
+def start(command: str, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run a command and return its exit code; Ctrl-C while it is still being imported ends it in a word.
+
+    Args:
+        command: a key of COMMANDS.
+        argv: its arguments; the process's by default.
+        prog: how the command was called, for its help text.
+    """
+    watches = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if watches:
+        signal.signal(signal.SIGINT, _end)
+    try:
+        module = importlib.import_module(f"tying_agents.commands.{COMMANDS[command][0]}")
+    finally:
+        if watches and signal.getsignal(signal.SIGINT) is _end:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    code: int = module.main(sys.argv[1:] if argv is None else list(argv), prog or f"layer-tying {command}")
+    return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names, and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        from tying_env import __version__
+
+        print(f"layer-tying {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"layer-tying: there is no command {words[0]!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    return start(words[0], words[1:])
+
+
+def usage() -> str:
+    """Return what `layer-tying --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: layer-tying COMMAND [OPTIONS]",
+            "",
+            "Dynamic layer tying: which layers of a transformer deserve weights of their own?",
+            "",
+            *lines,
+            "",
+            "layer-tying COMMAND --help lists the options of a command,",
+            "layer-tying COMMAND --tyro-print-completion bash prints its shell completion (or zsh, tcsh).",
+        ]
+    )
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    os.write(1, b"Interrupted.\n")
+    os._exit(INTERRUPTED)

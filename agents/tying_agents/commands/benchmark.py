@@ -1,0 +1,53 @@
+"""Measure what this package costs and what tying saves.
+
+The arms of a measurement take turns in one process, so that whatever else the machine does hits all of them. Numbers
+are medians over the turns, with their range; a ratio is the median of the ratios of single turns.
+
+layer-tying benchmark
+layer-tying benchmark memory
+layer-tying benchmark --only step head --repeats 30 --json benchmark.json
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import tyro
+
+from tying_agents.benchmarks.settings import BenchmarkOptions
+from tying_agents.commands import guard
+from tying_agents.commands.early import description
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def main(argv: Sequence[str], prog: str = "layer-tying benchmark") -> int:
+    """Measure, show, write, and return the exit code."""
+
+    def work(console: "Console") -> int:
+        options = tyro.cli(
+            BenchmarkOptions,
+            prog=prog,
+            args=_spelled_out(argv),
+            description=description(__doc__),
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+        from tying_agents.benchmarks.all import measure
+
+        content = measure(options, console) | {"options": dataclasses.asdict(options)}
+        if options.json is not None:
+            from tying_env.files import to_json, written_whole
+
+            with written_whole(options.json) as path:
+                path.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
+        return 0
+
+    return guard.guarded(work)
+
+
+def _spelled_out(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with the measurements named first turned into the option that means them."""
+    named = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    return [*(["--only"] if named else []), *argv]

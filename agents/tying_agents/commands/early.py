@@ -1,0 +1,141 @@
+"""Reads what the defaults of a command line depend on before all of it is read: network, size, semantics, agent."""
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from tying_agents.registry import agent_names, owner_of
+from tying_agents.run_config import RunConfig, with_agent
+from tying_agents.settings import DQNConfig
+from tying_env import PRESETS, EnvConfig
+from tying_env.config import Size
+from tying_env.plugins import is_import_string
+
+Semantics = Literal["paper", "published-code"]
+
+
+def early(argv: Sequence[str], *names: str, several: Sequence[str] = ()) -> argparse.Namespace:
+    """Return what these options are in a command line, None where they are not; all others are passed over.
+
+    Args:
+        argv: the arguments.
+        names: options with one value, "init-from"; `--init_from` is read as well.
+        several: options with any number of values.
+    """
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    for name in names:
+        parser.add_argument(*_spellings(name), nargs="?", const="")
+    for name in several:
+        parser.add_argument(*_spellings(name), nargs="*")
+    try:
+        return parser.parse_known_args(list(argv))[0]
+    except argparse.ArgumentError:  # the full parser says what is wrong
+        return argparse.Namespace(**{name.replace("-", "_"): None for name in (*names, *several)})
+
+
+def chosen_preset(argv: Sequence[str], of_file: dict[str, Any] | None = None) -> tuple[Size, EnvConfig]:
+    """Return the size, and the settings of the environment that --model, --preset and --init-from lead to.
+
+    It is GPT-2 and small where they are not given, or not any that there is.
+
+    Args:
+        argv: the arguments.
+        of_file: settings of the environment in a configuration file: they count where the arguments do not.
+
+    Raises:
+        FileNotFoundError, ValueError: the checkpoint of --init-from is not there, or not of such a network.
+    """
+    chosen = early(argv, "model", "preset", "init-from")
+    size: Size = chosen.preset if chosen.preset in get_args(Size) else "small"
+    given = of_file or {}
+    folder = chosen.init_from or given.get("init_from")
+    started: dict[str, Any] = {}
+    if folder:
+        from tying_env.primary.checkpoint import checkpoint_settings
+
+        started = checkpoint_settings(folder)
+    model = chosen.model or given.get("model") or started.get("model", "gpt2")
+    if (model, size) not in PRESETS:
+        return size, EnvConfig(**started)
+    return size, EnvConfig(**PRESETS[model, size] | started | {"model": model})
+
+
+def chosen_semantics(argv: Sequence[str]) -> Semantics:
+    """Return what --semantics is; the paper's if it is not given."""
+    found = early(argv, "semantics").semantics
+    return "published-code" if found == "published-code" else "paper"
+
+
+def named_code(argv: Sequence[str]) -> list[str]:
+    """Return the import strings in a command line: code of the user's own that it asks to run."""
+    words = [word.partition("=")[2] if word.startswith("--") and "=" in word else word for word in argv]
+    return [word for word in words if is_import_string(word)]
+
+
+def default_run(size: Size, env: EnvConfig) -> RunConfig:
+    """Return the settings of a run of a size in this environment."""
+    windows = 0 if size == "paper" else RunConfig.test_windows  # the paper measures the whole test split
+    return RunConfig(env=env, test_windows=windows)
+
+
+def as_published(config: RunConfig) -> RunConfig:
+    """Return the choices of the paper's published code: tying_agents.controllers.published, tying_env.replication."""
+    vit = config.env.model == "vit"
+    env = dataclasses.replace(config.env, k=10 if vit else 4, gradient="leader", replication="aliased", dropout=0.2)
+    dqn = config.controller if isinstance(config.controller, DQNConfig) else DQNConfig()
+    own = dataclasses.replace(dqn, epsilon_floor=0.1 if vit else 0.01)
+    return dataclasses.replace(with_agent(config, "layer-sweep-dqn", own), rewards=("clipped",), env=env)
+
+
+def with_chosen_agent(config: RunConfig, argv: Sequence[str]) -> RunConfig:
+    """Return the settings with the agent that --agent names, whose own settings become options.
+
+    Raises:
+        ValueError: its settings have names of others; or an option is one of another agent.
+        ValueError, OSError, ImportError, TypeError, tying_env.plugins.ForeignCodeError: there is no such agent.
+    """
+    agent = early(argv, "agent").agent
+    if agent and agent != config.agent:
+        same_settings = with_agent(config, agent)
+        kept = config.controller if type(same_settings.controller) is type(config.controller) else None
+        config = with_agent(config, agent, kept)
+    own = {field.name for field in dataclasses.fields(config.controller)}  # type: ignore[arg-type]
+    taken = {field.name for kind in (RunConfig, EnvConfig) for field in dataclasses.fields(kind)}
+    if clash := sorted(own & (taken | {"preset", "semantics", "resume", "config", "print_config"})):
+        raise ValueError(
+            f"the setting {clash[0]!r} of the agent {config.agent!r} has the name of another option: rename it, "
+            f"own_{clash[0]}, say"
+        )
+    refuse_options_of_others(argv, [config.agent], own | taken)
+    return config
+
+
+def refuse_options_of_others(argv: Sequence[str], agents: Sequence[str], known: set[str]) -> None:
+    """Refuse options that are settings of other agents than those of this command line.
+
+    Raises:
+        ValueError: there is one; the message says whose it is.
+    """
+    for word in argv:
+        option = word.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+        if word.startswith("--") and option not in known and (owners := owner_of(option)):
+            raise ValueError(
+                f"--{option.replace('_', '-')} is an option of {' and '.join(owners)}, and the agent here is "
+                f"{' and '.join(agents)}"
+            )
+
+
+def description(doc: str | None) -> str:
+    """Return a command's docstring for --help, which runs lines together: each example becomes a paragraph."""
+    return re.sub(r"\n(?=layer-tying |python |torchrun )", "\n\n", doc or "")
+
+
+def agents_in_help() -> str:
+    """Return a sentence that names all agents."""
+    return f"Agents: {', '.join(agent_names())}."
+
+
+def _spellings(name: str) -> list[str]:
+    return list(dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}")))

@@ -1,0 +1,214 @@
+"""Train one network while one agent ties its layers.
+
+layer-tying run --agent dqn
+layer-tying run --agent random --seed 3 --n-layer 24 --dataset path/to/folder
+layer-tying run --agent my_folder/my_controller.py:MyController
+layer-tying run --agent replay --trace runs/one --permute 1
+layer-tying run --model vit --agent random --reward accuracy
+layer-tying run --semantics published-code
+layer-tying run --preset paper --device cuda
+layer-tying run --config run.toml
+torchrun --nproc-per-node 2 -m tying_env run --agent dqn
+layer-tying run --resume runs/one
+
+Ctrl-C or SIGTERM ends a run after the training step in progress; --resume continues it, to the same bits.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from tying_agents.commands import guard
+from tying_agents.commands.early import (
+    Semantics,
+    agents_in_help,
+    as_published,
+    chosen_preset,
+    chosen_semantics,
+    default_run,
+    description,
+    early,
+    named_code,
+    with_chosen_agent,
+)
+from tying_agents.config_files import overlaid, read_config_file, saved_config, to_toml
+from tying_agents.run_config import RunConfig
+from tying_env.config import Size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# What a run that is resumed has already.
+NOT_WITH_RESUME = ("preset", "semantics", "label", "run-dir", "config")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train one network while one agent ties its layers."""
+
+    preset: Size = "small"
+    """Where the defaults of the network (--model) come from: minutes on two CPU cores, or the paper's (a large GPU)."""
+    semantics: Semantics = "paper"
+    """Which defaults decide what tying means: the paper's Algorithm 1, or what its published code does instead."""
+    resume: Path | None = None
+    """Resume this run, from its newest checkpoint. Its settings hold; others are refused."""
+    config: Path | None = None
+    """Settings in a TOML file (--print-config writes one), or an earlier run's config.json; options overrule it."""
+    print_config: bool = False
+    """Print all settings as TOML and exit."""
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def main(argv: Sequence[str], prog: str = "layer-tying run") -> int:
+    """Run, print what came of it, and return the exit code."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    rank = int(os.environ.get("RANK", 0))  # torchrun's number of this process: the first one alone writes and prints
+    console, quiet = Console(), Console(quiet=True)
+    logger = logging.getLogger("tying_env")
+    if not logger.handlers:
+        logger.addHandler(RichHandler(console=console, show_path=False, show_time=False, show_level=False))
+    logger.setLevel(logging.INFO)
+
+    def work(console: "Console") -> int:
+        options = parse(argv, prog)
+        if options.print_config:
+            console.print(to_toml(options.run), end="", highlight=False, markup=False, soft_wrap=True)
+            return 0
+        from tying_agents.running.resuming import RunIsOver
+        from tying_env.distributed import LostProcess, joined
+
+        try:
+            with joined(on_cpu=options.run.env.device == "cpu"), own_run(options) as own:
+                return train(own, console if rank == 0 else quiet, prog)
+        except LostProcess as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)  # from every process that noticed
+            return 1
+        except RunIsOver as error:
+            console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+            return 3 if error.status == "diverged" else 1
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+                raise
+            hint = "lower --batch-size, --seq-len, --n-embd or --n-layer, or choose another --device"
+            raise OSError(f"out of memory: {hint}\n{error}") from error
+
+    return guard.guarded(work, console=console)
+
+
+@contextlib.contextmanager
+def own_run(options: Options) -> Iterator[Options]:
+    """Give every process but the first a folder of its own to write to, which is removed in the end.
+
+    The first one's is the run directory. A process that resumes a run reads a copy of it.
+    """
+    from tying_env.distributed import wait_for_all, world
+
+    if world().rank == 0:
+        wait_for_all()  # until the others have their copies
+        yield options
+        return
+    with tempfile.TemporaryDirectory(prefix="tying-env-") as folder:
+        path = Path(folder) / "run"
+        if options.resume is None:
+            own = dataclasses.replace(options, run=dataclasses.replace(options.run, run_dir=path))
+        else:
+            shutil.copytree(options.resume, path)
+            own = dataclasses.replace(options, run=dataclasses.replace(options.run, run_dir=path), resume=path)
+        wait_for_all()
+        yield own
+
+
+def parse(argv: Sequence[str], prog: str) -> Options:
+    """Read the command line; what it begins with decides the defaults, so that --help shows those in force.
+
+    Raises:
+        FileNotFoundError, ValueError: the run to resume is not there, or its settings cannot be read.
+    """
+    given = early(argv, "resume", *NOT_WITH_RESUME)
+    semantics, config_file = chosen_semantics(argv), Path(given.config) if given.config else None
+    if given.resume:
+        preset: Size = "small"
+        for name in NOT_WITH_RESUME:
+            if (value := getattr(given, name.replace("-", "_"))) is not None:
+                raise ValueError(f"--{name} is decided by the run that --resume names: leave it out, got {value!r}")
+        from tying_env.runs import RunDirectory
+        from tying_env.runs.run_directory import CONFIG
+
+        default = saved_config(RunDirectory.open(Path(given.resume)).read_json(CONFIG), named_code(argv))
+    else:
+        plain = {} if config_file is None else read_config_file(config_file, named_code(argv))
+        preset, env = chosen_preset(argv, plain.get("env"))
+        default = default_run(preset, env)
+        if semantics == "published-code":
+            default = as_published(default)
+        if config_file is not None:
+            default = overlaid(default, plain, str(config_file))
+    default = with_chosen_agent(default, argv)
+    return tyro.cli(
+        Options,
+        prog=prog,
+        args=argv,
+        default=Options(preset, semantics, given.resume and Path(given.resume), config_file, False, default),
+        description=f"{description(__doc__)}\n\n{agents_in_help()}",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def train(options: Options, console: "Console", prog: str) -> int:
+    """Run and show progress and results."""
+    from rich.table import Table
+
+    from tying_agents.running.progress import ProgressBar
+    from tying_agents.running.runner import default_name, resume, run
+    from tying_env.render import replication_map_text
+    from tying_env.reports.summary import summary_rows
+    from tying_env.runs.run_directory import CONFIG, SUMMARY
+
+    config = options.run
+    path = options.resume or config.run_dir or Path("runs") / default_name(config)
+    progress = ProgressBar(console)
+    try:
+        if options.resume is None:
+            directory, status = run(dataclasses.replace(config, run_dir=path), [progress])
+        else:
+            directory, status = resume(path, [progress], config)
+    except KeyboardInterrupt:  # at once, or while the test split was measured
+        if (path / CONFIG).exists():
+            say_how_to_resume(path, config, console, prog)
+        raise
+    table = Table(show_header=False, title="Dynamic layer tying", title_justify="left")
+    for name, value in summary_rows(directory):
+        table.add_row(name, value)
+    console.print(table)
+    if records := directory.read_metrics():
+        copied = config.env.replication == "copied"
+        console.print("Copied at the end (not tied):" if copied else "Replication map at the end:")
+        console.print(replication_map_text(records[-1]["tying"]), highlight=False, markup=False)
+    for text in (f"run directory: {directory.path}", f"curves:        tensorboard --logdir {directory.path.parent}"):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if status in ("interrupted", "terminated", "stopped"):
+        say_how_to_resume(path, config, console, prog)
+    if status == "stopped" and (reason := directory.read_json(SUMMARY)["stop_reason"]) is not None:
+        console.print(f"stopped:       {reason}", highlight=False, markup=False, soft_wrap=True)
+        return 0
+    return {"finished": 0, "diverged": 3, "interrupted": 130, "terminated": 143, "stopped": 143}[status]
+
+
+def say_how_to_resume(path: Path, config: RunConfig, console: "Console", prog: str) -> None:
+    """Print the command that resumes a run; code of the user's own has to be named again."""
+    command = f"python {prog}" if prog.endswith(".py") else prog
+    words = ["--resume", str(path), *(word for option, spec in config.foreign() for word in (f"--{option}", spec))]
+    console.print(f"resume with:   {command} {shlex.join(words)}", highlight=False, markup=False, soft_wrap=True)

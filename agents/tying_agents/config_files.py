@@ -1,0 +1,209 @@
+"""Settings in files: a run's config.json read back, a configuration in TOML, and in what two of them differ.
+
+A file never makes code run. Where it names code of a user's own, an agent or a network by import string, it is read
+only if whoever reads it has named the same string.
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from tying_agents.registry import find_agent
+from tying_agents.run_config import RunConfig
+from tying_env.config import PLACE_SETTINGS
+from tying_env.differences import flat, listed
+from tying_env.files import to_json
+from tying_env.plugins import is_import_string
+from tying_env.runs.layouts import modern
+
+# These change where a run is kept and computed, not what comes of it: a resumed run may have others. (Its folder is
+# where it is found.)
+FREE = ("run_dir", "checkpoint_every", "keep_checkpoints", "callbacks", *(f"env.{name}" for name in PLACE_SETTINGS))
+
+# Options that may name code of a user's own.
+CODE = ("agent", "rewards", "wrappers", "callbacks", "env.model")
+
+
+class NamesCode(ValueError):
+    """A file names code of a user's own that nobody has asked to run; the message says how to ask."""
+
+
+def saved_config(about: dict[str, Any], named: Collection[str] = ()) -> RunConfig:
+    """Return the settings that a run's config.json holds; those it lacks have their defaults.
+
+    Args:
+        about: config.json.
+        named: import strings that the user has named: only these may be in it.
+
+    Raises:
+        NamesCode: it names others.
+        ValueError: something is wrong; the message names it.
+    """
+    current = modern(about)
+    refuse_code(current, named)
+    try:
+        return from_plain(current)
+    except TypeError as error:
+        raise ValueError(f"the settings do not hold: {error}") from error
+
+
+def refuse_code(plain: dict[str, Any], named: Collection[str]) -> None:
+    """Refuse settings that name code of a user's own which the user has not named.
+
+    Raises:
+        NamesCode: they do.
+    """
+    values = flat(plain)
+    for option in CODE:
+        found = values.get(option)
+        for text in found if isinstance(found, (list, tuple)) else [found]:
+            if isinstance(text, str) and is_import_string(text) and text not in named:
+                flag = f"--{option.removeprefix('env.')}"
+                raise NamesCode(
+                    f"{option} is {text!r}, code of your own, and a file never makes code run: add {flag} {text}"
+                )
+
+
+def from_plain(plain: dict[str, Any], strict: bool = False) -> RunConfig:
+    """Return the settings of nested plain values; those that are missing have their defaults.
+
+    Args:
+        plain: as `dataclasses.asdict` gives them, and JSON or TOML read them.
+        strict: refuse names that are no settings.
+
+    Raises:
+        ValueError: a value is wrong, or (strict) a name is no setting.
+    """
+    agent = plain.get("agent", RunConfig.agent)
+    if not isinstance(agent, str):
+        raise ValueError(f"agent must be a name or an import string, got {agent!r}")
+    settings = find_agent(agent).settings
+    values = {**plain, "controller": _from_plain(settings, plain.get("controller") or {}, "controller.", strict)}
+    return _from_plain(RunConfig, values, "", strict)
+
+
+def read_config_file(path: Path, named: Collection[str] = ()) -> dict[str, Any]:
+    """Return the settings in a TOML file, or in an earlier run's config.json, as plain values.
+
+    Of a config.json the settings alone are taken, without the run's folder and label.
+
+    Args:
+        path: the file.
+        named: import strings that the user has named.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        NamesCode: it names code that the user has not named.
+        ValueError: it is damaged; the message names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no configuration file {path}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        plain = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        if not isinstance(plain, dict):
+            raise ValueError(f"it must hold an object, got a {type(plain).__name__}")
+        if path.suffix == ".json":
+            known = {each.name for each in dataclasses.fields(RunConfig)} - {"run_dir", "label"}
+            plain = {name: value for name, value in modern(plain).items() if name in known}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    refuse_code(plain, named)
+    return plain
+
+
+def overlaid(config: RunConfig, plain: dict[str, Any], where: str) -> RunConfig:
+    """Return the settings with those of a file in their place.
+
+    Args:
+        config: the settings where the file has none.
+        plain: what `read_config_file` gave.
+        where: the file's name, for messages.
+
+    Raises:
+        ValueError: a setting is unknown or wrong; the message names file and setting.
+    """
+    base: dict[str, Any] = dataclasses.asdict(config)
+    if plain.get("agent", config.agent) != config.agent:
+        del base["controller"]
+    for name, value in plain.items():
+        base[name] = {**(base.get(name) or {}), **value} if isinstance(value, dict) else value
+    try:
+        return from_plain(base, strict=True)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def to_toml(config: RunConfig) -> str:
+    """Return settings as TOML; those that are none, which TOML has no word for, are left out."""
+    import tomli_w
+
+    plain = json.loads(to_json(dataclasses.asdict(config)))
+    return tomli_w.dumps(_without_none(plain))
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def differences(saved: RunConfig, asked: RunConfig) -> list[str]:
+    """Return the settings that decide what comes of a run and are not the same, a line each."""
+    return listed(dataclasses.asdict(saved), dataclasses.asdict(asked), FREE)
+
+
+def differences_to_config(about: dict[str, Any], asked: RunConfig, but: Sequence[str] = ()) -> list[str]:
+    """Return the settings in which a run's config.json differs from what is asked for now, a line each.
+
+    A run of an earlier version does not know every setting; those it lacks must be at their defaults.
+
+    Args:
+        about: config.json.
+        asked: the settings now.
+        but: settings to pass over, besides those that do not decide what comes of a run.
+    """
+    usual = RunConfig(agent=asked.agent)
+    mine, defaults = (flat(json.loads(to_json(dataclasses.asdict(each)))) for each in (asked, usual))
+    theirs = {name: value for name, value in (defaults | flat(modern(about))).items() if name in mine}
+    return listed(theirs, mine, (*FREE, *but))
+
+
+T = TypeVar("T")
+
+
+def _from_plain(kind: type[T], values: Any, where: str, strict: bool) -> T:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where.removesuffix('.') or 'the settings'} must be an object, got {values!r}")
+    assert dataclasses.is_dataclass(kind)
+    hints, settings = get_type_hints(kind), {}
+    known = [each.name for each in dataclasses.fields(kind)]
+    if strict and (unknown := [name for name in values if name not in known]):
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"did you mean {where}{near[0]}?" if near else f"known: {', '.join(known)}"
+        raise ValueError(f"unknown setting {where}{unknown[0]}; {hint}")
+    for name in known:
+        if name in values:
+            settings[name] = _value(hints[name], values[name], f"{where}{name}", strict)
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        raise ValueError(f"the settings do not hold: {error}") from error
+
+
+def _value(hint: Any, value: Any, where: str, strict: bool) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else _from_plain(hint, value, f"{where}.", strict)
+    if get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(value)
+    allowed = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if Path in allowed and isinstance(value, str):
+        return Path(value)
+    return value

@@ -1,0 +1,1 @@
+"""The controllers: who chooses the tying."""

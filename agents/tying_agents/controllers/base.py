@@ -1,0 +1,115 @@
+"""What every controller can do: choose an action, learn from what it led to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+
+from tying_agents.settings import NoSettings
+from tying_env.partition import IntVector
+from tying_env.seeding import numpy_stream, torch_stream
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+# What a controller may ask of the environment beyond reset and step -> the attribute that an environment offers it by.
+Need = Literal["forks", "probes", "masks"]
+NEEDS: dict[Need, str] = {"forks": "fork", "probes": "evaluate", "masks": "action_masks"}
+
+
+class Transition(NamedTuple):
+    """One decision and its outcome."""
+
+    observation: IntVector  # (L,)
+    action: IntVector  # (L,)
+    reward: float
+    next_observation: IntVector  # (L,)
+    terminated: bool
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a controller may know when it is made.
+
+    Attributes:
+        n_units: L, the length of an action.
+        seed: of the run; its random streams come from it.
+        k: training steps between two decisions; None where nobody can tell.
+        decisions: how many there will be in all episodes together, if none diverges; None where nobody can tell.
+    """
+
+    n_units: int
+    seed: int
+    k: int | None = None
+    decisions: int | None = None
+
+    def rng(self, name: str = "controller") -> np.random.Generator:
+        """Return the run's NumPy stream of this name; another name is another stream."""
+        return numpy_stream(self.seed, name)
+
+    def torch_generator(self, name: str = "controller weights") -> torch.Generator:
+        """Return the run's torch stream of this name, on the CPU."""
+        return torch_stream(self.seed, name)
+
+
+class Controller(ABC):
+    """Chooses the tying. A controller is two verbs, `act` and `update`; only `act` has to be written.
+
+    Made as `MyController(settings, context)`, or by a `create` of its own.
+
+    Attributes:
+        Settings: a dataclass; its fields are the controller's options on the command line. All have defaults.
+        needs: what it asks of the environment: "forks" (`env.fork()`), "probes" (`env.evaluate()`), "masks"
+            (`env.action_masks()`). With a need it is given the environment in `bind`; an environment that does not
+            offer it is refused before the run begins.
+    """
+
+    Settings: ClassVar[type] = NoSettings
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    @classmethod
+    def create(cls, settings: Any, context: Context) -> Self:
+        """Return a new controller, from its settings and what it may know of the run."""
+        make: Any = cls
+        made: Self = make(settings, context)
+        return made
+
+    def initial_tying(self) -> IntVector | None:
+        """Return the tying to begin the episode with, shape (L,); None is the paper's frozen start."""
+        return None
+
+    def bind(self, env: Any) -> None:  # noqa: B027 (most controllers do not need it)
+        """Take note of the environment; called before the first decision, of controllers that have needs."""
+
+    def notes(self) -> list[str]:
+        """Return what whoever starts a run with this controller should know."""
+        return []
+
+    def begin(self) -> None:  # noqa: B027
+        """Take note that an episode begins."""
+
+    @abstractmethod
+    def act(self, observation: IntVector) -> IntVector:
+        """Return an action, shape (L,), for the tying in force, shape (L,)."""
+
+    def update(self, transition: Transition) -> None:  # noqa: B027 (controllers that do not learn leave it so)
+        """Learn from one decision."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is worth recording after a decision, such as epsilon."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of everything the next decisions depend on: numbers, texts, lists, dictionaries, tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` gave.
+
+        Raises:
+            ValueError: the state is of another kind of controller.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, got one with {sorted(state)}")

@@ -1,0 +1,178 @@
+"""Controllers that do not learn: chance, and fixed patterns of tying."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from tying_agents.controllers.base import Context, Controller
+from tying_agents.settings import NoSettings, PatternConfig, PeriodicConfig, RandomStaticConfig, SandwichConfig
+from tying_env import partition
+from tying_env.partition import IntVector
+from tying_env.seeding import capture_numpy, restore_numpy
+
+
+class RandomController(Controller):
+    """A uniformly random action at every decision: what a controller has to be better than."""
+
+    @classmethod
+    def create(cls, settings: NoSettings, context: Context) -> Self:
+        """Return a new one that draws from the run's stream."""
+        return cls(context.n_units, context.rng())
+
+    def __init__(self, n_units: int, rng: np.random.Generator) -> None:
+        self.n_units = n_units
+        self._rng = rng
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Return one of the L! actions, all equally likely."""
+        return partition.uniform_random_action(self.n_units, self._rng)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the generator."""
+        return {"rng": capture_numpy(self._rng)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the generator."""
+        restore_numpy(self._rng, state["rng"])
+
+
+class FixedController(Controller):
+    """One tying from the first training step to the last.
+
+    Raises:
+        TypeError, ValueError: not a valid tying.
+    """
+
+    def __init__(self, tying: IntVector) -> None:
+        self._tying = partition.canonicalise(tying)
+
+    def initial_tying(self) -> IntVector:
+        """Return the pattern: it is in force from the start."""
+        return self._tying.copy()
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Return the pattern."""
+        return self._tying.copy()
+
+
+def conventional(n_units: int) -> IntVector:
+    """All layers independent: conventional training."""
+    return np.arange(n_units)
+
+
+def albert(n_units: int) -> IntVector:
+    """All layers tied to layer 0 (Lan et al., ICLR 2020)."""
+    return np.zeros(n_units, dtype=np.int64)
+
+
+def cycle(n_units: int) -> IntVector:
+    """Layers i and L/2 + i tied (paper, ablation vii; Takase & Kiyono, 2021). For odd L the middle layer is alone."""
+    half = (n_units + 1) // 2
+    return np.arange(n_units) % half
+
+
+def cycle_rev(n_units: int) -> IntVector:
+    """Layers i and L-1-i tied (paper, ablation viii). For odd L the middle layer is alone."""
+    layers = np.arange(n_units)
+    return np.minimum(layers, n_units - 1 - layers)
+
+
+def sequence(n_units: int) -> IntVector:
+    """Consecutive pairs tied (paper, ablation ix). For odd L the last layer is alone."""
+    return np.arange(n_units) // 2 * 2
+
+
+def periodic(n_units: int, period: int) -> IntVector:
+    """Layers i and i + period tied: the trunk of `period` layers is gone through again and again.
+
+    Raises:
+        ValueError: not 1 <= period <= L.
+    """
+    if not 1 <= period <= n_units:
+        raise ValueError(f"period must be between 1 and the number of layers {n_units}, got {period}")
+    return np.arange(n_units) % period
+
+
+def sandwich(n_units: int, untied_first: int, untied_last: int) -> IntVector:
+    """A few independent layers first and last, one shared trunk between (Subformer: Reid et al., 2021).
+
+    Raises:
+        ValueError: the untied layers leave no trunk.
+    """
+    if untied_first < 0 or untied_last < 0 or untied_first + untied_last >= n_units:
+        raise ValueError(
+            f"untied_first and untied_last must leave a trunk between them, "
+            f"got {untied_first} and {untied_last} of {n_units} layers"
+        )
+    layers = np.arange(n_units)
+    trunk = (layers >= untied_first) & (layers < n_units - untied_last)
+    return np.where(trunk, untied_first, layers)
+
+
+def read_pattern(path: Path, n_units: int) -> IntVector:
+    """Read a tying from a text file: L whole numbers between white space; an action will do.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not hold a valid action for L layers.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no pattern file {path}")
+    try:
+        words = path.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a pattern for {n_units} layers: it is not UTF-8 text ({error})") from error
+    if len(words) != n_units or not all(word.isdecimal() for word in words):
+        raise ValueError(
+            f"{path} is not a pattern for {n_units} layers: it must hold {n_units} whole numbers, for each layer "
+            f"the one whose weights it uses, got {len(words)} words: {' '.join(words[:20])!r}"
+        )
+    try:
+        return partition.canonicalise(partition.validate_action([int(word) for word in words], n_units))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a pattern for {n_units} layers: {error}") from error
+
+
+def fixed(pattern: Callable[[int], IntVector]) -> Callable[[NoSettings, Context], FixedController]:
+    """Return a maker of controllers that keep to a pattern which depends on L alone."""
+    return lambda settings, context: FixedController(pattern(context.n_units))
+
+
+PATTERNS: dict[str, Callable[[int], IntVector]] = {
+    "conventional": conventional,
+    "albert": albert,
+    "cycle": cycle,
+    "cycle-rev": cycle_rev,
+    "sequence": sequence,
+}
+make_conventional, make_albert, make_cycle, make_cycle_rev, make_sequence = map(fixed, PATTERNS.values())
+
+
+def make_random_static(settings: RandomStaticConfig, context: Context) -> FixedController:
+    """Return a controller that keeps to one random tying."""
+    groups = settings.groups or round(partition.chance_independent_layers(context.n_units)[0])
+    return FixedController(partition.random_tying(context.n_units, groups, context.rng()))
+
+
+def make_periodic(settings: PeriodicConfig, context: Context) -> FixedController:
+    """Return a controller that keeps to `periodic`."""
+    return FixedController(periodic(context.n_units, settings.period))
+
+
+def make_sandwich(settings: SandwichConfig, context: Context) -> FixedController:
+    """Return a controller that keeps to `sandwich`."""
+    return FixedController(sandwich(context.n_units, settings.untied_first, settings.untied_last))
+
+
+def make_pattern(settings: PatternConfig, context: Context) -> FixedController:
+    """Return a controller that keeps to the tying in a file.
+
+    Raises:
+        ValueError: no file is named, or as `read_pattern`.
+        FileNotFoundError: the file is not there.
+    """
+    if settings.pattern is None:
+        raise ValueError("the agent 'pattern' needs --pattern FILE, a text file with the tying")
+    return FixedController(read_pattern(settings.pattern, context.n_units))

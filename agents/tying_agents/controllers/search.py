@@ -1,0 +1,155 @@
+"""Controllers that search: they change one entry of the tying at a time and judge it by a counterfactual.
+
+A counterfactual is a fork of the environment in which a candidate is tried on the very batches that come next
+(`LayerTyingEnv.fork`). It costs training steps of its own, which `counterfactual_steps` counts: compare arms with that
+in mind. The paper names such searches as future work (Sec. 5).
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any, Self
+
+import numpy as np
+
+from tying_agents.controllers.base import Context, Controller
+from tying_agents.settings import SearchConfig
+from tying_env.env import LayerTyingEnv
+from tying_env.episode import Stopped
+from tying_env.partition import IntVector
+from tying_env.seeding import capture_numpy, restore_numpy
+
+
+class SearchController(Controller):
+    """What the searches share: candidates, and trying one in a fork."""
+
+    Settings = SearchConfig
+    needs = frozenset({"forks"})
+
+    @classmethod
+    def create(cls, settings: SearchConfig, context: Context) -> Self:
+        """Return a new search whose candidates come from the run's stream."""
+        return cls(context.n_units, settings, context.rng())
+
+    def __init__(self, n_units: int, config: SearchConfig, rng: np.random.Generator) -> None:
+        if n_units < 2:
+            raise ValueError(f"a search needs at least 2 layers to have a choice, got {n_units}")
+        self.n_units = n_units
+        self.config = config
+        self.counterfactual_steps = 0
+        self._rng = rng
+        self._env: LayerTyingEnv | None = None
+
+    def bind(self, env: LayerTyingEnv) -> None:
+        """Take note of the environment to fork."""
+        self._env = env
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Return the best action found.
+
+        Raises:
+            tying_env.episode.Stopped: a fork was asked to stop; this controller is as before then.
+        """
+        before = self.state_dict()
+        try:
+            return self._choose(observation)
+        except Stopped:
+            self.load_state_dict(before)
+            raise
+
+    @abstractmethod
+    def _choose(self, observation: IntVector) -> IntVector:
+        """Return the best action found."""
+
+    def metrics(self) -> dict[str, float]:
+        """Return the training steps that went into counterfactuals so far."""
+        return {"counterfactual_steps": float(self.counterfactual_steps)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the generator and the count of steps."""
+        return {"rng": capture_numpy(self._rng), "counterfactual_steps": self.counterfactual_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore generator and count."""
+        restore_numpy(self._rng, state["rng"])
+        self.counterfactual_steps = state["counterfactual_steps"]
+
+    def _change_one(self, tying: IntVector) -> IntVector:
+        """Return an action with one entry other than in `tying`, all such changes of a layer equally likely."""
+        layer = int(self._rng.integers(1, self.n_units))
+        target = int(self._rng.integers(layer))  # one of the layer's other `layer` choices
+        action = tying.copy()
+        action[layer] = target + (target >= tying[layer])
+        return action
+
+    def _try(self, env: LayerTyingEnv, action: IntVector) -> tuple[LayerTyingEnv, float]:
+        """Return a fork after a step with `action`, and its log-perplexity; infinity if it diverged."""
+        fork = env.fork()
+        before = fork.train_step
+        *_, info = fork.step(action)
+        self.counterfactual_steps += info["train_step"] - before
+        return fork, math.log(info["perplexity"]) if math.isfinite(info["perplexity"]) else math.inf
+
+    def _bound(self) -> LayerTyingEnv:
+        if self._env is None:
+            raise RuntimeError("a search needs the environment: call bind(env) before act")
+        return self._env
+
+
+class HillClimbing(SearchController):
+    """Of the present tying and a few changes of one entry, take the best."""
+
+    def _choose(self, observation: IntVector) -> IntVector:
+        """Try them all on the next batches; keep the tying unless a change is better."""
+        options = [observation, *(self._change_one(observation) for _ in range(self.config.candidates))]
+        losses = [self._try(self._bound(), option)[1] for option in options]
+        return options[int(np.argmin(losses))].copy()
+
+
+class Annealing(SearchController):
+    """Simulated annealing (Kirkpatrick et al., 1983): a worse change is taken with probability exp(-loss / T)."""
+
+    def __init__(self, n_units: int, config: SearchConfig, rng: np.random.Generator) -> None:
+        super().__init__(n_units, config, rng)
+        self.temperature = config.temperature
+
+    def _choose(self, observation: IntVector) -> IntVector:
+        """Try one change beside keeping the tying."""
+        proposal = self._change_one(observation)
+        kept, changed = (self._try(self._bound(), action)[1] for action in (observation, proposal))
+        worse = changed - kept if math.isfinite(changed) else math.inf
+        accepted = worse <= 0 or self._rng.random() < math.exp(-worse / self.temperature)
+        self.temperature *= self.config.temperature_decay
+        return proposal if accepted else observation.copy()
+
+    def metrics(self) -> dict[str, float]:
+        """Return the temperature as well."""
+        return super().metrics() | {"temperature": self.temperature}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the temperature as well."""
+        return super().state_dict() | {"temperature": self.temperature}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the temperature as well."""
+        super().load_state_dict(state)
+        self.temperature = state["temperature"]
+
+
+class TreeSearch(SearchController):
+    """Look a few decisions ahead: at each, keep the tying or change one entry; take the first step to the best leaf."""
+
+    def _choose(self, observation: IntVector) -> IntVector:
+        """Search the whole small tree, depth first."""
+        return self._best(self._bound(), observation, self.config.tree_depth)[1]
+
+    def _best(self, env: LayerTyingEnv, tying: IntVector, depth: int) -> tuple[float, IntVector]:
+        """Return the lowest log-perplexity among the leaves below, and the action that leads there."""
+        options = [tying, *(self._change_one(tying) for _ in range(self.config.candidates))]
+        values = []
+        for option in options:
+            fork, loss = self._try(env, option)
+            if depth > 1 and not fork.over:
+                loss = self._best(fork, fork.trainer.tied.tying, depth - 1)[0]
+            values.append(loss)
+        best = int(np.argmin(values))
+        return values[best], options[best].copy()

@@ -1,0 +1,218 @@
+"""Traces: which tying was in force when, as text that a person can read and `diff` can compare.
+
+    # tying trace, 12 layers
+    start frozen
+    5 0 0 2 3 0 0 1 0 0 0 2 0
+    10 0 0 0 3 0 0 1 0 3 0 0 0
+    end 15
+
+The first number of a line is the training step at which the tying was applied, the others are the tying. A decision
+comes every k training steps, with the frozen start the first one after k. The last line says at which training step the
+run ended; the trace of a run that was stopped has none. A run of several episodes has all this once for each, and the
+last is what is replayed: the run's networks and results are of the last episode, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tying_agents.controllers.base import Context, Controller
+from tying_agents.controllers.patterns import FixedController
+from tying_agents.settings import ReplayConfig
+from tying_env import partition
+from tying_env.partition import IntVector
+from tying_env.seeding import numpy_stream
+
+TRACE = "trace.txt"
+_HEADER = "# tying trace, "
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run applied in its last episode.
+
+    Attributes:
+        n_units: L.
+        start: the tying it began with, shape (L,); None for the frozen start.
+        tyings: one per decision, shape (L,) each.
+        k: training steps between two decisions; None where a single decision does not tell.
+        whole: whether the episode came to its end. Without, its run was stopped, or the file was cut off.
+    """
+
+    n_units: int
+    start: IntVector | None
+    tyings: Sequence[IntVector]
+    k: int | None
+    whole: bool
+
+
+def header(n_units: int, start: IntVector | None) -> str:
+    """Return the first two lines of a trace."""
+    begin = "frozen" if start is None else " ".join(map(str, start.tolist()))
+    return f"{_HEADER}{n_units} layers\nstart {begin}\n"
+
+
+def line(train_step: int, tying: IntVector) -> str:
+    """Return the line of a tying applied after `train_step` training steps."""
+    return f"{train_step} {' '.join(map(str, tying.tolist()))}\n"
+
+
+def end(train_step: int) -> str:
+    """Return the last line of a trace, of an episode that ended after so many training steps."""
+    return f"end {train_step}\n"
+
+
+def read_trace(path: Path) -> Trace:
+    """Read the trace of a run directory, or a trace file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged; the message names the file, the line and what is wrong.
+    """
+    file = path / TRACE if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no trace at {file}")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not a tying trace: it is not UTF-8 text ({error})") from error
+    lines = text.splitlines()
+    first = [number for number, line in enumerate(lines, 1) if line.startswith(_HEADER)]
+    if not first or first[0] != 1:
+        raise ValueError(f"{file} is not a tying trace: it must begin with '{_HEADER}N layers' and 'start ...'")
+    if not text.endswith("\n"):
+        raise ValueError(f"{file} line {len(lines)} is damaged: it is cut off, {lines[-1]!r} has no line end")
+    after = [*first[1:], len(lines) + 1]
+    episodes = [_episode(lines[begin - 1 : end - 1], file, begin) for begin, end in zip(first, after, strict=True)]
+    return episodes[-1]
+
+
+def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
+    """Read the lines of one episode; the first of them has this number in the file."""
+
+    def damaged(offset: int, why: str) -> ValueError:
+        return ValueError(f"{file} line {number + offset} is damaged: {why}")
+
+    counted = lines[0].removeprefix(_HEADER).split()
+    if len(counted) != 2 or not counted[0].isdecimal() or counted[1] != "layers":
+        raise ValueError(f"{file} line {number} must read '{_HEADER}N layers', got {lines[0]!r}")
+    n_units = int(counted[0])
+    if len(lines) < 2 or not lines[1].startswith("start "):
+        raise damaged(1, "it must read 'start frozen' or 'start' and a tying")
+    begin = lines[1].removeprefix("start ")
+    start = None if begin == "frozen" else _tying(begin.split(), n_units, file, number + 1)
+    whole = lines[-1].startswith("end ")
+    decisions = lines[2:-1] if whole else lines[2:]
+    if not decisions:
+        raise ValueError(f"{file} holds no decision" + ("" if number == 1 else f" of the episode in line {number}"))
+    steps, tyings = [], []
+    for offset, line in enumerate(decisions, 2):
+        step, *words = line.split() or [""]
+        if not step.isdecimal():
+            raise damaged(offset, f"it must begin with a training step, got {step!r}")
+        steps.append(int(step))
+        tyings.append(_tying(words, n_units, file, number + offset))
+    # Decisions are k training steps apart, and so is the first one from the frozen start: gaps are missing lines.
+    k = steps[1] - steps[0] if len(steps) > 1 else None
+    expected = 0 if start is not None else steps[0] if k is None else k
+    for offset, found in enumerate(steps, 2):
+        if found != expected:
+            raise damaged(offset, f"training step {found} where {expected} is due; lines are missing or out of order")
+        expected += k or 0
+    if k is not None and k < 1:
+        raise damaged(3, f"training step {steps[1]} follows {steps[0]}; steps must rise")
+    if whole:
+        last = lines[-1].removeprefix("end ")
+        if not last.isdecimal() or not steps[-1] <= int(last) <= steps[-1] + (k or int(last)):
+            raise damaged(len(lines) - 1, f"{lines[-1]!r} does not follow training step {steps[-1]}")
+    return Trace(n_units, start, tyings, k, whole)
+
+
+def _tying(words: list[str], n_units: int, file: Path, number: int) -> IntVector:
+    try:
+        tying = partition.validate_action([int(word) for word in words], n_units)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} line {number} is damaged: {error}") from error
+    if not partition.is_tying(tying):
+        raise ValueError(f"{file} line {number} is damaged: {tying.tolist()} is not a tying in canonical form")
+    return tying
+
+
+class ReplayController(Controller):
+    """Applies a recorded trace, decision by decision (paper, ablation iv); after its end, its last tying.
+
+    Args:
+        trace: what to replay.
+        n_units: L of the environment.
+        order: a permutation of the layers, shape (L,): layer `order[i]` does what layer i did (ablation iii).
+
+    Raises:
+        ValueError: the trace is of another number of layers.
+    """
+
+    def __init__(self, trace: Trace, n_units: int, order: IntVector | None = None) -> None:
+        if trace.n_units != n_units:
+            raise ValueError(f"the trace is of {trace.n_units} layers, the environment has {n_units}")
+        order = np.arange(n_units) if order is None else order
+        self._start = None if trace.start is None else partition.permute(trace.start, order)
+        self._tyings = [partition.permute(tying, order) for tying in trace.tyings]
+        self._next = 0
+        self._whole = trace.whole
+
+    def notes(self) -> list[str]:
+        """Say if the trace has no end."""
+        if self._whole:
+            return []
+        return [
+            f"The trace stops after {len(self._tyings)} decisions without its end: its run was stopped, or the file "
+            "was cut off. The last tying is kept from there on."
+        ]
+
+    def begin(self) -> None:
+        """Go back to the first decision."""
+        self._next = 0
+
+    def initial_tying(self) -> IntVector | None:
+        """Return what the recorded run began with."""
+        return self._start
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Return the next tying of the trace."""
+        tying = self._tyings[min(self._next, len(self._tyings) - 1)]
+        self._next += 1
+        return tying.copy()
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position in the trace."""
+        return {"next": self._next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to a position in the trace."""
+        self._next = state["next"]
+
+
+def make_replay(settings: ReplayConfig, context: Context) -> Controller:
+    """Return a controller that applies a recorded trace again, or its last tying throughout.
+
+    Raises:
+        ValueError: no trace is named, it is damaged, of another number of layers, or its decisions lie k' steps apart.
+        FileNotFoundError: it is not there.
+    """
+    if settings.trace is None:
+        raise ValueError("the agent 'replay' needs --trace RUN, a run directory or a trace file")
+    n_units, order = context.n_units, None
+    if settings.permute is not None:
+        order = numpy_stream(settings.permute, "permutation").permutation(n_units)
+    trace = read_trace(settings.trace)
+    controller = ReplayController(trace, n_units, order)  # checks the number of layers
+    if settings.final:
+        last = trace.tyings[-1]
+        return FixedController(last if order is None else partition.permute(last, order))
+    if context.k is not None and trace.k not in (None, context.k):
+        raise ValueError(
+            f"the trace {settings.trace} has a decision every {trace.k} training steps, this run every {context.k}: "
+            f"replay it with --k {trace.k}, or its last tying with --final"
+        )
+    return controller

@@ -1,0 +1,1 @@
+"""Networks of runs on downstream tasks."""

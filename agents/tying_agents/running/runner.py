@@ -1,0 +1,238 @@
+"""Drives one agent through one environment into one run directory, from the start or from a checkpoint."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from tying_agents.callbacks import Callback, Callbacks, load_callbacks
+from tying_agents.loop import Loop
+from tying_agents.run_config import RunConfig
+from tying_agents.running.agents import RunningAgent, make_agent
+from tying_agents.running.curves import TensorBoard
+from tying_agents.running.description import describe, describe_machine, now, other_code, other_machine
+from tying_agents.running.recorder import LOGS, Checkpointer, Recorder, restore
+from tying_agents.running.results import conclude, measure_test
+from tying_agents.running.resuming import DamagedRun, NothingToResume, find, refuse_other_inputs, refuse_other_sizes
+from tying_agents.stopping import StopFile, StopSignals
+from tying_env.distributed import wait_for_all, world
+from tying_env.episode import Stopped
+from tying_env.plugins import foreign_code, is_import_string, load_object
+from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
+from tying_env.runs.checkpoints import FOLDER
+from tying_env.runs.run_directory import CONFIG, JOURNAL, RESUMES
+from tying_env.wrappers import wrap
+
+Stop = StopFile | StopSignals
+
+ENV_ID = "LayerTying-GPT2-v0"  # every setting is given to it, also which network it is
+
+# The signal that stopped a run -> the run's status. The others are "finished", "diverged" and "stopped": by a callback,
+# by something else that `stop` watches, or by a signal to another process of the run.
+_STOPPED_BY = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+def run(config: RunConfig, callbacks: Sequence[Callback] = (), stop: Stop | None = None) -> tuple[RunDirectory, str]:
+    """Train one primary network under one agent, and leave a run directory.
+
+    Ctrl-C or SIGTERM ends the run after the training step in progress, with a checkpoint that `resume` continues from.
+
+    Args:
+        config: its settings.
+        callbacks: are told how it goes, besides those that `config` names.
+        stop: is asked between training steps whether to stop; by default that is signals to this process.
+
+    Returns:
+        The run directory, and how the run ended: finished, diverged, interrupted, terminated or stopped.
+
+    Raises:
+        ValueError, TypeError: a setting is wrong; nothing has been written then.
+        FileExistsError: the run directory exists.
+        OSError: the disk is full, say; what was written before is whole.
+        tying_env.plugins.ForeignCodeError: code of the user's own failed.
+    """
+    # Everything that can be wrong with the settings shows before anything is written.
+    made = _Made.of(config)
+    about = describe(config, made.env)
+    directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about)
+    with directory.lock():
+        return directory, _carry_out(made, directory, callbacks, stop, None, resumed=False)
+
+
+def resume(
+    path: Path,
+    callbacks: Sequence[Callback] = (),
+    asked: RunConfig | None = None,
+    stop: Stop | None = None,
+) -> tuple[RunDirectory, str]:
+    """Resume a run from its newest whole checkpoint; it ends with the same bits as if it had never stopped.
+
+    Args:
+        path: the run directory.
+        callbacks: are told how it goes.
+        asked: settings to resume with; where the results are kept and on which device may differ from the run's own.
+            A run with code of a user's own is resumed only with settings that name it.
+        stop: as for `run`.
+
+    Returns:
+        As `run`.
+
+    Raises:
+        tying_agents.running.resuming.NothingToResume: there is no run, or it has no checkpoint. (A FileNotFoundError.)
+        tying_agents.running.resuming.RunIsOver: it finished or diverged. (A ValueError, as the next three.)
+        tying_agents.config_files.NamesCode: it names code of a user's own that `asked` does not.
+        tying_agents.running.resuming.OtherSettings: the message lists the differences.
+        tying_agents.running.resuming.DamagedRun: no checkpoint can be used; the message says why.
+        ValueError: a checkpoint is whole, but does not fit; nothing is changed then.
+        BlockingIOError: another process is at work in the run directory.
+        OSError: the disk is full, say; what was written before is whole.
+    """
+    if not os.path.lexists(path / CONFIG):
+        raise NothingToResume(f"{path} is not a run directory: it has no {CONFIG}")
+    directory, note = RunDirectory(path), Callbacks(callbacks).note
+    try:
+        directory.check_plain(LOGS, FOLDER)
+    except ValueError as error:
+        raise DamagedRun(str(error)) from error
+    with directory.lock():
+        found = find(directory, note, asked)
+        env = make_env(found.config)
+        inner: Any = env.unwrapped
+        refuse_other_sizes(found, inner)
+        made = _Made(found.config, env, make_agent(found.config, env))
+        refuse_other_inputs(found, inner)
+        if differ := other_machine(found.about, inner):
+            note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
+        if changed := other_code(found.about, found.config):
+            note(f"Code of your own is not what the run began with, and its results may differ: {'; '.join(changed)}.")
+        return directory, _carry_out(made, directory, callbacks, stop, found.checkpoint, resumed=True)
+
+
+def check(config: RunConfig) -> None:
+    """Check that a run can be made with these settings: its environment and its agent are made and thrown away.
+
+    Raises:
+        ValueError, TypeError, OSError, ImportError, tying_env.plugins.ForeignCodeError: it cannot; nothing has been
+            written.
+    """
+    _Made.of(config).env.close()
+
+
+def make_env(config: RunConfig) -> gym.Env[Any, Any]:
+    """Return the environment of a run, in its wrappers.
+
+    Raises:
+        ValueError, TypeError, OSError, ImportError, tying_env.plugins.ForeignCodeError: it cannot be made.
+    """
+    env: gym.Env[Any, Any] = gym.make(ENV_ID, **dataclasses.asdict(config.env))
+    for name in (*config.rewards, *config.wrappers):
+        if is_import_string(name):
+            wrapper = load_object(name, "a gymnasium.Wrapper class, or a function from an environment to a wrapped one")
+            with foreign_code(name, "while it was put around the environment"):
+                env = wrapper(env)
+            if not isinstance(env, gym.Env):
+                raise TypeError(f"{name} must return an environment, got {type(env).__name__}")
+        else:
+            settings = {"weight": config.parameter_penalty} if name == "parameter-penalty" else {}
+            env = wrap(env, [name], {name: settings})
+    return env
+
+
+def default_name(config: RunConfig) -> str:
+    """Return the name of a run's folder when none was asked for."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{config.name}-seed{config.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """What a run consists of, made from its settings."""
+
+    config: RunConfig
+    env: gym.Env[Any, Any]
+    agent: RunningAgent
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "_Made":
+        env = make_env(config)
+        return cls(config, env, make_agent(config, env))
+
+
+def _carry_out(
+    made: _Made,
+    directory: RunDirectory,
+    callbacks: Sequence[Callback],
+    stop: Stop | None,
+    checkpoint: Checkpoint | None,
+    resumed: bool,
+) -> str:
+    """Make a run, or what is left of it, until it ends or is asked to stop; return how it ended."""
+    config, env, agent = made.config, made.env, made.agent
+    recorder = Recorder(directory)
+    checkpoints = Checkpoints(directory, LOGS, config.keep_checkpoints)
+    checkpointer = Checkpointer(checkpoints, config.checkpoint_every, recorder, agent.state_dict)
+    # Of several processes the first one alone has callbacks of the user's own.
+    specs = config.callbacks if world().rank == 0 else ()
+    told = [recorder, TensorBoard(directory.path, resumed), *load_callbacks(specs), *callbacks, checkpointer]
+    loop = Loop(env, Callbacks(told, dict(enumerate(specs, 2))), episodes=config.episodes, seed=config.seed)
+    loop.config, loop.directory = config, directory.path
+    status = "failed"
+    try:
+        with stop or StopSignals(loop.callbacks.note) as signals:
+            loop.inner.should_stop = signals.should_stop
+            if resumed:
+                _continue(loop, recorder, agent, checkpoint, config)
+            loop.callbacks.run_begins(loop)
+            with contextlib.suppress(Stopped):
+                agent.run(loop, directory)
+            if not loop.diverged:  # the last good checkpoint is from before
+                checkpointer.write(loop)
+            ended = conclude(loop, recorder, "stopped" if signals.asked is None else _STOPPED_BY[signals.asked])
+            wait_for_all()  # when a process has ended by a signal, torchrun soon ends the others
+        if ended == "finished" and config.measure_test:
+            if signals.asked is not None:  # too late to stop anything but the test
+                ended = _STOPPED_BY[signals.asked]
+            elif world().rank == 0:
+                measure_test(loop, recorder, config.test_windows)  # here Ctrl-C ends at once: all else is written
+        status = ended
+    finally:
+        try:
+            loop.callbacks.run_ends(loop, status)
+        finally:
+            env.close()
+    return status
+
+
+def _continue(
+    loop: Loop, recorder: Recorder, agent: RunningAgent, checkpoint: Checkpoint | None, config: RunConfig
+) -> None:
+    """Bring everything to where a checkpoint was taken, or (None) to the start.
+
+    Raises:
+        ValueError: the checkpoint does not fit; no file of the run is changed then.
+    """
+    directory = recorder.directory
+    if checkpoint is None:
+        loop.callbacks.note(f"{directory.path} was stopped before its first checkpoint: beginning anew.")
+    else:
+        try:
+            restore(checkpoint.state, loop, recorder)
+            agent.load_state_dict(checkpoint.state["controller"], loop, directory, checkpoint.logs[JOURNAL])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DamagedRun(f"the checkpoint {checkpoint.folder} is damaged: {error!r}") from error
+        except ValueError as error:
+            raise ValueError(f"the checkpoint {checkpoint.folder} does not fit: {error}") from error
+        loop.callbacks.note(f"Resuming from {checkpoint.folder} at training step {loop.train_step}.")
+    directory.sweep()
+    for name in LOGS:
+        directory.shorten(name, 0 if checkpoint is None else checkpoint.logs[name])
+    if checkpoint is not None:
+        checkpoint.set_aside_damaged()
+        checkpoint.restore_best(directory)
+    resumed = {"at": now(), "from": checkpoint and checkpoint.folder.name, "checkpoint_every": config.checkpoint_every}
+    directory.append_json(RESUMES, resumed | describe_machine(loop.inner.device))

@@ -1,0 +1,140 @@
+"""Stable-Baselines3 agents: any of its algorithms, and of its contributions, trains on a recorded run.
+
+PPO and A2C take the MultiDiscrete action as it is. Algorithms that learn off policy (DQN, QR-DQN) take one number, so
+they change one entry per step (`SingleLayerAction`); MaskablePPO goes through the layers in turn (`LayerSweepAction`),
+with the targets a layer does not have masked out. SB3 seeds Python's, NumPy's and torch's global generators itself; the
+environment draws from none of them.
+"""
+
+import inspect
+from typing import Any
+
+import gymnasium as gym
+
+from tying_agents.loop import Loop, Step
+from tying_agents.running.agents import RunningAgent
+from tying_agents.sb3.journal import Journal, read_journal
+from tying_agents.settings import SB3Config
+from tying_env.partition import IntVector
+from tying_env.runs import RunDirectory
+from tying_env.wrappers import LayerSweepAction, SingleLayerAction
+
+
+class LoopEnv(gym.Wrapper[IntVector, IntVector, IntVector, IntVector]):
+    """The environment as SB3 sees it: every step goes through the loop.
+
+    SB3 resets an environment as soon as an episode is over. After the last episode that would throw the network away,
+    so this reset returns the last observation instead, and the run is concluded from what is there.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        super().__init__(loop.env)
+        self._loop = loop
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[IntVector, dict[str, Any]]:
+        """Begin the next episode; its seed is the run's, not SB3's."""
+        if self._loop.finished:
+            return self._loop.observation, {}
+        return self._loop.reset(None)
+
+    def step(self, action: IntVector) -> Step:
+        """Step the environment."""
+        return self._loop.step(action)
+
+
+class SB3Run(RunningAgent):
+    """An algorithm of Stable-Baselines3 makes the decisions, from the start or from its journal.
+
+    Args:
+        name: of the agent, for messages.
+        algorithm: a subclass of SB3's BaseAlgorithm.
+        config: its settings.
+        seed: of the run.
+    """
+
+    def __init__(self, name: str, algorithm: type[Any], config: SB3Config, seed: int) -> None:
+        self._name = name
+        self._algorithm = algorithm
+        self._config = config
+        self._seed = seed
+        self._ancestors = {base.__name__ for base in algorithm.__mro__}
+
+    def run(self, loop: Loop, directory: RunDirectory) -> None:
+        """Let the algorithm learn.
+
+        Raises:
+            ValueError: the journal is damaged, the agent cannot be brought back from it, or the algorithm does not take
+                the environment's actions.
+            tying_env.episode.Stopped: the environment was asked to stop.
+        """
+        if loop.finished:
+            return
+        decisions, config = loop.decisions_in_all, self._config
+        if self._on_policy and decisions <= config.sb3_n_steps:
+            loop.callbacks.note(
+                f"{self._name} learns after every {config.sb3_n_steps} decisions, and there are {decisions}: it will "
+                "not have learned when it makes its last. Lower --sb3-n-steps or --k, or raise --total-steps or "
+                "--episodes."
+            )
+        journal = Journal(self._as_seen(loop), directory)
+        model = self._model(journal, decisions)
+        from stable_baselines3.common.callbacks import BaseCallback
+
+        class AfterEachStep(BaseCallback):
+            def _on_step(self) -> bool:
+                if journal.reliving:
+                    return True
+                epsilon = getattr(self.model, "exploration_rate", None)
+                loop.complete_if_open({} if epsilon is None else {"epsilon": float(epsilon)})
+                return not (loop.finished or loop.stop_reason is not None)
+
+        # Schedules, as that of exploration, go by the decisions there will be.
+        model.learn(total_timesteps=decisions, callback=AfterEachStep())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the journal has it all."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], loop: Loop, directory: RunDirectory, journal_bytes: int) -> None:
+        """Check as much of the run's journal as belongs to a checkpoint; `run` relives it.
+
+        Raises:
+            ValueError: it is damaged (the message names the line), or of another number of decisions.
+        """
+        lines = read_journal(self._as_seen(loop), directory, journal_bytes)
+        if (steps := sum("action" in line for line in lines)) != loop.decisions:
+            raise ValueError(f"its journal has {steps} decisions, the checkpoint {loop.decisions}")
+
+    @property
+    def _on_policy(self) -> bool:
+        return "OnPolicyAlgorithm" in self._ancestors
+
+    def _as_seen(self, loop: Loop) -> gym.Env[Any, Any]:
+        """Return the environment with actions that the algorithm can take."""
+        env = LoopEnv(loop)
+        if "MaskablePPO" in self._ancestors:
+            return LayerSweepAction(env)
+        return SingleLayerAction(env) if "OffPolicyAlgorithm" in self._ancestors else env
+
+    def _model(self, env: Journal, decisions: int) -> Any:
+        config, taken = self._config, inspect.signature(self._algorithm.__init__).parameters
+        settings: dict[str, Any] = {"seed": self._seed, "device": "cpu", "gamma": config.sb3_gamma}
+        if config.sb3_learning_rate is not None:
+            settings["learning_rate"] = config.sb3_learning_rate
+        if self._on_policy:
+            settings |= {"n_steps": config.sb3_n_steps, "batch_size": config.sb3_n_steps}
+        else:
+            # A run has tens of decisions: begin to learn after a few of them, not after SB3's 100, and renew the target
+            # network now and then, not after 10,000.
+            settings |= {"learning_starts": 5, "buffer_size": 10_000, "train_freq": 1}
+            settings |= {"target_update_interval": max(1, decisions // 10)}
+        policies = getattr(self._algorithm, "policy_aliases", {})
+        policy = next((name for name in ("MlpPolicy", "MlpLstmPolicy") if name in policies), "MlpPolicy")
+        try:
+            return self._algorithm(policy, env, **{name: value for name, value in settings.items() if name in taken})
+        except AssertionError as error:  # how SB3 refuses action spaces
+            raise ValueError(
+                f"the agent {self._name!r} does not take the actions {env.action_space}: {error}"
+            ) from error

@@ -1,0 +1,194 @@
+"""The settings of every controller. No torch here: command lines are made of them, and `--help` has to be quick."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tying_env.seeding import check_seed
+
+RewardScale = Literal["none", "running"]
+StateScale = Literal["raw", "unit"]
+
+# What the paper's algorithm does not have. A state fits only a controller with the same of these.
+OPTIONS = ("replay_size", "replay_batch", "target_every", "double_q", "dueling", "reward_scale", "state_scale")
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """Nothing can be set."""
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Settings of the factorized DQN; the defaults are the paper's (Sec. 4).
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    q_learning_rate: float = 1e-3
+    """Learning rate of Adam for the Q-network."""
+    gamma: float = 0.99
+    """Discount of the next state's value."""
+    epsilon_start: float = 1.0
+    """Probability of a random action at the first decision."""
+    epsilon_decay: float = 0.95
+    """Factor on epsilon after each decision."""
+    epsilon_floor: float = 0.1
+    """Epsilon never falls below this."""
+    hidden_units: int = 128
+    """Units of the Q-network's one hidden layer."""
+
+    replay_size: int = 0
+    """Experience replay: learn from samples of this many newest decisions; 0, the paper: from the last alone."""
+    replay_batch: int = 32
+    """Decisions in such a sample; without replay_size it changes nothing."""
+    target_every: int = 0
+    """Value the next state by a copy of the Q-network that is renewed every this many updates; 0, the paper: none."""
+    double_q: bool = False
+    """Let the Q-network choose the next action and the copy value it; needs target_every of at least 2."""
+    dueling: bool = False
+    """Make Q of a value for each layer plus advantages of its choices, less their mean."""
+    reward_scale: RewardScale = "none"
+    """Rewards as they are, or less their running mean and over their running standard deviation."""
+    state_scale: StateScale = "raw"
+    """Layer numbers into the Q-network as they are, or divided by L - 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.q_learning_rate < float("inf"):
+            raise ValueError(f"q_learning_rate must be a finite number above 0, got {self.q_learning_rate!r}")
+        for name in ("gamma", "epsilon_start", "epsilon_decay", "epsilon_floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}")
+        if not 1 <= self.hidden_units <= 65_536:
+            raise ValueError(f"hidden_units must be from 1 to 65536, got {self.hidden_units!r}")
+        for name, least in (("replay_size", 0), ("replay_batch", 1), ("target_every", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+        for name, kind in (("reward_scale", RewardScale), ("state_scale", StateScale)):
+            if getattr(self, name) not in get_args(kind):
+                allowed = ", ".join(map(repr, get_args(kind)))
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.double_q and self.target_every < 2:
+            raise ValueError(
+                "double_q needs target_every of at least 2: without a copy, or with one renewed at every update, "
+                f"choosing and valuing are done by the same network; got target_every={self.target_every!r}"
+            )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that the paper's algorithm does not have."""
+        return {name: getattr(self, name) for name in OPTIONS}
+
+
+@dataclass(frozen=True)
+class RandomStaticConfig:
+    """Settings of random-static.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    groups: int = 0
+    """Number of groups of the one random tying; 0 for what chance gives, H_L rounded."""
+
+    def __post_init__(self) -> None:
+        if self.groups < 0:
+            raise ValueError(f"groups must be at least 0, got {self.groups}")
+
+
+@dataclass(frozen=True)
+class PeriodicConfig:
+    """Settings of periodic."""
+
+    period: int = 3
+    """Layers i and i + period are tied."""
+
+
+@dataclass(frozen=True)
+class SandwichConfig:
+    """Settings of sandwich."""
+
+    untied_first: int = 1
+    """Independent layers before the shared trunk."""
+    untied_last: int = 1
+    """Independent layers after the shared trunk."""
+
+
+@dataclass(frozen=True)
+class PatternConfig:
+    """Settings of pattern."""
+
+    pattern: Path | None = None
+    """A text file with the tying, L whole numbers."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Settings of replay.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    trace: Path | None = None
+    """The run directory, or trace file, whose tyings are applied again."""
+    permute: int | None = None
+    """Seed of one fixed permutation of the layers under which they are applied (ablation iii)."""
+    final: bool = False
+    """Train from scratch with the trace's last tying (ablation ii)."""
+
+    def __post_init__(self) -> None:
+        if self.permute is not None:
+            check_seed(self.permute)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Settings of hill-climbing, annealing and tree-search.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    candidates: int = 2
+    """Changes tried at each decision, beside keeping the tying (tree-search: at each level of the tree)."""
+    tree_depth: int = 2
+    """Decisions that tree-search looks ahead."""
+    temperature: float = 0.05
+    """Annealing's first temperature, in nats of the log-perplexity."""
+    temperature_decay: float = 0.95
+    """Factor on the temperature after each decision."""
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "tree_depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature!r}")
+        if not 0 < self.temperature_decay <= 1:
+            raise ValueError(f"temperature_decay must be in (0, 1], got {self.temperature_decay!r}")
+
+
+@dataclass(frozen=True)
+class SB3Config:
+    """Settings of the Stable-Baselines3 agents; what is not named here is SB3's default.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    sb3_learning_rate: float | None = None
+    """Learning rate; none for the algorithm's own default."""
+    sb3_n_steps: int = 10
+    """Decisions between two updates of ppo, a2c and maskable-ppo: a run has tens of decisions, not millions."""
+    sb3_gamma: float = 0.99
+    """Discount."""
+
+    def __post_init__(self) -> None:
+        if self.sb3_learning_rate is not None and not 0 < self.sb3_learning_rate < float("inf"):
+            raise ValueError(f"sb3_learning_rate must be a finite number above 0, got {self.sb3_learning_rate!r}")
+        if self.sb3_n_steps < 2:
+            raise ValueError(f"sb3_n_steps must be at least 2, got {self.sb3_n_steps!r}")
+        if not 0 <= self.sb3_gamma <= 1:
+            raise ValueError(f"sb3_gamma must be in [0, 1], got {self.sb3_gamma!r}")

@@ -1,0 +1,129 @@
+"""What holds the training run of an environment, and answers questions about it."""
+
+import gc
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy.typing as npt
+import torch
+
+from tying_env import partition
+from tying_env.config import EnvConfig
+from tying_env.data import Batch
+from tying_env.data.corpus import Split
+from tying_env.distributed import agreed_number
+from tying_env.primary.assembly import build_trainer
+from tying_env.primary.evaluation import Evaluation, Measurement
+from tying_env.primary.optimizers import MakeOptimizer
+from tying_env.primary.trainer import Trainer, never
+from tying_env.primary.workloads import Workload
+from tying_env.training_run import TrainingRun
+
+
+class RunningEnv(gym.Env[partition.IntVector, partition.IntVector]):
+    """An environment around one training run: its settings, its counters and its network.
+
+    Args:
+        workload: what is trained: network, data and task.
+        device: where.
+        make_optimizer: makes the optimizer.
+    """
+
+    def __init__(self, workload: Workload, device: torch.device, make_optimizer: MakeOptimizer) -> None:
+        self.workload, self.device = workload, device
+        self._make_optimizer = make_optimizer
+        self.config: EnvConfig = workload.config
+        self.should_stop: Callable[[], bool] = never
+        self._episode: TrainingRun | None = None
+
+    @property
+    def n_units(self) -> int:
+        """L, the length of an action and of the tying: how many units can be tied."""
+        return self.config.n_units
+
+    @property
+    def train_step(self) -> int:
+        """Training steps done in this episode."""
+        return self._running().train_step
+
+    @property
+    def tying(self) -> partition.IntVector:
+        """The tying in force, shape (L,); after a step that was stopped, the one it was decided on."""
+        return self._running().tying
+
+    @property
+    def decisions(self) -> int:
+        """Decisions made in this episode; a step that was stopped does not count yet."""
+        return self._running().decisions
+
+    @property
+    def tied_at(self) -> int:
+        """Training step at which the last action was applied."""
+        return self._running().tied_at
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode has ended, so that the next call must be reset()."""
+        return self._running().over
+
+    @property
+    def trainer(self) -> Trainer:
+        """The primary network under training, with its optimizer."""
+        return self._running().trainer
+
+    @property
+    def ties_at(self) -> int:
+        """Training step at which the next action is applied; after a step that was stopped, at which its action was."""
+        return self._running().ties_at
+
+    def permitted(self, action: object) -> partition.IntVector:
+        """Check an action, and return what it comes to where only blocks of one kind can be tied.
+
+        Raises:
+            TypeError, ValueError: not a valid action.
+        """
+        valid = partition.validate_action(action, self.n_units)
+        return valid if self.workload.kinds is None else partition.within_kinds(valid, self.workload.kinds)
+
+    def evaluate(self, split: Split, max_windows: int | None = None) -> Evaluation:
+        """Measure the network as it is on examples of a split, always the same, without dropout.
+
+        Args:
+            split: "train", "validation" or "test".
+            max_windows: how many sequences of `seq_len` tokens, or images, 0 for all; `validation_windows` by default.
+        """
+        most = self.config.validation_windows if max_windows is None else max_windows
+        return self.workload.evaluate(self._running().trainer.network.model, split, most, self.device)
+
+    def windows(self, split: Split, max_windows: int) -> Batch:
+        """Return up to `max_windows` examples of a split, 0 for all. They never change.
+
+        GPT-2's are windows (N, T + 1); for the others see `Workload.examples`.
+        """
+        return self.workload.examples(split, max_windows)
+
+    def _begin(
+        self,
+        seed: int,
+        tying: npt.ArrayLike | None,
+        sources: npt.ArrayLike | None = None,
+        frozen_start: bool = False,
+    ) -> TrainingRun:
+        trainer = build_trainer(self.workload, self.device, seed, tying, sources, self._make_optimizer)
+        return TrainingRun(trainer, self.workload.reward_batches(seed), self.config, frozen_start)
+
+    def _let_go(self) -> None:
+        self._episode = None
+        if self.config.checkpoint_blocks or self.config.frozen_weights == "redrawn":
+            gc.collect()  # blocks with a forward pass of their own refer to themselves
+
+    def _validate(self) -> Measurement:
+        """Measure on the validation split, as process 0 measures it."""
+        found = self.evaluate("validation")
+        accuracy = None if found.accuracy is None else agreed_number(found.accuracy)
+        return Measurement(agreed_number(found.mean_loss), accuracy)
+
+    def _running(self) -> TrainingRun:
+        if self._episode is None:
+            raise gym.error.ResetNeeded("no training run has begun: call reset() first")
+        return self._episode

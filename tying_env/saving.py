@@ -1,0 +1,72 @@
+"""Reads and writes the whole state of an environment, and makes forks of it."""
+
+import copy as copying
+import dataclasses
+from typing import Any, Self
+
+import numpy as np
+
+from tying_env.config import PLACE_SETTINGS
+from tying_env.running import RunningEnv
+from tying_env.seeding import capture_numpy, restore_numpy
+
+_STATE_KEYS = {
+    *("config", "np_random", "np_random_seed", "trainer", "reward_batches", "decisions", "tied_at", "train_step"),
+    *("frozen_steps_left", "validation_perplexity", "over", "under_way"),
+}
+
+
+class SavedEnv(RunningEnv):
+    """An environment whose training run can be saved, restored and forked."""
+
+    def state_dict(self, copy: bool = True) -> dict[str, Any]:
+        """Return the whole training state: a restored environment goes on with the same bits.
+
+        Tensors are under `trainer.weights`, `trainer.optimizer` and `trainer.dropout`; the rest is ready for JSON.
+
+        Args:
+            copy: whether the tensors are copies. Without, they are the live ones: write them down at once.
+        """
+        return {
+            "config": dataclasses.asdict(self.config),
+            "np_random": capture_numpy(self.np_random),
+            "np_random_seed": self.np_random_seed,
+            **self._running().state_dict(copy),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave, of an environment with the same settings.
+
+        Raises:
+            ValueError: the state does not fit, and in what; this environment is as before then.
+        """
+        if not isinstance(state, dict) or (missing := _STATE_KEYS - set(state)):
+            lacks = f"lacks {sorted(missing)[0]!r}" if isinstance(state, dict) else f"is a {type(state).__name__}"
+            raise ValueError(f"the state must be a dictionary that state_dict gave; it {lacks}")
+        mine, theirs = dataclasses.asdict(self.config), state["config"]
+        differ = [name for name in mine if name not in PLACE_SETTINGS and mine[name] != theirs.get(name)]
+        if differ:
+            listed = "; ".join(f"{name} is {theirs.get(name)!r} there, {mine[name]!r} here" for name in differ)
+            raise ValueError(f"the state is of an environment with other settings: {listed}")
+        try:
+            generator = np.random.default_rng(0)
+            restore_numpy(generator, state["np_random"])
+            saved = state["trainer"]
+            episode = self._begin(0, None if saved["frozen"] else saved["tying"], saved["sources"])
+            episode.load_state_dict(state)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the state is damaged: {error!r}") from error
+        self._np_random, self._np_random_seed = generator, state["np_random_seed"]
+        self._episode = episode
+
+    def fork(self) -> Self:
+        """Return an independent environment in the same state: a counterfactual to try a tying on the same batches.
+
+        Weights, optimizer, data position and generators are copies; the data in memory are shared.
+        """
+        state = self.state_dict()
+        twin = copying.copy(self)  # the data are read-only
+        twin.action_space, twin.observation_space = copying.deepcopy((self.action_space, self.observation_space))
+        twin._episode = None
+        twin.load_state_dict(state)
+        return twin
