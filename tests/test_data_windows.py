@@ -62,9 +62,7 @@ def test_a_batch_at_the_end_of_an_epoch_continues_with_the_next() -> None:
 @SAMPLERS
 @settings(deadline=None)
 @given(before=st.integers(0, 40), batch_size=st.integers(1, 30), seq_len=st.integers(1, 60))
-def test_a_restored_sampler_draws_the_same_batches(
-    sampler, before: int, batch_size: int, seq_len: int
-) -> None:
+def test_a_restored_sampler_draws_the_same_batches(sampler, before: int, batch_size: int, seq_len: int) -> None:
     original = sampler(TOKENS, batch_size, seq_len, rng(1))
     for _ in range(before):
         original.next_batch()

@@ -164,7 +164,9 @@ def test_before_the_first_decision_only_layer_0_trains_for_k_steps(tiny: dict[st
         assert torch.equal(mine, theirs), name
 
 
-@pytest.mark.parametrize(("settings", "first"), [({"total_steps": 1}, 1), ({"total_steps": 3}, 3), ({"k": 15}, 20)])
+@pytest.mark.parametrize(
+    ("settings", "first"), [({"total_steps": 1, "k": 1}, 1), ({"total_steps": 3}, 3), ({"k": 15}, 20)]
+)
 def test_short_episodes_end_in_order(tiny: dict[str, Any], settings: dict[str, Any], first: int) -> None:
     env = LayerTyingEnv(**tiny | settings)
     env.reset(seed=0)

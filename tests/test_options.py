@@ -47,14 +47,14 @@ def test_parts_hold_fewer_activations(tiny: dict[str, Any]) -> None:
             held.append(held[-1] + tensor.numel())
             return tensor
 
-        plain = env.trainer._loss
+        plain = env.trainer.gradients.loss
 
         def loss(model: Any, part: torch.Tensor, plain: Any = plain, pack: Any = pack, held: Any = held) -> Any:
             held.append(0)
             with saved_tensors_hooks(pack, lambda tensor: tensor):
                 return plain(model, part)
 
-        env.trainer._loss = loss  # type: ignore[method-assign]
+        env.trainer.gradients.loss = loss  # type: ignore[method-assign]
         env.trainer.train(1)
         most[accumulate] = max(held)
     assert most[4] < 0.5 * most[1]

@@ -184,7 +184,7 @@ def test_a_failed_first_change_leaves_redrawn_layers_as_they_were(tiny: dict[str
     env.reset(seed=0)
     tied = env.trainer.tied
     stranger = torch.optim.SGD([nn.Parameter(torch.ones(1))])
-    with pytest.raises(ValueError, match="no group made by TiedBlocks"):
+    with pytest.raises(ValueError, match="lacks groups made by TiedBlocks"):
         tied.change([0, 1, 0, 3], stranger)
     assert tied.frozen
     reference = LayerTyingEnv(**tiny)

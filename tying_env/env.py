@@ -18,6 +18,7 @@ from tying_env.decision import Outcome
 from tying_env.distributed import agreed_action, agreed_stop
 from tying_env.primary.assembly import choose_workload
 from tying_env.primary.custom import Draw
+from tying_env.primary.optimizers import MakeOptimizer, choose_optimizer
 from tying_env.primary.tasks import Loss
 from tying_env.reporting import BEGINNING, info_of, replication_map, reward_of
 from tying_env.saving import SavedEnv
@@ -79,6 +80,9 @@ class LayerTyingEnv(SavedEnv):
             episode trains a copy, or a function that makes one with random weights.
         blocks, batches, loss, validation, test: of a network of your own; see
             `tying_env.OwnNetwork`.
+        optimizer: "adamw", "sgd" or "muon"; or a function that makes an optimizer of your own from parameter groups,
+            `torch.optim.NAdam` for one. Learning rate and weight decay are in the groups. It may keep numbers and
+            tensors of the Parameter's shape for each Parameter; another one is refused.
         settings: fields of `EnvConfig`.
 
     Raises:
@@ -98,13 +102,17 @@ class LayerTyingEnv(SavedEnv):
         loss: Loss | None = None,
         validation: Batch | None = None,
         test: Batch | None = None,
+        optimizer: str | MakeOptimizer = "adamw",
         **settings: Any,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}")
         self.render_mode = render_mode
         own = {"blocks": blocks, "batches": batches, "loss": loss, "validation": validation, "test": test}
-        super().__init__(*choose_workload(model, own, settings))
+        settings = settings | {"optimizer": optimizer if isinstance(optimizer, str) else "custom"}
+        workload, device = choose_workload(model, own, settings)
+        own_optimizer = None if isinstance(optimizer, str) else optimizer
+        super().__init__(workload, device, choose_optimizer(workload.config, own_optimizer))
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, self.n_units + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, self.n_units + 1))
 

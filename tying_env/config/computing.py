@@ -63,7 +63,7 @@ def _check_redrawn(config: EnvConfig) -> None:
             "frozen_weights must be 'held' where initial values are drawn until they fit, or not by this package: "
             f"got 'redrawn' with the model {config.model!r}"
         )
-    for name, plain in (("init_from", None), ("delta_rank", 0), ("first_tying", "leader")):
+    for name, plain in (("init_from", None), ("delta_rank", 0), ("first_tying", "leader"), ("tied_parameters", "all")):
         if getattr(config, name) != plain:
             raise ValueError(
                 "frozen_weights must be 'held' where a start is more than random matrices, "

@@ -15,6 +15,8 @@ _SCALARS = {
     "train/loss_nats_per_token": "train_loss",
     "train/perplexity": "perplexity",
     "validation/perplexity": "validation_perplexity",
+    "train/learning_rate": "learning_rate",
+    "train/gradient_norm": "gradient_norm",
     "train/accuracy": "accuracy",
     "validation/accuracy": "validation_accuracy",
     "tying/independent_layers": "independent_layers",
