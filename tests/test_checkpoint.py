@@ -77,7 +77,7 @@ def test_an_episode_starts_from_the_checkpoints_weights(
     assert not terminated
 
 
-def test_two_starts_from_a_checkpoint_are_equal_and_forks_go_on(
+def test_two_starts_from_a_checkpoint_are_equal_and_forks_continue(
     checkpoints: dict[str, Path], text_folder: Path
 ) -> None:
     seen = []

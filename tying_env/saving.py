@@ -21,7 +21,7 @@ class SavedEnv(RunningEnv):
     """An environment whose training run can be saved, restored and forked."""
 
     def state_dict(self, copy: bool = True) -> dict[str, Any]:
-        """Return the whole training state: a restored environment goes on with the same bits.
+        """Return the whole training state: a restored environment continues with the same bits.
 
         Tensors are under `trainer.weights`, `trainer.optimizer` and `trainer.dropout`; the rest is ready for JSON.
 
@@ -36,7 +36,7 @@ class SavedEnv(RunningEnv):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave, of an environment with the same settings.
+        """Continue from a state that `state_dict` gave, of an environment with the same settings.
 
         Raises:
             ValueError: the state does not fit, and in what; this environment is as before then.

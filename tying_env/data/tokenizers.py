@@ -35,7 +35,7 @@ GPT2_SHA256 = {
 END_OF_TEXT = "<|endoftext|>"
 
 # Where a text may be cut so that its pieces, encoded one by one, give the tokens of the whole: before whitespace that
-# follows something else. No word of GPT2_PATTERN goes on from a non-space to a space, so a word ends there anyway; and
+# follows something else. No word of GPT2_PATTERN continues from a non-space to a space: a word ends there anyway; and
 # the pattern looks ahead only past whitespace and never back, so neither side sees the other. After a newline, the
 # obvious place, would be wrong: "a\n\nb" holds two newline tokens, but "a\n\n" alone ends in one token for both.
 # Python's \S excludes all that the pattern's \s matches, and a few control characters more, which only skips a cut.

@@ -49,7 +49,13 @@ def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: l
             save_file(tensors, unfinished, metadata={"format": "pt"})
         except SafetensorError as error:  # its own class, for a full disk too
             raise OSError(f"cannot write the weights to {folder}: {error}") from error
-    about = {"format": FORMAT, "blocks": list(network.blocks_paths), "sources": tied.sources(), "tying": tying}
+    about = {
+        "format": FORMAT,
+        "blocks": list(network.blocks_paths),
+        "sources": tied.sources(),
+        "tying": tying,
+        "tied_parameters": tied.only,
+    }
     _write(folder / TYING, to_json(about, indent=2) + "\n")
     _write(folder / CONFIG, model_config(network.model).to_json_string(use_diff=False))
     try:
@@ -106,7 +112,9 @@ def _open(folder: Path, place: torch.device) -> tuple[PrimaryNetwork, dict[str, 
         sources = partition.validate_action(about["sources"], len(network.blocks))
         if not partition.is_tying(sources):
             raise ValueError(f"its sources are not in canonical form: {sources.tolist()}")
-        tied = TiedBlocks(network.blocks, sources, kinds=find_kinds(network.blocks, network.lists))
+        only = about.get("tied_parameters", "all")
+        kinds = find_kinds(network.blocks, network.lists, only)
+        tied = TiedBlocks(network.blocks, sources, kinds=kinds, only=only)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / TYING} does not fit the model of {CONFIG}: {error}") from error
     own = owned_tensors(network, tied)

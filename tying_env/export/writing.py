@@ -18,6 +18,7 @@ from tying_env.primary.checkpoint import TOKENIZER
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.owned import owned_parameters
 from tying_env.primary.relaxation import has_deltas, merge_deltas
+from tying_env.primary.residual import has_scales, merge_scales
 from tying_env.render import replication_map_text
 from tying_env.runs import RunDirectory, load_network
 from tying_env.runs.run_directory import BEST, CONFIG, FINAL, SUMMARY, Which
@@ -52,8 +53,8 @@ def export_tied(
     Raises:
         FileExistsError: the folder exists.
         FileNotFoundError: there is no such run or network.
-        TypeError: the network is no transformers model, or has low-rank deltas or a class of the user's own, and is not
-            to be `dense`.
+        TypeError: the network is no transformers model; or it has low-rank deltas, scaled residual branches, or a class
+            of the user's own, and is not to be `dense`.
         ValueError: the run is damaged, or `load_tied` could not make the model again.
         OSError: the folder cannot be written; nothing is left of it then.
     """
@@ -85,6 +86,10 @@ def export_tied(
         )
     if is_transformers(primary.model):
         name_in_config(primary.model.config, env, data, sizes)
+    if has_scales(primary.model) and not dense:
+        raise TypeError(
+            "its residual branches are scaled (residual_scale), unknown to transformers: export it with dense=True"
+        )
     card = _card(primary, tied, tying, about, numbers, dense, input_section(env, data, sizes), sizes)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
@@ -110,6 +115,7 @@ def _write_dense(folder: Path, network: PrimaryNetwork, tied: TiedBlocks) -> Non
         save_model(model, str(folder / MODEL))
         return
     merge_deltas(model)
+    merge_scales(network.blocks)
     model.config = model_config(model)
     model.save_pretrained(folder)
 

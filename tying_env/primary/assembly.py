@@ -14,10 +14,12 @@ from tying_env.distributed import local_device, world
 from tying_env.primary.checkpoint import checkpoint_settings
 from tying_env.primary.custom import CustomWorkload, OwnNetwork
 from tying_env.primary.models import find_device
+from tying_env.primary.optimizers import MakeOptimizer
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload, open_workload
-from tying_env.replication import make_blocks
+from tying_env.replication import find_replication
 from tying_env.seeding import torch_stream
+from tying_env.tied_blocks import TiedBlocks
 
 
 def choose_workload(
@@ -77,6 +79,7 @@ def build_trainer(
     seed: int,
     tying: npt.ArrayLike | None,
     sources: npt.ArrayLike | None = None,
+    make_optimizer: MakeOptimizer | None = None,
 ) -> Trainer:
     """Return a new network whose blocks are tied, with its optimizer and its training data.
 
@@ -86,19 +89,19 @@ def build_trainer(
         seed: starts every random stream.
         tying: shape (L,); None is the frozen start.
         sources: of a saved state, on whose storage each layer computes, (L,); see `TiedBlocks.sources`.
+        make_optimizer: makes the optimizer; by default that of the settings.
     """
     config = workload.config
     network = workload.build(device, torch_stream(seed, "weights"), fresh=sources is None)
-    tied = make_blocks(
-        config.replication,
+    tied = TiedBlocks(
         network.blocks,
         tying,
-        gradient=config.gradient,
+        replication=find_replication(config.replication, gradient=config.gradient, first_tying=config.first_tying),
         optimizer_state=config.optimizer_state,
         group_lr=config.group_lr,
         kinds=workload.kinds,
         recipes=network.recipes,
-        first_tying=config.first_tying,
+        only=config.tied_parameters,
     )
     if sources is not None:
         tied.restore_sources(sources)
@@ -107,14 +110,10 @@ def build_trainer(
         tied,
         workload.task,
         workload.training_batches(seed),
+        config,
         dropout=torch_stream(seed, "dropout", device),
         device=device,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        accumulate=config.accumulate,
-        autocast=config.autocast,
-        prefetch=config.prefetch,
+        make_optimizer=make_optimizer,
     )
 
 

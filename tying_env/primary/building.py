@@ -141,7 +141,7 @@ def build_skeleton(config: EnvConfig, sizes: Sizes) -> PrimaryNetwork:
 
 
 def fill(network: PrimaryNetwork, values: Mapping[str, Tensor], device: torch.device) -> None:
-    """Give a skeleton weights and buffers, by name; Parameters that share a storage go on sharing one.
+    """Give a skeleton weights and buffers, by name; Parameters that share a storage share one afterwards.
 
     Parameters that no value is for stay as they are.
     """

@@ -12,6 +12,7 @@ from tying_env.primary.blocks import find_blocks
 from tying_env.primary.decoders import build_decoder
 from tying_env.primary.dropout import ATTENTION
 from tying_env.primary.relaxation import add_deltas
+from tying_env.primary.residual import add_scales
 from tying_env.redrawing import Recipe
 
 # What it takes, beside the settings, to make a network again without its data: whole numbers, `vocab_size` or
@@ -75,6 +76,8 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
             )
     if config.delta_rank:
         add_deltas(model, PrimaryNetwork(model, find_blocks(model)).block_names, config.delta_rank)
+    if config.residual_scale != "none":
+        add_scales(PrimaryNetwork(model, find_blocks(model)).blocks)
     return model
 
 

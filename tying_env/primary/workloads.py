@@ -121,9 +121,10 @@ class Workload(ABC):
         """
         blocks = network.blocks
         if self.config.unequal_blocks == "within-kind":
-            self.kinds = find_kinds(blocks, network.lists)
+            self.kinds = find_kinds(blocks, network.lists, self.config.tied_parameters)
         try:
-            check_kinds(blocks, np.zeros(len(blocks), dtype=np.int64) if self.kinds is None else self.kinds)
+            kinds = np.zeros(len(blocks), dtype=np.int64) if self.kinds is None else self.kinds
+            check_kinds(blocks, kinds, self.config.tied_parameters)
         except ValueError as error:
             if self.kinds is not None or "same names" not in str(error):
                 raise

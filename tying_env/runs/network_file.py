@@ -21,6 +21,7 @@ from tying_env.primary.own import own_network
 from tying_env.primary.owned import check_owned, owned_tensors
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload
+from tying_env.replication import Tied
 from tying_env.seeding import torch_stream
 from tying_env.slots import find_kinds
 from tying_env.tied_blocks import TiedBlocks
@@ -122,7 +123,14 @@ def load_network(
         if len(network.blocks) != config.n_layer:
             raise ValueError(f"{path} is of {config.n_layer} blocks, {named} made {len(network.blocks)}")
     kinds = find_kinds(network.blocks, network.lists) if config.unequal_blocks == "within-kind" else None
-    tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient, kinds=kinds, recipes=network.recipes)
+    tied = TiedBlocks(
+        network.blocks,
+        about["sources"],
+        replication=Tied(config.gradient),
+        kinds=kinds,
+        recipes=network.recipes,
+        only=config.tied_parameters,
+    )
     own = owned_tensors(network, tied)
     check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, str(path))
     check_dtypes(tensors, {name: t.dtype for name, t in own.items()}, str(path))
@@ -168,7 +176,7 @@ def _skeleton(config: EnvConfig, about: dict[str, Any], shapes: dict[str, tuple[
         skeleton = build_skeleton(config, about["sizes"])
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"its description of itself does not hold: {error!r}") from error
-    check_owned(skeleton, about["sources"], shapes)
+    check_owned(skeleton, about["sources"], shapes, config.tied_parameters)
     return skeleton
 
 

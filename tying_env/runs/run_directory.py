@@ -10,8 +10,8 @@ events.out.tfevents.*    TensorBoard
 trace.txt                the tying of every decision
 tokenizer.json           of a decoder that was trained with its checkpoint's
 journal.jsonl            what a Stable-Baselines3 agent did and was told, where there is one
-checkpoints/             what it takes to go on: tying_env.runs.checkpoints
-resumes.jsonl            when the run was gone on with, from where and with which versions
+checkpoints/             what it takes to resume: tying_env.runs.checkpoints
+resumes.jsonl            when the run was resumed, from where and with which versions
 lock                     held by the process that is at work here
 """
 

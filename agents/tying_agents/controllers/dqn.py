@@ -158,7 +158,7 @@ class FactorizedDQN(Controller):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave.
+        """Continue from a state that `state_dict` gave.
 
         Raises:
             ValueError: it is of a network of another size, of other options, or damaged; nothing is changed then.

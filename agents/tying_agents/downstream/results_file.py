@@ -1,4 +1,4 @@
-"""Results of one command in one JSON file that grows row by row, and from which the same command goes on."""
+"""Results of one command in one JSON file that grows row by row, and from which the same command resumes."""
 
 import json
 from pathlib import Path
