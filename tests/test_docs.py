@@ -94,7 +94,9 @@ def test_links_of_the_root_pages_lead_to_the_same_pages_on_the_site() -> None:
     names: dict[str, Any] = {"__file__": str(DOCS / "root_pages.py")}
     exec((DOCS / "root_pages.py").read_text(encoding="utf-8"), names)
     assert names["PAGES"] == {source: page for page, source in ROOT_PAGES.items()}
-    seen = names["as_page"]("[a](docs/doors/index.md) [b](CHANGELOG.md#x) ![c](docs/growth.png) [d](https://x.org/docs/)")
+    seen = names["as_page"](
+        "[a](docs/doors/index.md) [b](CHANGELOG.md#x) ![c](docs/growth.png) [d](https://x.org/docs/)"
+    )
     assert seen == "[a](doors/index.md) [b](changelog.md#x) ![c](growth.png) [d](https://x.org/docs/)"
 
 
