@@ -43,7 +43,7 @@ class TrainingRun(Episode):
 
     def change(self, action: partition.IntVector) -> partition.TyingEvents:
         """Put a tying in force in the network, optimizer included."""
-        return self.trainer.tied.change(action, self.trainer.optimizer)
+        return self.trainer.tie(action)
 
     def run(
         self, action: partition.IntVector, should_stop: Callable[[], bool], validate: Callable[[], Measurement]

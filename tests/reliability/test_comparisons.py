@@ -1,4 +1,4 @@
-"""Runs of a comparison that were stopped, damaged or cannot be gone on with now: none is lost."""
+"""Runs of a comparison that were stopped, damaged or cannot be resumed now: none is lost."""
 
 import dataclasses
 import json
