@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tying_agents.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -13,7 +14,7 @@ DOCS = ROOT / "docs"
 ROOT_PAGES = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
 PAGES = [*(ROOT / name for name in ROOT_PAGES.values()), *sorted(DOCS.rglob("*.md"))]
 # Written by others at the same time. Each name goes when its page is there; in the end this line goes, too.
-EXPECTED = {f"doors/{name}.md" for name in ("controller", "network", "reward", "callback", "sweep")}
+EXPECTED = {f"doors/{name}.md" for name in ("controller", "reward", "callback", "sweep")}
 
 SITE: dict[str, Any] = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
@@ -98,6 +99,14 @@ def test_links_of_the_root_pages_lead_to_the_same_pages_on_the_site() -> None:
         "[a](docs/doors/index.md) [b](CHANGELOG.md#x) ![c](docs/growth.png) [d](https://x.org/docs/)"
     )
     assert seen == "[a](doors/index.md) [b](changelog.md#x) ![c](growth.png) [d](https://x.org/docs/)"
+
+
+def test_commands_on_the_pages_are_those_that_there_are() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert set(re.findall(r"^\s*layer-tying ([a-z]+)", text, re.MULTILINE)) <= set(COMMANDS), page
+        scripts = re.findall(r"\bscripts/(\w+\.py)", text)
+        assert [name for name in scripts if not (ROOT / "scripts" / name).is_file()] == [], page
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
