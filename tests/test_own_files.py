@@ -11,7 +11,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_model
 from tying_agents.config_files import NamesCode
+from tying_agents.many.comparison import _refuse_changes
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import resume, run
 
@@ -19,13 +21,15 @@ from tests.conftest import TINY
 from tests.reliability.runs import Watcher, interrupt, outcome
 from tying_env import EnvConfig, OwnNetwork, plugins
 from tying_env.env import LayerTyingEnv
+from tying_env.export import export_tied
 from tying_env.plugins import ForeignCodeError, describe_object
 from tying_env.primary.assembly import settled
-from tying_env.primary.own import make_own
+from tying_env.primary.own import make_own, own_network
 from tying_env.runs import load_network, load_run, save_network
 
 TEXT = """
 import torch
+from safetensors.torch import load_model
 from torch import nn
 
 
@@ -54,6 +58,7 @@ def three_layers(config, vocab_size):
 DATA = """
 import numpy as np
 import torch
+from safetensors.torch import load_model
 from torch import nn
 
 from tying_env import OwnNetwork
@@ -335,3 +340,35 @@ def test_the_file_in_the_documentation_trains(text_folder: Path, tmp_path: Path)
     env.step(np.array([0, 0, 2, 3]))
     env.trainer.train(30)
     assert env.evaluate("validation").mean_loss < before
+
+
+def test_the_weights_of_a_module_are_exported(
+    files: dict[str, str], kind: str, text_folder: Path, tmp_path: Path
+) -> None:
+    env = make(files[kind], kind, text_folder)
+    env.reset(seed=0)
+    env.step(action(env))
+    with pytest.raises(TypeError, match=r"only transformers models can be exported, got Net; .*dense=True writes"):
+        export_tied(env, tmp_path / "tied")
+    export_tied(env, tmp_path / "dense", dense=True)
+    model = own_network(env.config).model
+    load_model(model, tmp_path / "dense" / "model.safetensors")
+    assert env.workload.evaluate(model, "test", 0, env.device) == env.evaluate("test", 0)
+    card = (tmp_path / "dense" / "README.md").read_text()
+    assert describe_object(files[kind])["sha256"] in card
+    assert ("A token is a byte" in card) == (kind == "text")
+
+
+def test_the_same_comparison_again_makes_no_run_again(
+    files: dict[str, str], text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs say three layers, what is asked for says nothing of layers."""
+    monkeypatch.chdir(tmp_path)
+    usual = {name: value for name, value in settings("text", text_folder).items() if name != "n_layer"}
+    env = EnvConfig(model="text.py:three_layers", **usual)
+    config = RunConfig(agent="conventional", env=env, run_dir=tmp_path / "run", label="own")
+    directory, _ = run(config, [Watcher()])
+    _refuse_changes(config)
+    with pytest.raises(ValueError, match=r"is a finished run with other settings: env\.k is 2 there, 3 here"):
+        _refuse_changes(RunConfig(**vars(config) | {"env": EnvConfig(**vars(env) | {"k": 3})}))
+    assert directory.read_json("config.json")["env"]["n_layer"] == 3

@@ -45,6 +45,8 @@ def saved_config(about: dict[str, Any], named: Collection[str] = ()) -> RunConfi
         ValueError: something is wrong; the message names it.
     """
     current = modern(about)
+    if missing := [name for name in ("agent", "seed", "env") if name not in current]:
+        raise ValueError(f"it is not of a run: it has no {missing[0]!r}")
     refuse_code(current, named)
     try:
         return from_plain(current)

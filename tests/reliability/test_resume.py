@@ -18,7 +18,7 @@ from tying_agents.stopping import StopSignals
 from tests.reliability.runs import Watcher, contents, finish, interrupt, outcome, resume_until_it_ends, small
 from tying_env import EnvConfig
 from tying_env.data import ImageSet
-from tying_env.primary import workloads
+from tying_env.primary import image_workload
 from tying_env.runs import RunDirectory
 
 AGENTS: dict[str, dict[str, Any]] = {
@@ -179,13 +179,13 @@ def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     config = EnvConfig(**sizes, model="vit", dataset="digits", patch_size=4, device="cpu", validation_windows=8)
     path = tmp_path / "run"
     run(RunConfig("random", run_dir=path, env=config), [Watcher(lambda n: interrupt() if n == 2 else None)])
-    load = workloads.load_images
+    load = image_workload.load_images
 
     def changed(name: str) -> ImageSet:
         images = load(name)
         return dataclasses.replace(images, images=images.images | {"train": 16 - images.images["train"]})
 
-    monkeypatch.setattr(workloads, "load_images", changed)
+    monkeypatch.setattr(image_workload, "load_images", changed)
     with pytest.raises(OtherSettings, match=r"data\.content_key is '\w+' there, '\w+' here"):
         resume(path, [Watcher()])
 

@@ -1,5 +1,6 @@
 """From settings to what trains: first the network's kind and its data, then for each episode a tied network."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -64,7 +65,12 @@ def settled(config: EnvConfig) -> EnvConfig:
     Raises:
         As `open_workload`.
     """
-    return open_workload(config).config if is_own(config.model) else config
+    return _settled_own(config) if is_own(config.model) else config
+
+
+@functools.lru_cache(maxsize=64)  # a comparison asks for each of its runs, several times
+def _settled_own(config: EnvConfig) -> EnvConfig:
+    return open_workload(config).config
 
 
 def build_trainer(

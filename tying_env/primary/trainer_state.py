@@ -50,6 +50,9 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     Raises:
         ValueError: names, shapes or the tying do not fit; the message says which. Nothing is changed then.
     """
+    # What states of before there were schedules and scales do not have is as a new trainer has it.
+    new = {"ages": trainer.rates.ages, "residual": trainer.residual.state_dict(), "norms": [0.0, 0]}
+    state = new | state
     # 1. Check.
     own, groups = trainer.named_tensors(), trainer.groups()
     trained = {name: p for name, p in trainer.network.model.named_parameters() if p in groups}
