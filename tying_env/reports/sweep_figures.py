@@ -43,7 +43,7 @@ class SweptTrial:
         value: validation perplexity, mean over seeds; when pruned, the mean up to then; None if there is none.
         values: setting -> value, as the storage has it.
         curve: (training step over all seeds, value up to then) of every measurement.
-        reason: why it failed, else empty.
+        reason: why it failed, or was not run; else empty.
         seconds: from its begin to its end; None as long as it has none.
     """
 
@@ -176,9 +176,9 @@ def each_setting(result: SweepResult) -> Figure:
     Raises:
         ValueError: no trial has a value.
     """
-    columns = min(3, len(result.settings))
+    columns = min(2, len(result.settings))
     rows = math.ceil(len(result.settings) / columns)
-    figure = new_figure((max(5.5, 3.3 * columns + 1.5), 3.2 * rows + 0.4))
+    figure = new_figure((7.5, 3.2 * rows + 0.6))
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for panel in panels.flat[len(result.settings) :]:
         panel.set_visible(False)
@@ -205,7 +205,7 @@ def each_setting(result: SweepResult) -> Figure:
         axes.grid(axis="y", alpha=0.25)
     fit_log_axis(panels.flat[0], drawn)
     handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
     return figure
 
 

@@ -77,7 +77,7 @@ def _best_table(result: SweepResult) -> TextTable:
 
 
 def _trials_table(result: SweepResult) -> TextTable:
-    headings = ("trial", "state", result.value_axis, *(setting.name for setting in result.settings), "time", "reason")
+    headings = ("trial", "state", result.value_axis, *(setting.name for setting in result.settings), "time", "remark")
     rows = tuple(
         (
             str(trial.number),

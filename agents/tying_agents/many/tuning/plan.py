@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from tying_agents.many.tuning.search import Search
+from tying_agents.many.tuning.search import Search, check_judged
 from tying_agents.run_config import RunConfig
 from tying_env.seeding import check_seed
 
@@ -60,11 +60,7 @@ class Sweep:
         for name, kind in (("sampler", Sampler), ("pruner", Pruner)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
-        if self.base.env.validate_every < 1:
-            raise ValueError(
-                "validate_every must be at least 1: trials are judged by validation perplexity, got "
-                f"{self.base.env.validate_every}"
-            )
+        check_judged(self.base)
         self._check_sampler()
 
     def _check_sampler(self) -> None:

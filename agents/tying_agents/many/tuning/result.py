@@ -14,7 +14,7 @@ from tying_agents.config_files import to_toml
 from tying_agents.many.tuning.plan import Sweep
 from tying_agents.many.tuning.search import with_values
 from tying_agents.many.tuning.study import opened
-from tying_agents.many.tuning.trial import FAILURE
+from tying_agents.many.tuning.trial import FAILURE, SAME_AS
 from tying_agents.run_config import RunConfig
 from tying_env.differences import flat
 from tying_env.files import to_json, written_whole
@@ -95,9 +95,15 @@ def _plain(trial: FrozenTrial, sweep: Sweep) -> SweptTrial:
         value=None if value is None or not math.isfinite(value) else value,
         values={names[name]: value for name, value in trial.params.items() if name in names},
         curve=sorted(trial.intermediate_values.items()),
-        reason=str(trial.user_attrs.get(FAILURE, "")),
+        reason=_reason(trial),
         seconds=None if trial.duration is None else trial.duration.total_seconds(),
     )
+
+
+def _reason(trial: FrozenTrial) -> str:
+    same = trial.user_attrs.get(SAME_AS)
+    said = [str(trial.user_attrs[FAILURE])] if FAILURE in trial.user_attrs else []
+    return "; ".join([*said, *([] if same is None else [f"the same settings as trial {same}: not run again"])])
 
 
 def _setting(option: str, text: str, log: bool, choices: tuple[Any, ...]) -> SweptSetting:

@@ -126,6 +126,19 @@ def with_values(base: RunConfig, values: Sequence[tuple[Search, Any]]) -> RunCon
     return dataclasses.replace(base, **own)
 
 
+def check_judged(config: RunConfig) -> None:
+    """Check that a run measures what trials are judged by.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if config.env.validate_every < 1:
+        raise ValueError(
+            "validate_every must be at least 1: trials are judged by validation perplexity, got "
+            f"{config.env.validate_every}"
+        )
+
+
 def possible(searches: Sequence[Search], base: RunConfig) -> RunConfig:
     """Return settings that the searches can lead to.
 
@@ -275,7 +288,9 @@ def _first_accepted(searches: Sequence[Search], base: RunConfig) -> RunConfig:
     every = itertools.product(*(search.probes() for search in searches))
     for combination in itertools.islice(every, _MOST_PROBES):
         try:
-            return with_values(base, list(zip(searches, combination, strict=True)))
+            config = with_values(base, list(zip(searches, combination, strict=True)))
+            check_judged(config)
+            return config
         except (ValueError, TypeError) as error:
             refused = refused or error
     raise ValueError(str(refused)) from refused

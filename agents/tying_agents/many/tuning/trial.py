@@ -19,8 +19,9 @@ from tying_agents.stopping import StopFile
 from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import SUMMARY
 
-# What the storage holds beside Optuna's own: the value of each seed's run, and why a trial failed.
-PERPLEXITIES, FAILURE = "perplexities", "failure"
+# What the storage holds beside Optuna's own: the value of each seed's run, why a trial failed, and the number of an
+# earlier trial with the same values.
+PERPLEXITIES, FAILURE, SAME_AS = "perplexities", "failure", "same_as"
 
 
 class Reporter(Callback):
@@ -106,6 +107,8 @@ def said_before(trial: optuna.Trial) -> dict[int, float]:
 
 
 def _carry_out(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, stop: StopFile) -> str:
+    if (ended := _as_an_equal_one(study, trial)) is not None:
+        return ended
     found: list[float] = []
     try:
         values = [(search, search.value(trial.params[search.name])) for search in sweep.searches]
@@ -147,6 +150,23 @@ def _carry_out(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, stop: Sto
         trial.set_user_attr(PERPLEXITIES, found)
     study.tell(trial, _mean(found))
     return "complete"
+
+
+def _as_an_equal_one(study: optuna.Study, trial: optuna.Trial) -> str | None:
+    """End a trial like an earlier one with the same values, whose runs would be the same to the last bit.
+
+    Samplers draw values again that they have had, above all where there are few.
+    """
+    over = (TrialState.COMPLETE, TrialState.FAIL)
+    for other in study.get_trials(deepcopy=False, states=over):
+        if other.number < trial.number and other.params == trial.params:
+            trial.set_user_attr(SAME_AS, other.number)
+            if other.state == TrialState.FAIL:
+                return _failed(study, trial, str(other.user_attrs.get(FAILURE, "")))
+            trial.set_user_attr(PERPLEXITIES, other.user_attrs.get(PERPLEXITIES))
+            study.tell(trial, other.value)
+            return "complete"
+    return None
 
 
 def _was_stopped(config: RunConfig) -> bool:
