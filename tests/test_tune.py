@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -125,18 +126,15 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("searches", "message"), WRONG, ids=[message for _, message in WRONG])
-def test_wrong_searches_are_refused_with_nothing_written(
-    searches: list[str], message: str, text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    assert tune(["--search", *searches, *options(out, text_folder)]) == 1
-    assert message in " ".join(capsys.readouterr().out.split())
-    assert not out.exists()
+def test_wrong_searches_are_refused(searches: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_searches(searches, base())
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([], "did you mean learning-rate?"),
         (["--trials", "0"], "trials must be at least 1, got 0"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
         (["--sampler", "grid"], "learning-rate has endlessly many values"),
@@ -151,7 +149,8 @@ def test_wrong_sweeps_are_refused_with_nothing_written(
     arguments: list[str], message: str, text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert tune(["--search", RATES, *options(out, text_folder), *arguments]) == 1
+    searched = ["--search", RATES if arguments else "learning-rat: 0..1"]
+    assert tune([*searched, *options(out, text_folder), *arguments]) == 1
     assert message in " ".join(capsys.readouterr().out.split())
     assert not out.exists()
 
@@ -250,7 +249,7 @@ def test_compare_accepts_the_line_that_a_sweep_prints(
 
 def test_a_bad_trial_is_stopped_early(text_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ["--search", "learning-rate: 1e-2 | 2e-2 | 5e-3 | 1e-7", "--sampler", "grid", "--seed", "1"]
+    arguments = ["--search", "learning-rate: 1e-2 | 2e-2 | 5e-3 | 1e-7", "--sampler", "grid", "--seed", "5"]
     assert tune([*arguments, *options(out, text_folder), "--agent", "conventional", "--total-steps", "40"]) == 0
     trials = {trial.params["learning_rate"]: trial for trial in trials_of(out)}
     assert list(trials)[3] == 1e-7, "choose another --seed: the bad one must come when the others can be its measure"
@@ -267,14 +266,27 @@ def test_a_bad_trial_is_stopped_early(text_folder: Path, tmp_path: Path) -> None
     assert bad.value == list(bad.intermediate_values.values())[-1]
 
 
-@pytest.mark.parametrize("pruner", ["hyperband", "successive-halving"])
-def test_halving_prunes_too(pruner: str, text_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    arguments = ["--search", "learning-rate: 1e-2 | 1e-7", "--sampler", "grid", "--pruner", pruner]
-    arguments += [*options(out, text_folder), "--agent", "conventional", "--total-steps", "40"]
-    assert tune(arguments) == 0
-    states = {trial.params["learning_rate"]: trial.state for trial in trials_of(out)}
-    assert states[1e-2] == TrialState.COMPLETE
+@pytest.mark.parametrize("pruner", ["median", "hyperband", "successive-halving", "none"])
+def test_each_pruner_ends_the_bad_trials_and_no_pruner_ends_none(pruner: Any, tmp_path: Path) -> None:
+    config = base(total_steps=100, validate_every=5)
+    searches = parse_searches(["dropout: 0..0.9"], config)
+    sweep = Sweep(tmp_path, config, searches, (1000,), trials=16, sampler="random", pruner=pruner)
+    pruned, complete = [], []
+    with opened(sweep) as study:
+        while (claimed := claim(study, sweep)) is not None:
+            trial, value = claimed.trial, claimed.trial.params["dropout"]
+            for step in range(5, 101, 5):  # in place of a run
+                trial.report(value + 1 / step, step)
+                if step < 100 and trial.should_prune():
+                    study.tell(trial, state=TrialState.PRUNED)
+                    pruned.append(value)
+                    break
+            else:
+                study.tell(trial, value)
+                complete.append(value)
+            claimed.release()
+    assert bool(pruned) == (pruner != "none")
+    assert min(complete) == min([*complete, *pruned])
 
 
 def test_a_trial_that_diverges_fails_with_its_reason(

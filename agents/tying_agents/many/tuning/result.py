@@ -118,7 +118,8 @@ def _importances(study: optuna.Study, sweep: Sweep) -> tuple[dict[str, float], s
     """
     values = [t.value for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None]
     if len(values) < ENOUGH_FOR_IMPORTANCES:
-        return {}, f"importances need at least {ENOUGH_FOR_IMPORTANCES} complete trials, and there are {len(values)}"
+        few = f"importances need at least {ENOUGH_FOR_IMPORTANCES} complete trials, and there are {len(values)}"
+        return {}, few if sweep.pruner == "none" else f"{few}: make more --trials, or all of them with --pruner none"
     if len(set(values)) == 1:
         return {}, "all complete trials have the same value"
     try:

@@ -100,9 +100,11 @@ def make_sampler(sweep: Sweep) -> BaseSampler:
 
 def make_pruner(sweep: Sweep) -> optuna.pruners.BasePruner:
     """Return what ends trials early; its steps are training steps, over all seeds of a trial."""
-    first, last = sweep.base.env.validate_every, sweep.base.episodes * sweep.base.env.total_steps * len(sweep.seeds)
+    one_run = sweep.base.episodes * sweep.base.env.total_steps
+    first, last = sweep.base.env.validate_every, one_run * len(sweep.seeds)
     if sweep.pruner == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=3)
+        # While the first quarter of a run lasts, a small learning rate looks worse than it is.
+        return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=one_run // 4)
     if sweep.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(min(first, last), last, _REDUCTION)
     if sweep.pruner == "successive-halving":
