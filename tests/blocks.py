@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tying_env import redrawing, replication, slots, tied_blocks
+from tying_env.replication import find_replication
 from tying_env.tied_blocks import TiedBlocks
 
 L, WIDTH = 6, 3
@@ -47,9 +48,11 @@ def batch(step: int) -> Tensor:
     return torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
 
 
-def make(tying: Any = None, **choices: Any) -> tuple[Net, TiedBlocks, torch.optim.AdamW]:
+def make(
+    tying: Any = None, replication: str = "tied", gradient: Any = "shared", **choices: Any
+) -> tuple[Net, TiedBlocks, torch.optim.AdamW]:
     net = Net()
-    tied = TiedBlocks(list(net.blocks), tying, **choices)
+    tied = TiedBlocks(list(net.blocks), tying, replication=find_replication(replication, gradient=gradient), **choices)
     optimizer = torch.optim.AdamW(
         [{"params": list(net.first.parameters())}, *tied.parameter_groups(0.01)], lr=0.01, weight_decay=0.01
     )

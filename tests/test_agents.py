@@ -122,7 +122,7 @@ def test_q_learns_which_action_pays() -> None:
 
 
 @pytest.mark.parametrize("agent", ["dqn", "random"])
-def test_a_restored_controller_goes_on_the_same(agent: Any) -> None:
+def test_a_restored_controller_continues_the_same(agent: Any) -> None:
     controller = make_controller(agent, 3, 0)
     state = np.zeros(3, dtype=np.int64)
     for _ in range(5):

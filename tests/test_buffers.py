@@ -59,7 +59,7 @@ def as_files(state: dict[str, Any]) -> dict[str, Any]:
     return restored
 
 
-def test_a_fork_and_a_restored_environment_measure_and_go_on_alike(env: LayerTyingEnv) -> None:
+def test_a_fork_and_a_restored_environment_measure_and_continue_alike(env: LayerTyingEnv) -> None:
     assert env.trainer.network.model.get_buffer(COUNT) == 8  # the frozen start and the step
     restored = make()
     restored.load_state_dict(as_files(env.state_dict()))

@@ -77,7 +77,7 @@ def test_an_episode_starts_from_the_checkpoints_weights(
     assert not terminated
 
 
-def test_two_starts_from_a_checkpoint_are_equal_and_forks_go_on(
+def test_two_starts_from_a_checkpoint_are_equal_and_forks_continue(
     checkpoints: dict[str, Path], text_folder: Path
 ) -> None:
     seen = []
@@ -149,7 +149,8 @@ def test_what_does_not_fit_is_named(checkpoints: dict[str, Path], text_folder: P
         with pytest.raises(kind, match=message):
             LayerTyingEnv(**gpt2 | changed)
     config = json.loads((checkpoints["gpt2"] / "config.json").read_text())
-    for text, message in (("{", "is damaged"), (json.dumps(config | {"model_type": "t5"}), "is of the type 't5'")):
+    other = json.dumps(config | {"model_type": "t5"})
+    for text, message in (("{", "is damaged"), (other, "has model='causal-lm', the settings 'gpt2'")):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             LayerTyingEnv(**gpt2 | {"init_from": str(tmp_path)})
@@ -246,6 +247,7 @@ def test_the_command_lines_defaults_follow_from_model_size_and_checkpoint(
     assert chosen() == ("small", EnvConfig())
     assert chosen("--agent", "dqn", "--model", "vit")[1] == EnvConfig(**PRESETS["vit", "small"])
     assert chosen("--preset=paper", "--model", "bert") == ("paper", EnvConfig(**PRESETS["bert", "paper"]))
+    assert chosen("--model", "my_net.py:f") == ("small", EnvConfig(model="my_net.py:f"))
     assert chosen("--model", "gru") == ("small", EnvConfig())  # the full parser says what is wrong
     started = chosen("--init-from", str(checkpoints["vit"]))[1]
     assert (started.model, started.n_layer, started.n_embd, started.dataset) == ("vit", 3, 16, "digits")

@@ -78,7 +78,7 @@ def test_arms_of_one_seed_see_the_same_weights_and_batches(
     assert not np.array_equal(seen["a", 0][1], seen["a", 1][1])
 
 
-def test_a_comparison_goes_on_where_it_was(tmp_path: Path, tiny: Any) -> None:
+def test_a_comparison_continues_where_it_was(tmp_path: Path, tiny: Any) -> None:
     plan, seen = RunPlan(tmp_path / "out", (0, 1)), []
     arms = [arm("a", tiny, agent="random"), arm("b", tiny, agent="cycle")]
     compare(arms[:1], plan, nothing)

@@ -135,7 +135,7 @@ def test_cifar10_of_the_hub_is_read_from_a_data_set_of_its_form(
     np.testing.assert_array_equal(images.images["test"][-1], last)
 
 
-def test_an_epoch_shows_every_example_once_and_goes_on_where_it_was() -> None:
+def test_an_epoch_shows_every_example_once_and_continues_where_it_was() -> None:
     examples = {"x": np.arange(10), "labels": np.arange(10) * 2}
     stream = ShuffledExamples(examples, 4, np.random.default_rng(0))
     seen = [stream.next_batch() for _ in range(5)]
@@ -199,7 +199,7 @@ def test_of_the_hidden_tokens_eight_in_ten_are_masked_one_random_one_kept() -> N
     assert np.bincount(batch["positions"].ravel(), minlength=100).min() > 30  # anywhere in the window
 
 
-def test_masks_go_on_where_they_were() -> None:
+def test_masks_continue_where_they_were() -> None:
     def stream(seed: int) -> MaskedWindows:
         windows = ShuffledWindows(np.arange(100, dtype=np.uint16), 2, 7, np.random.default_rng(seed))
         return MaskedWindows(windows, 100, np.random.default_rng(seed + 10))

@@ -1,4 +1,4 @@
-"""Windows: every token once per epoch, and a restored sampler goes on with the very same batches."""
+"""Windows: every token once per epoch, and a restored sampler continues with the very same batches."""
 
 import copy
 import json
@@ -52,7 +52,7 @@ def test_epochs_differ_in_offset_and_order() -> None:
     assert all(starts != sorted(starts) for starts in epochs)
 
 
-def test_a_batch_at_the_end_of_an_epoch_goes_on_with_the_next() -> None:
+def test_a_batch_at_the_end_of_an_epoch_continues_with_the_next() -> None:
     single = ShuffledWindows(TOKENS, 1, 10, rng())
     large = ShuffledWindows(TOKENS, 25, 10, rng())  # more windows than an epoch has
     assert large.next_batch().tolist() == [single.next_batch()[0].tolist() for _ in range(25)]
@@ -62,7 +62,7 @@ def test_a_batch_at_the_end_of_an_epoch_goes_on_with_the_next() -> None:
 @SAMPLERS
 @settings(deadline=None)
 @given(before=st.integers(0, 40), batch_size=st.integers(1, 30), seq_len=st.integers(1, 60))
-def test_a_restored_sampler_goes_on_with_the_same_batches(sampler, before: int, batch_size: int, seq_len: int) -> None:
+def test_a_restored_sampler_draws_the_same_batches(sampler, before: int, batch_size: int, seq_len: int) -> None:
     original = sampler(TOKENS, batch_size, seq_len, rng(1))
     for _ in range(before):
         original.next_batch()

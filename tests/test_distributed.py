@@ -48,8 +48,9 @@ def two_and_one(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     from tests.conftest import TINY
 
     folder, tiny = tmp_path_factory.mktemp("processes"), TINY | {"dataset": str(text_folder)}
-    output = finished(torchrun(2, options(tiny, folder / "two", agent="random", gradient="leader")))
-    alone = [sys.executable, str(SCRIPT), *options(tiny, folder / "one", agent="random", gradient="leader")]
+    more: dict[str, Any] = {"agent": "random", "gradient": "leader", "schedule": "cosine", "warmup_steps": 5}
+    output = finished(torchrun(2, options(tiny, folder / "two", **more)))
+    alone = [sys.executable, str(SCRIPT), *options(tiny, folder / "one", **more)]
     subprocess.run(alone, check=True, capture_output=True, timeout=200)
     return RunDirectory(folder / "two"), RunDirectory(folder / "one"), output
 
@@ -60,11 +61,13 @@ def test_two_processes_train_as_one_does_on_both_shares(two_and_one: Any) -> Non
     assert len(records) == 9
     for ours, reference in records:
         assert ours["tying"] == reference["tying"]
-        for name in ("train_loss", "reward", "validation_perplexity", "tokens"):
+        assert ours["learning_rate"] == reference["learning_rate"]
+        for name in ("train_loss", "gradient_norm", "reward", "validation_perplexity", "tokens"):
             assert ours[name] == pytest.approx(reference[name], rel=1e-4, nan_ok=True), name
     ours, reference = (load_network(directory.path / "final.safetensors").network.model for directory in (two, one))
     for (name, p), (_, expected) in zip(ours.named_parameters(), reference.named_parameters(), strict=True):
         torch.testing.assert_close(p, expected, rtol=1e-2, atol=2e-4, msg=name)
+    assert len({record["learning_rate"] for record in two.read_metrics()}) > 5
 
 
 def test_gradients_travel_for_leaders_only_and_their_bytes_are_shown(two_and_one: Any) -> None:
@@ -132,7 +135,7 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint(tiny: dict[str, 
     assert "lost contact" not in output
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_continues_with_another_number_of_processes(tiny: dict[str, Any], tmp_path: Path) -> None:
     whole = [sys.executable, str(SCRIPT), *options(tiny, tmp_path / "whole", agent="random")]
     subprocess.run(whole, check=True, capture_output=True, timeout=200)
     stopped, questions = tmp_path / "stopped", iter(range(100))

@@ -1,4 +1,4 @@
-"""A DQN with options goes on from its state the same; damaged states and those of other options are refused."""
+"""A DQN with options continues from its state the same; damaged states and those of other options are refused."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ ALL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("settings", [*COMBINATIONS[::5], ALL], ids=short)
-def test_a_restored_controller_goes_on_the_same_with_options(settings: dict[str, Any]) -> None:
+def test_a_restored_controller_continues_the_same_with_options(settings: dict[str, Any]) -> None:
     for decisions in (0, 3, 12, 57):  # empty, part-filled and wrapped replay; between two copies of the target
         controller = dqn(5, **settings)
         drive(controller, decisions)

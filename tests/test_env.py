@@ -97,7 +97,7 @@ def test_an_episode_ends_at_total_steps_exactly_and_needs_a_reset(tiny: dict[str
     "action",
     [[0, 0], [0, 0, 0, 4], [0, -1, 0, 0], [0.0, 0.0, 0.0, 0.0], [0, math.nan, 0, 0], "0000", None, [[0, 0, 0, 0]]],
 )
-def test_a_bad_action_is_refused_and_the_environment_goes_on_as_if_it_had_not_come(
+def test_a_bad_action_is_refused_and_the_environment_continues_as_if_it_had_not_come(
     env: LayerTyingEnv, tiny: dict[str, Any], action: Any
 ) -> None:
     undisturbed = LayerTyingEnv(**tiny)
@@ -117,7 +117,7 @@ def test_a_bad_action_is_refused_and_the_environment_goes_on_as_if_it_had_not_co
         ({"options": {"tying": [0, 0, 3, 0]}}, r"action\[2\] is 3"),
     ],
 )
-def test_a_bad_reset_is_refused_and_the_episode_goes_on(
+def test_a_bad_reset_is_refused_and_the_episode_continues(
     env: LayerTyingEnv, arguments: dict[str, Any], message: str
 ) -> None:
     env.reset(seed=0)
@@ -164,7 +164,9 @@ def test_before_the_first_decision_only_layer_0_trains_for_k_steps(tiny: dict[st
         assert torch.equal(mine, theirs), name
 
 
-@pytest.mark.parametrize(("settings", "first"), [({"total_steps": 1}, 1), ({"total_steps": 3}, 3), ({"k": 15}, 20)])
+@pytest.mark.parametrize(
+    ("settings", "first"), [({"total_steps": 1, "k": 1}, 1), ({"total_steps": 3}, 3), ({"k": 15}, 20)]
+)
 def test_short_episodes_end_in_order(tiny: dict[str, Any], settings: dict[str, Any], first: int) -> None:
     env = LayerTyingEnv(**tiny | settings)
     env.reset(seed=0)

@@ -1,4 +1,4 @@
-"""A restored, forked or copied environment goes on with the same bits; states that do not fit are refused."""
+"""A restored, forked or copied environment continues with the same bits; states that do not fit are refused."""
 
 import copy
 import json
@@ -18,7 +18,7 @@ from tying_env.env import LayerTyingEnv
 
 @pytest.mark.parametrize("replication", ["tied", "copied", "aliased"])
 @pytest.mark.parametrize("gradient", ["shared", "leader"])
-def test_a_restored_environment_goes_on_with_the_same_bits(
+def test_a_restored_environment_continues_with_the_same_bits(
     tiny: dict[str, Any], replication: str, gradient: str
 ) -> None:
     tiny = tiny | {"replication": replication, "gradient": gradient, "total_steps": 22}
@@ -48,7 +48,7 @@ def test_a_fork_is_independent_both_ways(env: LayerTyingEnv) -> None:
     np.testing.assert_equal(two.step(action), first)  # the same state, the same action, the same bits
     for _ in range(3):
         one.step(other)  # what a fork does is its own affair ...
-    np.testing.assert_equal(env.step(action), first)  # ... and the original goes on as if there were none
+    np.testing.assert_equal(env.step(action), first)  # ... and the original continues as if there were none
     np.testing.assert_equal(two.step(other), env.step(other))  # nor does the original reach into a fork
     storages = [{p.untyped_storage().data_ptr() for p in e.trainer.network.model.parameters()} for e in (env, one, two)]
     assert not (storages[0] & storages[1] or storages[0] & storages[2] or storages[1] & storages[2])
@@ -104,7 +104,7 @@ def test_states_that_are_none_are_refused(env: LayerTyingEnv) -> None:
 
 @pytest.mark.parametrize("decided", [True, False])
 @pytest.mark.parametrize("option", [{}, {"checkpoint_blocks": True}, {"frozen_weights": "redrawn"}])
-def test_copies_and_pickles_of_an_environment_go_on_the_same(
+def test_copies_and_pickles_of_an_environment_continue_the_same(
     tiny: dict[str, Any], option: dict[str, Any], decided: bool
 ) -> None:
     env = LayerTyingEnv(**tiny | option)

@@ -106,7 +106,7 @@ def test_after_divergence_nothing_more_is_trained_or_measured(stage: Stage, seen
     assert episode.over
 
 
-def test_a_decision_that_was_stopped_goes_on_with_what_is_left_and_only_with_its_action() -> None:
+def test_a_decision_that_was_stopped_continues_with_what_is_left_and_only_with_its_action() -> None:
     episode = Pretended(k=3, validate_every=0)
     deciding = episode.decide(vector(0, 1, 2))
     for steps, stopped in ((3, False), (1, True)):
@@ -117,7 +117,7 @@ def test_a_decision_that_was_stopped_goes_on_with_what_is_left_and_only_with_its
         advance(deciding)
     assert episode.tying.tolist() == [0, 0, 0]  # the one it was decided on
     assert (episode.train_step, episode.tied_at, episode.ties_at, episode.decisions) == (4, 3, 3, 0)
-    with pytest.raises(ValueError, match=r"call step\(\) with its action \[0, 1, 2\] to go on, or reset\(\); got"):
+    with pytest.raises(ValueError, match=r"call step\(\) with its action \[0, 1, 2\] to continue, or reset\(\); got"):
         advance(episode.decide(vector(0, 0, 0)))
     again = Pretended(k=3, validate_every=0)
     again.load_state_dict(episode.state_dict())

@@ -85,7 +85,7 @@ def test_models_of_the_users_own_are_exported_from_the_environment(tmp_path: Pat
     dense = export_tied(env, tmp_path / "dense", dense=True)
     opened = type(env.trainer.network.model).from_pretrained(dense)  # type: ignore[attr-defined]
     assert all(torch.equal(opened.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
-    assert all(torch.equal(before[name], p) for name, p in env.trainer.named_parameters())  # training goes on
+    assert all(torch.equal(before[name], p) for name, p in env.trainer.named_parameters())  # training continues
 
 
 def test_what_cannot_be_exported_is_refused_and_nothing_is_left(tmp_path: Path, run_folder: Path) -> None:

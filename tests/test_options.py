@@ -47,14 +47,14 @@ def test_parts_hold_fewer_activations(tiny: dict[str, Any]) -> None:
             held.append(held[-1] + tensor.numel())
             return tensor
 
-        plain = env.trainer._loss
+        plain = env.trainer.gradients.loss
 
         def loss(model: Any, part: torch.Tensor, plain: Any = plain, pack: Any = pack, held: Any = held) -> Any:
             held.append(0)
             with saved_tensors_hooks(pack, lambda tensor: tensor):
                 return plain(model, part)
 
-        env.trainer._loss = loss  # type: ignore[method-assign]
+        env.trainer.gradients.loss = loss  # type: ignore[method-assign]
         env.trainer.train(1)
         most[accumulate] = max(held)
     assert most[4] < 0.5 * most[1]
@@ -120,7 +120,7 @@ def test_no_change_of_the_tying_compiles_anything_again(
     monkeypatch.setattr(products, "_SMALLEST", 0)
     torch._dynamo.reset()
     counters.clear()
-    # More layers than the compiler makes graphs of one function: beyond 8 it would go on without, and say nothing.
+    # More layers than the compiler makes graphs of one function: beyond 8 it would continue without, and not say so.
     settings = tiny | {"compile_blocks": True, "gradient": gradient, "total_steps": 40, "k": 1, "n_layer": 10}
     env = LayerTyingEnv(**settings)
     env.reset(seed=0)
@@ -140,7 +140,7 @@ def test_no_change_of_the_tying_compiles_anything_again(
 @pytest.mark.parametrize(
     "choice", [{"accumulate": 2}, {"prefetch": True}, {"checkpoint_blocks": True}, {"autocast": True}]
 )
-def test_a_fork_goes_on_with_the_same_bits_under_every_option(tiny: dict[str, Any], choice: dict[str, Any]) -> None:
+def test_a_fork_continues_with_the_same_bits_under_every_option(tiny: dict[str, Any], choice: dict[str, Any]) -> None:
     env = LayerTyingEnv(**tiny | choice)
     env.reset(seed=0)
     env.step(np.array([0, 1, 0, 3]))

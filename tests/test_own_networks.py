@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from tests.models import TRAIN, L, Mixed, examples, own, squares
 from tying_env.distributed import World
 from tying_env.env import LayerTyingEnv
-from tying_env.primary import trainer as trainer_module
+from tying_env.primary import feeding
+from tying_env.primary import gradients as gradients_module
 from tying_env.runs import load_network, save_network
 
 
@@ -51,13 +52,14 @@ def test_a_batch_that_falls_into_unequal_parts_trains_as_a_whole_one(count: int)
 
 def test_unequal_shares_of_processes_average_to_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     def gradients(world: World) -> list[Tensor]:
-        monkeypatch.setattr(trainer_module, "world", lambda: world)
+        for module in (feeding, gradients_module):
+            monkeypatch.setattr(module, "world", lambda: world)
         trainer = make_drawing_env(5, accumulate=2, max_grad_norm=1e9).trainer
-        trainer.compute_gradients(*trainer._draw())
+        trainer.compute_gradients(*trainer.feed.next())
         return [p.grad for p in trainer.trainable_parameters() if p.grad is not None]
 
     whole = gradients(World(0, 1))
-    monkeypatch.setattr(trainer_module, "DataParallel", lambda *_: None)  # each computes its share, none exchanges
+    monkeypatch.setattr(gradients_module, "DataParallel", lambda *_: None)  # each computes its share, none exchanges
     for expected, first, second in zip(whole, gradients(World(0, 2)), gradients(World(1, 2)), strict=True):
         torch.testing.assert_close((first + second) / 2, expected)
     with pytest.raises(ValueError, match="a batch must have an example for each of 6 processes, got 5"):

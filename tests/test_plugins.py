@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tying_env.plugins import ForeignCodeError, describe_object, foreign_code, is_import_string, load_object
+from tying_env.plugins import (
+    ForeignCodeError,
+    describe_object,
+    foreign_code,
+    is_import_string,
+    load_object,
+    named_again,
+)
 
 SOURCE = """
 from dataclasses import dataclass
@@ -172,3 +179,24 @@ def test_the_description_has_the_hash_of_the_source_that_was_loaded(file: Path) 
 def test_a_description_runs_no_file(file: Path) -> None:
     file.write_text("raise SystemExit")
     assert describe_object(f"{file}:make")["sha256"]
+
+
+def test_code_that_made_a_file_has_to_be_named_again(
+    file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = f"{file}:make"
+    stored = describe_object(spec)
+    with pytest.raises(
+        ValueError, match=r"net was made by .* never makes code run: name it again, model='.*' or --model "
+    ):
+        named_again(stored, None, "net", "model")
+    assert named_again(stored, spec, "net", "model") == spec
+    moved, other = tmp_path / "moved.py", tmp_path / "other.py"
+    moved.write_text(SOURCE)
+    other.write_text(SOURCE + "1")
+    assert named_again(stored, f"{moved}:make", "net", "model") == f"{moved}:make"
+    with pytest.raises(ValueError, match=r"net was made by '.*mine\.py:make'; '.*other\.py:make' is other code"):
+        named_again(stored, f"{other}:make", "net", "model")
+    file.write_text(SOURCE + "2")
+    assert named_again(stored, spec, "net", "model") == spec
+    assert "mine.py:make has changed since net was made by it" in caplog.text

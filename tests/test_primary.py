@@ -144,7 +144,7 @@ def test_training_stops_before_anything_that_is_not_finite_is_applied(env: Layer
         assert all(torch.equal(p, before[name]) for name, p in trainer.named_parameters())
 
 
-def test_a_restored_trainer_goes_on_with_the_same_bits(env: LayerTyingEnv, tiny: dict[str, Any]) -> None:
+def test_a_restored_trainer_continues_with_the_same_bits(env: LayerTyingEnv, tiny: dict[str, Any]) -> None:
     env.reset(seed=0, options={"tying": [0, 0, 2, 0]})
     env.trainer.train(3)
     state = copy.deepcopy(env.trainer.state_dict())

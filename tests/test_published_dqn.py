@@ -45,7 +45,7 @@ def test_an_update_learns_from_the_decided_layers_values_alone() -> None:
     assert gradient.nonzero().flatten().tolist() == [int(action[1])]
 
 
-def test_a_restored_sweep_goes_on_with_its_turn() -> None:
+def test_a_restored_sweep_continues_with_its_turn() -> None:
     controller, other = sweep(), sweep()
     state = np.array([0, 1, 2, 3])
     for _ in range(4):

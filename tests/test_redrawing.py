@@ -184,7 +184,7 @@ def test_a_failed_first_change_leaves_redrawn_layers_as_they_were(tiny: dict[str
     env.reset(seed=0)
     tied = env.trainer.tied
     stranger = torch.optim.SGD([nn.Parameter(torch.ones(1))])
-    with pytest.raises(ValueError, match="no group made by TiedBlocks"):
+    with pytest.raises(ValueError, match="lacks groups made by TiedBlocks"):
         tied.change([0, 1, 0, 3], stranger)
     assert tied.frozen
     reference = LayerTyingEnv(**tiny)
@@ -199,7 +199,7 @@ def test_redrawing_is_refused_for_a_start_that_is_more_than_random_matrices(star
         EnvConfig(frozen_weights="redrawn", **start)
 
 
-def test_redrawing_is_refused_where_frozen_layers_go_on_to_train(tiny: dict[str, Any]) -> None:
+def test_redrawing_is_refused_where_frozen_layers_continue_to_train(tiny: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"frozen_weights must be 'held'.*got 'redrawn' with replication='copied'"):
         LayerTyingEnv(**tiny | {"frozen_weights": "redrawn", "replication": "copied"})
 

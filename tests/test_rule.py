@@ -1,4 +1,4 @@
-"""The rule of tying: whose weights a leader goes on with, who trains, on whose weights a layer computes."""
+"""The rule of tying: whose weights a leader takes over, who trains, on whose weights a layer computes."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from tying_env import partition, rule
 
 
-def test_every_layer_goes_on_with_the_weights_it_named_in_every_change() -> None:
+def test_every_layer_continues_with_the_weights_it_named_in_every_change() -> None:
     for before in partition.all_tyings(4):
         for after in partition.all_tyings(4):
             origins = rule.origins(before, False, after)
@@ -17,7 +17,7 @@ def test_every_layer_goes_on_with_the_weights_it_named_in_every_change() -> None
             assert kept == set(partition.leaders(before)) & set(partition.leaders(after))
 
 
-def test_from_the_frozen_start_every_leader_goes_on_with_its_own_values() -> None:
+def test_from_the_frozen_start_every_leader_continues_with_its_own_values() -> None:
     assert rule.origins([0, 0, 0, 0], True, [0, 1, 1, 3]) == {0: 0, 1: 1, 3: 3}
     assert rule.origins([0, 0, 0, 0], False, [0, 1, 1, 3]) == {0: 0, 1: 0, 3: 0}
 

@@ -150,7 +150,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_was_asked_to_stop_is_gone_on_with(
+def test_a_run_that_was_asked_to_stop_is_resumed(
     text_folder: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     path = tmp_path / "run"
@@ -216,7 +216,7 @@ def test_what_a_resumed_run_decides_itself_is_refused(text_folder: Path, tmp_pat
     assert re.search(r"--(preset|semantics|label|run-dir) is decided by the run that --resume names", done.stdout)
 
 
-def test_ctrl_c_while_the_test_split_is_measured_says_how_to_go_on(text_folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_while_the_test_split_is_measured_says_how_to_continue(text_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
     process = start(*options(text_folder, path, "--test-windows", "0", "--batch-size", "1"))
     assert process.stdout is not None

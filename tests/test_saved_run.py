@@ -76,7 +76,7 @@ def test_evaluate_measures_what_the_run_measured(finished: Path, text_folder: Pa
     assert "no/such/folder" in missing.stdout
 
 
-def test_generate_goes_on_with_a_text_and_equal_seeds_give_equal_texts(finished: Path) -> None:
+def test_generate_continues_with_a_text_and_equal_seeds_give_equal_texts(finished: Path) -> None:
     texts = [
         command("generate.py", str(finished), "--prompt", "The st", "--tokens", "8", "--seed", seed).stdout
         for seed in ("1", "1", "2")

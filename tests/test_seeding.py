@@ -31,7 +31,7 @@ def test_the_global_generator_is_lent_and_given_back() -> None:
         second = torch.rand(4)
     assert torch.equal(torch.get_rng_state(), outside)
     expected = torch.rand(8, generator=seeding.torch_stream(0, "dropout"))
-    assert torch.equal(torch.cat([first, second]), expected)  # the stream goes on where it was
+    assert torch.equal(torch.cat([first, second]), expected)  # the stream continues where it was
 
 
 def test_the_global_generator_is_given_back_after_an_error() -> None:
@@ -42,7 +42,7 @@ def test_the_global_generator_is_given_back_after_an_error() -> None:
     assert torch.equal(torch.get_rng_state(), outside)
 
 
-def test_a_stream_goes_on_from_a_state_that_went_through_json() -> None:
+def test_a_stream_continues_from_a_state_that_went_through_json() -> None:
     rng = seeding.numpy_stream(0, "a")
     rng.integers(10, size=5)
     state = json.loads(json.dumps(seeding.capture_numpy(rng)))

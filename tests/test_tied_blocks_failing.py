@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tests.blocks import L, Net, change_failing_at, make, same, snapshot, train
+from tying_env.replication import Tied
 from tying_env.tied_blocks import TiedBlocks
 
 
@@ -63,7 +64,6 @@ def test_blocks_that_cannot_be_tied_are_refused() -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"gradient": "both"}, "gradient must be one of 'shared', 'leader', got 'both'"),
         ({"optimizer_state": "keep"}, "optimizer_state must be one of 'inherit', 'reset', got 'keep'"),
         ({"group_lr": 2}, "group_lr must be one of 'none', 'sqrt', 'linear', got 2"),
     ],
@@ -73,3 +73,5 @@ def test_unknown_choices_are_refused(choice: dict[str, Any], message: str) -> No
     with pytest.raises(ValueError, match=message):
         TiedBlocks(list(net.blocks), **choice)
     assert all(p.requires_grad for p in net.parameters())
+    with pytest.raises(ValueError, match="gradient must be one of 'shared', 'leader', got 'both'"):
+        Tied(gradient="both")  # type: ignore[arg-type]

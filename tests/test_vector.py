@@ -91,7 +91,7 @@ def test_a_network_that_diverges_ends_alone_and_is_reset_by_the_next_step(tiny: 
         np.testing.assert_equal([part[1] for part in several.step(actions)[:4]], [p[1] for p in calm.step(actions)[:4]])
 
 
-def test_a_copy_and_a_pickle_go_on_with_the_same_bits(tiny: dict[str, Any]) -> None:
+def test_a_copy_and_a_pickle_continue_with_the_same_bits(tiny: dict[str, Any]) -> None:
     several, actions = VectorTyingEnv(2, **tiny), np.array([[0, 0, 2, 3], [0, 1, 1, 0]])
     several.reset(seed=3)
     several.step(actions)

@@ -45,7 +45,7 @@ def test_a_single_layer_moves_with_its_followers_and_nothing_else_does(make: Mak
 
 @pytest.mark.parametrize("bad", [-1, 9, 1.0, "1", None, [1], np.array([0, 1, 2, 3])])
 @pytest.mark.parametrize("name", ["single-layer", "layer-sweep"])
-def test_a_bad_index_is_refused_and_the_episode_goes_on(make: Make, name: str, bad: Any) -> None:
+def test_a_bad_index_is_refused_and_the_episode_continues(make: Make, name: str, bad: Any) -> None:
     env, undisturbed = wrap(make(), [name]), wrap(make(), [name])
     for one in (env, undisturbed):
         one.reset(seed=0)

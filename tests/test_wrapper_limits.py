@@ -87,7 +87,7 @@ def test_a_share_that_is_a_whole_number_of_steps_is_met(make: Make) -> None:
 
 
 @pytest.mark.parametrize("name", ["limit-changes", "settle"])
-def test_a_step_that_was_stopped_goes_on_with_the_same_action(make: Make, name: str) -> None:
+def test_a_step_that_was_stopped_continues_with_the_same_action(make: Make, name: str) -> None:
     settings = {"settle": {"after": 0.25}}
     whole, env = wrap(make(k=3), [name], settings), wrap(make(k=3), [name], settings)
     base = env.unwrapped
@@ -115,7 +115,7 @@ def test_a_step_that_was_stopped_goes_on_with_the_same_action(make: Make, name: 
 
 
 @pytest.mark.parametrize("name", ["limit-changes", "settle"])
-def test_a_bad_action_is_refused_and_the_episode_goes_on(make: Make, name: str) -> None:
+def test_a_bad_action_is_refused_and_the_episode_continues(make: Make, name: str) -> None:
     settings = {"settle": {"after": 0.0}}
     env, undisturbed = wrap(make(), [name], settings), wrap(make(), [name], settings)
     for one in (env, undisturbed):

@@ -121,7 +121,7 @@ def test_names_are_applied_from_the_inside_out(make: Make) -> None:
 @pytest.mark.parametrize(
     "names", [["layer-sweep", "improvement", "shuffled"], ["one-hot"], ["settle", "limit-changes"]], ids="+".join
 )
-def test_a_restored_wrapped_environment_goes_on_with_the_same_bits(make: Make, names: list[str]) -> None:
+def test_a_restored_wrapped_environment_continues_with_the_same_bits(make: Make, names: list[str]) -> None:
     def step(env: gym.Env[Any, Any], rng: np.random.Generator) -> Any:
         return env.step(rng.integers(4) if "layer-sweep" in names else partition.uniform_random_action(4, rng))
 

@@ -7,12 +7,15 @@ Importing this package registers the environments and stays light: torch and tra
 environment is made.
 """
 
+import importlib
+from typing import Any
+
 from gymnasium.envs.registration import register, registry
 
 from tying_env.config import PAPER, PRESETS, EnvConfig
 
 __version__ = "0.1.0"
-__all__ = ["PAPER", "PRESETS", "EnvConfig"]
+__all__ = ["PAPER", "PRESETS", "EnvConfig", "OwnNetwork"]
 
 _ENTRY_POINT = "tying_env.env:LayerTyingEnv"
 _VECTOR_ENTRY_POINT = "tying_env.vector:VectorTyingEnv"
@@ -24,3 +27,12 @@ for (_model, _size), _settings in PRESETS.items():
     if _name not in registry:  # the package may be imported again, by a reload or as `tying_env:LayerTying-...`
         _vector = _VECTOR_ENTRY_POINT if _model == "gpt2" else None
         register(id=_name, entry_point=_ENTRY_POINT, vector_entry_point=_vector, kwargs=_settings)
+
+# What needs torch is imported when it is asked for.
+_LATE = {"OwnNetwork": "tying_env.primary.custom"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATE[name]), name)

@@ -108,7 +108,7 @@ def naming_the_loss() -> Iterator[None]:
 
 
 def agreed_number(value: float) -> float:
-    """Return the number that process 0 has, so that all go on alike."""
+    """Return the number that process 0 has, so that all continue alike."""
     return _from_the_first([value])[0] if world().size > 1 else value
 
 

@@ -18,6 +18,7 @@ from tying_env.decision import Outcome
 from tying_env.distributed import agreed_action, agreed_stop
 from tying_env.primary.assembly import choose_workload
 from tying_env.primary.custom import Draw
+from tying_env.primary.optimizers import MakeOptimizer, choose_optimizer
 from tying_env.primary.tasks import Loss
 from tying_env.reporting import BEGINNING, info_of, replication_map, reward_of
 from tying_env.saving import SavedEnv
@@ -74,14 +75,19 @@ class LayerTyingEnv(SavedEnv):
 
     Args:
         render_mode: `"ansi"` or `"rgb_array"`: the replication map (paper, Fig. 1).
-        model: "gpt2", "bert" or "vit"; or a network of your own: a module, of which every episode trains a copy, or a
-            function that makes one with random weights.
+        model: "gpt2", "bert" or "vit"; "causal-lm", a decoder of transformers that `init_from` names; or a network of
+            your own: the import string of a function that makes it (docs/doors/network.md), a module, of which every
+            episode trains a copy, or a function that makes one with random weights.
         blocks, batches, loss, validation, test: of a network of your own; see
-            `tying_env.primary.custom.CustomParts`.
+            `tying_env.OwnNetwork`.
+        optimizer: "adamw", "sgd" or "muon"; or a function that makes an optimizer of your own from parameter groups,
+            `torch.optim.NAdam` for one. Learning rate and weight decay are in the groups. It may keep numbers and
+            tensors of the Parameter's shape for each Parameter; another one is refused.
         settings: fields of `EnvConfig`.
 
     Raises:
         TypeError, ValueError: a setting is unknown or wrong; the message names it.
+        tying_env.plugins.ForeignCodeError: the code that an import string names raised.
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own form)
@@ -96,13 +102,17 @@ class LayerTyingEnv(SavedEnv):
         loss: Loss | None = None,
         validation: Batch | None = None,
         test: Batch | None = None,
+        optimizer: str | MakeOptimizer = "adamw",
         **settings: Any,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}")
         self.render_mode = render_mode
         own = {"blocks": blocks, "batches": batches, "loss": loss, "validation": validation, "test": test}
-        super().__init__(*choose_workload(model, own, settings))
+        settings = settings | {"optimizer": optimizer if isinstance(optimizer, str) else "custom"}
+        workload, device = choose_workload(model, own, settings)
+        own_optimizer = None if isinstance(optimizer, str) else optimizer
+        super().__init__(workload, device, choose_optimizer(workload.config, own_optimizer))
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, self.n_units + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, self.n_units + 1))
 
@@ -114,11 +124,11 @@ class LayerTyingEnv(SavedEnv):
         Args:
             seed: without one, the next is drawn from the generator that the last seed started.
             options: `{"tying": vector}`, shape (L,), begins with this tying instead of the frozen start.
-                `{"state": state}` goes on from a `state_dict` instead of beginning anew; so Gymnasium's wrappers know
+                `{"state": state}` continues from a `state_dict` instead of beginning anew; so Gymnasium's wrappers know
                 that the environment is ready.
 
         Raises:
-            TypeError, ValueError: an unknown option or a wrong tying; the running episode goes on.
+            TypeError, ValueError: an unknown option or a wrong tying; the running episode is kept.
         """
         seed = None if seed is None else check_seed(seed)
         if options is not None and not isinstance(options, dict):
@@ -144,7 +154,7 @@ class LayerTyingEnv(SavedEnv):
         """Apply a tying, train for k steps, measure the reward.
 
         A program that may have to end at any time sets the attribute `should_stop`, a function that is asked between
-        training steps. When it says yes, `step` raises `tying_env.episode.Stopped`; the same call later goes on with
+        training steps. When it says yes, `step` raises `tying_env.episode.Stopped`; the same call later continues with
         the same bits, also from a `state_dict` of that moment.
 
         Raises:

@@ -24,7 +24,7 @@ _COUNTERS = ("decisions", "tied_at", "train_step", "frozen_steps_left")
 
 
 class Stopped(Exception):
-    """A step was stopped between two training steps; the same step, called again, goes on where it was.
+    """A step was stopped between two training steps; the same step, called again, continues where it was.
 
     So it does in another process, too, after `state_dict` and `load_state_dict`.
     """
@@ -96,7 +96,7 @@ class Episode(ABC):
         return [self.reward_batches.next_batch() for _ in range(self._config.reward_batches)]
 
     def decide(self, action: partition.IntVector) -> Deciding:
-        """Apply an action, train, measure; go on with the decision under way, if there is one.
+        """Apply an action, train, measure; continue the decision under way, if there is one.
 
         Args:
             action: an action, shape (L,), checked.
@@ -116,7 +116,7 @@ class Episode(ABC):
         if self.under_way is not None and self.under_way.action != action.tolist():
             raise ValueError(
                 f"a decision is under way that was stopped: call step() with its action {self.under_way.action} "
-                f"to go on, or reset(); got {action.tolist()}"
+                f"to continue, or reset(); got {action.tolist()}"
             )
         # 1. The first k steps lie before the first decision (Algorithm 1, line 2; Sec. 3).
         diverged = False

@@ -14,17 +14,19 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["ForeignCodeError", "describe_object", "foreign_code", "is_import_string", "load_object"]
+__all__ = ["ForeignCodeError", "describe_object", "foreign_code", "is_import_string", "load_object", "named_again"]
 
 _FORM = "path/to/file.py:Name or package.module:Name"
+_log = logging.getLogger("tying_env")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 # Files that were loaded, by resolved path; and the hashes of what was loaded, whatever is in the files by now.
@@ -104,6 +106,33 @@ def describe_object(spec: str) -> dict[str, str]:
     where, _ = _parts(spec, "code")
     path = _file(spec, where, "code") if where.endswith(".py") else _module_file(spec, where, "code")
     return {"import": spec, "sha256": _hashes.get(path) or hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def named_again(stored: Mapping[str, str], given: str | None, where: str, name: str) -> str:
+    """Return the import string to load for what a file was made by: the one that the user names, never the file's.
+
+    Args:
+        stored: what `describe_object` said when the file was written.
+        given: what the user names now; None for nothing.
+        where: the file, for messages.
+        name: of the argument, and of the option, that names it: "model".
+
+    Raises:
+        ValueError: nothing is named, or other code than the file was made by. (The same string with changed code is
+            accepted, with a warning: what is in the file is compared with it anyway.)
+        FileNotFoundError, ImportError: what is named is not there.
+    """
+    spec, sha256 = stored.get("import"), stored.get("sha256")
+    if given is None:
+        raise ValueError(
+            f"{where} was made by code of the user's own, {spec!r}, and a file never makes code run: "
+            f"name it again, {name}={spec!r} or --{name} {spec}"
+        )
+    if describe_object(given)["sha256"] != sha256:
+        if given != spec:
+            raise ValueError(f"{where} was made by {spec!r}; {given!r} is other code (its sha256 differs)")
+        _log.warning("%s has changed since %s was made by it", spec, where)
+    return given
 
 
 def _parts(spec: str, what: str) -> tuple[str, str]:

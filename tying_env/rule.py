@@ -24,7 +24,7 @@ GroupLR = Literal["none", "sqrt", "linear"]
 
 
 def origins(before: npt.ArrayLike, frozen: bool, after: npt.ArrayLike) -> dict[int, int]:
-    """Return for each leader of `after` the layer whose weights it goes on with.
+    """Return for each leader of `after` the layer whose weights it takes over.
 
     That is the leader itself where it keeps its own, untouched; otherwise it takes a copy, and with it the optimizer
     state, if that is inherited.

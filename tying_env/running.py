@@ -14,6 +14,7 @@ from tying_env.data.corpus import Split
 from tying_env.distributed import agreed_number
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.evaluation import Evaluation, Measurement
+from tying_env.primary.optimizers import MakeOptimizer
 from tying_env.primary.trainer import Trainer, never
 from tying_env.primary.workloads import Workload
 from tying_env.training_run import TrainingRun
@@ -25,10 +26,12 @@ class RunningEnv(gym.Env[partition.IntVector, partition.IntVector]):
     Args:
         workload: what is trained: network, data and task.
         device: where.
+        make_optimizer: makes the optimizer.
     """
 
-    def __init__(self, workload: Workload, device: torch.device) -> None:
+    def __init__(self, workload: Workload, device: torch.device, make_optimizer: MakeOptimizer) -> None:
         self.workload, self.device = workload, device
+        self._make_optimizer = make_optimizer
         self.config: EnvConfig = workload.config
         self.should_stop: Callable[[], bool] = never
         self._episode: TrainingRun | None = None
@@ -106,7 +109,7 @@ class RunningEnv(gym.Env[partition.IntVector, partition.IntVector]):
         sources: npt.ArrayLike | None = None,
         frozen_start: bool = False,
     ) -> TrainingRun:
-        trainer = build_trainer(self.workload, self.device, seed, tying, sources)
+        trainer = build_trainer(self.workload, self.device, seed, tying, sources, self._make_optimizer)
         return TrainingRun(trainer, self.workload.reward_batches(seed), self.config, frozen_start)
 
     def _let_go(self) -> None:

@@ -6,7 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from tying_env.config import PLACE_SETTINGS
+from tying_env.config import PLACE_SETTINGS, with_later_settings
+from tying_env.differences import listed
 from tying_env.running import RunningEnv
 from tying_env.seeding import capture_numpy, restore_numpy
 
@@ -20,7 +21,7 @@ class SavedEnv(RunningEnv):
     """An environment whose training run can be saved, restored and forked."""
 
     def state_dict(self, copy: bool = True) -> dict[str, Any]:
-        """Return the whole training state: a restored environment goes on with the same bits.
+        """Return the whole training state: a restored environment continues with the same bits.
 
         Tensors are under `trainer.weights`, `trainer.optimizer` and `trainer.dropout`; the rest is ready for JSON.
 
@@ -35,7 +36,7 @@ class SavedEnv(RunningEnv):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave, of an environment with the same settings.
+        """Continue from a state that `state_dict` gave, of an environment with the same settings.
 
         Raises:
             ValueError: the state does not fit, and in what; this environment is as before then.
@@ -43,11 +44,8 @@ class SavedEnv(RunningEnv):
         if not isinstance(state, dict) or (missing := _STATE_KEYS - set(state)):
             lacks = f"lacks {sorted(missing)[0]!r}" if isinstance(state, dict) else f"is a {type(state).__name__}"
             raise ValueError(f"the state must be a dictionary that state_dict gave; it {lacks}")
-        mine, theirs = dataclasses.asdict(self.config), state["config"]
-        differ = [name for name in mine if name not in PLACE_SETTINGS and mine[name] != theirs.get(name)]
-        if differ:
-            listed = "; ".join(f"{name} is {theirs.get(name)!r} there, {mine[name]!r} here" for name in differ)
-            raise ValueError(f"the state is of an environment with other settings: {listed}")
+        if differ := listed(with_later_settings(state["config"]), dataclasses.asdict(self.config), PLACE_SETTINGS):
+            raise ValueError(f"the state is of an environment with other settings: {'; '.join(differ)}")
         try:
             generator = np.random.default_rng(0)
             restore_numpy(generator, state["np_random"])

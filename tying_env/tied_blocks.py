@@ -17,7 +17,7 @@ Source: Hay & Wolf, ICLR 2024, Sec. 3 and Algorithm 1 lines 2 and 10-19.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,11 @@ from torch import nn
 
 from tying_env import partition, rule
 from tying_env.redrawing import Recipe, ReleasedWeights
+from tying_env.replication import Present, Replication, Tied, check_choice
 from tying_env.rule import GroupLR
-from tying_env.slots import Weights, aliases, check_kinds, get, put, slots
+from tying_env.slots import TiedParameters, Weights, check_kinds, get, put, slots
 
-Gradient = Literal["shared", "leader"]
 OptimizerState = Literal["inherit", "reset"]
-FirstTying = Literal["leader", "mean"]
 
 # torch's optimizers fill in the state of a Parameter when they first meet it.
 OptimizerStates = defaultdict[torch.Tensor, Any]
@@ -57,9 +56,8 @@ class TiedBlocks:
         tying: the tying to begin with, shape (L,). None is the paper's frozen start (Algorithm 1, line 2): layers
             1..L-1 stay at their own initial values without training, and the tying is reported as all zeros. At the
             first change a layer that becomes a leader starts from those values.
-        gradient: `"shared"`: a leader's gradient is the sum over all layers of its group, as for any tied weight (the
-            paper's text). `"leader"`: only the leader's own position contributes; followers compute with the same
-            storage but need no weight gradient (the paper's published code).
+        replication: what becomes of a layer that copies another: `Tied()`, which has choices of its own, or another
+            way of `tying_env.replication`.
         optimizer_state: what a new leader's optimizer state is: `"inherit"`, a copy of its former leader's, or
             `"reset"`, empty.
         group_lr: the learning rate of a group of n layers: lr (`"none"`), lr/sqrt(n) (`"sqrt"`), lr/n (`"linear"`).
@@ -67,8 +65,8 @@ class TiedBlocks:
             they can be tied. None: all are of one kind. At the frozen start the lowest of each kind trains.
         recipes: how to draw the initial values of Parameters. Layers that have one for each of theirs hold no values
             during the frozen start; their Parameters may be, and are until then, on the meta device.
-        first_tying: what the first tying, that of `tying` or the first change, makes of the weights that the blocks
-            came with: the layers of a group take the leader's (`"leader"`), or the mean over the group (`"mean"`).
+        only: what of a block is tied: all its Parameters, or the matrices; the others are every block's own then, train
+            at all times, and belong into the optimizer with what is outside the blocks.
 
     Raises:
         ValueError: no blocks, blocks that differ or already share Parameters, an unknown choice, a wrong tying.
@@ -79,26 +77,25 @@ class TiedBlocks:
         blocks: Sequence[nn.Module],
         tying: npt.ArrayLike | None = None,
         *,
-        gradient: Gradient = "shared",
+        replication: Replication | None = None,
         optimizer_state: OptimizerState = "inherit",
         group_lr: GroupLR = "none",
         kinds: npt.ArrayLike | None = None,
         recipes: Mapping[nn.Parameter, Recipe] | None = None,
-        first_tying: FirstTying = "leader",
+        only: TiedParameters = "all",
     ) -> None:
-        _check_choice("gradient", gradient, get_args(Gradient))
-        _check_choice("optimizer_state", optimizer_state, get_args(OptimizerState))
-        _check_choice("group_lr", group_lr, get_args(GroupLR))
-        _check_choice("first_tying", first_tying, get_args(FirstTying))
-        self.first_tying: FirstTying = first_tying
+        check_choice("only", only, TiedParameters)
+        check_choice("optimizer_state", optimizer_state, OptimizerState)
+        check_choice("group_lr", group_lr, GroupLR)
         self.kinds = np.zeros(len(blocks), dtype=np.int64) if kinds is None else np.asarray(kinds)
-        check_kinds(blocks, self.kinds)
+        check_kinds(blocks, self.kinds, only)
         initial = None if tying is None else partition.canonicalise(partition.validate_action(tying, len(blocks)))
         self.blocks = list(blocks)
-        self.gradient: Gradient = gradient
+        self.replication = Tied() if replication is None else replication
         self.optimizer_state: OptimizerState = optimizer_state
         self.group_lr: GroupLR = group_lr
-        self._slots = [slots(block) for block in self.blocks]
+        self.only: TiedParameters = only
+        self._slots = [slots(block, only) for block in self.blocks]
         self._tying = self.kinds.copy()
         self._frozen = True
         first = next(iter(self.weights(0).values()))
@@ -143,11 +140,11 @@ class TiedBlocks:
         """Compute on these storages again, shape (L,), as `sources` gave them for the tying in force.
 
         Raises:
-            ValueError: they do not belong to this tying.
+            TypeError, ValueError: they do not belong to this tying.
         """
-        given = np.asarray(sources).tolist()
-        if given != self.sources().tolist():
-            raise ValueError(f"sources {given} do not belong to the tying {self._tying.tolist()}")
+        given = partition.validate_action(sources, self.n_units)
+        if not np.array_equal(given, self.sources()):
+            self._put(Plan(self.replication.restore(self._present(None), given), None, None), None)
 
     def owners(self) -> list[int]:
         """Return the layers that hold weights: the leaders, and at the frozen start every layer."""
@@ -156,12 +153,15 @@ class TiedBlocks:
     def parameter_groups(self, lr: float) -> list[dict[str, Any]]:
         """Return one optimizer parameter group per leader, each with the learning rate of its group of layers.
 
-        Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date,
-        from the rate under "base_lr": who schedules the learning rate sets that, not "lr" alone.
+        Hand them to a torch optimizer, beside groups for what lies outside the blocks; `change` keeps them up to date.
+        A group may be split before, and its parts be given options of their own. A schedule of learning rates sets
+        "lr", as a multiple of the group's own rate, "initial_lr". It may count the training steps since a change gave a
+        leader other layers or new Parameters under "age", which is None where none has yet, and 0 after such a change.
         """
-        start = _sizes(rule.trained(self._tying, frozen=True, kinds=self.kinds))
-        sizes = start if self._frozen else self._trained(self._tying)
-        return [self._parameter_group(leader, self.weights(leader), size, lr) for leader, size in sizes.items()]
+        return [
+            self._parameter_group(leader, self.weights(leader), len(layers), lr)
+            for leader, layers in self._trained_now().items()
+        ]
 
     def change(self, tying: npt.ArrayLike, optimizer: torch.optim.Optimizer | None = None) -> partition.TyingEvents:
         """Put `tying` in force, all or nothing: whatever goes wrong, everything is as it was.
@@ -212,38 +212,27 @@ class TiedBlocks:
     def _plan(self, after: partition.IntVector, optimizer: torch.optim.Optimizer | None) -> Plan:
         """Make the Parameters, optimizer state and groups of `after` beside the present ones."""
         state = None if optimizer is None else defaultdict(dict, optimizer.state)
-        weights = self._new_weights(after, state)
+        weights = self.replication.replicate(self._present(state), after)
         if optimizer is None or state is None:
             return Plan(weights, None, None)
-        ours = [group for group in optimizer.param_groups if "leader" in group]
-        if not ours:
-            raise ValueError("optimizer has no group made by TiedBlocks.parameter_groups: its state cannot follow")
-        lr = ours[0]["base_lr"]
         groups = [group for group in optimizer.param_groups if "leader" not in group]
-        groups += [ours[0] | self._parameter_group(j, weights[j], n, lr) for j, n in self._trained(after).items()]
+        before, ages = self._trained_now(), {group.get("leader"): group.get("age") for group in optimizer.param_groups}
+        for leader, layers in self.replication.trained(after).items():
+            untouched = before.get(leader) == layers and _same(weights[leader], self.weights(leader))
+            age = ages[leader] if untouched else 0
+            groups += self._groups_alike(optimizer, leader, weights[leader], len(layers), age)
         alive = {id(p) for group in groups for p in group["params"]}
         return Plan(weights, defaultdict(dict, {p: s for p, s in state.items() if id(p) in alive}), groups)
 
-    def _trained(self, tying: partition.IntVector) -> dict[int, int]:
-        """Return the layers whose Parameters the optimizer moves, and how many layers each moves."""
-        return _sizes(rule.trained(tying))
+    def _trained_now(self) -> dict[int, list[int]]:
+        """Return the layers whose Parameters the optimizer moves, each with all layers that move with it."""
+        if self._frozen:
+            return rule.trained(self._tying, frozen=True, kinds=self.kinds)
+        return self.replication.trained(self._tying)
 
-    def _new_weights(self, after: partition.IntVector, state: OptimizerStates | None) -> list[Weights]:
-        """Return what each layer will compute with, and enter the optimizer state of new Parameters into `state`."""
-        origins = rule.origins(self._tying, self._frozen, after)
-        led: dict[int, Weights] = {}
-        seen: dict[int, Weights] = {}  # what the followers of a leader compute with
-        for leader, members in partition.groups(after).items():
-            if self._frozen and self.first_tying == "mean" and len(members) > 1:
-                led[leader] = self._mean(members, state)
-            elif self._tying[leader] == leader:
-                led[leader] = self.weights(leader)
-            elif origins[leader] == leader:  # from the frozen start: its own values, and nobody else computes with them
-                led[leader] = aliases(self.weights(leader), requires_grad=True)
-            else:
-                led[leader] = self._copy(origins[leader], state)
-            seen[leader] = led[leader] if self.gradient == "shared" else aliases(led[leader], requires_grad=False)
-        return [led[i] if i in led else seen[int(after[i])] for i in range(self.n_units)]
+    def _present(self, state: OptimizerStates | None) -> Present:
+        weights = [self.weights(i) for i in range(self.n_units)]
+        return Present(self.tying, self._frozen, weights, lambda layer: self._copy(layer, state))
 
     def _copy(self, layer: int, state: OptimizerStates | None) -> Weights:
         """Return new Parameters with the values of a layer's, and enter a copy of their optimizer state."""
@@ -259,14 +248,6 @@ class TiedBlocks:
                 }
         return {name: created[id(parameter)] for name, parameter in self.weights(layer).items()}
 
-    def _mean(self, layers: list[int], state: OptimizerStates | None) -> Weights:
-        """Return new Parameters with the mean of some layers' values, and the optimizer state of the first."""
-        mean = self._copy(layers[0], state)
-        with torch.no_grad():
-            for name, parameter in mean.items():
-                parameter.copy_(torch.stack([self.weights(i)[name] for i in layers]).mean(0))
-        return mean
-
     def _put(self, plan: Plan, optimizer: torch.optim.Optimizer | None) -> None:
         """Set references, nothing else: no memory is taken here, no number computed."""
         for places, weights in zip(self._slots, plan.weights, strict=True):
@@ -275,15 +256,28 @@ class TiedBlocks:
             optimizer.state = plan.optimizer_state
             optimizer.param_groups = plan.param_groups
 
+    def _groups_alike(
+        self, optimizer: torch.optim.Optimizer, leader: int, weights: Weights, size: int, age: int | None
+    ) -> list[dict[str, Any]]:
+        """Return groups for a leader's Parameters, with the options that those of the same names have now."""
+        like = self.weights(int(self.kinds[leader]))  # the lowest layer of a kind trains at all times
+        names = defaultdict(list)
+        for name, parameter in like.items():
+            names[id(parameter)].append(name)
+        groups = []
+        for group in (group for group in optimizer.param_groups if "leader" in group):
+            if found := [name for p in group["params"] for name in names.pop(id(p), [])]:
+                own = self._parameter_group(leader, {name: weights[name] for name in found}, size, group["base_lr"])
+                groups.append(group | own | {"age": age})
+        if names:
+            raise ValueError("optimizer lacks groups made by TiedBlocks.parameter_groups: its state cannot follow")
+        return groups
+
     def _parameter_group(self, leader: int, weights: Weights, size: int, lr: float) -> dict[str, Any]:
+        rate = lr / rule.lr_divisor(self.group_lr, size)
         unique = list(dict.fromkeys(weights.values()))
-        return {"params": unique, "lr": lr / rule.lr_divisor(self.group_lr, size), "base_lr": lr, "leader": leader}
+        return {"params": unique, "lr": rate, "initial_lr": rate, "base_lr": lr, "leader": leader, "age": None}
 
 
-def _sizes(groups: Mapping[int, Sequence[int]]) -> dict[int, int]:
-    return {leader: len(layers) for leader, layers in groups.items()}
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+def _same(one: Weights, other: Weights) -> bool:
+    return all(one[name] is other[name] for name in other)

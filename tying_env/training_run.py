@@ -43,7 +43,7 @@ class TrainingRun(Episode):
 
     def change(self, action: partition.IntVector) -> partition.TyingEvents:
         """Put a tying in force in the network, optimizer included."""
-        return self.trainer.tied.change(action, self.trainer.optimizer)
+        return self.trainer.tie(action)
 
     def run(
         self, action: partition.IntVector, should_stop: Callable[[], bool], validate: Callable[[], Measurement]
@@ -81,7 +81,8 @@ class TrainingRun(Episode):
             ValueError: the state does not fit; throw this episode away then.
         """
         super().load_state_dict(state)
-        self.trainer.load_state_dict(state["trainer"])
+        # A state of before there were schedules does not count steps for them.
+        self.trainer.load_state_dict({"steps": self.train_step} | state["trainer"])
 
     def _measure_reward(self) -> Measurement:
         """Measure on fresh training batches, as process 0 measures it."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig
-from tying_env.config import PLACE_SETTINGS
+from tying_env.config import PLACE_SETTINGS, EnvConfig, with_later_settings
 from tying_env.differences import flat, listed
 from tying_env.files import to_json
 from tying_env.plugins import is_import_string
@@ -45,6 +45,8 @@ def saved_config(about: dict[str, Any], named: Collection[str] = ()) -> RunConfi
         ValueError: something is wrong; the message names it.
     """
     current = modern(about)
+    if missing := [name for name in ("agent", "seed", "env") if name not in current]:
+        raise ValueError(f"it is not of a run: it has no {missing[0]!r}")
     refuse_code(current, named)
     try:
         return from_plain(current)
@@ -189,6 +191,8 @@ def _from_plain(kind: type[T], values: Any, where: str, strict: bool) -> T:
         near = difflib.get_close_matches(unknown[0], known, 1)
         hint = f"did you mean {where}{near[0]}?" if near else f"known: {', '.join(known)}"
         raise ValueError(f"unknown setting {where}{unknown[0]}; {hint}")
+    if kind is EnvConfig and not strict:
+        values = with_later_settings(values)
     for name in known:
         if name in values:
             settings[name] = _value(hints[name], values[name], f"{where}{name}", strict)

@@ -30,7 +30,7 @@ _SERVER.set_forkserver_preload(["tests.reliability.child"])
 
 
 def start(config: RunConfig, die_at: int | None = None, count_into: Any = None) -> Any:
-    """Begin a run, or go on with the one that is there, in a process of its own.
+    """Begin a run, or resume the one that is there, in a process of its own.
 
     Args:
         config: the run.

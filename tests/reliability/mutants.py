@@ -98,7 +98,7 @@ MUTANTS = [
     Mutant(
         "content_key not compared",
         "agents/tying_agents/running/resuming.py",
-        "if differ := listed({name: found.about.get(name) for name in now}, now):",
+        'if differ := listed({name: found.about.get(name) for name in now}, now, ["data.code.sha256"]):',
         "if differ := []:",
         f"{RESUME} -k other_data",
     ),

@@ -1,4 +1,4 @@
-"""Runs of a comparison that were stopped, damaged or cannot be gone on with now: none is lost."""
+"""Runs of a comparison that were stopped, damaged or cannot be resumed now: none is lost."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def stopped(tiny: dict[str, Any], path: Path, decision: int = 5, **settings: Any
     """Return a run of a comparison, and its folder, in which it was stopped after a decision."""
     config, unfinished = small(tiny, path, **settings), path.with_name(f"{path.name}.unfinished")
     stop = Watcher(lambda n: interrupt() if n == decision else None)
-    run(dataclasses.replace(config, run_dir=unfinished), stop)
+    run(dataclasses.replace(config, run_dir=unfinished), [stop])
     (unfinished / "mark").write_text("")  # beginning anew would be without it
     return config, unfinished
 

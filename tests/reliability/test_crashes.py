@@ -83,7 +83,7 @@ def test_two_processes_on_one_run_directory(tiny: dict[str, Any], tmp_path: Path
                 break
             time.sleep(0.05)
         with pytest.raises(BlockingIOError, match=r"another process is at work in .*run; wait for it, or stop it"):
-            resume(tmp_path / "run", [Watcher(lambda _: interrupt())])  # if it may, it does not go on for hours
+            resume(tmp_path / "run", [Watcher(lambda _: interrupt())])  # if it may, it does not train for hours
     finally:
         process.kill()
         process.join()

@@ -132,7 +132,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_one_before_is_used(
     counts.add(f"{name} {damage}", 1)
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_and_ends_the_same(
+def test_a_run_continues_from_the_checkpoint_before_and_ends_the_same(
     stopped: Path, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     expected = outcome(finish(small(tiny, tmp_path / "whole", "random", keep_checkpoints=5)))

@@ -116,7 +116,7 @@ def test_a_full_disk_is_named_whatever_is_written(
     assert outcome(path) == expected
 
 
-def test_a_folder_removed_while_the_run_goes_on_is_a_named_error(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_a_folder_removed_while_the_run_continues_is_a_named_error(tiny: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run"
     with pytest.raises(OSError, match=str(path)):
         run(small(tiny, path), [Watcher(lambda n: shutil.rmtree(path) if n == 3 else None)])
@@ -205,7 +205,7 @@ def test_one_bad_number_ends_the_run_as_diverged(
     with pytest.raises(RunIsOver, match=r"run: the run diverged at training step 10; there is nothing to resume"):
         resume(path, [Watcher()])
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
-    # From that checkpoint, without the bad number, the run goes on: whoever takes the summary away asks for that.
+    # From that checkpoint, without the bad number, the run is resumed: whoever takes the summary away asks for that.
     monkeypatch.undo()
     (path / "summary.json").unlink()
     assert resume(path, [Watcher()])[1] == "finished"

@@ -1,4 +1,4 @@
-"""A run that was stopped and gone on with ends with the same bits as one that never stopped."""
+"""A run that was stopped and resumed ends with the same bits as one that never stopped."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from tying_agents.stopping import StopSignals
 from tests.reliability.runs import Watcher, contents, finish, interrupt, outcome, resume_until_it_ends, small
 from tying_env import EnvConfig
 from tying_env.data import ImageSet
-from tying_env.primary import workloads
+from tying_env.primary import image_workload
 from tying_env.runs import RunDirectory
 
 AGENTS: dict[str, dict[str, Any]] = {
@@ -88,7 +88,7 @@ def test_a_run_stopped_after_every_training_step_ends_the_same(
     assert outcome(path) == expected
 
 
-def test_several_episodes_are_gone_on_with(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_several_episodes_are_resumed(tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny = tiny | {"total_steps": 8}
     for agent in ("dqn", "a2c"):
         whole, path = tmp_path / f"{agent}-whole", tmp_path / f"{agent}-stopped"
@@ -111,7 +111,7 @@ def test_other_settings_are_refused_and_listed(tiny: dict[str, Any], tmp_path: P
     assert sorted((p, p.stat().st_mtime_ns) for p in path.rglob("*") if p.name != "lock") == before
 
 
-def test_a_finished_run_is_not_gone_on_with(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_a_finished_run_is_not_resumed(tiny: dict[str, Any], tmp_path: Path) -> None:
     path = finish(small(tiny, tmp_path / "run"))
     with pytest.raises(ValueError, match="finished: there is nothing to resume"):
         resume(path, [Watcher()])
@@ -131,7 +131,7 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(tiny: dict[str, A
     assert outcome(path) == expected
 
 
-def test_a_run_tells_when_it_was_gone_on_with(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_tells_when_it_was_resumed(tiny: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run"
     run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
     resume_until_it_ends(path)
@@ -179,13 +179,13 @@ def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     config = EnvConfig(**sizes, model="vit", dataset="digits", patch_size=4, device="cpu", validation_windows=8)
     path = tmp_path / "run"
     run(RunConfig("random", run_dir=path, env=config), [Watcher(lambda n: interrupt() if n == 2 else None)])
-    load = workloads.load_images
+    load = image_workload.load_images
 
     def changed(name: str) -> ImageSet:
         images = load(name)
         return dataclasses.replace(images, images=images.images | {"train": 16 - images.images["train"]})
 
-    monkeypatch.setattr(workloads, "load_images", changed)
+    monkeypatch.setattr(image_workload, "load_images", changed)
     with pytest.raises(OtherSettings, match=r"data\.content_key is '\w+' there, '\w+' here"):
         resume(path, [Watcher()])
 

@@ -1,4 +1,4 @@
-"""Signals to a comparison: its runs are saved and stopped, no process stays behind, and it goes on to the same ends."""
+"""Signals to a comparison: its runs are saved and stopped, no process stays behind, and it resumes to the same ends."""
 
 import json
 import os

@@ -15,7 +15,7 @@ from tying_env.config.presets import PAPER, PRESETS, Size
 from tying_env.config.training import MeasuringSettings, TrainingSettings, check_measuring, check_training
 from tying_env.config.tying import TyingSettings, check_tying
 
-__all__ = ["MAX_LAYERS", "PAPER", "PLACE_SETTINGS", "PRESETS", "EnvConfig", "Model", "Size"]
+__all__ = ["MAX_LAYERS", "PAPER", "PLACE_SETTINGS", "PRESETS", "EnvConfig", "Model", "Size", "with_later_settings"]
 
 
 # A dataclass has the fields of its last base first.
@@ -56,3 +56,15 @@ class EnvConfig(ComputingSettings, MeasuringSettings, TyingSettings, TrainingSet
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
                 raise TypeError(f"unknown setting {name!r}; {hint}")
         return cls(**settings)
+
+
+def with_later_settings(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return saved settings with those that came later, each at the value that was in force before there was one.
+
+    That is its default, unless the field says otherwise: `field(default=..., metadata={"before": ...})`.
+
+    Args:
+        saved: the settings as an earlier version wrote them.
+    """
+    fields = dataclasses.fields(EnvConfig)
+    return {field.name: field.metadata.get("before", field.default) for field in fields} | saved

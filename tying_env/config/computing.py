@@ -55,7 +55,7 @@ def _check_redrawn(config: EnvConfig) -> None:
     """Check that initial values can be drawn again: only those of random matrices that this package draws."""
     if config.replication != "tied":
         raise ValueError(
-            "frozen_weights must be 'held' where the layers of the start go on to train, "
+            "frozen_weights must be 'held' where the layers of the start train later, "
             f"got 'redrawn' with replication={config.replication!r}"
         )
     if config.model not in TEXT:
@@ -63,7 +63,7 @@ def _check_redrawn(config: EnvConfig) -> None:
             "frozen_weights must be 'held' where initial values are drawn until they fit, or not by this package: "
             f"got 'redrawn' with the model {config.model!r}"
         )
-    for name, plain in (("init_from", None), ("delta_rank", 0), ("first_tying", "leader")):
+    for name, plain in (("init_from", None), ("delta_rank", 0), ("first_tying", "leader"), ("tied_parameters", "all")):
         if getattr(config, name) != plain:
             raise ValueError(
                 "frozen_weights must be 'held' where a start is more than random matrices, "

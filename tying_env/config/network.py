@@ -4,43 +4,59 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from tying_env.config.checks import check_at_least
+from tying_env.plugins import is_import_string
 
 if TYPE_CHECKING:
     from tying_env.config import EnvConfig
 
-Model = Literal["gpt2", "bert", "vit", "custom"]
+# A network that this package builds from settings.
+Model = Literal["gpt2", "bert", "vit"]
+
+BUILT: tuple[Model, ...] = ("gpt2", "bert", "vit")
+TEXT: tuple[Model, ...] = ("gpt2", "bert")
+# Any decoder that transformers has, of a checkpoint; and a network of the user's own, given as an object.
+DECODER, CUSTOM = "causal-lm", "custom"
+# A network of the user's own, whose name is an import string.
+OWN = "a file.py:function of your own"
 
 # More than any network has. A number far above it comes from a mistake or a damaged file, and would take all memory.
 MAX_LAYERS = 10_000
 
-TEXT: tuple[Model, ...] = ("gpt2", "bert")
-
 # Settings that only some networks have.
-_ONLY: dict[str, tuple[Model, ...]] = {
-    **dict.fromkeys(("tokenizer", "cache_dir", "seq_len"), TEXT),
-    **dict.fromkeys(("n_embd", "n_head", "dropout"), ("gpt2", "bert", "vit")),
-    **dict.fromkeys(("dataset", "init_from", "delta_rank"), ("gpt2", "bert", "vit")),
+_ONLY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("tokenizer", "cache_dir", "seq_len"), (*TEXT, DECODER, OWN)),
+    **dict.fromkeys(("n_embd", "n_head", "dataset"), (*BUILT, DECODER, OWN)),
+    "dropout": (*BUILT, OWN),
+    **dict.fromkeys(("init_from", "delta_rank"), (*BUILT, DECODER)),
+    "residual_scale": BUILT,
     "mask_seed": ("bert",),
-    "unequal_blocks": ("custom",),
+    "unequal_blocks": (CUSTOM, DECODER, OWN),
     "patch_size": ("vit",),
     "augment": ("vit",),
 }
+
+
+def is_own(model: str) -> bool:
+    """Return whether a network is one of the user's own, named by an import string."""
+    return is_import_string(model)
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
     """The network and its data."""
 
-    model: Model = "gpt2"
-    """The network: GPT-2 (next tokens), BERT (masked tokens), ViT (classes of images), or your own in Python."""
+    model: str = "gpt2"
+    """The network: gpt2 (next tokens), bert (masked tokens), vit (classes of images), causal-lm (a transformers decoder
+    that --init-from names: LLaMA, Qwen, ...), or your own: my_file.py:make_network or package.module:make_network."""
     dataset: str = "sotu"
     """Text: "sotu", a name of the hub (wikitext-2, ...), a folder with train.txt, valid.txt, test.txt, or with one .txt
     file, cut 90/5/5. Images: "digits", "cifar10" of the hub, or a file of packed JPEGs (.npz)."""
-    tokenizer: Literal["gpt2", "bytes"] = "gpt2"
-    """GPT-2's BPE with 50,257 tokens, or bytes (vocabulary 256: much faster; compare in bits per byte)."""
+    tokenizer: Literal["gpt2", "bytes", "checkpoint"] = "gpt2"
+    """GPT-2's BPE with 50,257 tokens, bytes (vocabulary 256: much faster; compare in bits per byte), or the own one of
+    a causal-lm's checkpoint (its tokenizer.json)."""
     mask_seed: int = 0
     """BERT: seed of the masks on validation and test, which are the same at every measurement."""
     patch_size: int = 4
@@ -51,7 +67,8 @@ class NetworkSettings:
     """Folder of the token cache; the default is the user's cache folder or $TYING_ENV_CACHE."""
 
     init_from: str | None = None
-    """Folder of a transformers checkpoint of the same network to start from; without one weights are random."""
+    """Folder of a transformers checkpoint of the same network to start from; without one weights are random. Of a
+    causal-lm there must be one."""
 
     n_layer: int = 12
     """L, the number of transformer blocks."""
@@ -64,7 +81,7 @@ class NetworkSettings:
     seq_len: int = 128
     """Text: tokens in a training sequence; also the longest context of the network."""
     dropout: float = 0.1
-    """Dropout probability. The paper leaves it open; this is GPT-2's."""
+    """Dropout probability. The paper leaves it open; this is GPT-2's. (A causal-lm has that of its checkpoint.)"""
 
 
 def check_network(config: EnvConfig) -> None:
@@ -73,6 +90,11 @@ def check_network(config: EnvConfig) -> None:
     Raises:
         ValueError: one is outside its range, or does not apply to this network.
     """
+    if config.model not in (*BUILT, DECODER, CUSTOM) and not is_own(config.model):
+        raise ValueError(
+            f"model must be one of {', '.join(map(repr, (*BUILT, DECODER)))}, or an import string of a function that "
+            f"makes a network, my_file.py:make_network; got {config.model!r}"
+        )
     check_at_least(1, n_layer=config.n_layer, n_embd=config.n_embd, n_head=config.n_head, seq_len=config.seq_len)
     check_at_least(0, mask_seed=config.mask_seed, patch_size=config.patch_size, delta_rank=config.delta_rank)
     if config.n_layer > MAX_LAYERS:
@@ -81,11 +103,17 @@ def check_network(config: EnvConfig) -> None:
         raise ValueError(f"dataset must be the name of a data set or a path, got {config.dataset!r}")
     if not 0 <= config.dropout < 1:
         raise ValueError(f"dropout must be in [0, 1), got {config.dropout!r}")
-    if config.n_embd % config.n_head:
+    if config.model in BUILT and config.n_embd % config.n_head:
         raise ValueError(f"n_head must divide n_embd, got n_head={config.n_head} and n_embd={config.n_embd}")
+    if config.tokenizer == "checkpoint" and config.model != DECODER:
+        raise ValueError(
+            f"tokenizer='checkpoint' is that of a checkpoint, for the model {DECODER!r} alone; got the model "
+            f"{config.model!r}"
+        )
+    kind = OWN if is_own(config.model) else config.model
     for field in dataclasses.fields(config):
-        models, value = _ONLY.get(field.name, get_args(Model)), getattr(config, field.name)
-        if config.model not in models and value != field.default:
+        models, value = _ONLY.get(field.name, (kind,)), getattr(config, field.name)
+        if kind not in models and value != field.default:
             raise ValueError(
                 f"{field.name} does not apply to the model {config.model!r}, only to {' and '.join(models)}: "
                 f"leave it out, got {value!r}"

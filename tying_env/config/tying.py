@@ -17,12 +17,20 @@ class TyingSettings:
 
     k: int = 5
     """Training steps between two decisions."""
+    tied_parameters: Literal["all", "matrices"] = "all"
+    """What of a layer is tied: all of it; or its matrices, while norms and biases stay every layer's own, and train
+    throughout, also while the layer is frozen."""
     gradient: Literal["shared", "leader"] = "shared"
     """A group's gradient: the sum over its layers (the paper's text), or the leader's alone (its published code)."""
     optimizer_state: Literal["inherit", "reset"] = "inherit"
-    """AdamW's state of a layer that is untied: a copy of its former leader's, or empty."""
+    """The optimizer's state of a layer that is untied: a copy of its former leader's, or empty."""
     group_lr: Literal["none", "sqrt", "linear"] = "none"
     """Learning rate of a group of n layers: lr, lr/sqrt(n) or lr/n."""
+    residual_scale: Literal["none", "sqrt", "linear", "depth-sqrt", "depth-linear"] = "none"
+    """What residual branches are multiplied by: 1; n^-1/2 or n^-1 in a group of n layers; or the same of all L layers,
+    whatever is tied."""
+    residual_ramp: int = 20
+    """Training steps over which the scale of a layer's branches moves when its group has changed; 0: at once."""
     replication: Literal["tied", "copied", "aliased"] = "tied"
     """Tie replicated layers; or only copy weights and train on alone (ablation v); or alias as the published code."""
     first_tying: Literal["leader", "mean"] = "leader"
@@ -41,5 +49,13 @@ def check_tying(config: EnvConfig) -> None:
         ValueError: one is outside its range, or excludes another.
     """
     check_at_least(1, k=config.k)
+    if config.k > config.total_steps:
+        raise ValueError(f"k must be at most total_steps={config.total_steps}, got {config.k!r}")
+    check_at_least(0, residual_ramp=config.residual_ramp)
+    if config.residual_scale not in ("sqrt", "linear") and config.residual_ramp != TyingSettings.residual_ramp:
+        raise ValueError(
+            "residual_ramp applies only to residual_scale 'sqrt' and 'linear': leave it out, "
+            f"got {config.residual_ramp!r}"
+        )
     if config.first_tying == "mean" and config.replication != "tied":
         raise ValueError(f"first_tying='mean' needs replication='tied', got {config.replication!r}")

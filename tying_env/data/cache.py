@@ -2,7 +2,7 @@
 
 Each text and tokenizer have a folder of their own in the cache, named by a hash of all that decides its tokens:
 
-    <cache>/<key>/train.bin, validation.bin, test.bin    token ids, little-endian uint16
+    <cache>/<key>/train.bin, validation.bin, test.bin    token ids, little-endian uint16 (uint32 of large vocabularies)
                   manifest.json                          counts and hashes of these files; written last
                   lock                                   held by the process that writes here
 
@@ -22,18 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from filelock import FileLock
 from platformdirs import user_cache_dir
 
 from tying_env.data.corpus import SPLITS, Split, TextSource, open_source
-from tying_env.data.tokenizers import Tokenizer, load_tokenizer
+from tying_env.data.tokenizers import TokenArray, Tokenizer, load_tokenizer
 from tying_env.files import written_whole
 
 CACHE_VARIABLE = "TYING_ENV_CACHE"
 
 _MANIFEST = "manifest.json"
-_TOKEN = np.dtype("<u2")
 _FORMAT = 1  # part of every key: raise it when the same text and tokenizer are to give other files
 
 _log = logging.getLogger("tying_env")
@@ -48,11 +46,11 @@ class Corpus:
     tokenizer: Tokenizer
     folder: Path
     """Where the token files lie."""
-    train: npt.NDArray[np.uint16]
+    train: TokenArray
     """Token ids mapped from disk, read-only. # (N_train,)"""
-    validation: npt.NDArray[np.uint16]
+    validation: TokenArray
     """Token ids mapped from disk, read-only. # (N_validation,)"""
-    test: npt.NDArray[np.uint16]
+    test: TokenArray
     """Token ids mapped from disk, read-only. # (N_test,)"""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Corpus:
@@ -62,14 +60,14 @@ class Corpus:
         return _map_corpus, (self.name, self.tokenizer, self.folder)
 
 
-def load_corpus(dataset: str, tokenizer: str = "gpt2", cache_dir: str | Path | None = None) -> Corpus:
+def load_corpus(dataset: str, tokenizer: str | Tokenizer = "gpt2", cache_dir: str | Path | None = None) -> Corpus:
     """Return the tokens of a data set, from the cache where they are in it.
 
     Documents are separated by `<|endoftext|>` where the tokenizer has it, and else by nothing.
 
     Args:
         dataset: A name or a path, see `tying_env.data.corpus.open_source`.
-        tokenizer: A name, see `tying_env.data.tokenizers.load_tokenizer`.
+        tokenizer: A name, see `tying_env.data.tokenizers.load_tokenizer`; or a tokenizer.
         cache_dir: Folder of the cache. None: the environment variable TYING_ENV_CACHE, else the user's cache folder.
 
     Raises:
@@ -78,11 +76,11 @@ def load_corpus(dataset: str, tokenizer: str = "gpt2", cache_dir: str | Path | N
         ConnectionError, ImportError: A data set of the hub cannot be had, see `open_source`.
         OSError: The cache folder cannot be written; what was whole in it stays so.
     """
-    chosen = load_tokenizer(tokenizer)
+    chosen = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
     source = open_source(dataset)
     folder = _cache_folder(cache_dir) / _content_key(source, chosen)
     # Without the lock first: a cache that is whole may well lie where this process may only read.
-    if _fault(folder) is not None:
+    if _fault(folder, chosen) is not None:
         with _naming_the_folder(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / "lock"):
@@ -115,16 +113,17 @@ def _content_key(source: TextSource, tokenizer: Tokenizer) -> str:
     return digest.hexdigest()[:32]
 
 
-def _fault(folder: Path) -> str | None:
+def _fault(folder: Path, tokenizer: Tokenizer) -> str | None:
     """Return why the token files cannot be used as they are, None if they can."""
+    size = _on_disk(tokenizer).itemsize
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
         for split in SPLITS:
             entry = manifest["splits"][split]
             path = _token_file(folder, split)
             found = path.stat().st_size
-            if found != entry["tokens"] * _TOKEN.itemsize:
-                return f"{path} has {found} bytes where {entry['tokens'] * _TOKEN.itemsize} were written"
+            if found != entry["tokens"] * size:
+                return f"{path} has {found} bytes where {entry['tokens'] * size} were written"
             with open(path, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
                     return f"{path} is not as it was written (its sha256 differs)"
@@ -137,31 +136,31 @@ def _fault(folder: Path) -> str | None:
 
 def _write_missing_tokens(source: TextSource, tokenizer: Tokenizer, folder: Path) -> None:
     """Write the token files unless they are there (another process may have written them while this one waited)."""
-    fault = _fault(folder)
+    fault = _fault(folder, tokenizer)
     if fault is None:
         return
     if (folder / _MANIFEST).exists():
         _log.warning("The cached tokens of %r are damaged and are made anew: %s", source.name, fault)
     _log.info("Tokenizing %r (%s) ...", source.name, tokenizer.name)
-    splits = {}
+    splits, dtype = {}, _on_disk(tokenizer)
     for split in SPLITS:
         path = _token_file(folder, split)
-        sha256 = _write_whole(path, (tokens.astype(_TOKEN).tobytes() for tokens in _encode(source, split, tokenizer)))
-        splits[split] = {"tokens": path.stat().st_size // _TOKEN.itemsize, "sha256": sha256}
+        sha256 = _write_whole(path, (tokens.astype(dtype).tobytes() for tokens in _encode(source, split, tokenizer)))
+        splits[split] = {"tokens": path.stat().st_size // dtype.itemsize, "sha256": sha256}
     manifest = {"dataset": source.name, "tokenizer": tokenizer.name, "identity": tokenizer.identity, "splits": splits}
     _write_whole(folder / _MANIFEST, [json.dumps(manifest, indent=2).encode()])
     counts = ", ".join(f"{split} {entry['tokens']:,}" for split, entry in splits.items())
     _log.info("Tokenized %r (%s): %s tokens", source.name, tokenizer.name, counts)
 
 
-def _encode(source: TextSource, split: Split, tokenizer: Tokenizer) -> Iterator[npt.NDArray[np.uint16]]:
+def _encode(source: TextSource, split: Split, tokenizer: Tokenizer) -> Iterator[TokenArray]:
     """Yield the tokens of a split, some millions at a time."""
     if source.rows == "lines":
         yield from tokenizer.encode_stream(source.texts(split))
         return
     for index, document in enumerate(source.texts(split)):
         if index > 0 and tokenizer.end_of_text is not None:
-            yield np.array([tokenizer.end_of_text], dtype=np.uint16)
+            yield np.array([tokenizer.end_of_text], dtype=tokenizer.dtype)
         yield from tokenizer.encode_stream([document])
 
 
@@ -188,8 +187,13 @@ def _naming_the_folder(folder: Path) -> Iterator[None]:
 
 
 def _map_corpus(name: str, tokenizer: Tokenizer, folder: Path) -> Corpus:
-    train, validation, test = (np.memmap(_token_file(folder, split), dtype=_TOKEN, mode="r") for split in SPLITS)
+    dtype = _on_disk(tokenizer)
+    train, validation, test = (np.memmap(_token_file(folder, split), dtype=dtype, mode="r") for split in SPLITS)
     return Corpus(name, tokenizer, folder, train=train, validation=validation, test=test)
+
+
+def _on_disk(tokenizer: Tokenizer) -> np.dtype[Any]:
+    return np.dtype(tokenizer.dtype).newbyteorder("<")
 
 
 def _token_file(folder: Path, split: Split) -> Path:

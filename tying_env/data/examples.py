@@ -50,7 +50,7 @@ class RandomExamples:
         return {"rng": capture_numpy(self._rng), **self._position()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken.
+        """Continue where `state` was taken.
 
         Raises:
             ValueError: it is not a state of this stream; nothing is changed then.
@@ -79,7 +79,7 @@ class RandomExamples:
 
 
 class ShuffledExamples(RandomExamples):
-    """Every epoch goes through all examples in a new order; a batch that reaches its end goes on with the next.
+    """Every epoch goes through all examples in a new order; a batch that reaches its end continues with the next.
 
     Arguments are those of `RandomExamples`. The order of an epoch follows from a number that is drawn at its start, so
     that the state stays small.

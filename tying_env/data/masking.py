@@ -67,7 +67,7 @@ class MaskedWindows:
         return {"windows": self._windows.state_dict(), "rng": capture_numpy(self._rng)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken.
+        """Continue where `state` was taken.
 
         Raises:
             ValueError: it is not a state of this stream; nothing is changed then.

@@ -13,13 +13,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from tying_env.data.packaged import packaged_folder
 
-TokenArray = npt.NDArray[np.uint16]
+# Token ids, of `Tokenizer.dtype`.
+TokenArray = npt.NDArray[Any]
 
 TOKENIZERS = ("gpt2", "bytes")
 
@@ -33,7 +35,7 @@ GPT2_SHA256 = {
 END_OF_TEXT = "<|endoftext|>"
 
 # Where a text may be cut so that its pieces, encoded one by one, give the tokens of the whole: before whitespace that
-# follows something else. No word of GPT2_PATTERN goes on from a non-space to a space, so a word ends there anyway; and
+# follows something else. No word of GPT2_PATTERN continues from a non-space to a space: a word ends there anyway; and
 # the pattern looks ahead only past whitespace and never back, so neither side sees the other. After a newline, the
 # obvious place, would be wrong: "a\n\nb" holds two newline tokens, but "a\n\n" alone ends in one token for both.
 # Python's \S excludes all that the pattern's \s matches, and a few control characters more, which only skips a cut.
@@ -54,20 +56,30 @@ class Tokenizer:
     pieces: tuple[bytes, ...]
     """The bytes that each token stands for (for `end_of_text`, its name)."""
     _encode: Callable[[str], TokenArray]
-    byte_lengths: npt.NDArray[np.int64] = field(init=False)
-    """UTF-8 bytes of text per token, 0 for `end_of_text`. # (V,), read-only"""
+    no_bytes: str | None = None
+    """Why it is not known how many bytes of text a token stands for; None where it is."""
+    silent: frozenset[int] = frozenset()
+    """Tokens that stand for no text, beside `end_of_text`."""
+    _decode: Callable[[list[int]], str] | None = None
+    byte_lengths: npt.NDArray[np.int64] | None = field(init=False)
+    """UTF-8 bytes of text per token, 0 for `end_of_text`; None where they are not known. # (V,), read-only"""
 
     def __post_init__(self) -> None:
         lengths = np.array([len(piece) for piece in self.pieces], dtype=np.int64)  # (V,)
-        if self.end_of_text is not None:
-            lengths[self.end_of_text] = 0
+        for token in (*self.silent, *([] if self.end_of_text is None else [self.end_of_text])):
+            lengths[token] = 0
         lengths.flags.writeable = False
-        object.__setattr__(self, "byte_lengths", lengths)
+        object.__setattr__(self, "byte_lengths", lengths if self.no_bytes is None else None)
 
     @property
     def vocab_size(self) -> int:
         """Number of tokens V."""
         return len(self.pieces)
+
+    @property
+    def dtype(self) -> type[np.uint16] | type[np.uint32]:
+        """The type of token ids in arrays and in the cache."""
+        return token_type(self.vocab_size)
 
     def encode(self, text: str) -> TokenArray:
         """Return the token ids of `text`, as an array (N,); what looks like a special token is ordinary text.
@@ -101,11 +113,20 @@ class Tokenizer:
         Raises:
             ValueError: `tokens` is not one-dimensional, not integers, or holds an id outside the vocabulary.
         """
-        data = b"".join([self.pieces[token] for token in self._checked(tokens).tolist()])
+        checked = self._checked(tokens).tolist()
+        if self._decode is not None:
+            return self._decode(checked)
+        data = b"".join([self.pieces[token] for token in checked])
         return data.decode("utf-8", errors="replace")
 
     def count_bytes(self, tokens: npt.ArrayLike) -> int:
-        """Return the UTF-8 bytes of the text that token ids (N,) stand for, for bits per byte. Raises as `decode`."""
+        """Return the UTF-8 bytes of the text that token ids (N,) stand for, for bits per byte. Raises as `decode`.
+
+        Raises:
+            ValueError: also where it is not known how many bytes a token stands for.
+        """
+        if self.byte_lengths is None:
+            raise ValueError(f"the bytes of text that tokens of {self.name!r} stand for are not known: {self.no_bytes}")
         return int(self.byte_lengths[self._checked(tokens)].sum())
 
     def _checked(self, tokens: npt.ArrayLike) -> npt.NDArray[np.integer]:
@@ -122,11 +143,19 @@ class Tokenizer:
             )
         return ids
 
-    def __reduce__(self) -> tuple[Callable[[str], Tokenizer], tuple[str]]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # it never changes
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return load_tokenizer, (self.name,)
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.name!r}, vocab_size={self.vocab_size})"
+
+
+def token_type(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
+    """Return the smallest type of token ids that the package uses for a vocabulary of this size."""
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
 
 @functools.cache

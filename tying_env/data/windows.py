@@ -1,4 +1,4 @@
-"""Batches of windows of a token array, drawn so that a run which stops goes on with the same batches.
+"""Batches of windows of a token array, drawn so that a run which stops resumes with the same batches.
 
 Array legend: N tokens in a split, B windows in a batch, T inputs in a window. A window is T+1 tokens: the first T are
 its inputs, the last T its targets.
@@ -88,7 +88,7 @@ class ShuffledWindows(_Windows):
 
     An epoch draws an offset o in [0, T) and a permutation of the windows w = 0, 1, ...; window w has the inputs
     tokens[o + w*T : o + w*T + T] and the targets one token later. So every token is an input exactly once in an epoch,
-    but for fewer than T at the start and at most T at the end. A batch that reaches the end of an epoch goes on with
+    but for fewer than T at the start and at most T at the end. A batch that reaches the end of an epoch continues with
     the next one.
 
     Args:
@@ -133,7 +133,7 @@ class ShuffledWindows(_Windows):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken; the batches that follow are those that followed then.
+        """Continue where `state` was taken; the batches that follow are those that followed then.
 
         Raises:
             ValueError: `state` is not one of this class, of this split and of this `seq_len`; nothing is changed then.
@@ -182,7 +182,7 @@ class RandomWindows(_Windows):
         return {"rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken.
+        """Continue where `state` was taken.
 
         Raises:
             ValueError: `state` is not one of this class; nothing is changed then.

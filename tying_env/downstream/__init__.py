@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tying_env.downstream.classifier import Classifier, make_classifier
     from tying_env.downstream.settings import Method, TuningConfig
-    from tying_env.downstream.tuning import OnStep, Tuned, predict, remaining, tune
+    from tying_env.downstream.tuning import OnStep, Tuned, predict, tune
 
 __all__ = [
     "Classifier",
@@ -16,7 +16,6 @@ __all__ = [
     "TuningConfig",
     "make_classifier",
     "predict",
-    "remaining",
     "tune",
 ]
 
@@ -24,7 +23,7 @@ __all__ = [
 _ROOMS = {
     **dict.fromkeys(("Classifier", "make_classifier"), "classifier"),
     **dict.fromkeys(("Method", "TuningConfig"), "settings"),
-    **dict.fromkeys(("OnStep", "Tuned", "predict", "remaining", "tune"), "tuning"),
+    **dict.fromkeys(("OnStep", "Tuned", "predict", "tune"), "tuning"),
 }
 
 

@@ -8,18 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tying_env.config.network import DECODER
 from tying_env.downstream.settings import Method
 from tying_env.runs.network_file import SavedNetwork, load_network
 from tying_env.seeding import torch_randomness_from
 
 _DROPOUT = 0.1
+# What queries and values are computed by: in GPT-2; BERT; LLaMA, Qwen and Mistral; GPT-NeoX; Phi 3.
+_ATTENTION_INPUTS = ("c_attn", "query", "value", "q_proj", "v_proj", "query_key_value", "qkv_proj")
 
 
 class Classifier(nn.Module):
     """A transformer without its own head, and a linear one on what it makes of a sentence.
 
-    A GPT-2 is read at its last token, which alone has seen all others; a BERT by the mean over its tokens, for it was
-    trained without a token that stands for the whole.
+    A GPT-2, or another decoder, is read at its last token, which alone has seen all others; a BERT by the mean over its
+    tokens, for it was trained without a token that stands for the whole.
 
     Args:
         backbone: a transformers base model, for token ids and attention mask.
@@ -69,7 +72,8 @@ def make_classifier(
     """Return a trained network with a new head.
 
     Args:
-        network: a network file of a GPT-2 or a BERT, or one that is read already and may be changed.
+        network: a network file of a GPT-2, a BERT or another decoder of transformers; or such a network that is read
+            already and may be changed.
         method: "full": everything trains, tied layers stay tied. "lora": low-rank updates of the attention's input
             matrices and the head train (Hu et al., 2022), through peft; tied layers keep their weights, and each has
             updates of its own. "head": the head alone trains.
@@ -88,32 +92,41 @@ def make_classifier(
         raise ValueError(f"rank must be at least 1, got {rank!r}")
     saved = network if isinstance(network, SavedNetwork) else load_network(network)
     model = saved.config.model
-    if model not in ("gpt2", "bert"):
-        raise ValueError(f"downstream tasks are of text: the network must be a gpt2 or a bert, got {model!r}")
+    if model not in ("gpt2", "bert", DECODER):
+        raise ValueError(
+            f"downstream tasks are of text: the network must be a gpt2, a bert or a {DECODER}, got {model!r}"
+        )
     if method == "lora" and saved.config.delta_rank:
         raise ValueError("the network has low-rank deltas already (delta_rank): choose the method 'full' or 'head'")
     whole: Any = saved.network.model
     backbone: nn.Module = whole.base_model
     with torch_randomness_from(generator):
         if method == "lora":
-            backbone = _with_lora(backbone, model, rank)
-        classifier = Classifier(backbone, saved.config.n_embd, classes, model == "gpt2", method)
+            backbone = _with_lora(backbone, rank)
+        classifier = Classifier(backbone, saved.config.n_embd, classes, model != "bert", method)
     if method == "head":
         backbone.requires_grad_(False)
     dtype = next(whole.parameters()).dtype
     return classifier.to(device=device, dtype=dtype)
 
 
-def _with_lora(backbone: nn.Module, model: str, rank: int) -> nn.Module:
+def _with_lora(backbone: nn.Module, rank: int) -> nn.Module:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ImportError("low-rank updates need the package `peft` (pip install 'tying-env[finetune]')") from error
+    names = {name.rpartition(".")[2] for name, _ in backbone.named_modules()}
+    targets = [name for name in _ATTENTION_INPUTS if name in names]
+    if not targets:
+        raise ValueError(
+            f"low-rank updates need attention matrices of the names {', '.join(_ATTENTION_INPUTS)}, and "
+            f"{type(backbone).__name__} has none of them: choose the method 'full' or 'head'"
+        )
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
-        target_modules=["c_attn"] if model == "gpt2" else ["query", "value"],
-        fan_in_fan_out=model == "gpt2",  # its matrices are stored the other way round
+        target_modules=targets,
+        fan_in_fan_out="c_attn" in targets,  # GPT-2's matrices are stored the other way round
     )
     adapted: nn.Module = inject_adapter_in_model(config, backbone)
     return adapted

@@ -14,6 +14,7 @@ from tying_env.data import ShuffledExamples
 from tying_env.data.batches import Batch, count_examples, cut
 from tying_env.downstream.classifier import Classifier, classification_loss
 from tying_env.downstream.settings import TuningConfig
+from tying_env.primary.schedule import LearningRates, Schedule
 from tying_env.primary.tasks import to_device
 from tying_env.seeding import numpy_stream, torch_randomness_from, torch_stream
 
@@ -30,17 +31,12 @@ class Tuned(NamedTuple):
 OnStep = Callable[[int, int], None]
 
 
-def remaining(step: int, steps: int) -> float:
-    """Return the share of the learning rate in a training step, counted from 0: it falls to 0 in a straight line."""
-    return 1 - step / (steps + 1)
-
-
 def tune(
     classifier: Classifier, examples: Batch, config: TuningConfig, seed: int, on_step: OnStep | None = None
 ) -> Tuned:
     """Train a classifier where it is; tied layers stay tied, for they share their Parameters.
 
-    The learning rate falls as `remaining` says.
+    The learning rate falls to 0 in a straight line.
 
     Args:
         classifier: what trains is what takes a gradient.
@@ -58,7 +54,7 @@ def tune(
         trained, lr=config.rate(classifier.method), weight_decay=config.weight_decay, fused=True
     )
     steps = config.steps(count_examples(examples))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: remaining(step, steps))
+    rates = LearningRates(optimizer, Schedule("linear", steps))
     stream = ShuffledExamples(examples, config.batch_size, numpy_stream(seed, "downstream batches"))
     classifier.train()
     losses: list[float] = []
@@ -72,7 +68,7 @@ def tune(
             if not (math.isfinite(losses[-1]) and norm.isfinite()):
                 raise FloatingPointError(f"training diverged at step {step + 1} of {steps}: lower the learning rate")
             optimizer.step()
-            schedule.step()
+            rates.step()
             optimizer.zero_grad(set_to_none=True)
             if on_step is not None:
                 on_step(step + 1, steps)

@@ -1,16 +1,21 @@
 """What a network needs beside its weights where this package is not: tokenizer, pixel scale, names of classes."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tying_env.config.network import DECODER, is_own
 from tying_env.data.tokenizers import gpt2_merges
 from tying_env.files import to_json, written_whole
+from tying_env.primary.checkpoint import TOKENIZER
+from tying_env.primary.decoders import end_token
 
 PIXELS = "preprocessor_config.json"
 _MASK = "<mask>"
 
 
-def name_in_config(config: Any, env: dict[str, Any], data: dict[str, Any], sizes: dict[str, int]) -> None:
+def name_in_config(config: Any, env: dict[str, Any], data: dict[str, Any], sizes: dict[str, Any]) -> None:
     """Write names into a transformers configuration: of a ViT's classes, of a BERT's mask.
 
     Args:
@@ -26,13 +31,33 @@ def name_in_config(config: Any, env: dict[str, Any], data: dict[str, Any], sizes
         config.mask_token_id = sizes["vocab_size"]
 
 
-def write_companions(folder: Path, env: dict[str, Any], data: dict[str, Any]) -> None:
+def write_companions(folder: Path, env: dict[str, Any], data: dict[str, Any], files: Mapping[str, bytes]) -> None:
     """Write into a folder what `AutoTokenizer` or `AutoImageProcessor` of transformers opens, where there is any.
+
+    Args:
+        folder: where; the model's config.json is there already.
+        env: settings of the environment.
+        data: what its workload says of its data.
+        files: what a run directory keeps of a checkpoint; see `Workload.files`.
 
     Raises:
         OSError: a file cannot be written.
     """
-    if env["model"] in ("gpt2", "bert") and env["tokenizer"] == "gpt2":
+    if TOKENIZER in files:
+        from transformers import PreTrainedTokenizerFast
+
+        with written_whole(folder / TOKENIZER) as unfinished:
+            unfinished.write_bytes(files[TOKENIZER])
+        described = json.loads(files[TOKENIZER])
+        end = end_token(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        named = [entry["content"] for entry in described.get("added_tokens") or [] if entry.get("id") == end]
+        ends = {"eos_token": named[0]} if named else {}
+        PreTrainedTokenizerFast(
+            tokenizer_file=str(folder / TOKENIZER), model_max_length=env["seq_len"], **ends
+        ).save_pretrained(folder)
+        with written_whole(folder / TOKENIZER) as unfinished:  # as it was, to the byte
+            unfinished.write_bytes(files[TOKENIZER])
+    if env["model"] in ("gpt2", "bert", DECODER) and env["tokenizer"] == "gpt2":
         from transformers import GPT2Tokenizer
 
         vocabulary, merges = gpt2_merges()
@@ -53,7 +78,7 @@ def write_companions(folder: Path, env: dict[str, Any], data: dict[str, Any]) ->
             unfinished.write_text(to_json(about, indent=2) + "\n", encoding="utf-8")
 
 
-def input_section(env: dict[str, Any], data: dict[str, Any], sizes: dict[str, int]) -> str:
+def input_section(env: dict[str, Any], data: dict[str, Any], sizes: dict[str, Any]) -> str:
     """Return what a model card says of the network's input; nothing for a network of the user's own."""
     if env["model"] == "vit":
         if "pixel_mean" not in data:
@@ -67,12 +92,13 @@ def input_section(env: dict[str, Any], data: dict[str, Any], sizes: dict[str, in
             f"channel less its mean ({mean}), divided by its deviation ({deviation}), as "
             f"`AutoImageProcessor.from_pretrained(folder)` does it. Classes: {', '.join(data['classes'])}.\n"
         )
-    if env["model"] not in ("gpt2", "bert"):
+    if env["model"] not in ("gpt2", "bert", DECODER) and not (is_own(env["model"]) and "vocab_size" in sizes):
         return ""
     mask = f" The mask is token {sizes['vocab_size']}." if env["model"] == "bert" else ""
-    how = (
-        "GPT-2's tokens: `AutoTokenizer.from_pretrained(folder)` opens the tokenizer in this folder."
-        if env["tokenizer"] == "gpt2"
-        else "A token is a byte of UTF-8: `list(text.encode())`, and back `bytes(tokens).decode()`."
-    )
+    opened = "`AutoTokenizer.from_pretrained(folder)` opens the tokenizer in this folder."
+    how = {
+        "gpt2": f"GPT-2's tokens: {opened}",
+        "checkpoint": f"The tokens of the checkpoint that it started from: {opened}",
+        "bytes": "A token is a byte of UTF-8: `list(text.encode())`, and back `bytes(tokens).decode()`.",
+    }[env["tokenizer"]]
     return f"\n## Input\n\nUp to {env['seq_len']} tokens. {how}{mask}\n"

@@ -9,6 +9,7 @@ The weights have a name of their own: `from_pretrained` of transformers would fi
 lacks at random.
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tying_env import partition
 from tying_env.files import to_json, written_whole
 from tying_env.named_tensors import check_dtypes, check_tensors
 from tying_env.primary.blocks import check_blocks
+from tying_env.primary.building import cast
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.owned import owned_tensors
 from tying_env.seeding import torch_randomness_from, torch_stream
@@ -47,7 +49,13 @@ def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: l
             save_file(tensors, unfinished, metadata={"format": "pt"})
         except SafetensorError as error:  # its own class, for a full disk too
             raise OSError(f"cannot write the weights to {folder}: {error}") from error
-    about = {"format": FORMAT, "blocks": list(network.blocks_paths), "sources": tied.sources(), "tying": tying}
+    about = {
+        "format": FORMAT,
+        "blocks": list(network.blocks_paths),
+        "sources": tied.sources(),
+        "tying": tying,
+        "tied_parameters": tied.only,
+    }
     _write(folder / TYING, to_json(about, indent=2) + "\n")
     _write(folder / CONFIG, model_config(network.model).to_json_string(use_diff=False))
     try:
@@ -96,7 +104,7 @@ def _open(folder: Path, place: torch.device) -> tuple[PrimaryNetwork, dict[str, 
     if len(dtypes) != 1:
         raise ValueError(f"{folder / WEIGHTS} must hold numbers of one type, got {sorted(map(str, dtypes))}")
     with place:
-        model = _new_model(folder / CONFIG).to(dtype=dtypes.pop())
+        model = cast(_new_model(folder / CONFIG), dtypes.pop())
     try:
         paths = tuple(map(str, about["blocks"]))
         check_blocks(model, paths)
@@ -104,7 +112,9 @@ def _open(folder: Path, place: torch.device) -> tuple[PrimaryNetwork, dict[str, 
         sources = partition.validate_action(about["sources"], len(network.blocks))
         if not partition.is_tying(sources):
             raise ValueError(f"its sources are not in canonical form: {sources.tolist()}")
-        tied = TiedBlocks(network.blocks, sources, kinds=find_kinds(network.blocks, network.lists))
+        only = about.get("tied_parameters", "all")
+        kinds = find_kinds(network.blocks, network.lists, only)
+        tied = TiedBlocks(network.blocks, sources, kinds=kinds, only=only)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / TYING} does not fit the model of {CONFIG}: {error}") from error
     own = owned_tensors(network, tied)
@@ -134,17 +144,23 @@ def model_config(model: nn.Module) -> Any:
     Raises:
         TypeError: it is no transformers model.
     """
-    import copy
-
-    from transformers import PreTrainedModel
-
-    if not isinstance(model, PreTrainedModel):
-        raise TypeError(f"only transformers models can be exported, got {type(model).__name__}")
-    config = copy.deepcopy(model.config)
+    if not is_transformers(model):
+        raise TypeError(
+            f"only transformers models can be exported, got {type(model).__name__}; of a network that an import string "
+            "names, dense=True writes the weights"
+        )
+    config: Any = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     if hasattr(config, "use_cache"):
         config.use_cache = True
     return config
+
+
+def is_transformers(model: nn.Module) -> bool:
+    """Tell whether this is a model of transformers."""
+    from transformers import PreTrainedModel
+
+    return isinstance(model, PreTrainedModel)
 
 
 def _new_model(path: Path) -> Any:

@@ -10,13 +10,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from tying_env.config import EnvConfig
+from tying_env.config.network import DECODER
 from tying_env.primary.blocks import find_blocks
+from tying_env.primary.decoders import architecture_settings, check_architecture
 from tying_env.primary.dropout import use_fast_dropout
 from tying_env.primary.models import PrimaryNetwork, Sizes, build_model
 from tying_env.primary.products import use_onednn
 from tying_env.redrawing import InitialisationRecorder
 from tying_env.seeding import torch_randomness_from
 
+# What `sizes` may hold beside whole numbers.
+_NO_NUMBERS = ("architecture", "tokenizer")
 # What weights are made of; integers, which the model keeps as constants, are made for real.
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 
@@ -42,7 +46,7 @@ def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generat
         else:
             model = build_model(config, sizes)
             network = PrimaryNetwork(model, find_blocks(model))
-            model.to(device=device, dtype=getattr(torch, config.dtype))
+            cast(model, getattr(torch, config.dtype)).to(device=device)
     use_fast_dropout(network.model)  # of our own networks alone: what a user's module does with its dropout is unknown
     return prepared(network, config)
 
@@ -91,6 +95,24 @@ class _WithoutMemory(TorchFunctionMode):
         return func(*args, **named)
 
 
+def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Bring the weights and buffers of a transformers model into a type, as `from_pretrained` does, and return it.
+
+    Constants stay as they are: the frequencies of rotary embeddings would lose positions in 16 bits.
+    """
+    state = set(model.state_dict())
+    constants = [
+        (module, name, buffer)
+        for path, module in model.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if (f"{path}.{name}" if path else name) not in state
+    ]
+    model.to(dtype=dtype)
+    for module, name, buffer in constants:
+        setattr(module, name, buffer)
+    return model
+
+
 def build_skeleton(config: EnvConfig, sizes: Sizes) -> PrimaryNetwork:
     """Return the network that `config` describes, whose Parameters have shapes but no values.
 
@@ -101,18 +123,25 @@ def build_skeleton(config: EnvConfig, sizes: Sizes) -> PrimaryNetwork:
         KeyError, RuntimeError, TypeError: one is missing, or the shapes are beyond any memory.
     """
     for name, value in sizes.items():
-        if type(value) is not int or value < 1:
+        if name not in _NO_NUMBERS and (type(value) is not int or value < 1):
             raise ValueError(f"its {name} must be a whole number above 0, got {value!r}")
+    if config.model == DECODER:
+        check_architecture(sizes["architecture"], "its architecture")
+        for name, value in architecture_settings(sizes["architecture"], "its architecture").items():
+            if getattr(config, name) != value:
+                raise ValueError(f"its architecture has {name}={value}, its settings {getattr(config, name)}")
     with _WithoutMemory():
         model = build_model(config, sizes)
-    model.to(dtype=getattr(torch, config.dtype))
+    if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in model.state_dict()):
+        model = build_model(config, sizes)  # constants that are lost: no file has them
+    cast(model, getattr(torch, config.dtype))
     use_onednn(model)
     use_fast_dropout(model)
     return PrimaryNetwork(model, find_blocks(model))
 
 
 def fill(network: PrimaryNetwork, values: Mapping[str, Tensor], device: torch.device) -> None:
-    """Give a skeleton weights and buffers, by name; Parameters that share a storage go on sharing one.
+    """Give a skeleton weights and buffers, by name; Parameters that share a storage share one afterwards.
 
     Parameters that no value is for stay as they are.
     """

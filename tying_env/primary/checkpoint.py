@@ -1,17 +1,30 @@
-"""Starts a primary network from trained weights: a checkpoint of transformers in a local folder."""
+"""Starts a primary network from trained weights: a checkpoint of transformers in a local folder.
+
+What a checkpoint is, its config.json says: torch and transformers are imported only where weights are read, since a
+command line's defaults depend on the former.
+"""
+
+from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from tying_env.config import EnvConfig
-from tying_env.primary.models import PrimaryNetwork
+from tying_env.config.network import DECODER
+from tying_env.primary.decoders import architecture_settings, read_architecture
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from tying_env.primary.models import PrimaryNetwork
+
+TOKENIZER = "tokenizer.json"
 
 # What our settings are called in transformers' configurations, by the type of model.
 _SETTINGS: dict[str, dict[str, str]] = {
@@ -50,25 +63,36 @@ _COMPUTATION: dict[str, dict[str, tuple[Any, ...]]] = {
 _log = logging.getLogger("tying_env")
 
 
-def checkpoint_settings(path: str | Path) -> dict[str, Any]:
-    """Return the settings of `EnvConfig` that a checkpoint decides: its model and sizes.
+def checkpoint_settings(path: str | Path, model: str | None = None) -> dict[str, Any]:
+    """Return the settings of `EnvConfig` that a checkpoint decides: its model and sizes, a decoder's tokenizer as well.
+
+    Args:
+        path: the folder.
+        model: the network that was asked for. A GPT-2, BERT or ViT is started as one unless this is "causal-lm".
 
     Raises:
         FileNotFoundError: the folder is not there or has no config.json.
-        ValueError: it is of no GPT-2, BERT or ViT, or of one that computes otherwise than the network it would start.
+        ValueError: it is neither of a GPT-2, BERT or ViT nor of a decoder; or of one that computes otherwise than the
+            network it would start.
     """
-    stored = _read_config(Path(path).expanduser())
-    model = stored["model_type"]
-    for name, ours in _COMPUTATION[model].items():
+    folder = Path(path).expanduser()
+    stored = _read_config(folder)
+    kind = stored["model_type"]
+    if model == DECODER or kind not in _SETTINGS:
+        where = f"{folder / 'config.json'}"
+        sizes = architecture_settings(read_architecture(stored, where), where)
+        return {"model": DECODER, **sizes, "tokenizer": "checkpoint"}
+    for name, ours in _COMPUTATION[kind].items():
         if (value := stored.get(name, ours[0])) not in ours:
+            hint = f"; the model {DECODER!r} computes as its checkpoint says" if kind == "gpt2" else ""
             raise ValueError(
                 f"the checkpoint {path} was trained with {name}={value!r}, the network it would start computes with "
-                f"{' or '.join(map(repr, ours))}: its weights would mean something else"
+                f"{' or '.join(map(repr, ours))}: its weights would mean something else{hint}"
             )
-    missing = [name for name in _SETTINGS[model].values() if type(stored.get(name)) is not int]
+    missing = [name for name in _SETTINGS[kind].values() if type(stored.get(name)) is not int]
     if missing:
         raise ValueError(f"{path}/config.json must have a whole number under {missing[0]!r}")
-    return {"model": model, **{ours: stored[theirs] for ours, theirs in _SETTINGS[model].items()}}
+    return {"model": kind, **{ours: stored[theirs] for ours, theirs in _SETTINGS[kind].items()}}
 
 
 def check_checkpoint(config: EnvConfig) -> Path:
@@ -80,10 +104,20 @@ def check_checkpoint(config: EnvConfig) -> Path:
     """
     assert config.init_from is not None
     path = Path(config.init_from).expanduser()
-    for name, value in checkpoint_settings(path).items():
-        if getattr(config, name) != value:
+    for name, value in checkpoint_settings(path, config.model).items():
+        if name != "tokenizer" and getattr(config, name) != value:  # a decoder may read other tokens than its own
             raise ValueError(f"the checkpoint {path} has {name}={value!r}, the settings {getattr(config, name)!r}")
     return path
+
+
+def checkpoint_architecture(config: EnvConfig) -> dict[str, Any]:
+    """Return the architecture of the decoder that `config.init_from` holds; see `tying_env.primary.decoders`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `check_checkpoint`.
+    """
+    path = check_checkpoint(config)
+    return read_architecture(_read_config(path), str(path / "config.json"))
 
 
 def load_checkpoint(network: PrimaryNetwork, config: EnvConfig) -> None:
@@ -96,8 +130,12 @@ def load_checkpoint(network: PrimaryNetwork, config: EnvConfig) -> None:
         FileNotFoundError: the checkpoint is not there.
         ValueError: it is damaged or does not fit; the message says where. Nothing is changed then.
     """
+    import torch
+
     path = check_checkpoint(config)
     model: Any = network.model
+    # A decoder is read as it was made: its own config.json could ask for code from elsewhere.
+    given = {"config": copy.deepcopy(model.config)} if config.model == DECODER else {}
     try:
         # Safetensors only: other checkpoints are pickles, which may run any code.
         with _quiet():
@@ -107,6 +145,7 @@ def load_checkpoint(network: PrimaryNetwork, config: EnvConfig) -> None:
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                **given,
             )
     except Exception as error:  # transformers, safetensors and its checks have classes of their own
         raise ValueError(f"the checkpoint {path} cannot be read: {error}") from error
@@ -167,7 +206,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{file} is damaged: {error}") from error
     kind = stored.get("model_type") if isinstance(stored, dict) else stored
-    if kind not in _SETTINGS:
-        raise ValueError(f"{file} is of the type {kind!r}, expected one of {', '.join(_SETTINGS)}")
+    if not isinstance(kind, str):
+        raise ValueError(f"{file} must name the type of the network under 'model_type', got {kind!r}")
     assert isinstance(stored, dict)
     return stored

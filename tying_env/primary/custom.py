@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tying_env.config import EnvConfig
+from tying_env.config.network import CUSTOM
 from tying_env.data import Batch, Batches, RandomExamples, ShuffledExamples
 from tying_env.data.batches import count_examples, sample, take
 from tying_env.data.corpus import Split
@@ -27,13 +28,14 @@ Draw = Callable[[np.random.Generator], Batch]
 
 
 @dataclass(frozen=True)
-class CustomParts:
+class OwnNetwork:
     """A network of the user's own and what it trains on.
 
     Attributes:
         model: the network, of which every episode trains a copy; or a function that makes one with random weights.
         batches: examples for training, see below; or a function that draws one random batch from the generator it is
-            given, and from nothing else that changes.
+            given, and from nothing else that changes. None, of a network that an import string names: the text of the
+            setting `dataset`, in windows of tokens (B, T + 1).
         blocks: where the list of blocks is, in dots, "model.layers"; several where there are several lists. By default
             the lists are found.
         loss: (model, batch) -> the mean loss, a scalar tensor; by default `model(**batch).loss`.
@@ -44,7 +46,7 @@ class CustomParts:
     """
 
     model: nn.Module | Callable[[], nn.Module]
-    batches: Draw | Batch
+    batches: Draw | Batch | None = None
     blocks: str | Sequence[str] | None = None
     loss: Loss | None = None
     validation: Batch | None = None
@@ -67,7 +69,7 @@ class DrawnBatches:
         return {"rng": capture_numpy(self._rng)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken.
+        """Continue where `state` was taken.
 
         Raises:
             ValueError: it is not a state of this stream; nothing is changed then.
@@ -88,7 +90,7 @@ class CustomWorkload(Workload):
         TypeError, ValueError: something is wrong with a part or a setting; the message says what was expected.
     """
 
-    def __init__(self, parts: CustomParts, settings: dict[str, Any]) -> None:
+    def __init__(self, parts: OwnNetwork, settings: dict[str, Any]) -> None:
         self._parts = parts
         self.task = CustomTask(parts.loss)
         self.sizes = {}
@@ -103,7 +105,7 @@ class CustomWorkload(Workload):
                     f"validate_every needs validation=, examples to validate on; got {settings['validate_every']}"
                 )
             settings = settings | {"validate_every": 0}
-        self.config = EnvConfig.from_settings(settings | {"model": "custom", "n_layer": len(blocks)})
+        self.config = EnvConfig.from_settings({"model": CUSTOM} | settings | {"n_layer": len(blocks)})
         self._find_kinds(network)
 
     def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
@@ -111,6 +113,12 @@ class CustomWorkload(Workload):
         network = self._network(generator)
         network.model.to(device=device, dtype=getattr(torch, self.config.dtype))
         return prepared(network, self.config)
+
+    def skeleton(self) -> PrimaryNetwork:
+        """Return a network, whose weights mean nothing."""
+        network = self._network(torch_stream(0, "weights"))
+        network.model.to(dtype=getattr(torch, self.config.dtype))
+        return network
 
     def training_batches(self, seed: int) -> Batches:
         """Return the training examples in random order, epoch after epoch, or what the function draws."""
@@ -140,16 +148,15 @@ class CustomWorkload(Workload):
         return {"network": self._class_name, "blocks": list(self._paths), **counts}
 
     def _network(self, generator: torch.Generator) -> PrimaryNetwork:
-        source = self._parts.model
         with torch_randomness_from(generator):
-            model = copy.deepcopy(source) if isinstance(source, nn.Module) else source()
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be an nn.Module, or a function that makes one, got {type(model).__name__}")
-        blocks = self._parts.blocks
-        paths = find_blocks(model) if blocks is None else (blocks,) if isinstance(blocks, str) else tuple(blocks)
-        check_blocks(model, paths)
-        self._class_name, self._paths = type(model).__name__, paths
-        return PrimaryNetwork(model, paths)
+            network = with_blocks(self._make(), self._parts.blocks)
+        self._class_name, self._paths = type(network.model).__name__, network.blocks_paths
+        return network
+
+    def _make(self) -> Any:
+        """Return a network of its own; its weights may be drawn from torch's global generator."""
+        source = self._parts.model
+        return copy.deepcopy(source) if isinstance(source, nn.Module) else source()
 
     def _stream(self, kind: type[RandomExamples], rng: np.random.Generator) -> Batches:
         batches = self._parts.batches
@@ -160,7 +167,21 @@ class CustomWorkload(Workload):
         return None if examples is None or callable(examples) else count_examples(examples)
 
 
-def _check_examples(parts: CustomParts) -> None:
+def with_blocks(model: Any, blocks: str | Sequence[str] | None) -> PrimaryNetwork:
+    """Return a network with its blocks, at the paths that are named or those that are found.
+
+    Raises:
+        TypeError: it is no module.
+        ValueError: there are no blocks.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, or a function that makes one, got {type(model).__name__}")
+    paths = find_blocks(model) if blocks is None else (blocks,) if isinstance(blocks, str) else tuple(blocks)
+    check_blocks(model, paths)
+    return PrimaryNetwork(model, paths)
+
+
+def _check_examples(parts: OwnNetwork) -> None:
     for name in ("batches", "validation", "test"):
         examples = getattr(parts, name)
         if (examples is None and name != "batches") or (name == "batches" and callable(examples)):

@@ -22,7 +22,7 @@ class Evaluation(NamedTuple):
 
     mean_loss: float  # nats per prediction: token, hidden token or image; infinity if not finite
     perplexity: float  # per prediction
-    bits_per_byte: float | None  # of UTF-8 text; compares across tokenizers; None where not all text is predicted
+    bits_per_byte: float | None  # of UTF-8 text; compares across tokenizers; None where it cannot be had
     tokens: int  # predictions made
     accuracy: float | None = None  # share of the images classified correctly
 
@@ -69,7 +69,7 @@ def evaluate(
     windows: npt.NDArray[np.integer[Any]],
     batch_size: int,
     device: torch.device,
-    byte_lengths: npt.NDArray[np.int64],
+    byte_lengths: npt.NDArray[np.int64] | None,
 ) -> Evaluation:
     """Measure a language model on windows (N, T + 1); the tokens 1..T of each are predicted.
 
@@ -80,10 +80,12 @@ def evaluate(
         batch_size: windows computed at once.
         device: where the network is.
         byte_lengths: UTF-8 bytes of every token of the vocabulary, shape (V,). A separator counts 0 bytes, but its
-            loss counts: a model has to predict where a text ends, too.
+            loss counts: a model has to predict where a text ends, too. None where they are not known.
     """
     loss = mean_loss(model, task, windows, batch_size, device)
     predicted = windows[:, 1:]
+    if byte_lengths is None:
+        return Evaluation(loss, perplexity(loss), None, predicted.size)
     n_bytes = int(byte_lengths[predicted].sum())
     bits = loss * predicted.size / math.log(2)
     return Evaluation(loss, perplexity(loss), bits / n_bytes if n_bytes else math.inf, predicted.size)

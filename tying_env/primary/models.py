@@ -9,12 +9,16 @@ from torch import nn
 
 from tying_env.config import EnvConfig
 from tying_env.primary.blocks import find_blocks
+from tying_env.primary.decoders import build_decoder
 from tying_env.primary.dropout import ATTENTION
 from tying_env.primary.relaxation import add_deltas
+from tying_env.primary.residual import add_scales
 from tying_env.redrawing import Recipe
 
-# What a network has to know of its data: `vocab_size` of the tokenizer; or `channels`, `height`, `width`, `classes`.
-Sizes = Mapping[str, int]
+# What it takes, beside the settings, to make a network again without its data: whole numbers, `vocab_size` or
+# `channels`, `height`, `width`, `classes`; of a decoder its `architecture` and `tokenizer`; of a network of the user's
+# own its `code`. Ready for JSON.
+Sizes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
     Raises:
         ValueError: `config` describes none of the networks that can be built.
     """
+    model: nn.Module
     match config.model:
         case "gpt2":
             model = _gpt2(config, sizes["vocab_size"])
@@ -63,10 +68,16 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
             model = _bert(config, sizes["vocab_size"] + 1)  # the mask token
         case "vit":
             model = _vit(config, sizes)
+        case "causal-lm":
+            model = build_decoder(sizes["architecture"])
         case _:
-            raise ValueError(f"the model {config.model!r} cannot be built from settings: only gpt2, bert and vit can")
+            raise ValueError(
+                f"the model {config.model!r} cannot be built from settings: only gpt2, bert, vit and causal-lm can"
+            )
     if config.delta_rank:
         add_deltas(model, PrimaryNetwork(model, find_blocks(model)).block_names, config.delta_rank)
+    if config.residual_scale != "none":
+        add_scales(PrimaryNetwork(model, find_blocks(model)).blocks)
     return model
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from tying_env.primary.models import PrimaryNetwork
-from tying_env.slots import slots
+from tying_env.slots import TiedParameters, slots
 from tying_env.tied_blocks import TiedBlocks
 
 Shape = tuple[int, ...]
@@ -39,13 +39,16 @@ def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name in state}
 
 
-def check_owned(network: PrimaryNetwork, sources: Sequence[int], found: Mapping[str, Shape]) -> None:
+def check_owned(
+    network: PrimaryNetwork, sources: Sequence[int], found: Mapping[str, Shape], only: TiedParameters = "all"
+) -> None:
     """Check that these are the names and shapes of exactly the weights and buffers that a tied network holds.
 
     Args:
         network: the network, or its skeleton.
         sources: for each layer the lowest one on whose storage it computes, (L,).
         found: shapes by name.
+        only: what of a block is tied.
 
     Raises:
         ValueError: one is missing, unexpected or of another shape; the message names it.
@@ -55,7 +58,7 @@ def check_owned(network: PrimaryNetwork, sources: Sequence[int], found: Mapping[
         f"{layer_name}.{name}"
         for i, (layer_name, block) in enumerate(zip(network.block_names, network.blocks, strict=True))
         if i not in owners
-        for name in slots(block)
+        for name in slots(block, only)
     }
     kept = {**dict(network.model.named_parameters()), **persistent_buffers(network.model)}
     shapes = {name: tuple(tensor.shape) for name, tensor in kept.items() if name not in borrowed}

@@ -16,6 +16,10 @@ from tying_env.primary.head import linear_cross_entropy
 Loss = Callable[[nn.Module, Any], Tensor]
 
 
+# Types of decoders whose scores are the last hidden states times the head's matrix, and nothing more.
+PLAIN_HEADS = frozenset({"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3"})
+
+
 class Measured(NamedTuple):
     """What a network makes of a batch."""
 
@@ -52,6 +56,78 @@ class CausalLM(Task):
     def count_tokens(self, batch: Tensor) -> int:
         """Return B * T."""
         return batch.shape[0] * (batch.shape[1] - 1)
+
+
+class DecoderLM(Task):
+    """Predict every token from those before it, for any decoder of transformers.
+
+    Where scores are the plain product of the last hidden states and a matrix, they are computed a few rows at a time;
+    other heads, with a bias, a scale or a soft cap, are left to the model.
+    """
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Return the mean cross-entropy of windows (B, T + 1): tokens 0..T-1 are read, tokens 1..T predicted."""
+        inputs, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
+        decoder: Any = model
+        head = decoder.get_output_embeddings()
+        if decoder.config.model_type in PLAIN_HEADS and getattr(head, "bias", None) is None:
+            hidden = decoder.base_model(input_ids=inputs, use_cache=False).last_hidden_state  # (B, T, D)
+            return linear_cross_entropy(hidden.flatten(0, 1), head.weight, targets.flatten())
+        return token_loss(decoder(input_ids=inputs, use_cache=False).logits, targets)
+
+    def count_tokens(self, batch: Tensor) -> int:
+        """Return B * T."""
+        return batch.shape[0] * (batch.shape[1] - 1)
+
+
+class OwnLM(Task):
+    """Predict every token from those before it, for a module of the user's own.
+
+    Args:
+        loss: (model, windows (B, T + 1)) -> the mean loss, a scalar; by default the cross-entropy of what
+            `model(input_ids)` returns: logits, or an object with `.logits`.
+    """
+
+    def __init__(self, loss: Loss | None = None) -> None:
+        self._own = None if loss is None else CustomTask(loss)
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Return the mean loss of windows (B, T + 1): tokens 0..T-1 are read, tokens 1..T predicted.
+
+        Raises:
+            TypeError: the model returns no logits (B, T, V), or the loss is no scalar.
+        """
+        if self._own is not None:
+            return self._own.loss(model, batch)
+        inputs, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
+        return token_loss(logits_of(model(inputs), inputs, type(model).__name__), targets)
+
+    def count_tokens(self, batch: Tensor) -> int:
+        """Return B * T."""
+        return batch.shape[0] * (batch.shape[1] - 1)
+
+
+def logits_of(result: Any, input_ids: Tensor, name: str) -> Tensor:
+    """Return the logits (B, T, V) in what a language model of the user's own returned for tokens (B, T).
+
+    Raises:
+        TypeError: there are none; the message has the name of the model.
+    """
+    scores = getattr(result, "logits", result)
+    if not isinstance(scores, Tensor) or scores.ndim != 3 or scores.shape[:2] != input_ids.shape:
+        found = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(result).__name__
+        raise TypeError(
+            "a language model must return logits (B, T, V), or an object with .logits, for token ids of shape "
+            f"{tuple(input_ids.shape)}; {name} returned {found}"
+        )
+    return scores
+
+
+def token_loss(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross-entropy in nats of scores (B, T, V) for tokens (B, T)."""
+    flat = scores.flatten(0, 1)
+    precise = flat.float() if flat.dtype in (torch.bfloat16, torch.float16) else flat
+    return F.cross_entropy(precise, targets.flatten())
 
 
 class MaskedLM(Task):

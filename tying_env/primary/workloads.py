@@ -5,7 +5,6 @@ The environment itself does not know whether a language model or an image classi
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -15,29 +14,27 @@ import torch
 from torch import nn
 
 from tying_env.config import EnvConfig
+from tying_env.config.network import DECODER, is_own
 from tying_env.data import (
     Batch,
     Batches,
     Corpus,
-    ImageSet,
     MaskedWindows,
-    RandomExamples,
     RandomWindows,
-    ShuffledExamples,
     ShuffledWindows,
+    Tokenizer,
     evaluation_windows,
     load_corpus,
-    load_images,
     mask_tokens,
 )
-from tying_env.data.batches import count_examples, cut, sample
+from tying_env.data.batches import count_examples, cut
 from tying_env.data.corpus import SPLITS, Split
-from tying_env.data.examples import augment_images
-from tying_env.primary.building import build_network
+from tying_env.data.tokenizers import TokenArray
+from tying_env.primary.building import build_network, build_skeleton
 from tying_env.primary.checkpoint import check_checkpoint, load_checkpoint
 from tying_env.primary.evaluation import Evaluation, evaluate, measure, perplexity
 from tying_env.primary.models import PrimaryNetwork, Sizes
-from tying_env.primary.tasks import CausalLM, ImageClassification, MaskedLM, Task
+from tying_env.primary.tasks import CausalLM, MaskedLM, Task
 from tying_env.seeding import numpy_stream, torch_randomness_from
 from tying_env.slots import check_kinds, find_kinds
 
@@ -77,6 +74,18 @@ class Workload(ABC):
                 load_checkpoint(network, self.config)
         return network
 
+    def skeleton(self) -> PrimaryNetwork:
+        """Return the network's shapes: Parameters without values, unless it is the user's own.
+
+        Raises:
+            ValueError, KeyError, RuntimeError, TypeError: as `build_skeleton`.
+        """
+        return build_skeleton(self.config, self.sizes)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the files that a run directory keeps, so that it can be read without what was trained on: by name."""
+        return {}
+
     @abstractmethod
     def training_batches(self, seed: int) -> Batches:
         """Return the stream of training batches under a seed."""
@@ -112,9 +121,10 @@ class Workload(ABC):
         """
         blocks = network.blocks
         if self.config.unequal_blocks == "within-kind":
-            self.kinds = find_kinds(blocks, network.lists)
+            self.kinds = find_kinds(blocks, network.lists, self.config.tied_parameters)
         try:
-            check_kinds(blocks, np.zeros(len(blocks), dtype=np.int64) if self.kinds is None else self.kinds)
+            kinds = np.zeros(len(blocks), dtype=np.int64) if self.kinds is None else self.kinds
+            check_kinds(blocks, kinds, self.config.tied_parameters)
         except ValueError as error:
             if self.kinds is not None or "same names" not in str(error):
                 raise
@@ -129,14 +139,30 @@ class Workload(ABC):
         return count_examples(examples)
 
 
-def open_workload(config: EnvConfig) -> Workload:
+def open_workload(config: EnvConfig, sizes: Sizes | None = None, tokenizer: Tokenizer | None = None) -> Workload:
     """Load the data that `config` names.
+
+    Args:
+        config: the settings. A network of the user's own is made by the code that they name: they come from the user,
+            or from `load_run` with the user's word for it.
+        sizes: of a network that is there already, whose checkpoint is not needed then.
+        tokenizer: of the same, where it is a checkpoint's.
 
     Raises:
         ValueError: unknown data, or data that do not suit the network; the message says what.
         FileNotFoundError, ImportError, ConnectionError, OSError: the data cannot be had.
+        tying_env.plugins.ForeignCodeError: code of the user's own raised.
     """
-    if config.init_from is not None:
+    # Further kinds of network build on the classes below.
+    if is_own(config.model):
+        from tying_env.primary.own import open_own
+
+        return open_own(config)
+    if config.model == DECODER:
+        from tying_env.primary.decoder_text import DecoderText
+
+        return DecoderText(config, sizes, tokenizer)
+    if config.init_from is not None and sizes is None:
         check_checkpoint(config)
     match config.model:
         case "gpt2":
@@ -144,17 +170,20 @@ def open_workload(config: EnvConfig) -> Workload:
         case "bert":
             return MaskedText(config)
         case "vit":
+            from tying_env.primary.image_workload import Images
+
             return Images(config)
     raise ValueError("the model 'custom' is a network of your own: LayerTyingEnv(model=my_model, batches=...)")
 
 
 class CausalText(Workload):
-    """A GPT-2 that predicts the next token."""
+    """A network that predicts the next token: by default a GPT-2."""
 
-    def __init__(self, config: EnvConfig) -> None:
+    def __init__(self, config: EnvConfig, tokenizer: Tokenizer | None = None) -> None:
         self.config = config
-        self.task = CausalLM()
-        self.corpus = _open_corpus(config, config.seq_len)
+        self.task: Task = CausalLM()
+        self.corpus = _open_corpus(config, config.seq_len, tokenizer)
+        self.byte_lengths = self.corpus.tokenizer.byte_lengths
         self.sizes = {"vocab_size": self.corpus.tokenizer.vocab_size}
 
     def training_batches(self, seed: int) -> Batches:
@@ -173,8 +202,8 @@ class CausalText(Workload):
 
     def evaluate(self, model: nn.Module, split: Split, most: int, device: torch.device) -> Evaluation:
         """Measure a network; perplexity is per token, and bits per byte of text are there as well."""
-        windows, lengths = self.examples(split, most), self.corpus.tokenizer.byte_lengths
-        return evaluate(model, self.task, windows, self.config.batch_size, device, lengths)
+        windows = self.examples(split, most)
+        return evaluate(model, self.task, windows, self.config.batch_size, device, self.byte_lengths)
 
     def describe(self) -> dict[str, Any]:
         """Return hash and size of the text."""
@@ -218,72 +247,8 @@ class MaskedText(Workload):
         return int(examples["targets"].size)
 
 
-class Images(Workload):
-    """A ViT that names the class of an image."""
-
-    classifies = True
-
-    def __init__(self, config: EnvConfig) -> None:
-        self.config = config
-        self.data: ImageSet = load_images(config.dataset)
-        channels, height, width = self.data.shape
-        side = config.patch_size
-        if side < 1 or height % side or width % side:
-            raise ValueError(f"patch_size must divide the images' {height} x {width} pixels, got {side}")
-        self.task = ImageClassification(height // side * (width // side))
-        self.sizes = {"channels": channels, "height": height, "width": width, "classes": len(self.data.classes)}
-        self._mean, self._deviation = self.data.scale()  # (C, 1, 1) each
-
-    def training_batches(self, seed: int) -> Batches:
-        """Return the training images in random order, augmented as the settings say; epoch after epoch."""
-        stream = numpy_stream(seed, "training batches")
-        return ShuffledExamples(self._all("train"), self.config.batch_size, stream, self._augmented)
-
-    def reward_batches(self, seed: int) -> Batches:
-        """Return random training images, as they are."""
-        stream = numpy_stream(seed, "reward batches")
-        return RandomExamples(self._all("train"), self.config.batch_size, stream, self._plain)
-
-    def examples(self, split: Split, most: int) -> Batch:
-        """Return images as they are stored: `pixel_values` (N, C, H, W) uint8, `labels` (N,)."""
-        everything = self._all(split)
-        places = sample(len(everything["labels"]), most)
-        return {name: part[places] for name, part in everything.items()}
-
-    def describe(self) -> dict[str, Any]:
-        """Return the hash of images and labels, their number, size and classes, and what pixels are scaled by."""
-        digest = hashlib.sha256()
-        for split in SPLITS:
-            for part in (self.data.images[split], self.data.labels[split]):
-                digest.update(np.ascontiguousarray(part).tobytes())
-        return {
-            "content_key": digest.hexdigest(),
-            **{split: len(self.data.labels[split]) for split in SPLITS},
-            "shape": list(self.data.shape),
-            "classes": list(self.data.classes),
-            "pixel_mean": self._mean.ravel().tolist(),  # (C,)
-            "pixel_deviation": self._deviation.ravel().tolist(),  # (C,)
-        }
-
-    def _all(self, split: Split) -> dict[str, npt.NDArray[Any]]:
-        _check_split(split)
-        return {"pixel_values": self.data.images[split], "labels": self.data.labels[split]}
-
-    def _prepared(self, batch: Batch) -> Batch:
-        """Return a batch whose training pixels would have mean 0 and standard deviation 1 in every channel."""
-        return {**batch, "pixel_values": (batch["pixel_values"].astype(np.float32) - self._mean) / self._deviation}
-
-    def _plain(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        return self._prepared(batch)
-
-    def _augmented(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        prepared = self._prepared(batch)
-        augment = self.config.augment
-        return prepared if augment == "none" else augment_images(prepared, rng, flip=augment == "crop-flip")
-
-
-def _open_corpus(config: EnvConfig, seq_len: int) -> Corpus:
-    corpus = load_corpus(config.dataset, config.tokenizer, config.cache_dir)
+def _open_corpus(config: EnvConfig, seq_len: int, tokenizer: Tokenizer | None = None) -> Corpus:
+    corpus = load_corpus(config.dataset, tokenizer or config.tokenizer, config.cache_dir)
     for split in SPLITS:  # too short a text fails here, not hours later
         try:
             evaluation_windows(_tokens(corpus, split), seq_len, 1)
@@ -292,9 +257,9 @@ def _open_corpus(config: EnvConfig, seq_len: int) -> Corpus:
     return corpus
 
 
-def _tokens(corpus: Corpus, split: Split) -> npt.NDArray[np.uint16]:
-    _check_split(split)
-    tokens: npt.NDArray[np.uint16] = getattr(corpus, split)
+def _tokens(corpus: Corpus, split: Split) -> TokenArray:
+    check_split(split)
+    tokens: TokenArray = getattr(corpus, split)
     return tokens
 
 
@@ -302,6 +267,11 @@ def _describe_corpus(corpus: Corpus) -> dict[str, Any]:
     return {"content_key": corpus.folder.name, **{split: len(_tokens(corpus, split)) for split in SPLITS}}
 
 
-def _check_split(split: str) -> None:
+def check_split(split: str) -> None:
+    """Check the name of a split.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
     if split not in SPLITS:
         raise ValueError(f"split must be 'train', 'validation' or 'test', got {split!r}")

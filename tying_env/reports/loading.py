@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ from tying_env.runs.run_directory import CONFIG, METRICS, SUMMARY
 COMPARISON = "comparison.json"
 # Ends the name of a run's folder in a comparison for as long as it is not over.
 UNFINISHED = ".unfinished"
-# AdamW in one precision holds weight, gradient and two moments of every trained parameter.
-_COPIES = 4
-_ITEM_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2}
+# Bytes of a trained parameter in runs that do not say: AdamW's, with weight, gradient and two moments in one precision.
+_ADAMW_BYTES = {"float32": 16, "float64": 32, "bfloat16": 8}
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ class Run:
         """Return what `memory` would be with every layer independent; None while the run has not ended."""
         if self.summary is None:
             return None
-        return int(self.summary["parameters_conventional"]) * _COPIES * _ITEM_BYTES[self.env["dtype"]]
+        return conventional_bytes(self.summary, self.env)
 
     def result(self, metric: Metric) -> float | None:
         """Return the value of a metric; None unless the run finished and has one."""
@@ -255,3 +254,9 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _number(value: float | None) -> float | None:
     return None if value is None else float(value)
+
+
+def conventional_bytes(summary: Mapping[str, Any], env: Mapping[str, Any]) -> int:
+    """Return the bytes of weights, gradients and optimizer state with every layer independent, of a run's summary."""
+    assumed = summary["parameters_conventional"] * _ADAMW_BYTES[env["dtype"]]
+    return int(summary.get("bytes_conventional", assumed))

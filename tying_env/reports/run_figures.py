@@ -239,14 +239,14 @@ def correlate_feed_forward(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> tupl
 
 
 def _feed_forward(block: object) -> npt.NDArray[np.float32]:
-    """Return the matrices of a block outside its attention in one row: in GPT-2, BERT and ViT the feed-forward part."""
+    """Return a block's matrices outside its attention in one row: the feed-forward part, in GPT-2, BERT, ViT, LLaMA."""
     from torch import nn
 
     assert isinstance(block, nn.Module)
     rows = [
         parameter.detach().float().numpy().ravel()
         for name, parameter in block.named_parameters()
-        if parameter.ndim == 2 and not name.startswith(("attn.", "attention."))
+        if parameter.ndim == 2 and not name.startswith(("attn.", "attention.", "self_attn."))
     ]
     return np.concatenate(rows)
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tying_env import partition
+from tying_env.reports.loading import conventional_bytes
 from tying_env.runs.run_directory import CONFIG, SUMMARY, RunDirectory
 
-# AdamW in one precision holds weight, gradient and two moments of every trained parameter.
-_COPIES = 4
 _ITEM_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2}
 
 
@@ -66,7 +65,7 @@ def _cost(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: di
     held = [sum(record[kind] for kind in kinds) for record in records]
     peak = summary["peak_process_bytes"]
     item = _ITEM_BYTES[config["env"]["dtype"]]
-    conventional = summary["parameters_conventional"] * _COPIES * item
+    conventional = conventional_bytes(summary, config["env"])
     exchanged = []
     if sent := [record["exchanged_bytes"] for record in records if "exchanged_bytes" in record]:
         all_layers = summary["parameters_conventional"] * item

@@ -16,7 +16,7 @@ h1 { line-height: 1.2; margin-bottom: 0.3rem; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); padding-bottom: 0.2rem; }
 p, li { max-width: 48rem; }
 .soft, figcaption, caption { color: var(--soft); }
-/* A shadow at the edge shows that a table goes on there. */
+/* A shadow at the edge shows that a table continues there. */
 .table {
   overflow-x: auto; margin: 1rem 0; background:
     linear-gradient(to right, var(--paper) 30%, transparent) left / 3rem 100% no-repeat local,

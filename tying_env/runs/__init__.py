@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from tying_env.runs.checkpoints import Checkpoint, Checkpoints
     from tying_env.runs.network_file import SavedNetwork, load_network, save_network
     from tying_env.runs.run_directory import RunDirectory
-    from tying_env.runs.saved_run import LoadedRun, load_run
+    from tying_env.runs.saved_run import LoadedRun, load_run, tokenizer_of
 
 __all__ = [
     "Checkpoint",
@@ -18,13 +18,14 @@ __all__ = [
     "load_network",
     "load_run",
     "save_network",
+    "tokenizer_of",
 ]
 
 # Imported when they are asked for: who only reads settings need not import torch.
 _ROOMS = {
     **dict.fromkeys(("Checkpoint", "Checkpoints"), "checkpoints"),
     **dict.fromkeys(("SavedNetwork", "load_network", "save_network"), "network_file"),
-    **dict.fromkeys(("LoadedRun", "load_run"), "saved_run"),
+    **dict.fromkeys(("LoadedRun", "load_run", "tokenizer_of"), "saved_run"),
     "RunDirectory": "run_directory",
 }
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: everything it needs to go on with the same bits.
+"""Checkpoints of a run: everything it needs to resume with the same bits.
 
     <run>/checkpoints/000012/
       tensors.safetensors     weights, optimizer state, generators of torch

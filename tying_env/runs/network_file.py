@@ -10,15 +10,20 @@ import numpy as np
 import torch
 
 from tying_env import partition
-from tying_env.config import EnvConfig
+from tying_env.config import EnvConfig, with_later_settings
+from tying_env.config.network import is_own
 from tying_env.files import to_json, write_tensors, written_whole
 from tying_env.named_tensors import check_dtypes, check_tensors
+from tying_env.plugins import named_again
 from tying_env.primary.building import build_skeleton, fill
 from tying_env.primary.models import PrimaryNetwork, Sizes
+from tying_env.primary.own import own_network
 from tying_env.primary.owned import check_owned, owned_tensors
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload
+from tying_env.replication import Tied
 from tying_env.seeding import torch_stream
+from tying_env.slots import find_kinds
 from tying_env.tied_blocks import TiedBlocks
 
 _KEY, _FORMAT = "tying_env", "network 4"
@@ -62,13 +67,18 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, sizes: Sizes) 
         write_tensors(unfinished, tensors, {_KEY: to_json(about)})
 
 
-def load_network(path: Path, device: str | torch.device = "cpu", workload: Workload | None = None) -> SavedNetwork:
+def load_network(
+    path: Path, device: str | torch.device = "cpu", workload: Workload | None = None, model: str | None = None
+) -> SavedNetwork:
     """Read a network that `save_network` wrote; tied layers share memory.
 
     Args:
         path: the file.
         device: where the network goes.
-        workload: builds the network, where it is the user's own; others are built from the settings in the file.
+        workload: builds the network, where it is the user's own, given as an object; others are built from the
+            settings in the file.
+        model: the import string of a network that code of the user's own makes. The file has it as well, but a file
+            never makes code run.
 
     What the file says of itself is held against the tensors it has before any memory is taken for a network, and every
     weight is held once at all times.
@@ -76,6 +86,8 @@ def load_network(path: Path, device: str | torch.device = "cpu", workload: Workl
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not a network file, is damaged, or its parts do not fit each other; the message says what.
+            Or `model` is missing, or other code than the network was made by.
+        tying_env.plugins.ForeignCodeError: the code that `model` names raised.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -88,15 +100,37 @@ def load_network(path: Path, device: str | torch.device = "cpu", workload: Workl
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             about = _read_about((file.metadata() or {}).get(_KEY))
             config = dataclasses.replace(EnvConfig(**about["config"]), **plain)
-            skeleton = None if workload else _skeleton(config, about, shapes)
+            own_code = is_own(config.model) and workload is None
+            skeleton = None if workload or own_code else _skeleton(config, about, shapes)
             tensors = {name: file.get_tensor(name) for name in shapes}
         if about.pop("sha256") != _seal(about, tensors):
             raise ValueError("it is not as it was written (its sha256 differs)")
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a network file of this package, or damaged: {error}") from error
-    network = skeleton or workload.build(place, torch_stream(0, "weights"), fresh=False)  # type: ignore[union-attr]
-    kinds = workload.kinds if workload else None
-    tied = TiedBlocks(network.blocks, about["sources"], gradient=config.gradient, kinds=kinds, recipes=network.recipes)
+    if model is not None and not own_code:
+        raise ValueError(f"model= is for a network of code of the user's own; {path} has the model {config.model!r}")
+    network: PrimaryNetwork
+    if skeleton is not None:
+        network = skeleton
+    elif workload is not None:
+        network = workload.build(place, torch_stream(0, "weights"), fresh=False)
+    else:
+        code = about["sizes"].get("code")
+        named = named_again(code if isinstance(code, dict) else {}, model, str(path), "model")
+        config = dataclasses.replace(config, model=named)
+        network = own_network(config)
+        network.model.to(device=place)
+        if len(network.blocks) != config.n_layer:
+            raise ValueError(f"{path} is of {config.n_layer} blocks, {named} made {len(network.blocks)}")
+    kinds = find_kinds(network.blocks, network.lists) if config.unequal_blocks == "within-kind" else None
+    tied = TiedBlocks(
+        network.blocks,
+        about["sources"],
+        replication=Tied(config.gradient),
+        kinds=kinds,
+        recipes=network.recipes,
+        only=config.tied_parameters,
+    )
     own = owned_tensors(network, tied)
     check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, str(path))
     check_dtypes(tensors, {name: t.dtype for name, t in own.items()}, str(path))
@@ -121,7 +155,7 @@ def _read_about(text: str | None) -> dict[str, Any]:
     if not isinstance(about.get("sha256"), str):
         raise ValueError("it has no hash of itself")
     try:
-        config = EnvConfig.from_settings(about["config"])
+        config = EnvConfig.from_settings(with_later_settings(about["config"]))
         tyings = [partition.validate_action(about[key], config.n_units) for key in ("tying", "sources")]
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"its description of itself does not hold: {error!r}") from error
@@ -142,7 +176,7 @@ def _skeleton(config: EnvConfig, about: dict[str, Any], shapes: dict[str, tuple[
         skeleton = build_skeleton(config, about["sizes"])
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"its description of itself does not hold: {error!r}") from error
-    check_owned(skeleton, about["sources"], shapes)
+    check_owned(skeleton, about["sources"], shapes, config.tied_parameters)
     return skeleton
 
 

@@ -8,9 +8,10 @@ final.safetensors        the network at the end
 replication_map.png      the paper's Fig. 1, at the end
 events.out.tfevents.*    TensorBoard
 trace.txt                the tying of every decision
+tokenizer.json           of a decoder that was trained with its checkpoint's
 journal.jsonl            what a Stable-Baselines3 agent did and was told, where there is one
-checkpoints/             what it takes to go on: tying_env.runs.checkpoints
-resumes.jsonl            when the run was gone on with, from where and with which versions
+checkpoints/             what it takes to resume: tying_env.runs.checkpoints
+resumes.jsonl            when the run was resumed, from where and with which versions
 lock                     held by the process that is at work here
 """
 
@@ -20,7 +21,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -42,12 +43,13 @@ class RunDirectory:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, about: dict[str, Any]) -> Self:
-        """Make the folder of a new run, with its config.json: both or neither.
+    def create(cls, path: Path, about: dict[str, Any], files: Mapping[str, bytes] | None = None) -> Self:
+        """Make the folder of a new run, with its config.json: all or nothing.
 
         Args:
             path: the folder; those above it are made, too.
             about: the settings and what else config.json is to hold.
+            files: further ones that do not change, by name: see `Workload.files`.
 
         Raises:
             FileExistsError: something is there already; a run is never overwritten.
@@ -60,6 +62,8 @@ class RunDirectory:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
             unfinished.chmod(0o777 & ~_umask())
+            for name, content in (files or {}).items():
+                (unfinished / name).write_bytes(content)
             cls(unfinished).write_json(CONFIG, about)
             os.rename(unfinished, path)
         except BaseException:

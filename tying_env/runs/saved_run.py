@@ -1,5 +1,6 @@
 """A run read back, ready for evaluation and generation."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,11 @@ from torch import nn
 
 from tying_env import partition
 from tying_env.config import EnvConfig
+from tying_env.config.network import DECODER, is_own
 from tying_env.data import Tokenizer, load_tokenizer
+from tying_env.primary.checkpoint import TOKENIZER
+from tying_env.primary.decoder_text import decoder_tokenizer
+from tying_env.primary.workloads import Workload, open_workload
 from tying_env.runs.network_file import SavedNetwork, load_network
 from tying_env.runs.run_directory import BEST, FINAL, RunDirectory, Which
 
@@ -20,7 +25,7 @@ class LoadedRun:
     Attributes:
         path: the run directory.
         saved: the network with its tied blocks.
-        tokenizer: of a network that reads text; None for one that sees images or is the user's own.
+        tokenizer: of a network that reads text; None for one that sees images or the user's own data.
     """
 
     path: Path
@@ -42,8 +47,26 @@ class LoadedRun:
         """The settings of the environment in which it was trained."""
         return self.saved.config
 
+    def open_workload(self, dataset: str | None = None) -> Workload:
+        """Return what measures the network, on its own data or on others; the checkpoint it started from is not needed.
 
-def load_run(path: str | Path, which: Which = "best", device: str | torch.device = "cpu") -> LoadedRun:
+        Raises:
+            ValueError: the data do not suit the network.
+            FileNotFoundError, ImportError, ConnectionError, OSError: they cannot be had.
+        """
+        config = self.config if dataset is None else dataclasses.replace(self.config, dataset=dataset)
+        workload = open_workload(config, self.saved.sizes, self.tokenizer)
+        if dict(workload.sizes) != dict(self.saved.sizes) and not is_own(config.model):
+            raise ValueError(
+                f"the network is made for data of {dict(self.saved.sizes)}, {config.dataset!r} has "
+                f"{dict(workload.sizes)}"
+            )
+        return workload
+
+
+def load_run(
+    path: str | Path, which: Which = "best", device: str | torch.device = "cpu", model: str | None = None
+) -> LoadedRun:
     """Read back the network of a run.
 
     Args:
@@ -51,10 +74,12 @@ def load_run(path: str | Path, which: Which = "best", device: str | torch.device
         which: the network with the best validation perplexity, or the one at the end. A run that never validated has
             no best one: its final one is taken.
         device: where the network goes.
+        model: the import string of a network that code of the user's own makes: a file never makes code run.
 
     Raises:
-        FileNotFoundError: there is no run at this path, or it has no network yet.
-        ValueError: the network file is damaged, or `which` is neither.
+        FileNotFoundError: there is no run at this path, or it has no network yet; or it lacks its tokenizer.
+        ValueError: the network file is damaged, or `which` is neither; or as `load_network`.
+        tying_env.plugins.ForeignCodeError: the code that `model` names raised.
     """
     if which not in ("best", "final"):
         raise ValueError(f"which must be 'best' or 'final', got {which!r}")
@@ -62,7 +87,25 @@ def load_run(path: str | Path, which: Which = "best", device: str | torch.device
     name = BEST if which == "best" and (directory.path / BEST).exists() else FINAL
     if not (directory.path / name).exists():
         raise FileNotFoundError(f"{directory.path} has no network yet: neither {BEST} nor {FINAL}")
-    saved = load_network(directory.path / name, device)
+    saved = load_network(directory.path / name, device, model=model)
     saved.network.model.eval()
-    reads_text = saved.config.model in ("gpt2", "bert")
-    return LoadedRun(directory.path, saved, load_tokenizer(saved.config.tokenizer) if reads_text else None)
+    return LoadedRun(directory.path, saved, tokenizer_of(directory.path, saved))
+
+
+def tokenizer_of(folder: Path, saved: SavedNetwork) -> Tokenizer | None:
+    """Return the tokenizer that a network of a run directory reads; None of one that reads no text.
+
+    A checkpoint's is the one that the run directory keeps.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or is another one.
+    """
+    config, sizes = saved.config, saved.sizes
+    if "vocab_size" not in sizes:
+        return None
+    if config.model != DECODER:
+        return load_tokenizer(config.tokenizer)
+    tokenizer = decoder_tokenizer(config.tokenizer, folder / TOKENIZER, sizes["architecture"])
+    if tokenizer.identity != sizes.get("tokenizer"):
+        raise ValueError(f"{folder / TOKENIZER} is not the tokenizer that the network was trained with")
+    return tokenizer

@@ -15,6 +15,8 @@ _SCALARS = {
     "train/loss_nats_per_token": "train_loss",
     "train/perplexity": "perplexity",
     "validation/perplexity": "validation_perplexity",
+    "train/learning_rate": "learning_rate",
+    "train/gradient_norm": "gradient_norm",
     "train/accuracy": "accuracy",
     "validation/accuracy": "validation_accuracy",
     "tying/independent_layers": "independent_layers",
@@ -33,7 +35,7 @@ class Curves:
     Args:
         path: the run directory.
         config: how long the run is.
-        resumed_at: the training step at which a run goes on; what was shown of later ones is taken back.
+        resumed_at: the training step at which a run is resumed; what was shown of later ones is taken back.
     """
 
     def __init__(self, path: Path, config: EnvConfig, resumed_at: int | None = None) -> None:

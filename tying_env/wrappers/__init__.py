@@ -139,7 +139,7 @@ def wrapper_states(env: AnyEnv) -> list[dict[str, Any]]:
 
 
 def load_wrapper_states(env: AnyEnv, states: list[dict[str, Any]]) -> None:
-    """Go on from states that `wrapper_states` gave, of an environment in the same wrappers.
+    """Continue from states that `wrapper_states` gave, of an environment in the same wrappers.
 
     Raises:
         TypeError: a wrapper has only one of `state_dict` and `load_state_dict`.

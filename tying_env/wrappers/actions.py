@@ -141,7 +141,7 @@ class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return self._observation(observation), info
 
     def step(self, action: int | np.integer[Any]) -> Step:
-        """Tie the layer whose turn it is to `action`, and go on to the next layer.
+        """Tie the layer whose turn it is to `action`, and turn to the next layer.
 
         Raises:
             ValueError: not a layer 0..L-1; nothing is changed.

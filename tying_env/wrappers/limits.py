@@ -2,7 +2,7 @@
 
 Both wrappers take whole tying vectors and hand on others, so a wrapper of one-layer actions goes around them. What is
 observed is the tying in force, as ever: not the one that was asked for. They remember nothing. What they do follows
-from the state of the environment, so a step that was stopped, called again, goes on as it would have, in another
+from the state of the environment, so a step that was stopped, called again, continues as it would have, in another
 process, too.
 """
 
@@ -89,7 +89,7 @@ class SettleTying(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     """Keep the tying as it is once a share of the training steps is done, whatever the actions say.
 
     It takes effect with the first decision that would be applied at or after `after` x `total_steps` training steps.
-    Rewards and observations go on as before; only actions have no effect any more. If that is the very first decision
+    Rewards and observations stay as before; only actions have no effect any more. If that is the very first decision
     (`after=0`), it is the tying that the frozen start reports, all zeros, that stays.
 
     Example (4 layers, 20 training steps, k = 2):

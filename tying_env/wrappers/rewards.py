@@ -81,7 +81,7 @@ class ImprovementReward(gym.RewardWrapper[Any, Any], RecordConstructorArgs):
         return {"last": self._last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave.
+        """Continue from a state that `state_dict` gave.
 
         Raises:
             ValueError: the last reward is neither None nor a finite number.
@@ -214,7 +214,7 @@ class ShuffledReward(gym.RewardWrapper[Any, Any], RecordConstructorArgs):
     Args:
         env: the environment to wrap.
         seed: tells shuffles of one and the same training run apart. `reset(seed=n)` restarts the stream of draws from
-            this seed and n; a reset without a seed goes on with it.
+            this seed and n; a reset without a seed continues it.
         window: draw from so many last rewards; None for all of the episode.
 
     Raises:
@@ -247,7 +247,7 @@ class ShuffledReward(gym.RewardWrapper[Any, Any], RecordConstructorArgs):
         return {"seen": list(self._seen), "rng": capture_numpy(self._rng)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave.
+        """Continue from a state that `state_dict` gave.
 
         Raises:
             ValueError: the state does not fit; this wrapper is as before then.

@@ -34,7 +34,7 @@ def measure_head(work: BenchmarkSizes) -> list[Row]:
     trainer, device = env.trainer, env.device
 
     def train(task: Task) -> None:
-        trainer.task = task
+        trainer.gradients.task = task
         trainer.train(1)
 
     plain, chunked = "training step, plain head", "training step, chunked head"

@@ -11,6 +11,7 @@ from tying_agents.run_config import RunConfig, with_agent
 from tying_agents.settings import DQNConfig
 from tying_env import PRESETS, EnvConfig
 from tying_env.config import Size
+from tying_env.config.network import DECODER, is_own
 from tying_env.plugins import is_import_string
 
 Semantics = Literal["paper", "published-code"]
@@ -51,15 +52,19 @@ def chosen_preset(argv: Sequence[str], of_file: dict[str, Any] | None = None) ->
     size: Size = chosen.preset if chosen.preset in get_args(Size) else "small"
     given = of_file or {}
     folder = chosen.init_from or given.get("init_from")
+    named = chosen.model or given.get("model")
+    known = (DECODER, *(model for model, _ in PRESETS))
+    if named is not None and named not in known and not is_own(named):
+        return size, EnvConfig()
     started: dict[str, Any] = {}
     if folder:
         from tying_env.primary.checkpoint import checkpoint_settings
 
-        started = checkpoint_settings(folder)
-    model = chosen.model or given.get("model") or started.get("model", "gpt2")
-    if (model, size) not in PRESETS:
-        return size, EnvConfig(**started)
-    return size, EnvConfig(**PRESETS[model, size] | started | {"model": model})
+        started = checkpoint_settings(folder, named)
+    model = named or started.get("model", "gpt2")
+    # Decoders of a checkpoint, and networks of the user's own, have no presets.
+    preset = next((settings for key, settings in PRESETS.items() if key == (model, size)), {})
+    return size, EnvConfig(**preset | started | {"model": model})
 
 
 def chosen_semantics(argv: Sequence[str]) -> Semantics:

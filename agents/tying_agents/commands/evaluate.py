@@ -4,7 +4,6 @@ layer-tying evaluate runs/one
 layer-tying evaluate runs/one --dataset path/to/folder --split validation --windows 0
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,8 @@ class Options:
     """Sequences (or images) to measure; 0 for the whole split."""
     network: Which = "best"
     """The network with the best validation perplexity, or the one at the end."""
+    model: str | None = None
+    """The file.py:function that makes the network, of a run whose network is your own: a file never makes code run."""
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
 
@@ -59,19 +60,14 @@ def evaluated(options: Options) -> "Table":
 
     from tying_env.partition import leaders
     from tying_env.primary.models import find_device
-    from tying_env.primary.workloads import open_workload
     from tying_env.runs import load_run
 
     if options.windows < 0:
         raise ValueError(f"windows must be at least 0 (0: the whole split), got {options.windows}")
     device = find_device(options.device)
-    run = load_run(options.run, options.network, device)
+    run = load_run(options.run, options.network, device, options.model)
     data = options.dataset or run.config.dataset
-    workload = open_workload(dataclasses.replace(run.config, dataset=data, device=options.device))
-    if dict(workload.sizes) != dict(run.saved.sizes):
-        raise ValueError(
-            f"the network is made for data of {dict(run.saved.sizes)}, {data!r} has {dict(workload.sizes)}"
-        )
+    workload = run.open_workload(options.dataset)
     result = workload.evaluate(run.model, options.split, options.windows, device)
     table = Table(show_header=False, title=f"{options.run}, {options.network} network", title_justify="left")
     table.add_row("data", f"{data}, {options.split} split")

@@ -31,6 +31,8 @@ class Options:
     """The network with the best validation perplexity, or the one at the end."""
     dense: bool = False
     """Write a plain checkpoint that `from_pretrained` of transformers opens, every layer with weights of its own."""
+    model: str | None = None
+    """The file.py:function that makes the network, of a run whose network is your own: a file never makes code run."""
 
 
 def main(argv: Sequence[str], prog: str = "layer-tying export") -> int:
@@ -40,7 +42,9 @@ def main(argv: Sequence[str], prog: str = "layer-tying export") -> int:
         options = tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))
         from tying_env.export import export_tied
 
-        folder = export_tied(options.run, options.folder, network=options.network, dense=options.dense)
+        folder = export_tied(
+            options.run, options.folder, network=options.network, dense=options.dense, model=options.model
+        )
         size = sum(path.stat().st_size for path in folder.iterdir())
         console.print(f"{folder}: {size / 1e6:,.1f} MB", highlight=False, markup=False, soft_wrap=True)
         return 0

@@ -61,6 +61,7 @@ def generated(options: Options) -> str:
     """
     import torch
 
+    from tying_env.config.network import DECODER
     from tying_env.primary.models import find_device
     from tying_env.runs import load_run
     from tying_env.seeding import torch_randomness_from, torch_stream
@@ -75,8 +76,8 @@ def generated(options: Options) -> str:
         raise ValueError(f"top_k must be at least 0 (0: all), got {options.top_k}")
     device = find_device(options.device)
     run = load_run(options.run, options.network, device)
-    if run.config.model != "gpt2" or run.tokenizer is None:
-        raise ValueError(f"only a network that predicts the next token can continue a text, not {run.config.model}")
+    if run.config.model not in ("gpt2", DECODER) or run.tokenizer is None:
+        raise ValueError(f"only a GPT-2 or another decoder of transformers can continue a text, not {run.config.model}")
     prompt = run.tokenizer.encode(options.prompt).tolist()
     room = run.config.seq_len - len(prompt)
     if options.tokens > room:

@@ -16,6 +16,7 @@ from tying_agents.controllers.q_network import QNetwork
 from tying_agents.controllers.replay import ReplayBuffer, RewardNormaliser, Transitions
 from tying_agents.settings import DQNConfig
 from tying_env import partition
+from tying_env.differences import listed
 from tying_env.named_tensors import check_tensors
 from tying_env.partition import IntVector
 from tying_env.seeding import capture_numpy, restore_numpy, torch_randomness_from
@@ -157,7 +158,7 @@ class FactorizedDQN(Controller):
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave.
+        """Continue from a state that `state_dict` gave.
 
         Raises:
             ValueError: it is of a network of another size, of other options, or damaged; nothing is changed then.
@@ -186,10 +187,8 @@ class FactorizedDQN(Controller):
 
     def _check(self, state: dict[str, Any]) -> None:
         _check_keys(state, {"options", "network", "optimizer", "epsilon", "updates", "explored", "rng"})
-        mine, theirs = self.config.options, state["options"]
-        if differ := [name for name in mine if mine[name] != theirs.get(name)]:
-            listed = "; ".join(f"{name} is {theirs.get(name)!r} there, {mine[name]!r} here" for name in differ)
-            raise ValueError(f"the state is of a DQN with other options: {listed}")
+        if differ := listed(state["options"], self.config.options):
+            raise ValueError(f"the state is of a DQN with other options: {'; '.join(differ)}")
         kept = {"target": self._target, "replay": self._replay, "rewards": self._rewards}
         _check_keys(state, {name for name, part in kept.items() if part is not None})
         shapes = {name: tuple(p.shape) for name, p in self.network.named_parameters()}

@@ -84,7 +84,7 @@ class ReplayBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave.
+        """Continue from a state that `state_dict` gave.
 
         Raises:
             ValueError: it does not fit, and in what; nothing is changed then.
@@ -149,7 +149,7 @@ class RewardNormaliser:
         return {"count": self.count, "mean": self.mean, "squares": self._squares}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave.
+        """Continue from a state that `state_dict` gave.
 
         Raises:
             ValueError: it is not such a state; nothing is changed then.

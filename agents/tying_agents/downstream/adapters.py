@@ -8,16 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import nn, optim
+from torch import nn
 
 from tying_agents.callbacks import Callback, Record
 from tying_agents.controllers.base import Controller
 from tying_agents.loop import Loop, drive
 from tying_env.data.batches import Batch, count_examples
-from tying_env.downstream import OnStep, TuningConfig, make_classifier, remaining
+from tying_env.downstream import OnStep, TuningConfig, make_classifier
 from tying_env.downstream.classifier import classification_loss
 from tying_env.env import LayerTyingEnv
-from tying_env.partition import IntVector
 from tying_env.seeding import torch_stream
 
 # Makes a controller for so many layers.
@@ -48,7 +47,7 @@ def tune_adapters(
 ) -> TiedAdapters:
     """Train low-rank updates on a task while a controller ties them.
 
-    The learning rate falls as in `tune`. (Only in forks, where search agents try tyings, it stays as it began.)
+    The learning rate falls as in `tune`.
 
     Args:
         network: a network file of a GPT-2 or a BERT.
@@ -79,11 +78,13 @@ def tune_adapters(
         total_steps=steps,
         batch_size=config.batch_size,
         learning_rate=config.rate("lora"),
+        schedule="linear",
+        min_lr_ratio=0.0,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         device=device,
     )
-    kept = _Kept(config.rate("lora"), steps, on_step)
+    kept = _Kept(steps, on_step)
     loop = drive(make_controller(env.config.n_units), env, [kept], seed=seed)
     if loop.diverged:
         raise FloatingPointError(f"training diverged at step {loop.train_step}: lower the learning rate")
@@ -98,14 +99,11 @@ def tune_adapters(
 
 
 class _Kept(Callback):
-    """Keeps the records, lets the learning rate fall, and tells of the steps."""
+    """Keeps the records, and tells of the steps."""
 
-    def __init__(self, rate: float, steps: int, on_step: OnStep | None) -> None:
+    def __init__(self, steps: int, on_step: OnStep | None) -> None:
         self.records: list[Record] = []
-        self._rate, self._steps, self._on_step = rate, steps, on_step
-
-    def episode_begins(self, loop: Loop, tying: IntVector | None) -> None:
-        _decay(loop.inner.trainer.optimizer, self._rate, self._steps)
+        self._steps, self._on_step = steps, on_step
 
     def decision_made(self, loop: Loop, record: Record) -> None:
         self.records.append(record)
@@ -126,16 +124,3 @@ def check_steps(config: TuningConfig, examples: int, k: int) -> int:
             "be decided while the updates train; choose a lower k, or more epochs or examples"
         )
     return steps
-
-
-def _decay(optimizer: optim.Optimizer, rate: float, steps: int) -> None:
-    """Let the learning rate of all groups, also those that a tying makes anew, fall as `remaining` says."""
-    done = 0
-
-    def before_step(optimizer: optim.Optimizer, *_: object) -> None:
-        nonlocal done
-        for group in optimizer.param_groups:
-            group["lr"] = rate * remaining(done, steps)
-        done += 1
-
-    optimizer.register_step_pre_hook(before_step)

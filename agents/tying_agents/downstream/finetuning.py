@@ -16,11 +16,11 @@ from tying_agents.downstream.results_file import ResultsFile
 from tying_agents.downstream.settings import FinetuneOptions
 from tying_agents.registry import find_agent
 from tying_agents.running.progress import TrainingBar
-from tying_env.data import Batch, load_tokenizer
+from tying_env.data import Batch
 from tying_env.data.glue import TASKS, encode, load_glue, scores
 from tying_env.downstream import Method, OnStep, make_classifier, predict, tune
 from tying_env.primary.models import find_device
-from tying_env.runs import load_network
+from tying_env.runs import load_network, tokenizer_of
 from tying_env.seeding import torch_stream
 
 
@@ -39,9 +39,11 @@ def make_results(options: FinetuneOptions, console: Console) -> list[dict[str, A
     # 2. Train and measure.
     results = []
     for path in options.runs:
-        config = load_network(options.file(path)).config
-        tokenizer = load_tokenizer(config.tokenizer)
-        examples, held_out = (encode(rows, tokenizer, config.seq_len) for rows in (train, dev))
+        saved = load_network(options.file(path))
+        tokenizer, seq_len = tokenizer_of(path, saved), saved.config.seq_len
+        if tokenizer is None:
+            raise ValueError(f"downstream tasks are of text, and the network of {path} reads none")
+        examples, held_out = (encode(rows, tokenizer, seq_len) for rows in (train, dev))
         for label, method, controller in options.arms():
             for seed in range(options.seeds):
                 key = {"run": str(path), "method": label, "seed": seed}

@@ -1,9 +1,10 @@
-"""Results of one command in one JSON file that grows row by row, and from which the same command goes on."""
+"""Results of one command in one JSON file that grows row by row, and from which the same command resumes."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+from tying_env.differences import listed
 from tying_env.files import to_json, written_whole
 
 
@@ -57,12 +58,6 @@ class ResultsFile:
             assert all(name in row for row in results for name in self._key)
         except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
             raise ValueError(f"{path} exists already and holds no such results; choose another --out") from error
-        mine = self._settings
-        differ = [
-            f"{name} is {settings.get(name)!r} there, {mine.get(name)!r} here"
-            for name in dict.fromkeys([*mine, *settings])
-            if settings.get(name) != mine.get(name)
-        ]
-        if differ:
+        if differ := listed(settings, self._settings):
             raise ValueError(f"{path} holds results of other settings: {'; '.join(differ)}. Choose another --out")
         return results

@@ -24,6 +24,7 @@ from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import check
 from tying_agents.stopping import StopFile, StoppedBySignal, StopSignals
 from tying_env.files import to_json, written_whole
+from tying_env.primary.assembly import settled
 from tying_env.reports.loading import COMPARISON
 from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import CONFIG, SUMMARY
@@ -184,7 +185,8 @@ def _refuse_changes(config: RunConfig, but: tuple[str, ...] = ()) -> None:
             if kind == "a finished":
                 raise
             continue  # it is damaged: see tying_agents.many.one_run
-        if differ := differences_to_config(about, config, but):
+        asked = dataclasses.replace(config, env=settled(config.env))
+        if differ := differences_to_config(about, asked, but):
             raise ValueError(f"{folder} is {kind} run with other settings: {'; '.join(differ)}. Choose another --out")
 
 

@@ -66,7 +66,7 @@ class Slice:
 
 
 def train(options: ReproduceOptions, console: Console, signals: StopSignals) -> Slice:
-    """Go on with the runs, each in turn, until the slice is over or they are; one that fails stops no other."""
+    """Resume the runs, each in turn, until the slice is over or they are; one that fails stops no other."""
     end = time.monotonic() + 60 * options.minutes
     before, begun, device = earlier(options.folder), False, find_device(options.device)
     done = Slice(before.get("seconds_to_save", 0.0), before.get("measured", {}))

@@ -110,9 +110,15 @@ def restore(state: dict[str, Any], loop: Loop, recorder: Recorder) -> None:
 
 
 def held(loop: Loop) -> dict[str, Any]:
-    """Return what the network holds: storages of its layers, bytes by kind, bytes that processes exchange."""
+    """Return what the network holds, and how it trains.
+
+    That is: storages of its layers, bytes by kind, bytes that processes exchange; learning rate of the last training
+    step, mean norm of the gradients since the tying was changed.
+    """
     trainer = loop.inner.trainer
     return {
+        "learning_rate": trainer.learning_rate,
+        "gradient_norm": trainer.gradient_norm,
         "storages": len(trainer.tied.owners()),
         **{f"{kind}_bytes": n for kind, n in trainer.memory_in_training._asdict().items()},
         # Of several processes: the gradients that each gives into the average in a training step.

@@ -35,6 +35,7 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
         "best_validation_perplexity": recorder.best,
         "test": None,
         "parameters_conventional": env.trainer.count_conventional(),
+        "bytes_conventional": env.trainer.count_conventional_bytes(),
         "seconds": loop.seconds,
         "tokens_per_second": loop.tokens_per_second,
         "peak_process_bytes": _peak_process_bytes(),

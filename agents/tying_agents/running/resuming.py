@@ -14,7 +14,6 @@ from tying_env import partition
 from tying_env.differences import listed
 from tying_env.env import LayerTyingEnv
 from tying_env.files import to_json
-from tying_env.primary.building import build_skeleton
 from tying_env.primary.owned import check_owned
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.run_directory import CONFIG, RESUMES, SUMMARY
@@ -100,7 +99,7 @@ def refuse_other_sizes(found: Found, env: LayerTyingEnv) -> None:
         saved = found.checkpoint.state["env"]["trainer"]
         shapes = {name: tuple(tensor.shape) for name, tensor in saved["weights"].items()}
         partition.validate_action(saved["sources"], found.config.env.n_units)
-        check_owned(build_skeleton(found.config.env, env.workload.sizes), saved["sources"], shapes)
+        check_owned(env.workload.skeleton(), saved["sources"], shapes)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise DamagedRun(f"the checkpoint {found.checkpoint.folder} does not fit: {error}") from error
 
@@ -112,7 +111,8 @@ def refuse_other_inputs(found: Found, env: LayerTyingEnv) -> None:
         OtherSettings: they have changed; the message says in what.
     """
     now = json.loads(to_json(describe_inputs(found.config, env)))
-    if differ := listed({name: found.about.get(name) for name in now}, now):
+    # Code of the user's own may change: that is said, see `other_code`.
+    if differ := listed({name: found.about.get(name) for name in now}, now, ["data.code.sha256"]):
         raise OtherSettings(f"{found.config.run_dir} was begun with other data: {'; '.join(differ)}")
 
 

@@ -24,6 +24,7 @@ from tying_agents.stopping import StopFile, StopSignals
 from tying_env.distributed import wait_for_all, world
 from tying_env.episode import Stopped
 from tying_env.plugins import foreign_code, is_import_string, load_object
+from tying_env.primary.assembly import settled
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.checkpoints import FOLDER
 from tying_env.runs.run_directory import CONFIG, JOURNAL, RESUMES
@@ -58,9 +59,10 @@ def run(config: RunConfig, callbacks: Sequence[Callback] = (), stop: Stop | None
         tying_env.plugins.ForeignCodeError: code of the user's own failed.
     """
     # Everything that can be wrong with the settings shows before anything is written.
-    made = _Made.of(config)
-    about = describe(config, made.env)
-    directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about)
+    made = _Made.of(dataclasses.replace(config, env=settled(config.env)))
+    inner: Any = made.env.unwrapped
+    about, files = describe(made.config, made.env), inner.workload.files()
+    directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about, files)
     with directory.lock():
         return directory, _carry_out(made, directory, callbacks, stop, None, resumed=False)
 
@@ -95,6 +97,8 @@ def resume(
     """
     if not os.path.lexists(path / CONFIG):
         raise NothingToResume(f"{path} is not a run directory: it has no {CONFIG}")
+    if asked is not None:
+        asked = dataclasses.replace(asked, env=settled(asked.env))
     directory, note = RunDirectory(path), Callbacks(callbacks).note
     try:
         directory.check_plain(LOGS, FOLDER)
