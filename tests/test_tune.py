@@ -212,7 +212,7 @@ def test_the_same_command_makes_nothing_again_and_a_longer_one_adds(
     assert trials_of(swept)[5].params["learning_rate"] not in [t.params["learning_rate"] for t in before]
     capsys.readouterr()
     assert tune([*arguments, "--k", "3"]) == 1
-    assert "run.env.k is 2 there, 3 here. Choose another --out" in capsys.readouterr().out
+    assert "env.k is 2 there, 3 here. Choose another --out" in capsys.readouterr().out
     other = ["--search", "learning-rate: log 1e-4..1e-2", *options(swept, text_folder)]
     assert tune(other) == 1
     assert "holds a sweep with other settings" in capsys.readouterr().out

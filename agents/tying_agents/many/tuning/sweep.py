@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from tying_agents.config_files import FREE
+from tying_agents.config_files import differences_to_config
 from tying_agents.many.cluster import end_workers, in_parallel
 from tying_agents.many.tuning import study as studies
 from tying_agents.many.tuning.plan import STUDY_LOCK, SWEEP, Sweep
@@ -131,15 +131,9 @@ def _make(sweep: Sweep, on_trial: Callable[[Standing], None], stop: StopFile) ->
 
 def _settings(sweep: Sweep) -> dict[str, Any]:
     """Return what decides what the trials are, as JSON has it; how many, how chosen and how pruned may change."""
-    plain: dict[str, Any] = json.loads(
-        to_json(
-            {
-                "searches": [search.text for search in sweep.searches],
-                "seeds": sweep.seeds,
-                "run": dataclasses.asdict(sweep.base),
-            }
-        )
-    )
+    run = dataclasses.asdict(sweep.base)
+    settings = {"searches": [search.text for search in sweep.searches], "seeds": sweep.seeds, "run": run}
+    plain: dict[str, Any] = json.loads(to_json(settings))
     return plain
 
 
@@ -154,8 +148,10 @@ def _refuse_changes(sweep: Sweep) -> None:
         return
     if not (folder / SWEEP).is_file():
         raise ValueError(f"{folder} exists already and is no sweep; choose another --out")
-    there = RunDirectory(folder).read_json(SWEEP)
-    if differ := listed(there, _settings(sweep), [f"run.{name}" for name in FREE]):
+    there, here = RunDirectory(folder).read_json(SWEEP), _settings(sweep)
+    run = there.pop("run", {})
+    del here["run"]
+    if differ := [*listed(there, here), *differences_to_config(run, sweep.base)]:
         raise ValueError(f"{folder} holds a sweep with other settings: {'; '.join(differ)}. Choose another --out")
 
 
