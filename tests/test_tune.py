@@ -16,7 +16,10 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 from tying_agents.commands.compare import main as compare
+from tying_agents.commands.compare import parse_arm
+from tying_agents.commands.many_runs import as_run
 from tying_agents.commands.tune import main as tune
+from tying_agents.commands.tune import next_commands, parse
 from tying_agents.config_files import overlaid, read_config_file
 from tying_agents.many.tuning.plan import STORAGE, Sweep
 from tying_agents.many.tuning.search import parse_searches, possible, with_values
@@ -225,6 +228,31 @@ def test_a_folder_with_something_else_is_left_alone(
     assert tune(["--search", RATES, *options(tmp_path, text_folder)]) == 1
     assert "is no sweep" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_storage_that_is_none_is_named(swept: Path, text_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = (swept / STORAGE).read_bytes()
+    (swept / STORAGE).write_bytes(b"no database at all" * 99)
+    arguments = ["--search", RATES, "gradient: shared | leader", "--pruner", "none", *options(swept, text_folder)]
+    assert tune(arguments) == 1
+    assert "study.sqlite3 cannot be used: file is not a database" in " ".join(capsys.readouterr().out.split())
+    (swept / STORAGE).write_bytes(kept)
+
+
+def test_options_of_the_agent_hold_for_all_trials_and_for_the_comparison() -> None:
+    argv = ["--agent", "dqn", "--hidden-units", "16", "--n-layer", "6", "--rewards", "log-perplexity", "clipped"]
+    parsed = parse(argv, "layer-tying tune")
+    searches = parse_searches(["gamma: 0..0.9"], parsed.run)
+    sweep = Sweep(Path("unused"), as_run(parsed.run), searches, (1000,))
+    best = with_values(sweep.base, [(searches[0], 0.25)])
+    train, line = next_commands(sweep, parsed, best, "best.toml")
+    assert train == "layer-tying run --config best.toml"
+    words = shlex.split(line)
+    arm = words[words.index("--arms") + 1]
+    assert arm == "tuned: --agent dqn --gamma 0.25"
+    rest = words[words.index("--arms") + 2 :]
+    assert rest == ["--rewards", "log-perplexity", "clipped", "--n-layer", "6", "--hidden-units", "16"]
+    assert parse_arm(arm, sweep.base, None).configure(Path(), 0).controller == DQNConfig(gamma=0.25)
 
 
 def test_compare_accepts_the_line_that_a_sweep_prints(

@@ -129,7 +129,8 @@ def parse(argv: Sequence[str], prog: str) -> Options:
         default = as_published(default)
     if given:
         default = overlaid(default, plain, given)
-    default = with_chosen_agent(default, _without_own(argv))
+    default = with_chosen_agent(default, argv)
+    _refuse_clash(default)
     run = TunedRun(**{each.name: getattr(default, each.name) for each in dataclasses.fields(RunConfig)})
     return tyro.cli(
         Options,
@@ -244,14 +245,23 @@ def next_commands(sweep: Sweep, options: Options, config: RunConfig, best: str) 
     usual = default_run(*chosen_preset([*sized, *start]))
     agents = list(dict.fromkeys([sweep.base.agent, "random"]))
     common = common_options(sweep.base, usual)
+    if start and start[0] not in common:
+        sized += start
     words = ["--agents", *agents, "--arms", arm_text(config, sweep.searches), *sized, *common]
     return train, shlex.join(["layer-tying", "compare", *words])
 
 
-def _without_own(argv: Sequence[str]) -> list[str]:
-    """Return the arguments without the options of this command, which are not those of another agent."""
-    own = {f"--{each.name}" for each in dataclasses.fields(Options)}
-    return [word for word in argv if word.partition("=")[0] not in own]
+def _refuse_clash(config: RunConfig) -> None:
+    """Refuse an agent's setting that has the name of an option of this command.
+
+    Raises:
+        ValueError: there is one.
+    """
+    own = {each.name for each in dataclasses.fields(config.controller)}  # type: ignore[arg-type]
+    if clash := sorted(own & {each.name for each in dataclasses.fields(Options)}):
+        raise ValueError(
+            f"two options have the name {clash[0]!r}, one of them in the agent {config.agent!r}: rename it"
+        )
 
 
 def _in_words(standing: "Standing") -> str:

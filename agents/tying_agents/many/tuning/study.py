@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from tying_agents.many.tuning.plan import STORAGE, STUDY_LOCK, Sweep
 from tying_agents.many.tuning.search import Search
@@ -117,10 +118,11 @@ def opened(sweep: Sweep) -> Iterator[optuna.Study]:
     """Open the study, which is made if need be; the connection is closed at the end.
 
     Raises:
-        OSError: the storage cannot be opened.
+        OSError: the storage cannot be opened, read or written; then, or while it is used.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = sweep.folder / STORAGE
+    storage: optuna.storages.RDBStorage | None = None
     try:
         with FileLock(sweep.folder / STUDY_LOCK, timeout=_PATIENCE):
             with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE)) as connection:
@@ -136,13 +138,13 @@ def opened(sweep: Sweep) -> Iterator[optuna.Study]:
                 direction="minimize",
                 load_if_exists=True,
             )
-    except sqlite3.Error as error:
-        raise OSError(f"the storage {path} cannot be opened: {error}") from error
-    try:
         yield study
+    except (sqlite3.Error, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise OSError(f"the storage {path} cannot be used: {error}") from error
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        if storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 @dataclass(frozen=True)
@@ -180,12 +182,13 @@ def claim(study: optuna.Study, sweep: Sweep) -> Claim | None:
 def at_work(study: optuna.Study, sweep: Sweep) -> list[int]:
     """Return the numbers of the trials that some process is at work on."""
     numbers = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        lock = _locked(sweep, trial.number)
-        if lock is None:
-            numbers.append(trial.number)
-        else:
-            lock.release()
+    with FileLock(sweep.folder / STUDY_LOCK, timeout=_PATIENCE):  # what is locked here for a moment is not missed there
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            lock = _locked(sweep, trial.number)
+            if lock is None:
+                numbers.append(trial.number)
+            else:
+                lock.release()
     return numbers
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,15 +115,19 @@ def _make(sweep: Sweep, on_trial: Callable[[Standing], None], stop: StopFile) ->
     # Those that others are at work on may be left by them meanwhile: hence more than one round.
     while (left := standing.wanted - standing.done - standing.elsewhere) > 0 and not stop.should_stop():
         before = standing.done
-        in_parallel(
-            make_one_trial,
-            [(sweep, stop)] * left,
-            lambda made: on_trial(how_far(sweep)) if not stop.should_stop() else None,
-            backend="loky",
-            address=None,
-            jobs=sweep.jobs,
-            threads=sweep.threads,
-        )
+        try:
+            in_parallel(
+                make_one_trial,
+                [(sweep, stop)] * left,
+                lambda made: on_trial(how_far(sweep)) if not stop.should_stop() else None,
+                backend="loky",
+                address=None,
+                jobs=sweep.jobs,
+                threads=sweep.threads,
+            )
+        except BrokenExecutor:  # the signal may also end a worker that had not yet begun
+            if stop.asked is None:
+                raise
         standing = how_far(sweep)
         if standing.done == before:  # others took them
             break
