@@ -72,21 +72,21 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
     """Draw the figures that compare arms."""
     arms = [summary.arm for summary in comparison.arms]
     return [
-        _draw(
+        picture(
             "learning-curves",
             "Mean over the seeds of finished runs; the band is the 95% interval of that mean, point by point, cut "
             "off where it goes beyond all runs; two seeds have none. A thin line that ends in a cross is a run that "
             "did not finish.",
             lambda: figures.learning_curves(arms),
         ),
-        _draw(
+        picture(
             "pareto",
             "Small: one run. Large: the interquartile mean over seeds, with its 95% interval, cut off where it goes "
             "beyond all runs. A good result far to the left is best; the grey steps join the arms that no other arm "
             "beats in both.",
             lambda: figures.pareto(comparison),
         ),
-        _draw(
+        picture(
             "training-speed",
             "One mark a run, a bar for the mean. Runs that shared a machine with other work are slower; compare arms "
             "only if they had the same conditions.",
@@ -98,10 +98,17 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
 def run_pictures(run: Run, prefix: str) -> list[Picture]:
     """Draw the figures of a single run."""
     stem = re.sub(r"[^A-Za-z0-9.+-]+", "-", prefix)
-    return [_draw(f"{stem}-{name}", caption, functools.partial(draw, run)) for name, draw, caption in _OF_A_RUN]
+    return [picture(f"{stem}-{name}", caption, functools.partial(draw, run)) for name, draw, caption in _OF_A_RUN]
 
 
-def _draw(name: str, caption: str, draw: Callable[[], Figure]) -> Picture:
+def picture(name: str, caption: str, draw: Callable[[], Figure]) -> Picture:
+    """Draw a figure; if that fails, the picture says why.
+
+    Args:
+        name: fit for a file.
+        caption: what it shows.
+        draw: returns the figure.
+    """
     try:
         return Picture(name, caption, draw())
     except (ValueError, OSError) as error:  # what a figure says of itself

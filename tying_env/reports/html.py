@@ -1,28 +1,19 @@
 """The report as one HTML file that opens offline: tables, figures, and how to read them."""
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-from matplotlib.figure import Figure
-
-from tying_env.files import written_whole
 from tying_env.reports.arms import Arm, settings_of, varying_settings
 from tying_env.reports.chance import compare_with_chance
 from tying_env.reports.comparison import NOTHING, Comparison, TextTable, cost_table, format_p, results_table
-from tying_env.reports.drawing import as_png, as_svg
-from tying_env.reports.gallery import Picture, comparison_pictures, failure, run_pictures
+from tying_env.reports.gallery import Picture, comparison_pictures, run_pictures
 from tying_env.reports.loading import Metric, Run
+from tying_env.reports.page import for_page, render, write_page
 from tying_env.reports.sign_flips import ALPHA, detectable_effect_size, seeds_needed, smallest_p_value
-from tying_env.reports.template import PAGE, STYLE
-
-# A larger drawing (thousands of decisions) goes in as pixels.
-_MAX_SVG_BYTES = 100_000
+from tying_env.reports.template import PAGE
 
 
 @dataclass(frozen=True)
@@ -73,23 +64,7 @@ def write_report(report: Report, path: Path, overwrite: bool = False) -> None:
         FileExistsError: the file exists and `overwrite` is off.
         OSError: it cannot be written.
     """
-    check_out(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as unfinished:
-        unfinished.write_text(render_page(report), encoding="utf-8")
-
-
-def check_out(path: Path, overwrite: bool = False) -> None:
-    """Check that a report may be written to `path`.
-
-    Raises:
-        FileExistsError: there is something, and `overwrite` is off.
-        IsADirectoryError: it is a folder.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; the report is one file")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already and is left as it is; use --force or another --out")
+    write_page(render_page(report), path, overwrite)
 
 
 def render_page(report: Report) -> str:
@@ -98,25 +73,18 @@ def render_page(report: Report) -> str:
     arms = [summary.arm for summary in comparison.arms]
     runs = [run for arm in arms for run in arm.runs]
     size = f"{len(runs)} {'run' if len(runs) == 1 else 'runs'} in {len(arms)} {'arm' if len(arms) == 1 else 'arms'}"
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.from_string(PAGE.lstrip()).render(
+    return render(
+        PAGE,
         title="Dynamic layer tying: " + _listed([arm.label for arm in arms]),
         subtitle=f"{size}. Compared by {comparison.metric.name} "
         f"({comparison.metric.unit}); reference arm: {comparison.reference.label}.",
-        style=Markup(STYLE),  # our own text, in which > and quotes are to stay
         notes=comparison.notes,
         results=results_table(comparison),
         cost=cost_table(comparison),
         glossary=_glossary(comparison),
-        pictures=[_for_page(picture) for picture in report.pictures],
+        pictures=[for_page(picture) for picture in report.pictures],
         arms=[
-            {"label": a.label, "seed": a.seed, "about": a.about, "pictures": [_for_page(p) for p in a.pictures]}
+            {"label": a.label, "seed": a.seed, "about": a.about, "pictures": [for_page(p) for p in a.pictures]}
             for a in report.arms
         ],
         runs=runs_table(runs, comparison.metric),
@@ -172,24 +140,6 @@ def _listed(labels: Sequence[str]) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _for_page(picture: Picture) -> dict[str, str]:
-    source, problem = "", picture.problem
-    if picture.figure is not None:
-        try:
-            source = _as_source(picture.figure)
-        except Exception as error:  # labels are laid out only now: one figure must not cost the page
-            problem = failure(error)
-    return {"name": picture.name, "caption": picture.caption, "problem": problem, "source": source}
-
-
-def _as_source(figure: Figure) -> str:
-    kind, content = "svg+xml", as_svg(figure)
-    if len(content) > _MAX_SVG_BYTES:
-        kind, content = "png", as_png(figure, dpi=130)
-    # An image of its own, so that the names inside one drawing cannot meet those of another.
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _glossary(comparison: Comparison) -> list[tuple[str, str]]:

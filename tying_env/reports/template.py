@@ -37,6 +37,10 @@ td.path { overflow-wrap: anywhere; min-width: 24rem; }
 figure { margin: 0; break-inside: avoid; }
 figure img { width: 100%; height: auto; background: #ffffff; border: 1px solid var(--line); border-radius: 6px; }
 figcaption { font-size: 0.875rem; margin-top: 0.3rem; }
+pre {
+  background: var(--stripe); padding: 0.6rem 1rem; border-radius: 6px;
+  white-space: pre-wrap; overflow-wrap: anywhere;
+}
 dt { font-weight: 600; margin-top: 0.6rem; }
 dd { margin: 0; max-width: 48rem; }
 @media print {
@@ -51,7 +55,8 @@ dd { margin: 0; max-width: 48rem; }
 }
 """
 
-PAGE = """
+# What every page begins with: how tables and figures look, the title, what to beware of.
+_HEAD = """
 {%- macro show(table) %}
 <div class="table"><table>
 <caption>{{ table.title }}</caption>
@@ -96,7 +101,11 @@ PAGE = """
 {% endfor %}
 </ul></div>
 {% endif %}
-<h2>Arms</h2>
+"""
+
+PAGE = (
+    _HEAD
+    + """<h2>Arms</h2>
 {{ show(results) }}
 {{ show(cost) }}
 <h2>How to read this</h2>
@@ -122,3 +131,28 @@ PAGE = """
 </body>
 </html>
 """
+)
+
+# Of a sweep: tying_env.reports.sweep_page.
+SWEEP_PAGE = (
+    _HEAD
+    + """<h2>The best trial</h2>
+{{ show(best) }}
+<pre>{{ commands }}</pre>
+<h2>How to read this</h2>
+<dl>
+{% for term, meaning in glossary %}
+<dt>{{ term }}</dt><dd>{{ meaning }}</dd>
+{% endfor %}
+</dl>
+<h2>Figures</h2>
+{{ gallery(pictures) }}
+<h2>Trials</h2>
+{{ show(trials) }}
+<h2>Settings</h2>
+{{ show(searched) }}
+{{ show(common) }}
+</body>
+</html>
+"""
+)

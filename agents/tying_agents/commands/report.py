@@ -58,8 +58,9 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
         from tying_env.reports.comparison import load_comparison
         from tying_env.reports.drawing import save_figure
         from tying_env.reports.gallery import failure
-        from tying_env.reports.html import check_out, make_report, write_report
+        from tying_env.reports.html import make_report, write_report
         from tying_env.reports.loading import find_unfinished
+        from tying_env.reports.page import check_out
 
         check_out(options.out, options.force)  # before minutes of drawing
         comparison = load_comparison(options.runs, options.reference, options.metric)

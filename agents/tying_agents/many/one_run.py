@@ -3,8 +3,10 @@
 import dataclasses
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from tying_agents.callbacks import Callback
 from tying_agents.run_config import RunConfig
 from tying_agents.running.resuming import DamagedRun, NothingToResume, RunIsOver
 from tying_agents.running.runner import resume, run
@@ -14,7 +16,9 @@ from tying_env.reports.loading import UNFINISHED
 from tying_env.runs.checkpoints import FOLDER as CHECKPOINTS
 
 
-def make_one_run(config: RunConfig, threads: int, stop: StopFile | None = None) -> str:
+def make_one_run(
+    config: RunConfig, threads: int, stop: StopFile | None = None, callbacks: Sequence[Callback] = ()
+) -> str:
     """Make one run in a folder of a temporary name, so that a run that was stopped is not taken for a finished one.
 
     A run that was stopped is resumed from its newest checkpoint. The checkpoints of a run that is over are removed:
@@ -24,6 +28,7 @@ def make_one_run(config: RunConfig, threads: int, stop: StopFile | None = None) 
         config: its settings, with its folder.
         threads: CPU threads.
         stop: asks it to stop; signals to this process do by default.
+        callbacks: are told how it goes, besides those that `config` names.
 
     Returns:
         How it ended; "waiting" if it was asked to stop before it began.
@@ -40,13 +45,20 @@ def make_one_run(config: RunConfig, threads: int, stop: StopFile | None = None) 
     with at_work():
         if stop is not None and stop.should_stop():
             return "waiting"
-        status = _resumed(config, unfinished, stop)
+        status = _resumed(config, unfinished, stop, callbacks)
         if status is None:
-            _, status = run(dataclasses.replace(config, run_dir=unfinished), stop=stop)
+            _, status = run(dataclasses.replace(config, run_dir=unfinished), callbacks, stop)
         if status in ("finished", "diverged"):
-            shutil.rmtree(unfinished / CHECKPOINTS, ignore_errors=True)
-            unfinished.rename(config.run_dir)
+            give_its_name(config)
         return status
+
+
+def give_its_name(config: RunConfig) -> None:
+    """Give a run that is over its own name, and remove its checkpoints."""
+    assert config.run_dir is not None
+    unfinished = unfinished_folder(config)
+    shutil.rmtree(unfinished / CHECKPOINTS, ignore_errors=True)
+    unfinished.rename(config.run_dir)
 
 
 def unfinished_folder(config: RunConfig) -> Path:
@@ -55,7 +67,7 @@ def unfinished_folder(config: RunConfig) -> Path:
     return config.run_dir.with_name(config.run_dir.name + UNFINISHED)
 
 
-def _resumed(config: RunConfig, unfinished: Path, stop: StopFile | None) -> str | None:
+def _resumed(config: RunConfig, unfinished: Path, stop: StopFile | None, callbacks: Sequence[Callback]) -> str | None:
     """Resume a run that was stopped, to its end; None where there is none, or only one that is damaged.
 
     A damaged one is kept under another name.
@@ -63,7 +75,7 @@ def _resumed(config: RunConfig, unfinished: Path, stop: StopFile | None) -> str 
     if not unfinished.exists():
         return None
     try:
-        return resume(unfinished, asked=config, stop=stop)[1]
+        return resume(unfinished, callbacks, config, stop)[1]
     except RunIsOver as over:  # it was killed before it got its name
         return over.status
     except (NothingToResume, DamagedRun) as error:

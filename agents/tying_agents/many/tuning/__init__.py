@@ -1,0 +1,1 @@
+"""Sweeps: settings searched with Optuna, judged by validation perplexity."""

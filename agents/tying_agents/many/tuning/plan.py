@@ -1,0 +1,88 @@
+"""What a sweep consists of: searches, trials, seeds, and how the next values are chosen."""
+
+import importlib.util
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from tying_agents.many.tuning.search import Search, check_judged
+from tying_agents.run_config import RunConfig
+from tying_env.seeding import check_seed
+
+Sampler = Literal["tpe", "random", "cmaes", "grid", "gp"]
+Pruner = Literal["none", "median", "hyperband", "successive-halving"]
+
+SWEEP, STORAGE, STUDY_LOCK, TRIALS = "sweep.json", "study.sqlite3", "study.lock", "trials"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep and how it is carried out.
+
+    Attributes:
+        folder: of the storage and all runs.
+        base: settings of every run, where nothing else is searched.
+        searches: what is searched.
+        seeds: of the runs of a trial; its value is their mean.
+        trials: how many in all, those in the storage included.
+        sampler: chooses the next values.
+        pruner: ends trials early that look bad.
+        seed: of the sampler.
+        jobs: trials at a time.
+        threads: CPU threads of each.
+
+    Raises:
+        ValueError: a setting is outside its range, or the sampler cannot search this.
+        ImportError: the sampler needs a package that is not installed.
+    """
+
+    folder: Path
+    base: RunConfig
+    searches: tuple[Search, ...]
+    seeds: tuple[int, ...]
+    trials: int = 20
+    sampler: Sampler = "tpe"
+    pruner: Pruner = "median"
+    seed: int = 0
+    jobs: int = 1
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        if not self.searches:
+            raise ValueError("searches must be at least one, got none")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must be different whole numbers, at least one, got {self.seeds}")
+        for name in ("trials", "jobs", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, kind in (("sampler", Sampler), ("pruner", Pruner)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        check_judged(self.base)
+        self._check_sampler()
+
+    def _check_sampler(self) -> None:
+        if importlib.util.find_spec("optuna") is None:
+            raise ImportError("sweeps need the package optuna: pip install 'tying-env[tune]'")
+        if self.sampler == "cmaes":
+            if importlib.util.find_spec("cmaes") is None:
+                raise ImportError("the sampler 'cmaes' needs the package cmaes: pip install cmaes")
+            if chosen := [search.option for search in self.searches if search.choices]:
+                raise ValueError(f"the sampler 'cmaes' searches ranges of numbers only; {chosen[0]} is a choice")
+        if self.sampler == "grid" and (endless := [s.option for s in self.searches if s.grid() is None]):
+            raise ValueError(
+                f"the sampler 'grid' needs steps or a choice for every search; {endless[0]} has endlessly many values"
+            )
+
+    @property
+    def wanted(self) -> int:
+        """Trials in all: those asked for, but of a grid no more than it has points."""
+        if self.sampler != "grid":
+            return self.trials
+        return min(self.trials, math.prod(len(search.grid() or ()) for search in self.searches))
+
+    def trial_folder(self, number: int) -> Path:
+        """Return the folder of a trial, with a folder for each seed's run."""
+        return self.folder / TRIALS / f"{number:04d}"
