@@ -15,6 +15,7 @@ from tying_agents.commands import COMMANDS as COMMAND_MODULES
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
 
+from tests.command_line import called
 from tests.reliability.runs import Watcher, interrupt
 from tying_env import EnvConfig
 
@@ -55,12 +56,18 @@ def stop_run(text_folder: Path, folder: Path) -> None:
     make_run(text_folder, folder, Watcher(lambda decision: interrupt() if decision == 2 else None))
 
 
+# These start an interpreter, a script and the installed command; the others are called in this one, which is quicker.
+STARTED = (
+    next(command for command in COMMANDS if command.startswith("python scripts/run_agent.py")),
+    next(command for command in COMMANDS if command.startswith("layer-tying run")),
+)
+
 # The installed command -> the script that does the same.
 SCRIPTS = {name: f"scripts/{'run_agent' if name == 'run' else name}.py" for name in COMMAND_MODULES}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_run(command: str, text_folder: Path, tmp_path: Path) -> None:
+def test_commands_run(command: str, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = "--n-layer 3 --n-embd 16 --n-head 2 --seq-len 16 --batch-size 2 --total-steps 5 --test-windows 2"
     words = shlex.split(command)
     installed = words[0] == "layer-tying"
@@ -88,12 +95,17 @@ def test_commands_run(command: str, text_folder: Path, tmp_path: Path) -> None:
         make_run(text_folder, tmp_path / "runs" / "one")
     else:
         pytest.fail(f"nobody checks {command!r}")
-    if words[0] == "python":
-        module = ["-m", "tying_env", shlex.split(command)[1]]
-        arguments = [sys.executable, *(module if installed else [str(ROOT / script)]), *options]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "agents"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": path}
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    if words[0] == "python" and command not in STARTED:
+        monkeypatch.chdir(tmp_path)
+        name = next(name for name, path in SCRIPTS.items() if path == script)
+        done = called(name, *options, columns=100, prog=None if installed else script)
+    else:
+        if words[0] == "python":
+            module = ["-m", "tying_env", shlex.split(command)[1]]
+            arguments = [sys.executable, *(module if installed else [str(ROOT / script)]), *options]
+        path = os.pathsep.join([str(ROOT), str(ROOT / "agents"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+        environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": path}
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     if words[0] == "make" and "ARGS" in command:
         assert words[-1].removeprefix("ARGS=") in done.stdout
