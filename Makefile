@@ -1,9 +1,9 @@
-# `make run` trains, `make test` proves, `make check` reads. Each sets up .venv first; the second time that is quick.
+# `make run` trains, `make test` proves, `make check` reads, `make docs` builds the pages. Each sets up .venv first; the second time that is quick.
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup run test test-reliability check benchmark clean
+.PHONY: setup run test test-reliability check benchmark docs clean
 
 setup: .venv/.installed
 
@@ -32,5 +32,13 @@ check: setup
 benchmark: setup
 	@$(BIN)/python scripts/benchmark.py $(ARGS)
 
+# The pages, into site/: open site/index.html. Every warning is an error.
+docs: .venv/.docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
+.venv/.docs: .venv/.installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

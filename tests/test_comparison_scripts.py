@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import called
 from tests.run_folders import read
 from tying_env.runs import RunDirectory
 
@@ -20,13 +21,7 @@ SMALL = [
 
 
 def command(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"COLUMNS": "160"},
-    )
+    return called(script.removesuffix(".py"), *arguments, columns=160)
 
 
 def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> None:

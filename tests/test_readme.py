@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 from tying_agents.callbacks import Callback
+from tying_agents.commands import COMMANDS as COMMAND_MODULES
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
 
@@ -19,7 +20,8 @@ from tying_env import EnvConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+STARTED = (ROOT / "docs" / "getting_started.md").read_text(encoding="utf-8")
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README + STARTED, re.DOTALL)
 COMMANDS = [
     line.split("#")[0].strip()
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
@@ -30,6 +32,8 @@ COMMANDS = [
 def test_the_readme_has_examples_and_commands() -> None:
     assert len(PYTHON_BLOCKS) >= 2
     assert sum(command.startswith("python scripts/") for command in COMMANDS) >= 3
+    assert sum(command.startswith("layer-tying ") for command in COMMANDS) >= 3
+    assert 'gym.make("tying_env:LayerTying-GPT2-v0")' in README
 
 
 @pytest.mark.parametrize("code", PYTHON_BLOCKS)
@@ -51,41 +55,54 @@ def stop_run(text_folder: Path, folder: Path) -> None:
     make_run(text_folder, folder, Watcher(lambda decision: interrupt() if decision == 2 else None))
 
 
+# The installed command -> the script that does the same.
+SCRIPTS = {name: f"scripts/{'run_agent' if name == 'run' else name}.py" for name in COMMAND_MODULES}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run(command: str, text_folder: Path, tmp_path: Path) -> None:
     small = "--n-layer 3 --n-embd 16 --n-head 2 --seq-len 16 --batch-size 2 --total-steps 5 --test-windows 2"
     words = shlex.split(command)
-    if words[:2] == ["python", "scripts/run_agent.py"] and "--resume" in words:
-        stop_run(text_folder, tmp_path / words[-1])
-        arguments = [sys.executable, str(ROOT / words[1]), *words[2:]]
-    elif words[0] == "python" and words[1] in ("scripts/evaluate.py", "scripts/generate.py"):
-        make_run(text_folder, tmp_path / words[2])
-        few = ["--tokens", "2", "--prompt", "The"] if words[1] == "scripts/generate.py" else []
-        arguments = [sys.executable, str(ROOT / words[1]), *words[2:], *few]
-    elif words[:2] == ["python", "scripts/run_agent.py"]:
-        arguments = [sys.executable, *words[1:], *small.split(), "--dataset", str(text_folder), "--run-dir", "run"]
-        arguments[1] = str(ROOT / arguments[1])
-    elif words[0] == "python" and words[1] in ("scripts/compare.py", "scripts/ablations.py"):
-        tiny = f"{small} --tokenizer bytes --dataset {text_folder} --seeds 2 --jobs 1"
-        arguments = [sys.executable, str(ROOT / words[1]), *words[2:], *tiny.split()]
-    elif words[:2] == ["python", "scripts/report.py"]:
-        make_run(text_folder, tmp_path / "runs" / "one")
-        arguments = [sys.executable, str(ROOT / words[1]), *words[2:]]
-    elif words[0] == "make":
+    installed = words[0] == "layer-tying"
+    if installed:
+        words[:2] = ["python", SCRIPTS[words[1]]]
+    script, options = words[1], words[2:]
+    if words[0] == "make":
         arguments = [*words, "-n", "-C", str(ROOT)]  # what it would run; the scripts themselves are run above
     elif words[0] == "tensorboard":
         arguments = [str(Path(sys.executable).parent / "tensorboard"), *words[1:], "--inspect"]
         (tmp_path / "runs").mkdir()
-    else:
-        assert words[0] in ("source",), f"nobody checks {command!r}"
-        assert (ROOT / words[1]).exists() or not (ROOT / ".venv").exists()
+    elif words[0] == "source":
+        assert (ROOT / script).exists() or not (ROOT / ".venv").exists()
         return
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {"COLUMNS": "100"}
-    )
+    elif script == "scripts/run_agent.py" and "--resume" in options:
+        stop_run(text_folder, tmp_path / options[-1])
+    elif script == "scripts/run_agent.py":
+        options += [*small.split(), "--dataset", str(text_folder), "--run-dir", "run"]
+    elif script in ("scripts/evaluate.py", "scripts/generate.py"):
+        make_run(text_folder, tmp_path / options[0])
+        options += ["--tokens", "2", "--prompt", "The"] if script == "scripts/generate.py" else []
+    elif script in ("scripts/compare.py", "scripts/ablations.py"):
+        options += f"{small} --tokenizer bytes --dataset {text_folder} --seeds 2 --jobs 1".split()
+    elif script == "scripts/report.py":
+        make_run(text_folder, tmp_path / "runs" / "one")
+    else:
+        pytest.fail(f"nobody checks {command!r}")
+    if words[0] == "python":
+        module = ["-m", "tying_env", shlex.split(command)[1]]
+        arguments = [sys.executable, *(module if installed else [str(ROOT / script)]), *options]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "agents"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": path}
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     if words[0] == "make" and "ARGS" in command:
         assert words[-1].removeprefix("ARGS=") in done.stdout
+
+
+def test_every_command_stands_beside_its_script() -> None:
+    for name, script in SCRIPTS.items():
+        assert f"| `layer-tying {name}` | `python {script}` |" in README
+        assert (ROOT / script).is_file()
 
 
 def test_no_placeholder_is_left() -> None:
@@ -102,9 +119,9 @@ def test_no_line_is_a_word_to_be_filled_in(page: Path) -> None:
 TREE = README.split("## What is where")[1].split("```")[1]
 
 
-@pytest.mark.parametrize("folder", ["tying_env", "agents", "scripts"])
+@pytest.mark.parametrize("folder", ["tying_env", "agents/tying_agents", "scripts"])
 def test_the_tree_has_everything(folder: str) -> None:
-    _, inside = TREE.split(f"\n{folder}/")
+    _, inside = TREE.split(f"\n{folder}/ ")
     listed = {line.split()[0] for line in re.split(r"\n(?=\S)", inside)[0].splitlines()[1:]}
     there = {f"{path.name}/" if path.is_dir() else path.name for path in (ROOT / folder).glob("[!_.]*")}
     assert listed == there - {"py.typed"}
@@ -120,5 +137,3 @@ def test_paths_in_the_tree_exist() -> None:
             assert (ROOT / folder).is_dir(), name
         else:
             assert (ROOT / folder / name).exists(), name
-    for name in re.findall(r"docs/[\w/]+\.\w+", README):
-        assert (ROOT / name).is_file(), name

@@ -1,13 +1,12 @@
-import os
 import re
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
+from tests.command_line import called
 from tests.run_folders import change, make_arms, make_records, make_run
 from tying_env.reports import figures
 from tying_env.reports.comparison import load_comparison
@@ -43,8 +42,7 @@ class Checked(HTMLParser):
 
 
 def report(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "80"})
+    return called("report", *arguments)
 
 
 @pytest.fixture(scope="module")

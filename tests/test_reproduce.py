@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_line import called
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
 
 
 def reproduce(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), "table1", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+    return called("reproduce", "table1", *options)
 
 
 def small(text_folder: Path, out: Path) -> list[str]:

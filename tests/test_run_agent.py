@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tying_agents.running.recorder import LOGS
 from tying_agents.settings import DQNConfig
 
+from tests.command_line import called
 from tying_env import EnvConfig
 from tying_env.runs import Checkpoints, RunDirectory
 
@@ -28,7 +29,7 @@ def options(text_folder: Path, run_dir: Path, *more: str) -> list[str]:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
+    return called("run", *arguments, prog="scripts/run_agent.py")
 
 
 def test_a_run_leaves_and_prints_all_it_promises(text_folder: Path, tmp_path: Path) -> None:

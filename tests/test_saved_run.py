@@ -1,7 +1,6 @@
 """Runs read back: load_run, evaluate.py and generate.py."""
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ import torch
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
 
+from tests.command_line import called
 from tests.reliability.runs import Watcher
 from tying_env import EnvConfig
 from tying_env.runs import RunDirectory, load_run
-
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +26,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> Pat
 
 
 def command(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPTS / script), *arguments], capture_output=True, text=True)
+    return called(script.removesuffix(".py"), *arguments)
 
 
 def test_a_run_is_read_back_as_the_network_it_measured(finished: Path) -> None:

@@ -1,6 +1,7 @@
 """Tying vectors and the set partitions they stand for. NumPy only.
 
 Words (all vectors have length L, layers are counted from 0):
+
 - action a: `0 <= a[i] <= i`; `a[i] == i` makes layer i independent, `a[i] < i` makes it copy layer `a[i]`.
 - tying s, the canonical form: `s[i]` is the lowest layer that has the same weights as layer i (paper, Sec. 3).
 - leader: a layer with `s[i] == i`; follower: any other; group: a leader with its followers.
