@@ -1,6 +1,7 @@
 """Sweeps: what is searched and refused, trials that resume, processes side by side, pruning, and the way to compare."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ from tying_agents.commands.tune import main as tune
 from tying_agents.commands.tune import next_commands, parse
 from tying_agents.config_files import overlaid, read_config_file
 from tying_agents.many.tuning.plan import STORAGE, Sweep
+from tying_agents.many.tuning.result import read_result
 from tying_agents.many.tuning.search import parse_searches, possible, with_values
 from tying_agents.many.tuning.study import claim, opened
 from tying_agents.run_config import RunConfig
@@ -29,6 +31,7 @@ from tying_agents.settings import DQNConfig
 
 from tests.conftest import TINY
 from tying_env import EnvConfig
+from tying_env.reports.sweep_page import render_sweep, sweep_pictures
 from tying_env.runs import RunDirectory
 
 ROOT = Path(__file__).parents[1]
@@ -228,6 +231,29 @@ def test_a_folder_with_something_else_is_left_alone(
     assert tune(["--search", RATES, *options(tmp_path, text_folder)]) == 1
     assert "is no sweep" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_importances_name_the_setting_that_matters_and_the_page_says_what_is_at_an_edge(tmp_path: Path) -> None:
+    searches = parse_searches(["weight-decay: 0..0.5", RATES, "gradient: shared | leader"], base())
+    sweep = Sweep(tmp_path, base(), searches, (1000,), trials=40, sampler="random")
+    with opened(sweep) as study:
+        while (claimed := claim(study, sweep)) is not None:
+            if len(study.trials) == 10:
+                assert read_result(sweep).importances == {}
+                assert "at least 10 complete trials, and there are 9" in read_result(sweep).why_none
+            params = claimed.trial.params
+            study.tell(claimed.trial, math.exp(5 + 4 * params["weight_decay"] + (params["gradient"] == "leader") / 4))
+            claimed.release()
+    result = read_result(sweep)
+    assert next(iter(result.importances)) == "weight-decay"
+    assert sum(result.importances.values()) == pytest.approx(1)
+    assert min(result.importances, key=lambda name: result.importances[name]) == "learning-rate"
+    assert any("best weight-decay lies at the edge" in note for note in result.notes)
+    pictures = sweep_pictures(result)
+    assert [picture.name for picture in pictures if picture.figure is None] == ["curves"]  # nothing was reported
+    page = render_sweep(result, pictures)
+    assert page.count("data:image/") == 3
+    assert "no trial has measured validation perplexity" in page
 
 
 def test_a_storage_that_is_none_is_named(swept: Path, text_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,13 +122,11 @@ def _importances(study: optuna.Study, sweep: Sweep) -> tuple[dict[str, float], s
     if len(set(values)) == 1:
         return {}, "all complete trials have the same value"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = optuna.importance.get_param_importances(
-                study,
-                evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
-                target=lambda trial: math.log(trial.value or math.nan),
-            )
+        found = optuna.importance.get_param_importances(
+            study,
+            evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+            target=lambda trial: math.log(trial.value or math.nan),
+        )
     except ImportError:
         return {}, "importances need scikit-learn: pip install 'tying-env[tune]'"
     names = {search.name: search.option for search in sweep.searches}
