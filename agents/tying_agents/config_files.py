@@ -7,6 +7,7 @@ only if whoever reads it has named the same string.
 import dataclasses
 import difflib
 import json
+import shlex
 import tomllib
 import types
 from collections.abc import Collection, Sequence
@@ -63,11 +64,13 @@ def refuse_code(plain: dict[str, Any], named: Collection[str]) -> None:
     values = flat(plain)
     for option in CODE:
         found = values.get(option)
-        for text in found if isinstance(found, (list, tuple)) else [found]:
-            if isinstance(text, str) and is_import_string(text) and text not in named:
-                flag = f"--{option.removeprefix('env.')}"
+        texts = [text for text in (found if isinstance(found, (list, tuple)) else [found]) if isinstance(text, str)]
+        for text in texts:
+            if is_import_string(text) and text not in named:
+                words = shlex.join([f"--{option.removeprefix('env.')}", *texts])
+                without = ", or --callbacks alone to do without" if option == "callbacks" else ""
                 raise NamesCode(
-                    f"{option} is {text!r}, code of your own, and a file never makes code run: add {flag} {text}"
+                    f"{option} is {text!r}, code of your own, and a file never makes code run: add {words}{without}"
                 )
 
 

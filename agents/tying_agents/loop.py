@@ -5,10 +5,9 @@ drive(my_controller, gym.make("LayerTying-GPT2-v0"), [my_callback], seed=0)
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,17 @@ import gymnasium as gym
 import numpy as np
 
 from tying_agents.callbacks import Callback, Callbacks
-from tying_agents.controllers.base import NEEDS, Controller, Transition
+from tying_agents.controllers.base import Controller, Transition
+from tying_agents.foreign import (
+    checked_action,
+    checked_metrics,
+    checked_tying,
+    give_what_it_needs,
+    naming_the_controller,
+    naming_the_wrapper,
+)
 from tying_env.distributed import agreed_stop
-from tying_env.episode import Stopped
 from tying_env.partition import IntVector
-from tying_env.plugins import ForeignCodeError
 
 if TYPE_CHECKING:
     from tying_agents.run_config import RunConfig
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 Step = tuple[Any, float, bool, bool, dict[str, Any]]
 
 _COUNTERS = ("episode", "decision", "tokens")
+# What a record has besides the environment's `info` and the controller's metrics.
+_OWN = ("episode", "decision", "action", "reward")
 
 
 class Loop:
@@ -123,7 +130,8 @@ class Loop:
         if self.episode:
             self._earlier_tokens += self._tokens()
         seed = self._seed if self.episode == 0 else None
-        self.observation, info = self.env.reset(seed=seed, options=None if tying is None else {"tying": tying})
+        with naming_the_wrapper(self.env):
+            self.observation, info = self.env.reset(seed=seed, options=None if tying is None else {"tying": tying})
         self.episode += 1
         self.over, self._validated = False, math.inf
         self.callbacks.episode_begins(self, tying)
@@ -138,7 +146,8 @@ class Loop:
         self.action = np.asarray(action)
         started = time.perf_counter()
         try:
-            following, reward, terminated, truncated, info = self.env.step(action)
+            with naming_the_wrapper(self.env):
+                following, reward, terminated, truncated, info = self.env.step(action)
         finally:
             self.seconds += time.perf_counter() - started
         self.decisions += 1
@@ -188,28 +197,34 @@ class Loop:
             tying_env.episode.Stopped: the environment was asked to stop; loop and controller can be saved then.
         """
         give_what_it_needs(controller, self.env)
-        for text in controller.notes():
+        with naming_the_controller(controller, "notes"):
+            notes = controller.notes()
+        for text in notes:
             self.callbacks.note(text)
-        stopping = agreed_stop(lambda: self.stop_reason is not None)
+        # A run that is stopped as it begins makes one decision: before that there is no network to keep.
+        stopping = agreed_stop(lambda: self.stop_reason is not None and self.decisions > 0)
         while not self.finished and not stopping():
             if self.over:
                 with naming_the_controller(controller, "begin"):
                     controller.begin()
+                with naming_the_controller(controller, "initial_tying"):
                     initial = controller.initial_tying()
-                self.reset(initial)
+                self.reset(checked_tying(initial, self.env, controller))
             observation = self.observation
             # 1. Decide, tie, train, measure. (A step that was stopped has its action already.)
             if self.action is None:
                 with naming_the_controller(controller, "act"):
-                    self.action = checked_action(controller.act(observation), self.env, controller)
+                    action = controller.act(observation)
+                self.action = checked_action(action, self.env, controller)
             action = self.action
-            following, reward, terminated, _, _ = self.step(action)
+            following, reward, terminated, _, info = self.step(action)
             # 2. Learn.
             with naming_the_controller(controller, "update"):
                 controller.update(Transition(observation, action, reward, following, terminated))
+            with naming_the_controller(controller, "metrics"):
                 metrics = controller.metrics()
             # 3. Tell.
-            self.complete(metrics)
+            self.complete(checked_metrics(metrics, (*_OWN, *info), controller))
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the run is, ready for JSON; environment, wrappers and controller have states of their own."""
@@ -286,56 +301,3 @@ def drive(
     finally:
         loop.callbacks.run_ends(loop, status)
     return loop
-
-
-def give_what_it_needs(controller: Controller, env: gym.Env[Any, Any]) -> None:
-    """Give a controller the environment that offers what it needs, if it needs anything.
-
-    Raises:
-        ValueError: this environment does not offer it.
-    """
-    if not controller.needs:
-        return
-    for need in sorted(controller.needs):
-        if not (hasattr(env.unwrapped, NEEDS[need]) or env.has_wrapper_attr(NEEDS[need])):
-            raise ValueError(
-                f"{type(controller).__name__} needs {need}, which this environment does not offer: "
-                f"{type(env.unwrapped).__name__} has no {NEEDS[need]}()"
-            )
-    controller.bind(env if "masks" in controller.needs else env.unwrapped)
-
-
-def checked_action(action: Any, env: gym.Env[Any, Any], controller: Controller) -> Any:
-    """Return an action as an array, after checking that it is one.
-
-    Raises:
-        TypeError, ValueError: it is not; the message names the controller and what was expected.
-    """
-    space = env.action_space
-    found = np.asarray(action)
-    expected = f"{type(controller).__name__}.act() must return whole numbers of the shape {space.shape}"
-    if found.shape != space.shape:
-        raise ValueError(f"{expected}, got the shape {found.shape}")
-    if not (np.issubdtype(found.dtype, np.integer) and space.contains(found)):
-        raise ValueError(f"{expected}, one of {space}, got {found.tolist()!r:.200} ({found.dtype})")
-    return found
-
-
-@contextlib.contextmanager
-def naming_the_controller(controller: Controller, method: str) -> Iterator[None]:
-    """Say whose code it was that raised, where the controller is none of this package's.
-
-    Raises:
-        tying_env.plugins.ForeignCodeError: it raised; what it raised is chained.
-    """
-    try:
-        yield
-    except (Stopped, ForeignCodeError):
-        raise
-    except Exception as error:
-        kind = type(controller)
-        if kind.__module__.startswith("tying_agents."):
-            raise
-        raise ForeignCodeError(
-            f"the controller {kind.__name__} ({kind.__module__}) raised {type(error).__name__} in {method}(): {error}"
-        ) from error

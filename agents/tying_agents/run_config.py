@@ -95,6 +95,14 @@ class RunConfig:
         several = [(option, name) for option in ("rewards", "wrappers", "callbacks") for name in getattr(self, option)]
         return [(option, name) for option, name in (*single, *several) if is_import_string(name)]
 
+    def foreign_options(self) -> list[str]:
+        """Return the options that name code of the user's own, with all their values, as words of a command line."""
+        words: list[str] = []
+        for option in dict.fromkeys(option for option, _ in self.foreign()):
+            value = self.env.model if option == "model" else getattr(self, option)
+            words += [f"--{option}", *([value] if isinstance(value, str) else value)]
+        return words
+
     def _check_controller(self) -> None:
         settings = find_agent(self.agent).settings
         if self.controller is None:

@@ -108,7 +108,7 @@ def with_chosen_agent(config: RunConfig, argv: Sequence[str]) -> RunConfig:
         config = with_agent(config, agent, kept)
     own = {field.name for field in dataclasses.fields(config.controller)}  # type: ignore[arg-type]
     taken = {field.name for kind in (RunConfig, EnvConfig) for field in dataclasses.fields(kind)}
-    if clash := sorted(own & (taken | {"preset", "semantics", "resume", "config", "print_config"})):
+    if clash := sorted(own & (taken | {"preset", "semantics", "resume", "config", "print_config", "help"})):
         raise ValueError(
             f"the setting {clash[0]!r} of the agent {config.agent!r} has the name of another option: rename it, "
             f"own_{clash[0]}, say"

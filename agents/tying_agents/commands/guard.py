@@ -35,7 +35,8 @@ def guarded(work: Callable[[Console], int], hint: str = "", console: Console | N
     except ForeignCodeError as error:
         say_error(shown, str(error))
         if error.__cause__ is not None:
-            shown.print("".join(_from_foreign_code(error.__cause__)), end="", highlight=False, markup=False)
+            text = "".join(_from_foreign_code(error.__cause__))
+            shown.print(text, end="", highlight=False, markup=False, soft_wrap=True)
         return 1
     except (ValueError, TypeError, OSError, ImportError) as error:
         say_error(shown, str(error))

@@ -82,22 +82,27 @@ def settings_of_agents(agents: Sequence[str], argv: Sequence[str], known: set[st
     """
     kinds = list(dict.fromkeys(find_agent(agent).settings for agent in agents))
     kinds = [kind for kind in kinds if dataclasses.fields(kind)]
-    taken = known | {each.name for group in (RunConfig, EnvConfig) for each in dataclasses.fields(group)}
+    taken = known | {"help"} | {each.name for group in (RunConfig, EnvConfig) for each in dataclasses.fields(group)}
     for kind in kinds:
         own = {each.name for each in dataclasses.fields(kind)}
         if clash := sorted(own & taken):
             raise ValueError(f"two options have the name {clash[0]!r}, one of them in {kind.__name__}: rename it there")
         taken |= own
     refuse_options_of_others(argv, agents, taken)
-    fields = [(kind.__name__, kind, field(default_factory=kind)) for kind in kinds]
+    names = [kind.__name__ for kind in kinds]
+    fields = [
+        # Two controllers of the user's own may both call their class Settings.
+        (name if names.count(name) == 1 else f"{name}{number}", kind, field(default_factory=kind))
+        for number, (name, kind) in enumerate(zip(names, kinds, strict=True), 1)
+    ]
     group: Any = dataclasses.make_dataclass("AgentSettings", fields, frozen=True)
     return group()
 
 
 def with_settings(base: RunConfig, agent: str, chosen: object) -> RunConfig:
     """Return the settings of a run of this agent, with its own from what `settings_of_agents` made."""
-    settings = find_agent(agent).settings
-    return with_agent(base, agent, getattr(chosen, settings.__name__, None))
+    kind = find_agent(agent).settings
+    return with_agent(base, agent, next((own for own in vars(chosen).values() if type(own) is kind), None))
 
 
 def as_compared(config: RunConfig) -> ComparedRun:

@@ -45,6 +45,7 @@ from tying_agents.commands.early import (
 from tying_agents.config_files import overlaid, read_config_file, saved_config, to_toml
 from tying_agents.run_config import RunConfig
 from tying_env.config import Size
+from tying_env.plugins import ForeignCodeError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,6 +100,8 @@ def main(argv: Sequence[str], prog: str = "layer-tying run") -> int:
         except RunIsOver as error:
             console.print(str(error), highlight=False, markup=False, soft_wrap=True)
             return 3 if error.status == "diverged" else 1
+        except ForeignCodeError:
+            raise
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
                 raise
@@ -147,7 +150,10 @@ def parse(argv: Sequence[str], prog: str) -> Options:
         from tying_env.runs import RunDirectory
         from tying_env.runs.run_directory import CONFIG
 
-        default = saved_config(RunDirectory.open(Path(given.resume)).read_json(CONFIG), named_code(argv))
+        about = RunDirectory.open(Path(given.resume)).read_json(CONFIG)
+        if early(argv, several=("callbacks",)).callbacks is not None:
+            about["callbacks"] = []  # those of the command line are in their place
+        default = saved_config(about, named_code(argv))
     else:
         plain = {} if config_file is None else read_config_file(config_file, named_code(argv))
         preset, env = chosen_preset(argv, plain.get("env"))
@@ -179,6 +185,7 @@ def train(options: Options, console: "Console", prog: str) -> int:
 
     config = options.run
     path = options.resume or config.run_dir or Path("runs") / default_name(config)
+    new = options.resume is None and not path.exists()
     progress = ProgressBar(console)
     try:
         if options.resume is None:
@@ -187,6 +194,10 @@ def train(options: Options, console: "Console", prog: str) -> int:
             directory, status = resume(path, [progress], config)
     except KeyboardInterrupt:  # at once, or while the test split was measured
         if (path / CONFIG).exists():
+            say_how_to_resume(path, config, console, prog)
+        raise
+    except ForeignCodeError:  # the run can be resumed when that code is mended
+        if (path / CONFIG).exists() and (new or options.resume is not None):
             say_how_to_resume(path, config, console, prog)
         raise
     table = Table(show_header=False, title="Dynamic layer tying", title_justify="left")
@@ -210,5 +221,5 @@ def train(options: Options, console: "Console", prog: str) -> int:
 def say_how_to_resume(path: Path, config: RunConfig, console: "Console", prog: str) -> None:
     """Print the command that resumes a run; code of the user's own has to be named again."""
     command = f"python {prog}" if prog.endswith(".py") else prog
-    words = ["--resume", str(path), *(word for option, spec in config.foreign() for word in (f"--{option}", spec))]
-    console.print(f"resume with:   {command} {shlex.join(words)}", highlight=False, markup=False, soft_wrap=True)
+    words = shlex.join(["--resume", str(path), *config.foreign_options()])
+    console.print(f"resume with:   {command} {words}", highlight=False, markup=False, soft_wrap=True)

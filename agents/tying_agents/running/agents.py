@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from tying_agents.controllers.base import Context, Controller
-from tying_agents.loop import Loop, give_what_it_needs
+from tying_agents.foreign import checked_state, give_what_it_needs, naming_the_controller
+from tying_agents.loop import Loop
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig
 from tying_env.runs import RunDirectory
@@ -45,12 +46,19 @@ class ControlledRun(RunningAgent):
         loop.run(self.controller)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the controller's."""
-        return self.controller.state_dict()
+        """Return the controller's.
+
+        Raises:
+            TypeError: it cannot be saved; the message names the entry.
+        """
+        with naming_the_controller(self.controller, "state_dict"):
+            state = self.controller.state_dict()
+        return checked_state(state, self.controller)
 
     def load_state_dict(self, state: dict[str, Any], loop: Loop, directory: RunDirectory, journal_bytes: int) -> None:
         """Restore the controller's."""
-        self.controller.load_state_dict(state)
+        with naming_the_controller(self.controller, "load_state_dict"):
+            self.controller.load_state_dict(state)
 
 
 def make_agent(config: RunConfig, env: Any) -> RunningAgent:
@@ -65,7 +73,9 @@ def make_agent(config: RunConfig, env: Any) -> RunningAgent:
         from tying_agents.sb3.agent import SB3Run
 
         settings: Any = config.controller
-        return SB3Run(agent.name, agent.load(), settings, config.seed)
+        made = SB3Run(agent.name, agent.load(), settings, config.seed)
+        made.check(Loop(env, episodes=config.episodes))
+        return made
     decisions = Loop(env, episodes=config.episodes).decisions_in_all
     controller = agent.make(config.controller, Context(config.env.n_units, config.seed, config.env.k, decisions))
     give_what_it_needs(controller, env)  # what the environment lacks shows before the run begins

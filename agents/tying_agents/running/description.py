@@ -14,6 +14,7 @@ import gymnasium as gym
 import torch
 
 from tying_agents.controllers.traces import TRACE
+from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig
 from tying_env.differences import listed
 from tying_env.env import LayerTyingEnv
@@ -53,8 +54,10 @@ def describe_inputs(config: RunConfig, env: LayerTyingEnv) -> dict[str, Any]:
 
 
 def describe_code(config: RunConfig) -> dict[str, str]:
-    """Return the hash of each file of code of the user's own, by import string."""
-    return {spec: describe_object(spec)["sha256"] for _, spec in config.foreign()}
+    """Return the hash of each file of code of the user's own, by import string; an installed agent's, too."""
+    agent = find_agent(config.agent)
+    specs = dict.fromkeys([spec for _, spec in config.foreign()] + ([agent.target] if agent.foreign else []))
+    return {spec: describe_object(spec)["sha256"] for spec in specs}
 
 
 def other_code(about: dict[str, Any], config: RunConfig) -> list[str]:

@@ -65,6 +65,8 @@ def find(directory: RunDirectory, note: Callable[[str], None], asked: RunConfig 
     path = directory.path
     try:
         about = directory.read_json(CONFIG)
+        if asked is not None:
+            about["callbacks"] = []  # those asked for are in their place
         saved = saved_config(about, [spec for _, spec in asked.foreign()] if asked else ())
     except NamesCode:
         raise

@@ -109,7 +109,7 @@ def resume(
         env = make_env(found.config)
         inner: Any = env.unwrapped
         refuse_other_sizes(found, inner)
-        made = _Made(found.config, env, make_agent(found.config, env))
+        made = _Made.around(env, found.config)
         refuse_other_inputs(found, inner)
         if differ := other_machine(found.about, inner):
             note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
@@ -160,11 +160,16 @@ class _Made:
     config: RunConfig
     env: gym.Env[Any, Any]
     agent: RunningAgent
+    callbacks: list[Callback]
 
     @classmethod
     def of(cls, config: RunConfig) -> "_Made":
-        env = make_env(config)
-        return cls(config, env, make_agent(config, env))
+        return cls.around(make_env(config), config)
+
+    @classmethod
+    def around(cls, env: gym.Env[Any, Any], config: RunConfig) -> "_Made":
+        # Of several processes the first one alone has callbacks of the user's own.
+        return cls(config, env, make_agent(config, env), load_callbacks(config.callbacks if world().rank == 0 else ()))
 
 
 def _carry_out(
@@ -180,10 +185,9 @@ def _carry_out(
     recorder = Recorder(directory)
     checkpoints = Checkpoints(directory, LOGS, config.keep_checkpoints)
     checkpointer = Checkpointer(checkpoints, config.checkpoint_every, recorder, agent.state_dict)
-    # Of several processes the first one alone has callbacks of the user's own.
-    specs = config.callbacks if world().rank == 0 else ()
-    told = [recorder, TensorBoard(directory.path, resumed), *load_callbacks(specs), *callbacks, checkpointer]
-    loop = Loop(env, Callbacks(told, dict(enumerate(specs, 2))), episodes=config.episodes, seed=config.seed)
+    told = [recorder, TensorBoard(directory.path, resumed), *made.callbacks, *callbacks, checkpointer]
+    foreign = dict(zip(range(2, 2 + len(made.callbacks)), config.callbacks, strict=False))
+    loop = Loop(env, Callbacks(told, foreign), episodes=config.episodes, seed=config.seed)
     loop.config, loop.directory = config, directory.path
     status = "failed"
     try:

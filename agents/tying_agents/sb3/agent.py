@@ -61,12 +61,19 @@ class SB3Run(RunningAgent):
         self._seed = seed
         self._ancestors = {base.__name__ for base in algorithm.__mro__}
 
+    def check(self, loop: Loop) -> None:
+        """Check that the algorithm can be made for the environment of a loop; it is made and thrown away.
+
+        Raises:
+            ValueError: it does not take the environment's actions.
+        """
+        self._model(self._as_seen(loop), loop.decisions_in_all)
+
     def run(self, loop: Loop, directory: RunDirectory) -> None:
         """Let the algorithm learn.
 
         Raises:
-            ValueError: the journal is damaged, the agent cannot be brought back from it, or the algorithm does not take
-                the environment's actions.
+            ValueError: the journal is damaged, or the agent cannot be brought back from it.
             tying_env.episode.Stopped: the environment was asked to stop.
         """
         if loop.finished:
@@ -118,7 +125,7 @@ class SB3Run(RunningAgent):
             return LayerSweepAction(env)
         return SingleLayerAction(env) if "OffPolicyAlgorithm" in self._ancestors else env
 
-    def _model(self, env: Journal, decisions: int) -> Any:
+    def _model(self, env: gym.Env[Any, Any], decisions: int) -> Any:
         config, taken = self._config, inspect.signature(self._algorithm.__init__).parameters
         settings: dict[str, Any] = {"seed": self._seed, "device": "cpu", "gamma": config.sb3_gamma}
         if config.sb3_learning_rate is not None:

@@ -1,0 +1,192 @@
+"""Code of the user's own at work: what it raises names it, and what it returns is checked before it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Collection, Iterator
+from numbers import Real
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from tying_agents.controllers.base import NEEDS, Controller
+from tying_env import partition
+from tying_env.episode import Stopped
+from tying_env.plugins import ForeignCodeError
+
+_OURS = ("tying_agents", "tying_env")
+
+
+@contextlib.contextmanager
+def naming_the_controller(controller: Controller, method: str) -> Iterator[None]:
+    """Say whose code it was that raised, where the controller is none of this package's.
+
+    Raises:
+        tying_env.plugins.ForeignCodeError: it raised; what it raised is chained.
+    """
+    try:
+        yield
+    except (Stopped, ForeignCodeError):
+        raise
+    except (Exception, SystemExit) as error:
+        if _is_ours(type(controller).__module__):
+            raise
+        raise ForeignCodeError(
+            f"the controller {whose(controller)} raised {type(error).__name__} in {method}(): {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def naming_the_wrapper(env: gym.Env[Any, Any]) -> Iterator[None]:
+    """Say whose code it was that raised, where that is a wrapper of the user's own around this environment.
+
+    A wrapper is at fault when the error comes out of its code, or out of a library that its code called; what the
+    environment inside it raises is passed on.
+
+    Raises:
+        tying_env.plugins.ForeignCodeError: it raised; what it raised is chained.
+    """
+    try:
+        yield
+    except (Stopped, ForeignCodeError):
+        raise
+    except (Exception, SystemExit) as error:
+        if (wrapper := _wrapper_at_fault(env, error)) is None:
+            raise
+        raise ForeignCodeError(f"the wrapper {whose(wrapper)} raised {type(error).__name__}: {error}") from error
+
+
+def whose(thing: object) -> str:
+    """Return the class of a thing and the file that it is in: `MyController (/home/me/my_controller.py)`."""
+    kind = type(thing)
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return f"{kind.__name__} ({file or kind.__module__})"
+
+
+def give_what_it_needs(controller: Controller, env: gym.Env[Any, Any]) -> None:
+    """Give a controller the environment that offers what it needs, if it needs anything.
+
+    Raises:
+        ValueError: this environment does not offer it.
+        tying_env.plugins.ForeignCodeError: a controller of the user's own failed.
+    """
+    if not controller.needs:
+        return
+    for need in sorted(controller.needs):
+        if not (hasattr(env.unwrapped, NEEDS[need]) or env.has_wrapper_attr(NEEDS[need])):
+            raise ValueError(
+                f"{type(controller).__name__} needs {need}, which this environment does not offer: "
+                f"{type(env.unwrapped).__name__} has no {NEEDS[need]}()"
+            )
+    with naming_the_controller(controller, "bind"):
+        controller.bind(env if "masks" in controller.needs else env.unwrapped)
+
+
+def checked_action(action: Any, env: gym.Env[Any, Any], controller: Controller) -> Any:
+    """Return an action as an array, after checking that it is one.
+
+    Raises:
+        ValueError: it is not; the message names the controller and what was expected.
+    """
+    space = env.action_space
+    expected = f"the controller {whose(controller)} must return whole numbers of the shape {space.shape} from act()"
+    try:
+        found = np.asarray(action)
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of unequal length; a tensor on a GPU
+        raise ValueError(f"{expected}, got {action!r:.200}: {error}") from error
+    if found.shape != space.shape:
+        raise ValueError(f"{expected}, got the shape {found.shape}")
+    if not (np.issubdtype(found.dtype, np.integer) and space.contains(found)):
+        raise ValueError(f"{expected}, one of {space}, got {found.tolist()!r:.200} ({found.dtype})")
+    return found
+
+
+def checked_tying(tying: Any, env: gym.Env[Any, Any], controller: Controller) -> Any:
+    """Return the tying that a controller begins an episode with, after checking that it is one, or None.
+
+    Raises:
+        ValueError: it is neither; the message names the controller and what was expected.
+    """
+    shape = env.unwrapped.action_space.shape
+    if tying is None or (np.shape(tying) == shape and partition.is_tying(np.asarray(tying))):
+        return tying
+    raise ValueError(
+        f"the controller {whose(controller)} must return None or a tying of the shape {shape} from initial_tying(), "
+        f"one in which every follower names its leader, got {tying!r:.200}"
+    )
+
+
+def checked_metrics(metrics: Any, taken: Collection[str], controller: Controller) -> dict[str, float]:
+    """Return what a controller says of itself, after checking that it can stand in a record.
+
+    Args:
+        metrics: what it returned.
+        taken: names that a record has already.
+        controller: for messages.
+
+    Raises:
+        TypeError, ValueError: it cannot; the message names the controller and what was expected.
+    """
+    expected = f"the controller {whose(controller)} must return numbers by name from metrics()"
+    if not isinstance(metrics, dict) or any(not isinstance(name, str) for name in metrics):
+        raise TypeError(f"{expected}, got {metrics!r:.200}")
+    for name, value in metrics.items():
+        if not isinstance(value, (Real, np.generic)):
+            raise TypeError(f"{expected}, got {name}={value!r:.200} ({type(value).__name__})")
+        if name in taken:
+            raise ValueError(f"{expected}, none that a record has already, got {name!r}")
+    return metrics
+
+
+def checked_state(state: Any, controller: Controller) -> dict[str, Any]:
+    """Return a controller's state, after checking that a checkpoint gives back what was put into it.
+
+    Raises:
+        TypeError: it would not; the message names the controller and the entry.
+    """
+    if not isinstance(state, dict):
+        raise TypeError(f"the controller {whose(controller)} must return a dictionary from state_dict(), got {state!r}")
+    _check_entry(state, f"the state of the controller {whose(controller)}", "")
+    return state
+
+
+def _check_entry(value: Any, whole: str, where: str) -> None:
+    import torch
+
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{whole} must have texts as keys, got {key!r}{where and f' in {where}'}")
+            _check_entry(entry, whole, f"{where}.{key}".removeprefix("."))
+    elif isinstance(value, (list, tuple)):
+        for number, entry in enumerate(value):
+            _check_entry(entry, whole, f"{where}[{number}]")
+    elif not (value is None or isinstance(value, (bool, int, float, str, np.ndarray, np.generic, torch.Tensor))):
+        raise TypeError(
+            f"{whole} must hold numbers, texts, lists, dictionaries and tensors, got {where}={value!r:.80} "
+            f"({type(value).__name__})"
+        )
+
+
+def _is_ours(module: str) -> bool:
+    return module.split(".")[0] in _OURS
+
+
+def _wrapper_at_fault(env: gym.Env[Any, Any], error: BaseException) -> gym.Env[Any, Any] | None:
+    """Return the wrapper out of whose code an error comes; None if it comes out of this package's."""
+    wrappers: dict[str, gym.Env[Any, Any]] = {}
+    while isinstance(env, gym.Wrapper):
+        wrappers.setdefault(type(env).__module__, env)
+        env = env.env
+    modules, trace = [], error.__traceback__
+    while trace is not None:
+        modules.append(trace.tb_frame.f_globals.get("__name__", ""))
+        trace = trace.tb_next
+    for module in reversed(modules):
+        if _is_ours(module):
+            return None
+        if module in wrappers and not module.startswith("gymnasium."):
+            return wrappers[module]
+    return None
