@@ -49,6 +49,13 @@ def test_a_line_of_metrics_that_a_crash_cut_off_does_not_count(tmp_path: Path) -
     assert directory.read_metrics() == [{"decision": 1}]
 
 
+def test_a_json_file_that_holds_no_object_is_refused_by_name(tmp_path: Path) -> None:
+    directory = RunDirectory.create(tmp_path / "run", {})
+    (tmp_path / "run" / "config.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match=r"config\.json must hold an object, got \[1, 2\]"):
+        directory.read_json("config.json")
+
+
 # A real write that fails: the system refuses to let a file of this process grow further.
 FULL_DISK = """
 import resource, signal, sys

@@ -110,8 +110,11 @@ class RunDirectory:
 
         Raises:
             FileNotFoundError: it is not there.
+            ValueError: it is no JSON, or no object.
         """
-        value: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+        value = json.loads((self.path / name).read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"{self.path / name} must hold an object, got {value!r:.80}")
         return value
 
     @contextlib.contextmanager
