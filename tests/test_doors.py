@@ -252,7 +252,8 @@ def test_a_run_directory_makes_no_code_run_that_its_resumer_has_not_named(
     file = write(outside, "evil.py", marking(marker))
     spec, path = f"{file}:Thing", tmp_path / "run"
     value: Any = spec if option in ("agent", "model") else [spec]
-    RunDirectory.create(path, {"env": {"model": value}} if option == "model" else {option: value})
+    plain = {"agent": "random", "env": {}, "controller": {}}
+    RunDirectory.create(path, plain | ({"env": {"model": value}} if option == "model" else {option: value}))
     code, out = layer_tying(capsys, "run", "--resume", path)
     assert code == 1
     assert f"a file never makes code run: add --{option} {spec}" in out
