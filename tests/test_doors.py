@@ -252,7 +252,7 @@ def test_a_run_directory_makes_no_code_run_that_its_resumer_has_not_named(
     file = write(outside, "evil.py", marking(marker))
     spec, path = f"{file}:Thing", tmp_path / "run"
     value: Any = spec if option in ("agent", "model") else [spec]
-    plain = {"agent": "random", "env": {}, "controller": {}}
+    plain = {"agent": "random", "seed": 0, "env": {}, "controller": {}}
     RunDirectory.create(path, plain | ({"env": {"model": value}} if option == "model" else {option: value}))
     code, out = layer_tying(capsys, "run", "--resume", path)
     assert code == 1
