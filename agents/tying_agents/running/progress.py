@@ -74,7 +74,7 @@ class ProgressBar(Callback):
 
     def note(self, text: str) -> None:
         """Show a remark above the bar."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)  # paths stay whole
 
 
 def _measured(perplexity: float) -> str:
