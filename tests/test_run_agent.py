@@ -1,7 +1,9 @@
 """The command line, from outside: what it leaves behind, what it prints, how it refuses and stops."""
 
 import dataclasses
+import itertools
 import json
+import operator
 import os
 import re
 import signal
@@ -259,3 +261,18 @@ def test_ctrl_c_before_a_script_is_at_work_is_no_traceback(script: str, tmp_path
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[0] == "Interrupted.\n"
     assert process.returncode == 130
+
+
+def test_changes_are_limited_and_the_tying_settles_for_every_agent(text_folder: Path, tmp_path: Path) -> None:
+    limits = ("--wrappers", "limit-changes", "settle", "--max-changes", "2", "--settle-after", "0.5")
+    path = tmp_path / "run"
+    done = command("--agent", "random", *options(text_folder, path, "--total-steps", "40", *limits))
+    assert done.returncode == 0, done.stdout + done.stderr
+    tyings = [record["tying"] for record in RunDirectory.open(path).read_metrics()]
+    changes = [sum(map(operator.ne, before, after)) for before, after in itertools.pairwise(tyings)]
+    assert 0 < max(changes) <= 2
+    assert len({tuple(tying) for tying in tyings[10:]}) == 1
+    refused = command("--agent", "random", *options(text_folder, tmp_path / "no", "--settle-after", "2"))
+    assert refused.returncode == 2
+    shown = " ".join((refused.stdout + refused.stderr).replace("│", " ").split())
+    assert "settle_after must be a share of the" in shown

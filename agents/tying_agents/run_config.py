@@ -43,6 +43,10 @@ class RunConfig:
     wrappers: tuple[str, ...] = ()
     """Other wrappers, around those of --rewards, innermost first: a name in tying_env.wrappers.WRAPPERS, or your own:
     path/to/file.py:Class."""
+    max_changes: int = 1
+    """Of --wrappers limit-changes: at most so many entries of the tying change at a decision."""
+    settle_after: float = 0.66
+    """Of --wrappers settle: after this share of the training steps the tying stays as it is."""
     callbacks: tuple[str, ...] = ()
     """Callbacks that are told how the run goes: path/to/file.py:Class, package.module:Class."""
     run_dir: Path | None = None
@@ -65,7 +69,13 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         self._check_controller()
-        for name, least in (("episodes", 1), ("test_windows", 0), ("checkpoint_every", 0), ("keep_checkpoints", 1)):
+        for name, least in (
+            ("episodes", 1),
+            ("test_windows", 0),
+            ("checkpoint_every", 0),
+            ("keep_checkpoints", 1),
+            ("max_changes", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
         for option, known in (("rewards", REWARDS), ("wrappers", tuple(WRAPPERS)), ("callbacks", ())):
@@ -74,6 +84,10 @@ class RunConfig:
                     choices = f"among {', '.join(known)}, or import strings" if known else "import strings"
                     raise ValueError(f"{option} must be {choices}, path/to/file.py:Name, got {name!r}")
         _check_order(self.rewards)
+        if not 0 <= self.settle_after <= 1:
+            raise ValueError(
+                f"settle_after must be a share of the training steps, from 0 to 1, got {self.settle_after!r}"
+            )
         if not 0 <= self.parameter_penalty < float("inf"):
             raise ValueError(f"parameter_penalty must be a finite number of at least 0, got {self.parameter_penalty!r}")
 

@@ -149,10 +149,10 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
             # Who is at an earlier stage comes first: the others wait, and share the next stages with it.
             stage = min((task.stage for task in tasks.values()), default=None)
             moving = [n for n, task in tasks.items() if task.stage == stage]
-            self._carry_out({n: tasks.pop(n) for n in moving})
+            self._perform({n: tasks.pop(n) for n in moving})
         return outcomes
 
-    def _carry_out(self, tasks: dict[int, Task]) -> None:
+    def _perform(self, tasks: dict[int, Task]) -> None:
         """Compute tasks of one stage, and fill in their results."""
         trains = {n: task for n, task in tasks.items() if isinstance(task, Train)}
         measures = {n: task for n, task in tasks.items() if isinstance(task, Measure)}

@@ -64,7 +64,7 @@ def run(config: RunConfig, callbacks: Sequence[Callback] = (), stop: Stop | None
     about, files = describe(made.config, made.env), inner.workload.files()
     directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about, files)
     with directory.lock():
-        return directory, _carry_out(made, directory, callbacks, stop, None, resumed=False)
+        return directory, _complete(made, directory, callbacks, stop, None, resumed=False)
 
 
 def resume(
@@ -115,7 +115,7 @@ def resume(
             note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
         if changed := other_code(found.about, found.config):
             note(f"Code of your own is not what the run began with, and its results may differ: {'; '.join(changed)}.")
-        return directory, _carry_out(made, directory, callbacks, stop, found.checkpoint, resumed=True)
+        return directory, _complete(made, directory, callbacks, stop, found.checkpoint, resumed=True)
 
 
 def check(config: RunConfig) -> None:
@@ -135,6 +135,11 @@ def make_env(config: RunConfig) -> gym.Env[Any, Any]:
         ValueError, TypeError, OSError, ImportError, tying_env.plugins.ForeignCodeError: it cannot be made.
     """
     env: gym.Env[Any, Any] = gym.make(ENV_ID, **dataclasses.asdict(config.env))
+    chosen: dict[str, dict[str, Any]] = {
+        "parameter-penalty": {"weight": config.parameter_penalty},
+        "limit-changes": {"max_changes": config.max_changes},
+        "settle": {"after": config.settle_after},
+    }
     for name in (*config.rewards, *config.wrappers):
         if is_import_string(name):
             wrapper = load_object(name, "a gymnasium.Wrapper class, or a function from an environment to a wrapped one")
@@ -143,8 +148,7 @@ def make_env(config: RunConfig) -> gym.Env[Any, Any]:
             if not isinstance(env, gym.Env):
                 raise TypeError(f"{name} must return an environment, got {type(env).__name__}")
         else:
-            settings = {"weight": config.parameter_penalty} if name == "parameter-penalty" else {}
-            env = wrap(env, [name], {name: settings})
+            env = wrap(env, [name], chosen)
     return env
 
 
@@ -172,7 +176,7 @@ class _Made:
         return cls(config, env, make_agent(config, env), load_callbacks(config.callbacks if world().rank == 0 else ()))
 
 
-def _carry_out(
+def _complete(
     made: _Made,
     directory: RunDirectory,
     callbacks: Sequence[Callback],

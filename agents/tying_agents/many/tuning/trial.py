@@ -96,7 +96,7 @@ def make_one_trial(sweep: Sweep, stop: StopFile) -> str:
         if claimed is None:
             return "none"
         try:
-            return _carry_out(study, claimed.trial, sweep, stop)
+            return _make_runs(study, claimed.trial, sweep, stop)
         finally:
             claimed.release()
 
@@ -106,7 +106,7 @@ def said_before(trial: optuna.Trial) -> dict[int, float]:
     return trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
 
 
-def _carry_out(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, stop: StopFile) -> str:
+def _make_runs(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, stop: StopFile) -> str:
     if (ended := _as_an_equal_one(study, trial)) is not None:
         return ended
     found: list[float] = []
