@@ -65,7 +65,9 @@ def test_what_an_arm_spent_beside_training_and_what_it_did_not_learn_are_told(tm
     records[-1] |= {"counterfactual_steps": 1200.0}
     make_run(tmp_path / "a", "hill-climbing", records=records)
     make_run(tmp_path / "b", "ppo", config={"controller": {"sb3_n_steps": 10}})
+    change(tmp_path / "b", "summary.json", learns_every=10)
     make_run(tmp_path / "c", "a2c", config={"controller": {"sb3_n_steps": 9}})
+    change(tmp_path / "c", "summary.json", learns_every=9)
     notes = notes_of(tmp_path)
     assert "hill-climbing also trained 1,200 steps a run on counterfactuals" in notes
     assert "ppo never learned before its last decision: it learns after every 10 decisions and made 10." in notes

@@ -1,6 +1,7 @@
 """BERT and ViT are environments like GPT-2's: checked, seeded, restored, forked, run and reported."""
 
 import copy
+import dataclasses
 import json
 import math
 import pickle
@@ -21,6 +22,7 @@ from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_u
 from tying_env import PRESETS, EnvConfig, partition
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.tasks import to_device
+from tying_env.primary.workloads import open_workload
 from tying_env.reports.comparison import load_comparison, results_table
 from tying_env.reports.html import make_report
 from tying_env.reports.summary import summary_rows
@@ -238,3 +240,23 @@ def test_a_setting_that_does_not_suit_the_network_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         LayerTyingEnv(**settings[kind] | changed)
+
+
+def test_the_frequency_baseline_is_what_predicting_by_training_frequencies_comes_to(text_folder: Path) -> None:
+    text = EnvConfig(tokenizer="bytes", dataset=str(text_folder), seq_len=16)
+    train = (text_folder / "train.txt").read_bytes()
+    counts = {byte: train.count(bytes([byte])) + 1 for byte in range(256)}
+    total = sum(counts.values())
+    for workload, targets in (
+        (open_workload(text), open_workload(text).examples("validation", 8)[:, 1:]),
+        (masked := open_workload(dataclasses.replace(text, model="bert")), masked.examples("validation", 8)["targets"]),
+    ):
+        losses = [-math.log(counts[int(byte)] / total) for byte in targets.ravel()]
+        expected = math.exp(sum(losses) / len(losses))
+        assert workload.frequency_perplexity("validation", 8) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_frequency_baseline_of_images_is_about_their_number_of_classes() -> None:
+    pytest.importorskip("sklearn")
+    digits = open_workload(EnvConfig(model="vit", dataset="digits"))
+    assert digits.frequency_perplexity("test", 0) == pytest.approx(10, rel=0.02)

@@ -10,13 +10,14 @@ import json
 import shlex
 import tomllib
 import types
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig
 from tying_env.config import PLACE_SETTINGS, EnvConfig, with_later_settings
+from tying_env.config.checks import check_type
 from tying_env.differences import flat, listed
 from tying_env.files import to_json
 from tying_env.plugins import is_import_string
@@ -61,10 +62,11 @@ def refuse_code(plain: dict[str, Any], named: Collection[str]) -> None:
     Raises:
         NamesCode: they do.
     """
-    values = flat(plain)
+    env = plain.get("env")
     for option in CODE:
-        found = values.get(option)
-        texts = [text for text in (found if isinstance(found, (list, tuple)) else [found]) if isinstance(text, str)]
+        of_env = option.startswith("env.")
+        group = (env if isinstance(env, dict) else {}) if of_env else plain
+        texts = _texts(group.get(option.removeprefix("env.")))
         for text in texts:
             if is_import_string(text) and text not in named:
                 words = shlex.join([f"--{option.removeprefix('env.')}", *texts])
@@ -72,6 +74,15 @@ def refuse_code(plain: dict[str, Any], named: Collection[str]) -> None:
                 raise NamesCode(
                     f"{option} is {text!r}, code of your own, and a file never makes code run: add {words}{without}"
                 )
+
+
+def _texts(value: Any) -> list[str]:
+    """Return every text in a value, also where it should not be: in a table's keys, in lists of lists."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for pair in value.items() for each in pair for text in _texts(each)]
+    return [text for each in value for text in _texts(each)] if isinstance(value, (list, tuple)) else []
 
 
 def from_plain(plain: dict[str, Any], strict: bool = False) -> RunConfig:
@@ -92,7 +103,9 @@ def from_plain(plain: dict[str, Any], strict: bool = False) -> RunConfig:
     return _from_plain(RunConfig, values, "", strict)
 
 
-def read_config_file(path: Path, named: Collection[str] = ()) -> dict[str, Any]:
+def read_config_file(
+    path: Path, named: Collection[str] = (), overruling: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the settings in a TOML file, or in an earlier run's config.json, as plain values.
 
     Of a config.json the settings alone are taken, without the run's folder and label.
@@ -100,6 +113,7 @@ def read_config_file(path: Path, named: Collection[str] = ()) -> dict[str, Any]:
     Args:
         path: the file.
         named: import strings that the user has named.
+        overruling: settings of `CODE` that the user gives: others that the file has for them do not count.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -118,6 +132,13 @@ def read_config_file(path: Path, named: Collection[str] = ()) -> dict[str, Any]:
             plain = {name: value for name, value in modern(plain).items() if name in known}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+    for option, value in (overruling or {}).items():
+        *group, name = option.split(".")
+        where = plain.get(group[0]) if group else plain
+        if isinstance(where, dict) and where.get(name, value) != value:
+            del where[name]
+            if name == "agent":
+                plain.pop("controller", None)  # settings of the other agent
     refuse_code(plain, named)
     return plain
 
@@ -208,9 +229,14 @@ def _from_plain(kind: type[T], values: Any, where: str, strict: bool) -> T:
 def _value(hint: Any, value: Any, where: str, strict: bool) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else _from_plain(hint, value, f"{where}.", strict)
-    if get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(value)
+    if get_origin(hint) is tuple:
+        kind = get_args(hint)[0]
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where} must be a list of {kind.__name__}, got {value!r}")
+        return tuple(_value(kind, each, where, strict) for each in value)
     allowed = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if Path in allowed and isinstance(value, str):
         return Path(value)
+    if hint is not object and all(isinstance(each, type) or get_origin(each) is Literal for each in allowed):
+        check_type(where, value, hint)
     return value

@@ -39,6 +39,29 @@ def naming_the_controller(controller: Controller, method: str) -> Iterator[None]
 
 
 @contextlib.contextmanager
+def naming_the_algorithm(algorithm: type[Any]) -> Iterator[None]:
+    """Say whose code it was that raised, where an algorithm of SB3 is a class of the user's own.
+
+    What the environment raises while the algorithm drives it is passed on.
+
+    Raises:
+        tying_env.plugins.ForeignCodeError: it raised; what it raised is chained.
+    """
+    try:
+        yield
+    except (Stopped, ForeignCodeError):
+        raise
+    except (Exception, SystemExit) as error:
+        module = algorithm.__module__
+        theirs = not module.startswith(("stable_baselines3.", "sb3_contrib."))
+        if not theirs or _is_ours(_modules(error)[-1]) or module not in _modules(error):
+            raise
+        raise ForeignCodeError(
+            f"the algorithm {algorithm.__name__} ({module}) raised {type(error).__name__}: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
 def naming_the_wrapper(env: gym.Env[Any, Any]) -> Iterator[None]:
     """Say whose code it was that raised, where that is a wrapper of the user's own around this environment.
 
@@ -180,13 +203,18 @@ def _wrapper_at_fault(env: gym.Env[Any, Any], error: BaseException) -> gym.Env[A
     while isinstance(env, gym.Wrapper):
         wrappers.setdefault(type(env).__module__, env)
         env = env.env
-    modules, trace = [], error.__traceback__
-    while trace is not None:
-        modules.append(trace.tb_frame.f_globals.get("__name__", ""))
-        trace = trace.tb_next
-    for module in reversed(modules):
+    for module in reversed(_modules(error)):
         if _is_ours(module):
             return None
         if module in wrappers and not module.startswith("gymnasium."):
             return wrappers[module]
     return None
+
+
+def _modules(error: BaseException) -> list[str]:
+    """Return the modules that an error has come through, the one that raised it last."""
+    modules, trace = [], error.__traceback__
+    while trace is not None:
+        modules.append(trace.tb_frame.f_globals.get("__name__", ""))
+        trace = trace.tb_next
+    return modules

@@ -60,10 +60,12 @@ class Loop:
         stop_reason: why the run is to end before its time, if somebody called `stop`.
         config: the settings of a run that has any.
         directory: the run directory of a run that has one.
+        learns_every: decisions between two updates of an SB3 agent; None of others.
     """
 
     config: RunConfig | None = None
     directory: Path | None = None
+    learns_every: int | None = None
 
     def __init__(
         self,

@@ -151,7 +151,10 @@ def _agent(name: str, target: str, given: type | None) -> Agent:
             f"the agent {name!r} is the class {found.__name__}, which is neither a tying_agents.Controller nor an "
             "algorithm of Stable-Baselines3"
         )
-    return Agent(name, target, _checked(getattr(found, "Settings", settings.NoSettings), name))
+    own = _checked(getattr(found, "Settings", settings.NoSettings), name)
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise ValueError(f"the agent {name!r} cannot choose: the class {found.__name__} has no {missing[0]}()")
+    return Agent(name, target, own)
 
 
 def _checked(chosen: Any, name: str) -> type:

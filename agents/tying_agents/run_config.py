@@ -78,6 +78,10 @@ class RunConfig:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+        for option in ("rewards", "wrappers", "callbacks"):
+            given = getattr(self, option)
+            if not (isinstance(given, tuple) and all(isinstance(name, str) for name in given)):
+                raise TypeError(f"{option} must be a tuple of names, got {given!r}")
         for option, known in (("rewards", REWARDS), ("wrappers", tuple(WRAPPERS)), ("callbacks", ())):
             for name in getattr(self, option):
                 if name not in known and not is_import_string(name):

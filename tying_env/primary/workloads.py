@@ -33,6 +33,7 @@ from tying_env.data.tokenizers import TokenArray
 from tying_env.primary.building import build_network, build_skeleton
 from tying_env.primary.checkpoint import check_checkpoint, load_checkpoint
 from tying_env.primary.evaluation import Evaluation, evaluate, measure, perplexity
+from tying_env.primary.frequencies import frequency_perplexity
 from tying_env.primary.models import PrimaryNetwork, Sizes
 from tying_env.primary.tasks import CausalLM, MaskedLM, Task
 from tying_env.seeding import numpy_stream, torch_randomness_from
@@ -108,6 +109,10 @@ class Workload(ABC):
         batches = map(self._prepared, cut(examples, self.config.batch_size))
         loss, accuracy = measure(model, self.task, batches, device)
         return Evaluation(loss, perplexity(loss), None, self._predictions(examples), accuracy)
+
+    def frequency_perplexity(self, split: Split, most: int) -> float | None:
+        """Return the frequency baseline on what `evaluate` measures; None where the classes are not known."""
+        return None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -205,6 +210,11 @@ class CausalText(Workload):
         windows = self.examples(split, most)
         return evaluate(model, self.task, windows, self.config.batch_size, device, self.byte_lengths)
 
+    def frequency_perplexity(self, split: Split, most: int) -> float | None:
+        """Return that of the token frequencies."""
+        targets = self.examples(split, most)[:, 1:]
+        return frequency_perplexity(self.corpus.train, targets, self.corpus.tokenizer.vocab_size)
+
     def describe(self) -> dict[str, Any]:
         """Return hash and size of the text."""
         return _describe_corpus(self.corpus)
@@ -238,6 +248,11 @@ class MaskedText(Workload):
         """Return windows with the masks of `mask_seed`: `input_ids` (N, T), `positions` and `targets` (N, M)."""
         windows = evaluation_windows(_tokens(self.corpus, split), self.config.seq_len - 1, most)
         return mask_tokens(windows, self.sizes["vocab_size"], numpy_stream(self.config.mask_seed, f"{split} masks"))
+
+    def frequency_perplexity(self, split: Split, most: int) -> float | None:
+        """Return that of the token frequencies, on the hidden tokens."""
+        targets = self.examples(split, most)["targets"]
+        return frequency_perplexity(self.corpus.train, targets, self.sizes["vocab_size"])
 
     def describe(self) -> dict[str, Any]:
         """Return hash and size of the text."""

@@ -15,6 +15,7 @@ from tying_env.reports.loading import Metric, Run
 
 # What is not a setting: runs may differ in it, and in PLACE_SETTINGS, and still be one arm.
 _NO_SETTINGS = frozenset({"seed", "label", "run_dir", "started", "git_commit", "versions", "platform", "layout"})
+_NO_SETTINGS |= {"callbacks", "checkpoint_every", "keep_checkpoints"}  # how a run is watched and kept
 # Differs from run to run within an arm by design: each may replay a trace of its own.
 _BY_DESIGN = frozenset({"controller.trace"})
 # With these different, results are about different texts or in different units.
@@ -210,10 +211,9 @@ def _never_learned(run: Run) -> bool:
 
 
 def _rollout(run: Run) -> int | None:
-    """Return the decisions between two updates of an SB3 agent that learns from rollouts; None of others."""
-    off_policy = run.config["agent"] in ("sb3-dqn", "qrdqn")
-    found = (run.config.get("controller") or {}).get("sb3_n_steps")
-    return None if off_policy or found is None else int(found)
+    """Return the decisions between two updates of an SB3 agent; None of others, and of runs that did not note it."""
+    found = (run.summary or {}).get("learns_every")
+    return None if found is None else int(found)
 
 
 def _differences(one: Run, other: Run) -> dict[str, tuple[Any, Any]]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from tying_env.config.network import is_own
 from tying_env.partition import chance_independent_layers, leaders
 from tying_env.render import replication_map_figure
 from tying_env.reports.chance import chance_events
@@ -228,6 +229,8 @@ def correlate_feed_forward(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> tupl
         FileNotFoundError, ValueError: as `feed_forward_correlations`.
     """
     path = run.path / FINAL
+    if is_own(str(run.env.get("model"))):
+        raise ValueError("not drawn for a network that is code of your own: a report makes no code run")
     if path.is_file() and path.stat().st_size > max_bytes:
         raise ValueError(f"the network is larger than {max_bytes / 1e6:,.0f} MB and was not read")
     saved = load_network(path)

@@ -28,7 +28,9 @@ def summary_rows(directory: RunDirectory) -> list[tuple[str, str]]:
 
 
 def _quality(summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [("best validation perplexity", _number(summary["best_validation_perplexity"]))]
+    best = summary["best_validation_perplexity"]
+    unmeasured = best is None and summary["status"] != "diverged"
+    rows = [("best validation perplexity", "not measured" if unmeasured else _number(best)), *_frequencies(summary)]
     test = summary["test"]
     if test is None:
         why = "as asked" if summary["status"] == "finished" else "the run did not finish"
@@ -38,6 +40,14 @@ def _quality(summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str,
             label = {"best": "test perplexity, best network", "final": "test perplexity, final network"}[which]
             rows.append((label, f"{_number(result['perplexity'])}  ({_details(result, config)})"))
     return rows
+
+
+def _frequencies(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the line of a network that has learned nothing but frequencies; none of a run of an earlier version."""
+    known = {split: value for split, value in (summary.get("frequency_perplexity") or {}).items() if value is not None}
+    if not known:
+        return []
+    return [("  of frequencies alone", ", ".join(f"{split} {value:,.2f}" for split, value in known.items()))]
 
 
 def _tying(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str, str]]:

@@ -35,16 +35,20 @@ class Curves:
     Args:
         path: the run directory.
         config: how long the run is.
+        frequencies: validation perplexity of the training split's frequencies alone, where they are known.
         resumed_at: the training step at which a run is resumed; what was shown of later ones is taken back.
     """
 
-    def __init__(self, path: Path, config: EnvConfig, resumed_at: int | None = None) -> None:
+    def __init__(
+        self, path: Path, config: EnvConfig, resumed_at: int | None = None, frequencies: float | None = None
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path = path
         self._last: dict[str, float] = {}
         self._writer = SummaryWriter(path, purge_step=None if resumed_at is None else resumed_at + 1)
         self._every = max(1, config.total_steps // config.k // _PICTURES)
+        self._frequencies = frequencies
         self._chance, _ = partition.chance_independent_layers(config.n_units)
 
     def __enter__(self) -> Self:
@@ -73,6 +77,8 @@ class Curves:
             self._last = {"validation_perplexity": record["validation_perplexity"]}  # it is measured now and then
             # The line that chance gives, beside tying/independent_layers.
             self._writer.add_scalar("tying/independent_layers_by_chance", self._chance, step)
+            if self._frequencies is not None:  # the line below which learning begins, beside validation/perplexity
+                self._writer.add_scalar("validation/perplexity_of_frequencies", self._frequencies, step)
             self._writer.add_scalar("speed/tokens_per_second", tokens_per_second, step)
             if record["decision"] == 1 or record["decision"] % self._every == 0:
                 picture = replication_map_image(record["tying"], f"Training step {step}")

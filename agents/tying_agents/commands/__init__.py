@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 INTERRUPTED = 130
+# Packages that commands need and the environment does not.
+EXTRAS = ("rich", "tensorboard", "tomli_w", "tyro", "jinja2", "joblib", "scipy")
 
 
 def start(command: str, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -45,6 +47,11 @@ def start(command: str, argv: Sequence[str] | None = None, prog: str | None = No
         signal.signal(signal.SIGINT, _end)
     try:
         module = importlib.import_module(f"tying_agents.commands.{COMMANDS[command][0]}")
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        print(f"error: this command needs {error.name}: pip install 'tying-env[run,compare]'", file=sys.stderr)
+        return 1
     finally:
         if watches and signal.getsignal(signal.SIGINT) is _end:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -82,7 +89,7 @@ def usage() -> str:
             *lines,
             "",
             "layer-tying COMMAND --help lists the options of a command,",
-            "layer-tying COMMAND --tyro-print-completion bash prints its shell completion (or zsh, tcsh).",
+            "layer-tying COMMAND --tyro-print-completion bash prints its shell completion (or zsh).",
         ]
     )
 

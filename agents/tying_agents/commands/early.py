@@ -79,6 +79,14 @@ def named_code(argv: Sequence[str]) -> list[str]:
     return [word for word in words if is_import_string(word)]
 
 
+def overruling(argv: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that may name code and are given in a command line: they overrule those of a file."""
+    lists = ("rewards", "wrappers", "callbacks")
+    given = early(argv, "agent", "model", several=lists)
+    known = {"agent": given.agent, "env.model": given.model, **{name: getattr(given, name) for name in lists}}
+    return {name: value for name, value in known.items() if value is not None}
+
+
 def default_run(size: Size, env: EnvConfig) -> RunConfig:
     """Return the settings of a run of a size in this environment."""
     windows = 0 if size == "paper" else RunConfig.test_windows  # the paper measures the whole test split

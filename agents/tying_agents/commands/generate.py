@@ -61,9 +61,10 @@ def generated(options: Options) -> str:
     """
     import torch
 
-    from tying_env.config.network import DECODER
+    from tying_env.config.network import DECODER, is_own
     from tying_env.primary.models import find_device
-    from tying_env.runs import load_run
+    from tying_env.runs import RunDirectory, load_run
+    from tying_env.runs.run_directory import CONFIG
     from tying_env.seeding import torch_randomness_from, torch_stream
 
     if not options.prompt:
@@ -74,6 +75,10 @@ def generated(options: Options) -> str:
         raise ValueError(f"temperature must be a finite number of at least 0, got {options.temperature}")
     if options.top_k < 0:
         raise ValueError(f"top_k must be at least 0 (0: all), got {options.top_k}")
+    if is_own(str(RunDirectory.open(options.run).read_json(CONFIG).get("env", {}).get("model"))):
+        raise ValueError(
+            "only a GPT-2 or another decoder of transformers can continue a text, not a network of your own"
+        )
     device = find_device(options.device)
     run = load_run(options.run, options.network, device)
     if run.config.model not in ("gpt2", DECODER) or run.tokenizer is None:

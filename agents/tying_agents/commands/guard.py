@@ -26,7 +26,7 @@ def guarded(work: Callable[[Console], int], hint: str = "", console: Console | N
 
     from tying_env.plugins import ForeignCodeError
 
-    shown = console or Console()
+    shown = console or Console(emoji=False)
     try:
         return work(shown)
     except KeyboardInterrupt:

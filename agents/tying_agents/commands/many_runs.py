@@ -13,7 +13,7 @@ from tying_agents.commands.early import refuse_options_of_others
 from tying_agents.commands.report import print_comparison
 from tying_agents.many.plan import ArmSpec, Backend, RunPlan
 from tying_agents.registry import find_agent
-from tying_agents.run_config import RunConfig, with_agent
+from tying_agents.run_config import RunConfig, short_name, with_agent
 from tying_env.config import EnvConfig, Size
 
 if TYPE_CHECKING:
@@ -86,7 +86,12 @@ def settings_of_agents(agents: Sequence[str], argv: Sequence[str], known: set[st
     for kind in kinds:
         own = {each.name for each in dataclasses.fields(kind)}
         if clash := sorted(own & taken):
-            raise ValueError(f"two options have the name {clash[0]!r}, one of them in {kind.__name__}: rename it there")
+            option = clash[0].replace("_", "-")
+            owners = [agent for agent in agents if find_agent(agent).settings is kind]
+            raise ValueError(
+                f"--{option} of {', '.join(owners)} has the name of another option here: rename the setting, or give "
+                f'this agent as an arm of its own, --arms "{short_name(owners[0])}: --agent {owners[0]}"'
+            )
         taken |= own
     refuse_options_of_others(argv, agents, taken)
     names = [kind.__name__ for kind in kinds]

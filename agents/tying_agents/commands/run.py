@@ -40,6 +40,7 @@ from tying_agents.commands.early import (
     description,
     early,
     named_code,
+    overruling,
     with_chosen_agent,
 )
 from tying_agents.config_files import overlaid, read_config_file, saved_config, to_toml
@@ -77,7 +78,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying run") -> int:
     from rich.logging import RichHandler
 
     rank = int(os.environ.get("RANK", 0))  # torchrun's number of this process: the first one alone writes and prints
-    console, quiet = Console(), Console(quiet=True)
+    console, quiet = Console(emoji=False), Console(quiet=True)
     logger = logging.getLogger("tying_env")
     if not logger.handlers:
         logger.addHandler(RichHandler(console=console, show_path=False, show_time=False, show_level=False))
@@ -155,7 +156,7 @@ def parse(argv: Sequence[str], prog: str) -> Options:
             about["callbacks"] = []  # those of the command line are in their place
         default = saved_config(about, named_code(argv))
     else:
-        plain = {} if config_file is None else read_config_file(config_file, named_code(argv))
+        plain = {} if config_file is None else read_config_file(config_file, named_code(argv), overruling(argv))
         preset, env = chosen_preset(argv, plain.get("env"))
         default = default_run(preset, env)
         if semantics == "published-code":

@@ -29,6 +29,7 @@ from tying_agents.commands.early import (
     description,
     early,
     named_code,
+    overruling,
     with_chosen_agent,
 )
 from tying_agents.commands.many_runs import FIRST_TUNING_SEED, ArmRun, as_run, resumable
@@ -122,7 +123,7 @@ def parse(argv: Sequence[str], prog: str) -> Options:
         FileNotFoundError, ValueError: the configuration file cannot be read, or there is no such agent.
     """
     given = early(argv, "config").config
-    plain = read_config_file(Path(given), named_code(argv)) if given else {}
+    plain = read_config_file(Path(given), named_code(argv), overruling(argv)) if given else {}
     preset, env = chosen_preset(argv, plain.get("env"))
     default, semantics = default_run(preset, env), chosen_semantics(argv)
     if semantics == "published-code":

@@ -69,6 +69,9 @@ class Controller(ABC):
     Settings: ClassVar[type] = NoSettings
     needs: ClassVar[frozenset[Need]] = frozenset()
 
+    def __init__(self, settings: Any = None, context: Context | None = None) -> None:  # noqa: B027
+        """Take note of the settings and the run; a controller that needs neither has nothing to write."""
+
     @classmethod
     def create(cls, settings: Any, context: Context) -> Self:
         """Return a new controller, from its settings and what it may know of the run."""

@@ -13,7 +13,9 @@ from tying_agents.running.runner import resume, run
 from tying_agents.stopping import StopFile, at_work
 from tying_env.files import set_aside
 from tying_env.reports.loading import UNFINISHED
+from tying_env.runs import RunDirectory
 from tying_env.runs.checkpoints import FOLDER as CHECKPOINTS
+from tying_env.runs.run_directory import SUMMARY
 
 
 def make_one_run(
@@ -48,7 +50,7 @@ def make_one_run(
         status = _resumed(config, unfinished, stop, callbacks)
         if status is None:
             _, status = run(dataclasses.replace(config, run_dir=unfinished), callbacks, stop)
-        if status in ("finished", "diverged"):
+        if status in ("finished", "diverged") or _was_stopped_by_a_callback(status, unfinished):
             give_its_name(config)
         return status
 
@@ -59,6 +61,11 @@ def give_its_name(config: RunConfig) -> None:
     unfinished = unfinished_folder(config)
     shutil.rmtree(unfinished / CHECKPOINTS, ignore_errors=True)
     unfinished.rename(config.run_dir)
+
+
+def _was_stopped_by_a_callback(status: str, path: Path) -> bool:
+    """Tell whether a run is over because one of its callbacks said so: there is nothing to wait for."""
+    return status == "stopped" and RunDirectory(path).read_json(SUMMARY).get("stop_reason") is not None
 
 
 def unfinished_folder(config: RunConfig) -> Path:

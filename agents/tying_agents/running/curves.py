@@ -23,7 +23,11 @@ class TensorBoard(Callback):
     def run_begins(self, loop: Loop) -> None:
         """Open the file of events."""
         resumed_at = loop.train_step if self._resumed else None
-        self._curves = Curves(self._path, loop.inner.config, resumed_at).__enter__()
+        config, workload = loop.inner.config, loop.inner.workload
+        known = (
+            workload.frequency_perplexity("validation", config.validation_windows) if config.validate_every else None
+        )
+        self._curves = Curves(self._path, config, resumed_at, known).__enter__()
 
     def decision_made(self, loop: Loop, record: Record) -> None:
         """Add the decision's numbers."""

@@ -33,6 +33,8 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
         "decisions": loop.decisions,
         "train_step": env.train_step,
         "best_validation_perplexity": recorder.best,
+        "frequency_perplexity": _frequencies(loop),
+        "learns_every": loop.learns_every,
         "test": None,
         "parameters_conventional": env.trainer.count_conventional(),
         "bytes_conventional": env.trainer.count_conventional_bytes(),
@@ -42,6 +44,15 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
     }
     directory.write_json(SUMMARY, summary)
     return status
+
+
+def _frequencies(loop: Loop) -> dict[str, float | None]:
+    """Return the perplexity of the training split's frequencies alone, on what validation and test measure."""
+    env, windows = loop.inner, {"validation": loop.inner.config.validation_windows}
+    if loop.config is not None and loop.config.measure_test:
+        windows["test"] = loop.config.test_windows
+    splits = [split for split in windows if split == "test" or env.config.validate_every]
+    return {split: env.workload.frequency_perplexity(split, windows[split]) for split in splits}
 
 
 def measure_test(loop: Loop, recorder: Recorder, windows: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from tying_agents.foreign import naming_the_algorithm
 from tying_agents.loop import Loop, Step
 from tying_agents.running.agents import RunningAgent
 from tying_agents.sb3.journal import Journal, read_journal
@@ -86,7 +87,9 @@ class SB3Run(RunningAgent):
                 "--episodes."
             )
         journal = Journal(self._as_seen(loop), directory)
-        model = self._model(journal, decisions)
+        loop.learns_every = config.sb3_n_steps if self._on_policy else 1
+        with naming_the_algorithm(self._algorithm):
+            model = self._model(journal, decisions)
         from stable_baselines3.common.callbacks import BaseCallback
 
         class AfterEachStep(BaseCallback):
@@ -98,7 +101,8 @@ class SB3Run(RunningAgent):
                 return not (loop.finished or loop.stop_reason is not None)
 
         # Schedules, as that of exploration, go by the decisions there will be.
-        model.learn(total_timesteps=decisions, callback=AfterEachStep())
+        with naming_the_algorithm(self._algorithm):
+            model.learn(total_timesteps=decisions, callback=AfterEachStep())
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the journal has it all."""
