@@ -63,7 +63,7 @@ def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_
             ["--agents", "dqn", "cycle", "--reference", "random"],
             "reference must be one of the arms dqn, cycle, got 'random'",
         ),
-        (["--agents", "random", "--seeds", "0"], "seeds must be different"),
+        (["--agents", "random", "--seeds", "0"], "seeds must be at least 1, got 0"),
         (["--agents", "random", "--backend", "mpi"], "mpi"),
         (["--agents", "random", "replay"], "needs --trace"),
         (["--agents", "random", "--agent", "dqn"], "--agent"),

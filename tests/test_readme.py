@@ -64,6 +64,7 @@ STARTED = (
 
 # The installed command -> the script that does the same.
 SCRIPTS = {name: f"scripts/{'run_agent' if name == 'run' else name}.py" for name in COMMAND_MODULES}
+del SCRIPTS["completion"]  # there is nothing to complete for scripts
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -48,6 +48,11 @@ class Agent:
     kind: Kind = "controller"
     foreign: bool = False
 
+    @property
+    def light(self) -> bool:
+        """Whether it is made without torch: a pattern or a trace."""
+        return self.target.startswith((f"{_CONTROLLERS}.patterns:", f"{_CONTROLLERS}.traces:"))
+
     def load(self) -> Any:
         """Return the class or function.
 
@@ -80,6 +85,7 @@ class Agent:
         return made
 
 
+_CONTROLLERS = "tying_agents.controllers"
 _agents: dict[str, Agent] = {}
 
 
@@ -166,7 +172,6 @@ def _checked(chosen: Any, name: str) -> type:
     return chosen
 
 
-_CONTROLLERS = "tying_agents.controllers"
 for _name, _target, _settings in (
     ("dqn", f"{_CONTROLLERS}.dqn:FactorizedDQN", settings.DQNConfig),
     ("layer-sweep-dqn", f"{_CONTROLLERS}.published:LayerSweepDQN", settings.DQNConfig),

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export", "take the network of a run home"),
     "reproduce": ("reproduce", "the paper's Table 1, in slices of a given time"),
     "benchmark": ("benchmark", "measure speed and memory, side by side"),
+    "completion": ("completion", "print a completion script for the shell"),
 }
 
 INTERRUPTED = 130
@@ -88,8 +89,7 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "layer-tying COMMAND --help lists the options of a command,",
-            "layer-tying COMMAND --tyro-print-completion bash prints its shell completion (or zsh).",
+            "layer-tying COMMAND --help lists the options of a command.",
         ]
     )
 

@@ -11,7 +11,7 @@ import tyro
 from tying_agents.commands import guard
 from tying_agents.commands.early import refuse_options_of_others
 from tying_agents.commands.report import print_comparison
-from tying_agents.many.plan import ArmSpec, Backend, RunPlan
+from tying_agents.many.plan import ArmSpec, Backend, RunPlan, check_backend
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig, short_name, with_agent
 from tying_env.config import EnvConfig, Size
@@ -66,6 +66,12 @@ class ManyRuns:
     run: ComparedRun = field(default_factory=ComparedRun)
     settings: object = None
     """Settings of the agents that are compared: all that take one have it."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "tuning_seeds", "jobs", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_backend(self.backend, self.address)
 
 
 def settings_of_agents(agents: Sequence[str], argv: Sequence[str], known: set[str]) -> object:

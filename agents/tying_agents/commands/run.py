@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from tying_agents.callbacks import load_callbacks
 from tying_agents.commands import guard
 from tying_agents.commands.early import (
     Semantics,
@@ -44,9 +45,12 @@ from tying_agents.commands.early import (
     with_chosen_agent,
 )
 from tying_agents.config_files import overlaid, read_config_file, saved_config, to_toml
+from tying_agents.controllers.base import Context
+from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig
 from tying_env.config import Size
-from tying_env.plugins import ForeignCodeError
+from tying_env.config.network import is_own
+from tying_env.plugins import ForeignCodeError, is_import_string, load_object
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,6 +93,8 @@ def main(argv: Sequence[str], prog: str = "layer-tying run") -> int:
         if options.print_config:
             console.print(to_toml(options.run), end="", highlight=False, markup=False, soft_wrap=True)
             return 0
+        if options.resume is None:
+            refuse_early(options.run)
         from tying_agents.running.resuming import RunIsOver
         from tying_env.distributed import LostProcess, joined
 
@@ -110,6 +116,25 @@ def main(argv: Sequence[str], prog: str = "layer-tying run") -> int:
             raise OSError(f"out of memory: {hint}\n{error}") from error
 
     return guard.guarded(work, console=console)
+
+
+def refuse_early(config: RunConfig) -> None:
+    """Refuse what can be known to be wrong without torch, the data and the network, which take seconds.
+
+    Raises:
+        FileExistsError: the run directory is there already.
+        ValueError, TypeError, OSError, ImportError, tying_env.plugins.ForeignCodeError: the agent, or code of the
+            user's own, cannot be had.
+    """
+    if config.run_dir is not None and config.run_dir.exists():
+        raise FileExistsError(f"the run directory {config.run_dir} exists already; choose another --run-dir")
+    load_callbacks(config.callbacks)
+    for name in (*config.rewards, *config.wrappers):
+        if is_import_string(name):
+            load_object(name, "a gymnasium.Wrapper class, or a function from an environment to a wrapped one")
+    agent = find_agent(config.agent)
+    if agent.light and config.env.init_from is None and not is_own(config.env.model):
+        agent.make(config.controller, Context(config.env.n_units, config.seed, config.env.k))
 
 
 @contextlib.contextmanager

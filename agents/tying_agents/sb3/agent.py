@@ -18,7 +18,7 @@ from tying_agents.sb3.journal import Journal, read_journal
 from tying_agents.settings import SB3Config
 from tying_env.partition import IntVector
 from tying_env.runs import RunDirectory
-from tying_env.wrappers import LayerSweepAction, SingleLayerAction
+from tying_env.wrappers import LayerSweepAction, OneHotObservation, SingleLayerAction
 
 
 class LoopEnv(gym.Wrapper[IntVector, IntVector, IntVector, IntVector]):
@@ -127,6 +127,8 @@ class SB3Run(RunningAgent):
         env = LoopEnv(loop)
         if "MaskablePPO" in self._ancestors:
             return LayerSweepAction(env)
+        if "RecurrentPPO" in self._ancestors:  # its network cannot count what a MultiDiscrete space flattens to
+            return OneHotObservation(env)
         return SingleLayerAction(env) if "OffPolicyAlgorithm" in self._ancestors else env
 
     def _model(self, env: gym.Env[Any, Any], decisions: int) -> Any:
