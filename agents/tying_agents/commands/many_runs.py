@@ -111,9 +111,10 @@ def settings_of_agents(agents: Sequence[str], argv: Sequence[str], known: set[st
 
 
 def with_settings(base: RunConfig, agent: str, chosen: object) -> RunConfig:
-    """Return the settings of a run of this agent, with its own from what `settings_of_agents` made."""
+    """Return the settings of a run of this agent, with its own from what `settings_of_agents` made, if anything."""
     kind = find_agent(agent).settings
-    return with_agent(base, agent, next((own for own in vars(chosen).values() if type(own) is kind), None))
+    groups = {} if chosen is None else vars(chosen)
+    return with_agent(base, agent, next((own for own in groups.values() if type(own) is kind), None))
 
 
 def as_compared(config: RunConfig) -> ComparedRun:
