@@ -40,9 +40,10 @@ def start(command: str, argv: Sequence[str] | None = None, prog: str | None = No
         argv: its arguments; the process's by default.
         prog: how the command was called, for its help text.
     """
-    watches = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # A shell starts a command in the background with SIGINT ignored; who sends it to one means it.
+    watches = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) in (
+        signal.default_int_handler,
+        signal.SIG_IGN,
     )
     if watches:
         signal.signal(signal.SIGINT, _end)
