@@ -15,9 +15,9 @@ from tying_env.primary import products
 SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
 N_LAYER, WIDTH, SEQ_LEN, VOCABULARY = 4, 16, 16, 50257
 TINY = [
-    *("--repeats", "2", "--threads", "1", "--device", "cpu", "--k", "2", "--batch-size", "2", "--n-head", "2"),
+    *("--repeats", "1", "--threads", "1", "--device", "cpu", "--k", "2", "--batch-size", "2", "--n-head", "2"),
     *("--n-layer", str(N_LAYER), "--n-embd", str(WIDTH), "--wide-n-embd", "32", "--seq-len", str(SEQ_LEN)),
-    *("--paper-n-layer", "3", "--leaders", "2", "--numbers", "1", "2"),
+    *("--paper-n-layer", "3", "--leaders", "2", "--numbers", "2"),
     *("--growing-layers", "4", "--growing-widths", "16", "--growing-lengths", "16", "--growing-groups", "2"),
 ]
 # All but the options, which would be compiled.
@@ -52,7 +52,7 @@ def test_every_measurement_has_its_arms(result: dict[str, Any]) -> None:
     plain = 16 if products._MKL_LEAVES_AVX512 else 10  # with and without oneDNN, where that is faster
     assert arms == dict(
         **{"step": 4, "head": 5, "tying": 6, "change": 4, "dqn": 2, "plain": plain, "where": 7, "growth": 24},
-        **{"start": 2, "vector": 6, "memory": 2 * 2 * 5 * 12},
+        **{"start": 2, "vector": 3, "memory": 2 * 2 * 5 * 12},
     )
 
 

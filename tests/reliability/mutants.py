@@ -34,23 +34,23 @@ AFTER_EVERY_DECISION = f"{RESUME} -k test_a_run_stopped_after_every_decision"
 MUTANTS = [
     Mutant(
         "resumes without the state of dropout's generator",
-        "tying_env/primary/trainer.py",
-        'self._dropout.set_state(state["dropout"])',
+        "tying_env/primary/trainer_state.py",
+        'trainer.gradients.dropout.set_state(state["dropout"])',
         "pass",
         f"{AFTER_EVERY_DECISION} -k random",
     ),
     Mutant(
         "resumes without the data position",
-        "tying_env/primary/trainer.py",
-        'self.batches.load_state_dict(state["batches"])',
+        "tying_env/primary/trainer_state.py",
+        'trainer.feed.load_state_dict(state["batches"])',
         "pass",
         f"{AFTER_EVERY_DECISION} -k random",
     ),
     Mutant(
         "resumes without the optimizer's state",
-        "tying_env/primary/trainer.py",
-        '        for name, entries in state["optimizer"].items():\n            # torch',
-        "        for name, entries in ():\n            # torch",
+        "tying_env/primary/trainer_state.py",
+        "trainer.optimizer.state.update(moments)",
+        "pass",
         f"{AFTER_EVERY_DECISION} -k random",
     ),
     Mutant(
@@ -111,16 +111,16 @@ MUTANTS = [
     ),
     Mutant(
         "diverged only if all numbers are not finite",
-        "tying_env/primary/trainer.py",
+        "tying_env/primary/accounting.py",
         ".isfinite().all())",
         ".isfinite().any())",
         "tests/reliability/test_faults.py -k bad_number",
     ),
     Mutant(
         "an infinite second moment goes unnoticed",
-        "tying_env/primary/trainer.py",
-        "for tensors in (self.trainable_parameters(), state)",
-        "for tensors in (self.trainable_parameters(),)",
+        "tying_env/primary/accounting.py",
+        "for tensor in (*parameters, *(value for value in state if isinstance(value, Tensor))):",
+        "for tensor in parameters:",
         "tests/reliability/test_faults.py -k bad_number",
     ),
     Mutant(
