@@ -322,7 +322,7 @@ def test_hostile_files_are_refused_without_running_code(
         (lambda c: c["env"].update({"n_layer": 10**9}), "n_layer must be at most"),
         (lambda c: c["env"].update({"n_layer": "4"}), "n_layer"),
         (lambda c: c.update({"env": []}), "env"),
-        (lambda c: c.update({"agent": "dqn", "controller": {"gamma": "x"}}), "settings do not hold"),
+        (lambda c: c.update({"agent": "dqn", "controller": {"gamma": "x"}}), "controller.gamma must be float, got 'x'"),
         (lambda c: c.update({"agent": "../../bin/sh"}), "agent must be one of"),
     ],
 )

@@ -56,14 +56,17 @@ def evaluated(options: Options) -> "Table":
     Raises:
         ValueError, OSError, ImportError: the run or the data cannot be read; the message says why.
     """
+    if options.windows < 0:
+        raise ValueError(f"windows must be at least 0 (0: the whole split), got {options.windows}")
+    from tying_env.runs.run_directory import RunDirectory
+
+    RunDirectory.open(options.run)  # before the imports that take seconds
     from rich.table import Table
 
     from tying_env.partition import leaders
     from tying_env.primary.models import find_device
     from tying_env.runs import load_run
 
-    if options.windows < 0:
-        raise ValueError(f"windows must be at least 0 (0: the whole split), got {options.windows}")
     device = find_device(options.device)
     run = load_run(options.run, options.network, device, options.model)
     data = options.dataset or run.config.dataset

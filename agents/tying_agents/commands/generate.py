@@ -59,14 +59,6 @@ def generated(options: Options) -> str:
         ValueError: a setting is outside its range, or the network cannot continue a text.
         OSError: the run cannot be read.
     """
-    import torch
-
-    from tying_env.config.network import DECODER, is_own
-    from tying_env.primary.models import find_device
-    from tying_env.runs import RunDirectory, load_run
-    from tying_env.runs.run_directory import CONFIG
-    from tying_env.seeding import torch_randomness_from, torch_stream
-
     if not options.prompt:
         raise ValueError('there is no text to continue: give one, such as --prompt "The state of the union"')
     if options.tokens < 1:
@@ -75,10 +67,20 @@ def generated(options: Options) -> str:
         raise ValueError(f"temperature must be a finite number of at least 0, got {options.temperature}")
     if options.top_k < 0:
         raise ValueError(f"top_k must be at least 0 (0: all), got {options.top_k}")
+    from tying_env.config.network import DECODER, is_own
+    from tying_env.runs import RunDirectory
+    from tying_env.runs.run_directory import CONFIG
+
     if is_own(str(RunDirectory.open(options.run).read_json(CONFIG).get("env", {}).get("model"))):
         raise ValueError(
             "only a GPT-2 or another decoder of transformers can continue a text, not a network of your own"
         )
+    import torch
+
+    from tying_env.primary.models import find_device
+    from tying_env.runs import load_run
+    from tying_env.seeding import torch_randomness_from, torch_stream
+
     device = find_device(options.device)
     run = load_run(options.run, options.network, device)
     if run.config.model not in ("gpt2", DECODER) or run.tokenizer is None:

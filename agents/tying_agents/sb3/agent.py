@@ -77,6 +77,7 @@ class SB3Run(RunningAgent):
             ValueError: the journal is damaged, or the agent cannot be brought back from it.
             tying_env.episode.Stopped: the environment was asked to stop.
         """
+        loop.learns_every = self._config.sb3_n_steps if self._on_policy else 1
         if loop.finished:
             return
         decisions, config = loop.decisions_in_all, self._config
@@ -87,7 +88,6 @@ class SB3Run(RunningAgent):
                 "--episodes."
             )
         journal = Journal(self._as_seen(loop), directory)
-        loop.learns_every = config.sb3_n_steps if self._on_policy else 1
         with naming_the_algorithm(self._algorithm):
             model = self._model(journal, decisions)
         from stable_baselines3.common.callbacks import BaseCallback
