@@ -1,6 +1,7 @@
 """Shared by all tests: a small real text, small environments, a token cache thrown away, one thread per process."""
 
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,16 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TYING_ENV_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def log_as_found() -> Iterator[None]:
+    """A command that a test calls in this process prints the library's messages: the next test must not see more."""
+    logger = logging.getLogger("tying_env")
+    level, handlers = logger.level, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")
