@@ -71,13 +71,11 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def log_as_found() -> Iterator[None]:
-    """A command that a test calls in this process prints the library's messages: the next test must not see more."""
+def quiet_log() -> None:
+    """A command that an earlier test, or a fixture of its module, called in this process set the library's log up."""
     logger = logging.getLogger("tying_env")
-    level, handlers = logger.level, list(logger.handlers)
-    yield
-    logger.setLevel(level)
-    logger.handlers[:] = handlers
+    logger.setLevel(logging.NOTSET)
+    logger.handlers.clear()
 
 
 @pytest.fixture(scope="session")
