@@ -15,6 +15,7 @@ _SCALARS = {
     "train/loss_nats_per_token": "train_loss",
     "train/perplexity": "perplexity",
     "validation/perplexity": "validation_perplexity",
+    "validation/input_dependence": "input_dependence",
     "train/learning_rate": "learning_rate",
     "train/gradient_norm": "gradient_norm",
     "train/accuracy": "accuracy",
