@@ -114,6 +114,10 @@ class Workload(ABC):
         """Return the frequency baseline on what `evaluate` measures; None where the classes are not known."""
         return None
 
+    def frequency_accuracy(self, split: Split, most: int) -> float | None:
+        """Return the share of the training split's most frequent class; None where nothing is classified."""
+        return None
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return what identifies the data, ready for JSON: what a run writes into its config.json."""
