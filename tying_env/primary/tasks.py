@@ -258,7 +258,7 @@ def _of_head(hidden: Tensor, weight: Tensor, targets: Tensor, logits: bool) -> M
 
 def _some(scores: Tensor) -> Tensor:
     """Return the logits (N, V) at as many positions as are looked at."""
-    return scores.detach()[spaced(*scores.shape, scores.device)]
+    return scores.detach()[spaced(len(scores), scores.shape[-1], scores.device)]
 
 
 def _labelled(result: Any, batch: Mapping[str, Any]) -> Tensor | None:
@@ -269,6 +269,7 @@ def _labelled(result: Any, batch: Mapping[str, Any]) -> Tensor | None:
     if scores.shape[:-1] != labels.shape or scores.shape[-1] < 2:
         return None
     return _some(scores[labels != IGNORED]) if (labels == IGNORED).any() else _some(scores.flatten(0, -2))
+
 
 def to_device(batch: Batch, device: torch.device) -> Any:
     """Copy a batch to the device, whole numbers as int64, without waiting where the device can work meanwhile."""
