@@ -58,9 +58,8 @@ def test_there_is_no_share_of_one_position_of_equal_logits_or_of_numbers_that_ar
 
 
 def test_positions_are_spread_over_a_batch_with_no_more_logits_than_there_may_be() -> None:
-    cpu = torch.device("cpu")
-    assert dependence.spaced(5, 256, cpu).tolist() == [0, 1, 2, 3, 4]
-    places = dependence.spaced(1024, 50_257, cpu).tolist()
+    assert dependence.spaced(torch.arange(5), 256).tolist() == [0, 1, 2, 3, 4]
+    places = dependence.spaced(torch.arange(1024), 50_257).tolist()
     assert len(places) * 50_257 <= dependence.MOST_LOGITS < (len(places) + 1) * 50_257
     assert (places[0], len(set(places))) == (0, len(places))
     assert 1000 < places[-1] < 1024

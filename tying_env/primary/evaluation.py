@@ -17,7 +17,7 @@ from tying_env.primary.tasks import Task, to_device
 # 50,257 tokens is e^10.8.
 MAX_MEAN_LOSS = 20.0
 # Positions that input dependence is measured on: a batch's, and those of more batches where it has fewer.
-ENOUGH_POSITIONS = 64
+ENOUGH_POSITIONS = 32
 
 
 class Evaluation(NamedTuple):

@@ -252,13 +252,12 @@ def _of_head(hidden: Tensor, weight: Tensor, targets: Tensor, logits: bool) -> M
     loss = linear_cross_entropy(hidden, weight, targets)
     if not logits:
         return Measured(loss)
-    places = spaced(len(hidden), len(weight), hidden.device)
-    return Measured(loss, logits=hidden[places] @ weight.T)
+    return Measured(loss, logits=spaced(hidden.detach(), len(weight)) @ weight.detach().T)
 
 
 def _some(scores: Tensor) -> Tensor:
     """Return the logits (N, V) at as many positions as are looked at."""
-    return scores.detach()[spaced(len(scores), scores.shape[-1], scores.device)]
+    return spaced(scores.detach(), scores.shape[-1])
 
 
 def _labelled(result: Any, batch: Mapping[str, Any]) -> Tensor | None:

@@ -23,7 +23,7 @@ class CollapseWatch(Callback):
     def run_begins(self, loop: Loop) -> None:
         """Take up what was measured before."""
         self._frequencies = frequencies(loop)
-        self._measured = measured_before(loop, self._directory)
+        self._measured = measured_so_far(loop, self._directory)
         self._said = collapsed_at(self._measured, self._frequencies) is not None
 
     def episode_begins(self, loop: Loop, tying: IntVector | None) -> None:
@@ -59,6 +59,6 @@ def frequencies(loop: Loop) -> float | None:
     return known
 
 
-def measured_before(loop: Loop, directory: RunDirectory) -> list[Validation]:
+def measured_so_far(loop: Loop, directory: RunDirectory) -> list[Validation]:
     """Return what was measured in the running episode, from the run directory."""
-    return validations(record for record in directory.read_metrics() if record["episode"] == loop.episode)
+    return validations(record for record in directory.read_metrics() if record.get("episode") == loop.episode)

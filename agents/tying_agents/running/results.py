@@ -5,7 +5,7 @@ import platform
 from typing import Any
 
 from tying_agents.loop import Loop
-from tying_agents.running.collapse import measured_before
+from tying_agents.running.collapse import measured_so_far
 from tying_agents.running.recorder import Recorder, save
 from tying_env.files import written_whole
 from tying_env.primary.collapse import collapsed_at
@@ -28,7 +28,7 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
     figure = replication_map_figure(env.trainer.tied.tying, f"Replication map at training step {env.train_step}")
     with written_whole(directory.path / MAP) as unfinished:
         figure.savefig(unfinished, format="png")
-    measured, known = measured_before(loop, directory), _frequencies(loop)
+    measured, known = measured_so_far(loop, directory), _frequencies(loop)
     summary = {
         "status": status,
         "stop_reason": loop.stop_reason if status == "stopped" else None,
