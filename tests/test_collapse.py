@@ -151,7 +151,7 @@ def test_a_report_has_the_line_of_frequencies_and_names_a_collapse(tmp_path: Pat
     found = load_comparison([tmp_path])
     nats = math.log(20.25) / 2.0  # of what the network needed
     assert results_table(found).rows[-1] == ("frequencies alone", "–", "20.25", f"{2.0 * nats:.3f}", *["–"] * 4)
-    assert any(note.startswith("random collapsed (seeds 0 of 0)") for note in found.notes)
+    assert any(note.startswith("random collapsed in 1 of 1 runs (seeds 0)") for note in found.notes)
     assert not any(note.startswith("dqn collapsed") for note in found.notes)
     runs = [run for summary in found.arms for run in summary.arm.runs]
     assert [row[2] for row in runs_table(runs, found.metric).rows] == ["finished", "finished, collapsed"]

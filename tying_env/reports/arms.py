@@ -153,9 +153,9 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
     for arm in arms:
         if collapsed := [run.seed for run in arm.runs if run.collapsed]:
             notes.append(
-                f"{arm.label} collapsed (seeds {_listed(collapsed)} of {_listed(arm.seeds)}): networks ended at the "
-                "frequencies of the training split, with an output that hardly depends on the input. Such runs say "
-                "nothing about tying; docs/recipe.md has the remedy."
+                f"{arm.label} collapsed in {len(collapsed)} of {len(arm.runs)} runs (seeds {_listed(collapsed)}): "
+                "networks ended at the frequencies of the training split, with an output that hardly depends on the "
+                "input. Such runs say nothing about tying; docs/recipe.md has the remedy."
             )
     notes += _edge_notes(arms)
     for arm in arms:
