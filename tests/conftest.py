@@ -34,6 +34,7 @@ INFO_KEYS = {
     "train_loss",
     "perplexity",
     "validation_perplexity",
+    "input_dependence",
     "independent_layers",
     "trainable_parameters",
     "tied_events",

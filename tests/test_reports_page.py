@@ -87,7 +87,7 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
 
 def test_every_id_is_there_once(page: str) -> None:
     ids = [attributes["id"] for _, attributes in Checked(page).seen if "id" in attributes]
-    assert len(ids) == len(set(ids)) == 3 + 2 * 6
+    assert len(ids) == len(set(ids)) == 3 + 2 * 7
 
 
 def test_the_page_is_for_light_dark_and_paper(page: str) -> None:

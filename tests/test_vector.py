@@ -47,6 +47,8 @@ def test_each_network_trains_as_its_single_twin(tiny: dict[str, Any], choice: di
             assert rewards[n] == pytest.approx(reward, rel=1e-9)
             assert (terminated[n], truncated[n]) == (over, cut)
             for name, value in info.items():
+                if name == "input_dependence":  # not measured where many networks are computed at once
+                    value = np.inf
                 np.testing.assert_allclose(infos[name][n], value, rtol=1e-9, err_msg=name)
     for n, single in enumerate(singles):  # and so do the weights, where a layer leads
         for layer in partition.leaders(several.batch.tying[n]):

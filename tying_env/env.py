@@ -59,9 +59,11 @@ class LayerTyingEnv(SavedEnv):
     ## Info
     Always the same keys, and no clock reading, so that equal seeds give equal infos: `tying`, `train_loss` (mean over
     the k steps after the action, nats per token), `perplexity` (of the reward), `validation_perplexity` (the last one),
-    `independent_layers`, `trainable_parameters`, `tied_events`, `untied_events` (of this step), `train_step`, `tokens`
-    (trained on so far), `diverged`; of a network that classifies also `accuracy` (of the reward's batches) and
-    `validation_accuracy`. A number not yet measured, or not finite, is infinity; such an accuracy is 0.
+    `input_dependence` (measured with it: the share of the logits' mean square that varies with position, 0 to 1; near 0
+    the network says the same whatever it reads; see `tying_env.primary.dependence`), `independent_layers`,
+    `trainable_parameters`, `tied_events`, `untied_events` (of this step), `train_step`, `tokens` (trained on so far),
+    `diverged`; of a network that classifies also `accuracy` (of the reward's batches) and `validation_accuracy`. A
+    number not yet measured, not to be had, or not finite, is infinity; such an accuracy is 0.
 
     ## Arguments
     Every field of `tying_env.EnvConfig` is a keyword: `gym.make("LayerTying-GPT2-v0", n_layer=24, k=15)`.

@@ -57,6 +57,7 @@ class Episode(ABC):
         self.train_step = 0
         self.validation_perplexity = math.inf
         self.validation_accuracy = 0.0  # of a network that classifies
+        self.input_dependence: float | None = None  # None before it is measured, or where it cannot be had
         self.frozen_steps_left = min(config.k, config.total_steps - 1) if frozen_start else 0
         self.over = False
         self.under_way: Decision | None = None
@@ -161,6 +162,7 @@ class Episode(ABC):
             **{name: getattr(self, name) for name in _COUNTERS},
             "validation_perplexity": validation if math.isfinite(validation) else None,
             "validation_accuracy": self.validation_accuracy,
+            "input_dependence": self.input_dependence,
             "over": self.over,
             "under_way": None if self.under_way is None else dataclasses.asdict(self.under_way),
         }
@@ -181,6 +183,9 @@ class Episode(ABC):
         accuracy = state["validation_accuracy"]
         if not (isinstance(accuracy, float) and 0 <= accuracy <= 1):
             raise ValueError(f"the state's validation_accuracy must be a number from 0 to 1, got {accuracy!r}")
+        dependence = state.get("input_dependence")  # a state of an earlier version does not have it
+        if not (dependence is None or (isinstance(dependence, float) and 0 <= dependence <= 1)):
+            raise ValueError(f"the state's input_dependence must be a number from 0 to 1, or none, got {dependence!r}")
         if type(state["over"]) is not bool:
             raise ValueError(f"the state's over must be true or false, got {state['over']!r}")
         try:
@@ -191,7 +196,7 @@ class Episode(ABC):
             check_count("steps_left", under_way.steps_left, min(config.k, config.total_steps - self.train_step))
         self.reward_batches.load_state_dict(state["reward_batches"])
         self.validation_perplexity = math.inf if validation is None else validation
-        self.validation_accuracy = accuracy
+        self.validation_accuracy, self.input_dependence = accuracy, dependence
         self.over, self.under_way = state["over"], under_way
 
     def _tie(self, action: partition.IntVector, diverged: bool) -> Decision:
@@ -231,6 +236,7 @@ class Episode(ABC):
         """Keep what was measured on validation; return whether it is not finite."""
         measured = _result(task.result)
         self.validation_perplexity, self.validation_accuracy = perplexity(measured.mean_loss), measured.accuracy or 0.0
+        self.input_dependence = measured.input_dependence
         return not math.isfinite(self.validation_perplexity)
 
 

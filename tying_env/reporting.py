@@ -40,6 +40,7 @@ def info_of(episode: Episode, outcome: Outcome, classifies: bool) -> dict[str, A
         "train_loss": outcome.train_loss,
         "perplexity": perplexity(measured.mean_loss),
         "validation_perplexity": episode.validation_perplexity,
+        "input_dependence": math.inf if episode.input_dependence is None else episode.input_dependence,
         "independent_layers": len(partition.leaders(tying)),
         "trainable_parameters": episode.count_trainable(),
         "tied_events": outcome.events.tied,

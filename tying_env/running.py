@@ -120,8 +120,8 @@ class RunningEnv(gym.Env[partition.IntVector, partition.IntVector]):
     def _validate(self) -> Measurement:
         """Measure on the validation split, as process 0 measures it."""
         found = self.evaluate("validation")
-        accuracy = None if found.accuracy is None else agreed_number(found.accuracy)
-        return Measurement(agreed_number(found.mean_loss), accuracy)
+        shares = (None if share is None else agreed_number(share) for share in (found.accuracy, found.input_dependence))
+        return Measurement(agreed_number(found.mean_loss), *shares)
 
     def _running(self) -> TrainingRun:
         if self._episode is None:

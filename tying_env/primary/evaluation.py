@@ -10,11 +10,14 @@ import torch
 from torch import nn
 
 from tying_env.data.batches import Batch, count_examples, cut
+from tying_env.primary.dependence import Spread, input_dependence, merged, spread_of
 from tying_env.primary.tasks import Task, to_device
 
 # exp of a larger mean loss says nothing more, and soon it overflows. e^20 is 4.9e8; a uniform guess among GPT-2's
 # 50,257 tokens is e^10.8.
 MAX_MEAN_LOSS = 20.0
+# Positions that input dependence is measured on: a batch's, and those of more batches where it has fewer.
+ENOUGH_POSITIONS = 32
 
 
 class Evaluation(NamedTuple):
@@ -25,6 +28,7 @@ class Evaluation(NamedTuple):
     bits_per_byte: float | None  # of UTF-8 text; compares across tokenizers; None where it cannot be had
     tokens: int  # predictions made
     accuracy: float | None = None  # share of the images classified correctly
+    input_dependence: float | None = None  # see tying_env.primary.dependence; None where it cannot be had
 
 
 class Measurement(NamedTuple):
@@ -32,6 +36,7 @@ class Measurement(NamedTuple):
 
     mean_loss: float  # nats per prediction; infinity if not finite
     accuracy: float | None = None  # None where nothing is classified
+    input_dependence: float | None = None  # None where it was not asked for, or cannot be had
 
 
 UNMEASURED = Measurement(math.inf)
@@ -43,19 +48,29 @@ def perplexity(mean_loss: float) -> float:
 
 
 @torch.no_grad()
-def measure(model: nn.Module, task: Task, batches: Iterable[Batch], device: torch.device) -> Measurement:
-    """Return the means over all examples, without dropout."""
+def measure(
+    model: nn.Module, task: Task, batches: Iterable[Batch], device: torch.device, *, dependence: bool = False
+) -> Measurement:
+    """Return the means over all examples, without dropout; and input dependence, if asked for, on the first of them.
+
+    Where examples are classified it is measured on all of them, since they may be sorted by class.
+    """
     model.eval()
     total, correct, count = 0.0, 0.0, 0
     classified = True
+    spread: Spread | None = None
     for batch in batches:
-        measured, examples = task.measure(model, to_device(batch, device)), count_examples(batch)
+        measured = task.measure(model, to_device(batch, device), logits=dependence)
+        examples = count_examples(batch)
         total += measured.loss.item() * examples
         classified = classified and measured.correct is not None
         correct += 0.0 if measured.correct is None else measured.correct.item()
         count += examples
-    mean = total / count
-    return Measurement(mean if math.isfinite(mean) else math.inf, correct / count if classified else None)
+        if measured.logits is not None:
+            spread = merged(spread, spread_of(measured.logits))
+            dependence = classified or spread.positions < ENOUGH_POSITIONS
+    mean, accuracy = total / count, correct / count if classified else None
+    return Measurement(mean if math.isfinite(mean) else math.inf, accuracy, input_dependence(spread))
 
 
 def mean_loss(model: nn.Module, task: Task, examples: Batch, batch_size: int, device: torch.device) -> float:
@@ -82,10 +97,12 @@ def evaluate(
         byte_lengths: UTF-8 bytes of every token of the vocabulary, shape (V,). A separator counts 0 bytes, but its
             loss counts: a model has to predict where a text ends, too. None where they are not known.
     """
-    loss = mean_loss(model, task, windows, batch_size, device)
+    measured = measure(model, task, cut(windows, batch_size), device, dependence=True)
+    loss, shares = measured.mean_loss, (measured.accuracy, measured.input_dependence)
     predicted = windows[:, 1:]
     if byte_lengths is None:
-        return Evaluation(loss, perplexity(loss), None, predicted.size)
+        return Evaluation(loss, perplexity(loss), None, predicted.size, *shares)
     n_bytes = int(byte_lengths[predicted].sum())
     bits = loss * predicted.size / math.log(2)
-    return Evaluation(loss, perplexity(loss), bits / n_bytes if n_bytes else math.inf, predicted.size)
+    bits_per_byte = bits / n_bytes if n_bytes else math.inf
+    return Evaluation(loss, perplexity(loss), bits_per_byte, predicted.size, *shares)

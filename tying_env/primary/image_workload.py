@@ -13,7 +13,7 @@ from tying_env.data import Batch, Batches, ImageSet, RandomExamples, ShuffledExa
 from tying_env.data.batches import sample
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.examples import augment_images
-from tying_env.primary.frequencies import frequency_perplexity
+from tying_env.primary.frequencies import frequency_accuracy, frequency_perplexity
 from tying_env.primary.tasks import ImageClassification
 from tying_env.primary.workloads import Workload, check_split
 from tying_env.seeding import numpy_stream
@@ -56,6 +56,10 @@ class Images(Workload):
         return frequency_perplexity(
             self.data.labels["train"], self.examples(split, most)["labels"], self.sizes["classes"]
         )
+
+    def frequency_accuracy(self, split: Split, most: int) -> float | None:
+        """Return the share of the training split's most frequent class."""
+        return frequency_accuracy(self.data.labels["train"], self.examples(split, most)["labels"])
 
     def describe(self) -> dict[str, Any]:
         """Return the hash of images and labels, their number, size and classes, and what pixels are scaled by."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tying_env.data.batches import Batch, count_examples
+from tying_env.primary.dependence import spaced
 from tying_env.primary.head import linear_cross_entropy
 
 # Loss of a network of the user's own: (model, batch on its device) -> the mean loss, a scalar.
@@ -19,12 +20,16 @@ Loss = Callable[[nn.Module, Any], Tensor]
 # Types of decoders whose scores are the last hidden states times the head's matrix, and nothing more.
 PLAIN_HEADS = frozenset({"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3"})
 
+# The label of places whose loss transformers leaves out.
+IGNORED = -100
+
 
 class Measured(NamedTuple):
     """What a network makes of a batch."""
 
     loss: Tensor  # mean in nats, a scalar
     correct: Tensor | None = None  # examples classified correctly, a scalar; None where nothing is classified
+    logits: Tensor | None = None  # at some of its positions, (P, V); None where not asked for, or not known
 
 
 class Task(ABC):
@@ -34,8 +39,8 @@ class Task(ABC):
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the mean loss per prediction in nats, a scalar."""
 
-    def measure(self, model: nn.Module, batch: Any) -> Measured:
-        """Return the loss, and what else is measured."""
+    def measure(self, model: nn.Module, batch: Any, *, logits: bool = False) -> Measured:
+        """Return the loss, and what else is measured; `logits` asks for some."""
         return Measured(self.loss(model, batch))
 
     @abstractmethod
@@ -48,10 +53,14 @@ class CausalLM(Task):
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         """Return the mean cross-entropy of windows (B, T + 1): tokens 0..T-1 are read, tokens 1..T predicted."""
+        return self.measure(model, batch).loss
+
+    def measure(self, model: nn.Module, batch: Tensor, *, logits: bool = False) -> Measured:
+        """Return the loss, and logits at some of the B * T positions if asked for."""
         inputs, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
         hidden = model.get_submodule("transformer")(input_ids=inputs, use_cache=False).last_hidden_state  # (B, T, D)
         weight = model.get_parameter("lm_head.weight")  # (V, D)
-        return linear_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten())
+        return _of_head(hidden.flatten(0, 1), weight, targets.flatten(), logits)
 
     def count_tokens(self, batch: Tensor) -> int:
         """Return B * T."""
@@ -67,13 +76,18 @@ class DecoderLM(Task):
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         """Return the mean cross-entropy of windows (B, T + 1): tokens 0..T-1 are read, tokens 1..T predicted."""
+        return self.measure(model, batch).loss
+
+    def measure(self, model: nn.Module, batch: Tensor, *, logits: bool = False) -> Measured:
+        """Return the loss, and logits at some of the B * T positions if asked for."""
         inputs, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
         decoder: Any = model
         head = decoder.get_output_embeddings()
         if decoder.config.model_type in PLAIN_HEADS and getattr(head, "bias", None) is None:
             hidden = decoder.base_model(input_ids=inputs, use_cache=False).last_hidden_state  # (B, T, D)
-            return linear_cross_entropy(hidden.flatten(0, 1), head.weight, targets.flatten())
-        return token_loss(decoder(input_ids=inputs, use_cache=False).logits, targets)
+            return _of_head(hidden.flatten(0, 1), head.weight, targets.flatten(), logits)
+        scores = decoder(input_ids=inputs, use_cache=False).logits  # (B, T, V)
+        return Measured(token_loss(scores, targets), logits=_some(scores.flatten(0, 1)) if logits else None)
 
     def count_tokens(self, batch: Tensor) -> int:
         """Return B * T."""
@@ -97,10 +111,15 @@ class OwnLM(Task):
         Raises:
             TypeError: the model returns no logits (B, T, V), or the loss is no scalar.
         """
+        return self.measure(model, batch).loss
+
+    def measure(self, model: nn.Module, batch: Tensor, *, logits: bool = False) -> Measured:
+        """Return the loss, and logits at some of the B * T positions if asked for; none with a loss of its own."""
         if self._own is not None:
-            return self._own.loss(model, batch)
+            return self._own.measure(model, batch)
         inputs, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
-        return token_loss(logits_of(model(inputs), inputs, type(model).__name__), targets)
+        scores = logits_of(model(inputs), inputs, type(model).__name__)  # (B, T, V)
+        return Measured(token_loss(scores, targets), logits=_some(scores.flatten(0, 1)) if logits else None)
 
     def count_tokens(self, batch: Tensor) -> int:
         """Return B * T."""
@@ -138,10 +157,15 @@ class MaskedLM(Task):
 
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the mean cross-entropy of the hidden tokens: `input_ids` (B, T), `positions` and `targets` (B, M)."""
+        return self.measure(model, batch).loss
+
+    def measure(self, model: nn.Module, batch: Mapping[str, Tensor], *, logits: bool = False) -> Measured:
+        """Return the loss, and logits at some of the B * M hidden tokens if asked for."""
         hidden = model.get_submodule("bert")(input_ids=batch["input_ids"]).last_hidden_state  # (B, T, D)
         places = batch["positions"][..., None].expand(-1, -1, hidden.shape[-1])  # (B, M, D)
         scores = model.get_submodule("cls")(hidden.gather(1, places)).flatten(0, 1)  # (B * M, V + 1)
-        return F.cross_entropy(scores.float() if scores.dtype == torch.bfloat16 else scores, batch["targets"].flatten())
+        loss = F.cross_entropy(scores.float() if scores.dtype == torch.bfloat16 else scores, batch["targets"].flatten())
+        return Measured(loss, logits=_some(scores) if logits else None)
 
     def count_tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Return B * T: all tokens are read."""
@@ -162,11 +186,12 @@ class ImageClassification(Task):
         """Return the mean cross-entropy: `pixel_values` (B, C, H, W), `labels` (B,)."""
         return self.measure(model, batch).loss
 
-    def measure(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Measured:
-        """Return the loss, and how many images are classified correctly."""
+    def measure(self, model: nn.Module, batch: Mapping[str, Tensor], *, logits: bool = False) -> Measured:
+        """Return the loss, how many images are classified correctly, and the images' logits if asked for."""
         scores = model(pixel_values=batch["pixel_values"]).logits.float()  # (B, classes)
         labels = batch["labels"]
-        return Measured(F.cross_entropy(scores, labels), (scores.detach().argmax(-1) == labels).sum())
+        correct = (scores.detach().argmax(-1) == labels).sum()
+        return Measured(F.cross_entropy(scores, labels), correct, _some(scores) if logits else None)
 
     def count_tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Return B times the patches of an image."""
@@ -177,7 +202,7 @@ class CustomTask(Task):
     """The user's own loss; by default that of a transformers model, whose batch has `labels` beside its inputs."""
 
     def __init__(self, loss: Loss | None = None) -> None:
-        self._loss = loss or transformers_loss
+        self._loss = loss
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the user's loss.
@@ -185,11 +210,19 @@ class CustomTask(Task):
         Raises:
             TypeError: it is no scalar tensor.
         """
-        loss = self._loss(model, batch)
+        return self.measure(model, batch).loss
+
+    def measure(self, model: nn.Module, batch: Any, *, logits: bool = False) -> Measured:
+        """Return the user's loss; logits, if asked for, where a transformers model gives one for each label.
+
+        Raises:
+            TypeError: the loss is no scalar tensor.
+        """
+        loss, result = transformers_loss(model, batch) if self._loss is None else (self._loss(model, batch), None)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise TypeError(f"loss(model, batch) must return a scalar tensor, got {found}")
-        return loss.reshape(())
+        return Measured(loss.reshape(()), logits=_labelled(result, batch) if logits and result is not None else None)
 
     def count_tokens(self, batch: Any) -> int:
         """Return the elements of `input_ids`, where the batch has them, else the examples."""
@@ -198,19 +231,43 @@ class CustomTask(Task):
         return count_examples(batch)
 
 
-def transformers_loss(model: nn.Module, batch: Any) -> Tensor:
-    """Return `model(**batch).loss`.
+def transformers_loss(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
+    """Return `model(**batch).loss`, and all that the model returned.
 
     Raises:
         TypeError: the batch is no dictionary, or the model gives no loss for it.
     """
     if not isinstance(batch, Mapping):
         raise TypeError(f"batches must be dictionaries of inputs and labels, got {type(batch).__name__}; or give loss=")
-    loss = getattr(model(**batch), "loss", None)
+    result = model(**batch)
+    loss = getattr(result, "loss", None)
     if loss is None:
         raise TypeError(f"{type(model).__name__} gives no loss for {sorted(batch)}: add 'labels' to it, or give loss=")
     assert isinstance(loss, Tensor)
-    return loss
+    return loss, result
+
+
+def _of_head(hidden: Tensor, weight: Tensor, targets: Tensor, logits: bool) -> Measured:
+    """Return the loss of hidden states (N, D) under a head (V, D), and logits at some of the N positions."""
+    loss = linear_cross_entropy(hidden, weight, targets)
+    if not logits:
+        return Measured(loss)
+    return Measured(loss, logits=spaced(hidden.detach(), len(weight)) @ weight.detach().T)
+
+
+def _some(scores: Tensor) -> Tensor:
+    """Return the logits (N, V) at as many positions as are looked at."""
+    return spaced(scores.detach(), scores.shape[-1])
+
+
+def _labelled(result: Any, batch: Mapping[str, Any]) -> Tensor | None:
+    """Return logits of a transformers model where a label is given; None unless there is one class for each place."""
+    scores, labels = getattr(result, "logits", None), batch.get("labels")
+    if not (isinstance(scores, Tensor) and isinstance(labels, Tensor)) or labels.is_floating_point():
+        return None
+    if scores.shape[:-1] != labels.shape or scores.shape[-1] < 2:
+        return None
+    return _some(scores[labels != IGNORED]) if (labels == IGNORED).any() else _some(scores.flatten(0, -2))
 
 
 def to_device(batch: Batch, device: torch.device) -> Any:

@@ -107,11 +107,15 @@ class Workload(ABC):
         """Measure a network on `device` on up to `most` examples of a split, without dropout."""
         examples = self.examples(split, most)
         batches = map(self._prepared, cut(examples, self.config.batch_size))
-        loss, accuracy = measure(model, self.task, batches, device)
-        return Evaluation(loss, perplexity(loss), None, self._predictions(examples), accuracy)
+        loss, *shares = measure(model, self.task, batches, device, dependence=True)
+        return Evaluation(loss, perplexity(loss), None, self._predictions(examples), *shares)
 
     def frequency_perplexity(self, split: Split, most: int) -> float | None:
         """Return the frequency baseline on what `evaluate` measures; None where the classes are not known."""
+        return None
+
+    def frequency_accuracy(self, split: Split, most: int) -> float | None:
+        """Return the share of the training split's most frequent class; None where nothing is classified."""
         return None
 
     @abstractmethod

@@ -150,6 +150,13 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
             )
         if len(mine) == 1:
             notes.append(f"{arm.label} has one seed with a result: no interval and no test.")
+    for arm in arms:
+        if collapsed := [run.seed for run in arm.runs if run.collapsed]:
+            notes.append(
+                f"{arm.label} collapsed in {len(collapsed)} of {len(arm.runs)} runs (seeds {_listed(collapsed)}): "
+                "networks ended at the frequencies of the training split, with an output that hardly depends on the "
+                "input. Such runs say nothing about tying; docs/recipe.md has the remedy."
+            )
     notes += _edge_notes(arms)
     for arm in arms:
         steps = [run.records[-1]["counterfactual_steps"] for run in arm.runs if "counterfactual_steps" in run.last]

@@ -9,6 +9,7 @@ import numpy as np
 
 from tying_env.reports.arms import Arm, comparability_notes, did_the_same, group_into_arms
 from tying_env.reports.chance import ChanceComparison, compare_with_chance
+from tying_env.reports.frequencies import frequency_cells
 from tying_env.reports.loading import METRICS_BY_KEY, Metric, Run, find_runs, load_run, unit_of_perplexity
 from tying_env.reports.sign_flips import ALPHA, seeds_needed, smallest_p_value
 from tying_env.reports.statistics import (
@@ -152,6 +153,8 @@ def results_table(comparison: Comparison) -> TextTable:
         "detectable",
     )
     rows = [(*_quality_cells(s, metric, beside), *_difference_cells(s, reference, metric)) for s in comparison.arms]
+    if cells := frequency_cells([run for s in comparison.arms for run in s.counted], metric, beside, NOTHING):
+        rows.append((*cells, *[NOTHING] * 4))
     better = "higher" if metric.higher else "lower"
     title = f"{metric.name[0].upper()}{metric.name[1:]} ({metric.unit}), {better} is better"
     return TextTable(title, headings, tuple(rows))

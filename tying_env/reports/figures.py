@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from tying_env.reports.arms import Arm
 from tying_env.reports.comparison import Comparison
 from tying_env.reports.drawing import Style, arm_styles, fit_log_axis, in_lines, legend_right, new_axes
-from tying_env.reports.loading import Run, unit_of_perplexity
+from tying_env.reports.frequencies import frequency_result
+from tying_env.reports.learned import draw_frequencies
+from tying_env.reports.loading import METRICS_BY_KEY, Run, unit_of_perplexity
 from tying_env.reports.statistics import mean_band
 
 _X_NAMES = {"train_step": "training step", "tokens": "tokens trained on"}
@@ -45,7 +47,8 @@ def learning_curves(arms: Sequence[Arm], x: Literal["train_step", "tokens"] = "t
         ValueError: no run has measured validation perplexity.
     """
     styles = arm_styles([arm.label for arm in arms])
-    unit = unit_of_perplexity([run for arm in arms for run in arm.runs])
+    runs = [run for arm in arms for run in arm.runs]
+    unit = unit_of_perplexity(runs)
     figure, axes = new_axes("Learning curves", _X_NAMES[x], f"validation perplexity ({unit})")
     drawn: list[float] = []
     for arm in arms:
@@ -62,6 +65,7 @@ def learning_curves(arms: Sequence[Arm], x: Literal["train_step", "tokens"] = "t
             drawn += _draw_arm(axes, whole, style, arm.label)
     if not drawn:
         raise ValueError("no run has measured validation perplexity (validate_every is 0, or it ended before)")
+    drawn += draw_frequencies(axes, frequency_result(runs, METRICS_BY_KEY["validation-perplexity"]))
     fit_log_axis(axes, drawn)
     _cut_to(axes, drawn)
     axes.grid(axis="y", alpha=0.25)
@@ -110,6 +114,7 @@ def pareto(comparison: Comparison) -> Figure:
         zorder=0,
         label="not beaten in both",
     )
+    values += draw_frequencies(axes, frequency_result([run for s in comparison.arms for run in s.counted], metric))
     fit_log_axis(axes, values)
     _cut_to(axes, values)
     axes.set_xlim(left=0)

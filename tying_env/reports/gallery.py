@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from tying_env.reports import figures, run_figures
+from tying_env.reports import figures, learned, run_figures
 from tying_env.reports.comparison import Comparison
 from tying_env.reports.loading import Run
 
@@ -34,6 +34,13 @@ _OF_A_RUN: tuple[tuple[str, Callable[[Run], Figure], str], ...] = (
         "replication-map",
         run_figures.replication_map,
         "Which layers share weights at the end of training (the paper's Figure 1).",
+    ),
+    (
+        "learning",
+        learned.learning,
+        "Validation perplexity against what the training split's frequencies alone give, and the share of the logits' "
+        "mean square that varies with position. A network that stays at the line with a share near 0 has collapsed: "
+        "it says the same whatever it reads.",
     ),
     (
         "tying-events",
@@ -76,7 +83,7 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
             "learning-curves",
             "Mean over the seeds of finished runs; the band is the 95% interval of that mean, point by point, cut "
             "off where it goes beyond all runs; two seeds have none. A thin line that ends in a cross is a run that "
-            "did not finish.",
+            "did not finish. Dotted: what the training split's frequencies alone give.",
             lambda: figures.learning_curves(arms),
         ),
         picture(

@@ -111,7 +111,7 @@ def _run_cells(run: Run, metric: Metric) -> tuple[str, ...]:
     return (
         run.label,
         str(run.seed),
-        run.status,
+        f"{run.status}, collapsed" if run.collapsed else run.status,
         f"{run.records[-1]['train_step']:,}" if run.records else "0",
         run.why_no_result(metric) if value is None else f"{value:,.{metric.digits}f}",
         layers,
@@ -202,6 +202,16 @@ def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
         (
             "memory",
             "Weights, gradients and optimizer state, without activations: mean over decisions, and the peak.",
+        ),
+        (
+            "frequencies alone",
+            "What the frequencies of the training split's tokens (or classes) come to, the same at every position; the "
+            "accuracy is the share of its most frequent class. A network near this has learned nothing else.",
+        ),
+        (
+            "collapsed",
+            "The network stayed there: long after it had come near the frequencies, less than 1% of its logits' mean "
+            "square varied with position, and its validation perplexity was no better than theirs.",
         ),
         (
             "bits/byte, accuracy",

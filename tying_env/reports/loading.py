@@ -1,6 +1,7 @@
 """Reads run directories: settings, a record per decision, results."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,6 +150,30 @@ class Run:
         """Return everything measured in validation and test: an entry a decision, then one for each metric."""
         validation = [_number(record.get("validation_perplexity")) for record in self.records]
         return validation + [self.result(metric) for metric in METRICS_BY_KEY.values()]
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the network ended no better than frequencies, with an output that hardly depends on its input."""
+        return (self.summary or {}).get("collapsed_at") is not None
+
+    def frequency_perplexity(self, split: str) -> float | None:
+        """Return the perplexity of frequencies alone on a split; None where it is not known."""
+        return _number(((self.summary or {}).get("frequency_perplexity") or {}).get(split))
+
+    def frequencies(self, metric: Metric) -> float | None:
+        """Return what frequencies alone come to in a metric; None where it is not known."""
+        if metric.network is None:
+            return self.frequency_perplexity("validation")
+        if metric.field == "accuracy":
+            return _number(((self.summary or {}).get("frequency_accuracy") or {}).get("test"))
+        perplexity = self.frequency_perplexity("test")
+        if perplexity is None or metric.field == "perplexity":
+            return perplexity
+        if metric.field == "mean_loss":
+            return math.log(perplexity)
+        measured = ((self.summary or {}).get("test") or {}).get(metric.network) or {}
+        bits, nats = measured.get(metric.field), measured.get("mean_loss")  # their ratio is the text's
+        return math.log(perplexity) * bits / nats if bits and nats else None
 
     def why_no_result(self, metric: Metric) -> str:
         """Say why the run has no value of a metric; empty if it has one."""

@@ -18,7 +18,8 @@ def summary_rows(directory: RunDirectory) -> list[tuple[str, str]]:
     """
     config, summary = directory.read_json(CONFIG), directory.read_json(SUMMARY)
     records = directory.read_metrics()
-    rows = [("run", f"{config['agent']}, seed {config['seed']}, {summary['status']}")]
+    collapsed = "" if summary.get("collapsed_at") is None else ", collapsed"
+    rows = [("run", f"{config['agent']}, seed {config['seed']}, {summary['status']}{collapsed}")]
     rows.append(("training", f"{summary['train_step']:,} steps, {summary['decisions']:,} decisions"))
     rows += _quality(summary, config)
     if records:
@@ -43,11 +44,19 @@ def _quality(summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str,
 
 
 def _frequencies(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the line of a network that has learned nothing but frequencies; none of a run of an earlier version."""
-    known = {split: value for split, value in (summary.get("frequency_perplexity") or {}).items() if value is not None}
-    if not known:
-        return []
-    return [("  of frequencies alone", ", ".join(f"{split} {value:,.2f}" for split, value in known.items()))]
+    """Return what frequencies alone come to, and whether more was learned; nothing of a run of an earlier version."""
+    rows = []
+    for key, name, spec in (
+        ("frequency_perplexity", "  of frequencies alone", ",.2f"),
+        ("frequency_accuracy", "  most frequent class", ".1%"),
+    ):
+        known = {split: value for split, value in (summary.get(key) or {}).items() if value is not None}
+        if known:
+            rows.append((name, ", ".join(f"{split} {value:{spec}}" for split, value in known.items())))
+    if (dependence := summary.get("input_dependence")) is not None:
+        fallen = "" if summary["collapsed_at"] is None else f"; collapsed at step {summary['collapsed_at']:,}"
+        rows.append(("input dependence, end", f"{dependence:.2g} of the logits' mean square{fallen}"))
+    return rows
 
 
 def _tying(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import math
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ _SCALARS = {
     "train/loss_nats_per_token": "train_loss",
     "train/perplexity": "perplexity",
     "validation/perplexity": "validation_perplexity",
+    "validation/input_dependence": "input_dependence",
     "train/learning_rate": "learning_rate",
     "train/gradient_norm": "gradient_norm",
     "train/accuracy": "accuracy",
@@ -26,6 +28,8 @@ _SCALARS = {
     "controller/epsilon": "epsilon",
     "controller/q_loss": "q_loss",
 }
+# Measured now and then; records repeat the last measurement.
+_NOW_AND_THEN = ("validation_perplexity", "input_dependence")
 _PICTURES = 20  # in an episode: a picture takes a tenth of a second
 
 
@@ -35,12 +39,16 @@ class Curves:
     Args:
         path: the run directory.
         config: how long the run is.
-        frequencies: validation perplexity of the training split's frequencies alone, where they are known.
         resumed_at: the training step at which a run is resumed; what was shown of later ones is taken back.
+        lines: by tag, numbers that others are to be held against: what frequencies alone come to. None is not drawn.
     """
 
     def __init__(
-        self, path: Path, config: EnvConfig, resumed_at: int | None = None, frequencies: float | None = None
+        self,
+        path: Path,
+        config: EnvConfig,
+        resumed_at: int | None = None,
+        lines: Mapping[str, float | None] | None = None,
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
@@ -48,8 +56,9 @@ class Curves:
         self._last: dict[str, float] = {}
         self._writer = SummaryWriter(path, purge_step=None if resumed_at is None else resumed_at + 1)
         self._every = max(1, config.total_steps // config.k // _PICTURES)
-        self._frequencies = frequencies
-        self._chance, _ = partition.chance_independent_layers(config.n_units)
+        chance, _ = partition.chance_independent_layers(config.n_units)
+        # The line that chance gives, beside tying/independent_layers; those below which learning begins.
+        self._lines = {"tying/independent_layers_by_chance": chance, **(lines or {})}
 
     def __enter__(self) -> Self:
         # A full disk ends TensorBoard's writing thread with a traceback, and reaches us through `flush` as well.
@@ -74,11 +83,10 @@ class Curves:
             for tag, key in _SCALARS.items():
                 if key in record and record[key] != self._last.get(key) and math.isfinite(record[key]):
                     self._writer.add_scalar(tag, record[key], step)
-            self._last = {"validation_perplexity": record["validation_perplexity"]}  # it is measured now and then
-            # The line that chance gives, beside tying/independent_layers.
-            self._writer.add_scalar("tying/independent_layers_by_chance", self._chance, step)
-            if self._frequencies is not None:  # the line below which learning begins, beside validation/perplexity
-                self._writer.add_scalar("validation/perplexity_of_frequencies", self._frequencies, step)
+            self._last = {key: record[key] for key in _NOW_AND_THEN if key in record}
+            for tag, value in self._lines.items():
+                if value is not None:
+                    self._writer.add_scalar(tag, value, step)
             self._writer.add_scalar("speed/tokens_per_second", tokens_per_second, step)
             if record["decision"] == 1 or record["decision"] % self._every == 0:
                 picture = replication_map_image(record["tying"], f"Training step {step}")

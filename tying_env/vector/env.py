@@ -30,7 +30,8 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
     """N environments `LayerTyingEnv` of small GPT-2 networks, trained together.
 
     Each is equal to its single twin under the same seed up to float tolerance: data, dropout, weights and tying are
-    those of the twin, only sums are rounded differently (on a GPU dropout's masks are others). It pays where a single
+    those of the twin, only sums are rounded differently (on a GPU dropout's masks are others). `input_dependence` alone
+    is not measured here: it is infinity. It pays where a single
     network is too small to keep the machine busy; docs/performance.md has the factors. An environment that is over is
     reset by the next step (`AutoresetMode.NEXT_STEP`), from its own generator.
 

@@ -82,4 +82,6 @@ def evaluated(options: Options) -> "Table":
         table.add_row("bits per byte", f"{result.bits_per_byte:.4f}")
     if result.accuracy is not None:
         table.add_row("accuracy", f"{result.accuracy:.2%}")
+    if result.input_dependence is not None:
+        table.add_row("input dependence", f"{result.input_dependence:.2g} of the logits' mean square")
     return table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from tying_agents.commands import guard
-from tying_agents.commands.early import refuse_options_of_others
+from tying_agents.commands.early import note_on_the_papers_recipe, refuse_options_of_others
 from tying_agents.commands.report import print_comparison
 from tying_agents.many.plan import ArmSpec, Backend, RunPlan, check_backend
 from tying_agents.registry import find_agent
@@ -147,6 +147,8 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
     from tying_env.reports.comparison import load_comparison
     from tying_env.reports.html import make_report, write_report
 
+    if text := note_on_the_papers_recipe(options.preset, options.run.env):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.tuning_seeds) if options.learning_rates else ()
     plan = RunPlan(
         options.out,

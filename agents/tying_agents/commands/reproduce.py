@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tying_agents.commands import guard
-from tying_agents.commands.early import description
+from tying_agents.commands.early import description, note_on_the_papers_recipe
 from tying_agents.reproducing.settings import ReproduceOptions
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def main(argv: Sequence[str], prog: str = "layer-tying reproduce") -> int:
 
     def work(console: "Console") -> int:
         options = tyro.cli(ReproduceOptions, prog=prog, args=argv, description=description(__doc__))
+        if text := note_on_the_papers_recipe(options.size, options.run_config("dqn").env):
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
         from tying_agents.reproducing.slices import train, write_results
         from tying_agents.stopping import EXIT_CODES, StopSignals
 

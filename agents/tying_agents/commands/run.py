@@ -41,6 +41,7 @@ from tying_agents.commands.early import (
     description,
     early,
     named_code,
+    note_on_the_papers_recipe,
     overruling,
     with_chosen_agent,
 )
@@ -213,6 +214,8 @@ def train(options: Options, console: "Console", prog: str) -> int:
     path = options.resume or config.run_dir or Path("runs") / default_name(config)
     new = options.resume is None and not path.exists()
     progress = ProgressBar(console)
+    if options.resume is None and (text := note_on_the_papers_recipe(options.preset, config.env)):
+        progress.note(text)
     try:
         if options.resume is None:
             directory, status = run(dataclasses.replace(config, run_dir=path), [progress])

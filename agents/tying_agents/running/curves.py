@@ -23,11 +23,14 @@ class TensorBoard(Callback):
     def run_begins(self, loop: Loop) -> None:
         """Open the file of events."""
         resumed_at = loop.train_step if self._resumed else None
-        config, workload = loop.inner.config, loop.inner.workload
-        known = (
-            workload.frequency_perplexity("validation", config.validation_windows) if config.validate_every else None
-        )
-        self._curves = Curves(self._path, config, resumed_at, known).__enter__()
+        config, workload, known = loop.inner.config, loop.inner.workload, {}
+        if config.validate_every:
+            known = {
+                "validation/perplexity_of_frequencies": workload.frequency_perplexity,
+                "validation/accuracy_of_most_frequent_class": workload.frequency_accuracy,
+            }
+        lines = {tag: measure("validation", config.validation_windows) for tag, measure in known.items()}
+        self._curves = Curves(self._path, config, resumed_at, lines).__enter__()
 
     def decision_made(self, loop: Loop, record: Record) -> None:
         """Add the decision's numbers."""

@@ -5,8 +5,10 @@ import platform
 from typing import Any
 
 from tying_agents.loop import Loop
+from tying_agents.running.collapse import measured_so_far
 from tying_agents.running.recorder import Recorder, save
 from tying_env.files import written_whole
+from tying_env.primary.collapse import collapsed_at
 from tying_env.render import replication_map_figure
 from tying_env.runs import load_network
 from tying_env.runs.run_directory import BEST, FINAL, MAP, SUMMARY
@@ -26,6 +28,7 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
     figure = replication_map_figure(env.trainer.tied.tying, f"Replication map at training step {env.train_step}")
     with written_whole(directory.path / MAP) as unfinished:
         figure.savefig(unfinished, format="png")
+    measured, known = measured_so_far(loop, directory), _frequencies(loop)
     summary = {
         "status": status,
         "stop_reason": loop.stop_reason if status == "stopped" else None,
@@ -33,7 +36,9 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
         "decisions": loop.decisions,
         "train_step": env.train_step,
         "best_validation_perplexity": recorder.best,
-        "frequency_perplexity": _frequencies(loop),
+        **known,
+        "input_dependence": measured[-1].input_dependence if measured else None,
+        "collapsed_at": collapsed_at(measured, known["frequency_perplexity"].get("validation")),
         "learns_every": loop.learns_every,
         "test": None,
         "parameters_conventional": env.trainer.count_conventional(),
@@ -46,13 +51,20 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
     return status
 
 
-def _frequencies(loop: Loop) -> dict[str, float | None]:
-    """Return the perplexity of the training split's frequencies alone, on what validation and test measure."""
+def _frequencies(loop: Loop) -> dict[str, dict[str, float | None]]:
+    """Return what the training split's frequencies alone come to, on what validation and test measure.
+
+    That is their perplexity, and of a network that classifies the share of the most frequent class.
+    """
     env, windows = loop.inner, {"validation": loop.inner.config.validation_windows}
     if loop.config is not None and loop.config.measure_test:
         windows["test"] = loop.config.test_windows
     splits = [split for split in windows if split == "test" or env.config.validate_every]
-    return {split: env.workload.frequency_perplexity(split, windows[split]) for split in splits}
+    workload = env.workload
+    known = {"frequency_perplexity": {split: workload.frequency_perplexity(split, windows[split]) for split in splits}}
+    if workload.classifies:
+        known["frequency_accuracy"] = {split: workload.frequency_accuracy(split, windows[split]) for split in splits}
+    return known
 
 
 def measure_test(loop: Loop, recorder: Recorder, windows: int) -> None:

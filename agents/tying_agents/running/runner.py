@@ -15,6 +15,7 @@ from tying_agents.callbacks import Callback, Callbacks, load_callbacks
 from tying_agents.loop import Loop
 from tying_agents.run_config import RunConfig
 from tying_agents.running.agents import RunningAgent, make_agent
+from tying_agents.running.collapse import CollapseWatch
 from tying_agents.running.curves import TensorBoard
 from tying_agents.running.description import describe, describe_machine, now, other_code, other_machine
 from tying_agents.running.recorder import LOGS, Checkpointer, Recorder, restore
@@ -189,8 +190,9 @@ def _complete(
     recorder = Recorder(directory)
     checkpoints = Checkpoints(directory, LOGS, config.keep_checkpoints)
     checkpointer = Checkpointer(checkpoints, config.checkpoint_every, recorder, agent.state_dict)
-    told = [recorder, TensorBoard(directory.path, resumed), *made.callbacks, *callbacks, checkpointer]
-    foreign = dict(zip(range(2, 2 + len(made.callbacks)), config.callbacks, strict=False))
+    ours = [recorder, TensorBoard(directory.path, resumed), CollapseWatch(directory)]
+    told = [*ours, *made.callbacks, *callbacks, checkpointer]
+    foreign = dict(zip(range(len(ours), len(ours) + len(made.callbacks)), config.callbacks, strict=False))
     loop = Loop(env, Callbacks(told, foreign), episodes=config.episodes, seed=config.seed)
     loop.config, loop.directory = config, directory.path
     status = "failed"
