@@ -9,7 +9,7 @@ from tying_env import PAPER, EnvConfig
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_head": 3}, "n_head must divide n_embd, got n_head=3 and n_embd=128"),
+        ({"n_head": 3}, "n_head must divide n_embd, got n_head=3 and n_embd=64"),
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"total_steps": 0}, "total_steps must be at least 1, got 0"),
         ({"n_layer": -1}, "n_layer must be at least 1, got -1"),

@@ -1,7 +1,6 @@
 """Learning rates: schedules by hand-computed values, groups that come later, resumed and forked in the middle."""
 
 import copy
-import dataclasses
 import itertools
 from typing import Any
 
@@ -10,7 +9,8 @@ import pytest
 import torch
 
 from tests.models import own
-from tying_env import EnvConfig, partition
+from tying_env import partition
+from tying_env.config import PRESETS, EnvConfig, with_later_settings
 from tying_env.env import LayerTyingEnv
 from tying_env.episode import Stopped
 from tying_env.primary.schedule import LearningRates, Schedule
@@ -79,7 +79,7 @@ def test_groups_that_appear_in_the_middle_have_the_present_share_of_their_own_ra
 
 
 def test_groups_that_a_change_touched_are_warmed_up_again(tiny: dict[str, Any]) -> None:
-    env = LayerTyingEnv(**tiny | {"change_warmup_steps": 3})
+    env = LayerTyingEnv(**tiny | {"schedule": "constant", "warmup_steps": 0, "change_warmup_steps": 3})
     env.reset(seed=0, options={"tying": [0, 1, 0, 3]})
     assert rates(env) == dict.fromkeys([None, 0, 1, 3], 1e-3)  # the start is none of it
     env.trainer.train(1)
@@ -96,7 +96,7 @@ def test_groups_that_a_change_touched_are_warmed_up_again(tiny: dict[str, Any]) 
 
 
 def test_at_the_end_of_the_frozen_start_new_leaders_are_warmed_up(tiny: dict[str, Any]) -> None:
-    env = LayerTyingEnv(**tiny | {"change_warmup_steps": 3})
+    env = LayerTyingEnv(**tiny | {"schedule": "constant", "warmup_steps": 0, "change_warmup_steps": 3})
     env.reset(seed=0)
     env.trainer.train(2)
     env.trainer.tie([0, 1, 1, 1])
@@ -180,7 +180,10 @@ def test_the_gradient_norm_is_the_mean_since_the_last_change(tiny: dict[str, Any
         ({"schedule": "exponential"}, "schedule must be one of 'constant', 'linear', 'cosine', 'wsd', got 'exp"),
         ({"schedule": "cosine", "min_lr_ratio": -0.1}, "min_lr_ratio must be from 0 to 1, got -0.1"),
         ({"schedule": "cosine", "min_lr_ratio": 1.5}, "min_lr_ratio must be from 0 to 1, got 1.5"),
-        ({"min_lr_ratio": 0.5}, "min_lr_ratio applies only to a schedule that falls: leave it out, got 0.5"),
+        (
+            {"schedule": "constant", "min_lr_ratio": 0.5},
+            "min_lr_ratio applies only to a schedule that falls: leave it out, got 0.5",
+        ),
         ({"schedule": "wsd", "wsd_decay_share": 0.0}, "wsd_decay_share must be above 0 and at most 1, got 0.0"),
         ({"wsd_decay_share": 0.5}, "wsd_decay_share applies only to schedule='wsd': leave it out, got 0.5"),
         ({"k": 301}, "k must be at most total_steps=300, got 301"),
@@ -188,7 +191,7 @@ def test_the_gradient_norm_is_the_mean_since_the_last_change(tiny: dict[str, Any
 )
 def test_schedules_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        EnvConfig(**settings)
+        EnvConfig(**{"total_steps": 300} | settings)
 
 
 def test_damaged_counts_are_refused(tiny: dict[str, Any]) -> None:
@@ -209,9 +212,25 @@ def test_damaged_counts_are_refused(tiny: dict[str, Any]) -> None:
             LayerTyingEnv(**tiny).load_state_dict(state)
 
 
-def test_the_default_is_a_constant_rate() -> None:
-    assert dataclasses.asdict(EnvConfig())["schedule"] == "constant"
-    assert EnvConfig().warmup_steps == 0
+def test_by_default_the_rate_rises_over_a_tenth_of_the_run_and_falls() -> None:
+    assert EnvConfig().schedule == "cosine"
+    assert EnvConfig(total_steps=250).warmup_length == 25
+    assert EnvConfig(total_steps=9).warmup_length == 0
+    assert EnvConfig(warmup_steps=0).warmup_length == 0
+
+
+def test_the_papers_presets_have_a_constant_rate_from_the_first_step_on() -> None:
+    for (_, size), preset in PRESETS.items():
+        if size == "paper":
+            config = EnvConfig(**preset)
+            assert config.schedule == "constant"
+            assert config.warmup_length == 0
+
+
+def test_runs_of_before_there_were_schedules_had_a_constant_rate() -> None:
+    saved = with_later_settings({"total_steps": 300})
+    assert saved["schedule"] == "constant"
+    assert saved["warmup_steps"] == 0
 
 
 def test_the_frozen_start_collapses_to_token_frequencies_without_a_warm_up_and_trains_with_one() -> None:
@@ -225,6 +244,7 @@ def test_the_frozen_start_collapses_to_token_frequencies_without_a_warm_up_and_t
             batch_size=4,
             seq_len=64,
             learning_rate=3e-3,
+            schedule="constant",
             warmup_steps=warmup_steps,
             k=5,
             total_steps=200,

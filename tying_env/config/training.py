@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tying_env.config.checks import check_above_zero, check_at_least
@@ -18,15 +18,16 @@ ScheduleName = Literal["constant", "linear", "cosine", "wsd"]
 class TrainingSettings:
     """The training recipe."""
 
-    batch_size: int = 8
+    batch_size: int = 4
     """Sequences, or images, in a training step."""
     learning_rate: float = 1e-3
     """Learning rate, the highest one where a schedule changes it."""
-    schedule: ScheduleName = "constant"
+    schedule: ScheduleName = field(default="cosine", metadata={"before": "constant"})
     """After the warm-up the learning rate is constant; or falls to the end, linear or along half a cosine; or is
     constant until its last share of the run, where it falls (wsd: warm-up-stable-decay)."""
-    warmup_steps: int = 0
-    """Training steps, from the first one on, over which the learning rate rises from almost 0; 0: none."""
+    warmup_steps: int | None = field(default=None, metadata={"before": 0})
+    """Training steps, from the first one on, over which the learning rate rises from almost 0; 0: no warm-up. The
+    default is a tenth of the run: without one the frozen start stalls training (docs/recipe.md)."""
     change_warmup_steps: int = 0
     """Training steps over which the learning rate of a group rises again after a change gave it other layers or new
     weights; 0: none."""
@@ -51,8 +52,13 @@ class TrainingSettings:
     biases or norms (the field's convention)."""
     max_grad_norm: float = 1.0
     """The gradient is clipped to this norm. The paper leaves it open; its published code uses 1.0."""
-    total_steps: int = 300
+    total_steps: int = 600
     """Training steps in an episode (K of Algorithm 1)."""
+
+    @property
+    def warmup_length(self) -> int:
+        """Training steps over which the learning rate rises: `warmup_steps`, or a tenth of the run."""
+        return self.total_steps // 10 if self.warmup_steps is None else self.warmup_steps
 
     @property
     def wsd_decay_steps(self) -> int:
@@ -70,7 +76,7 @@ class MeasuringSettings:
     """Fresh random training batches on which the reward is measured."""
     reward_timing: Literal["after_training", "after_tying"] = "after_training"
     """Measure the reward after the k steps, or right after tying as Algorithm 1 lines 20-21 do."""
-    validate_every: int = 25
+    validate_every: int = 50
     """Training steps between two measurements on the validation split; 0 for none."""
     validation_windows: int = 64
     """Sequences, spread evenly over the split, or images, drawn once for all; 0 for the whole split."""
@@ -107,16 +113,16 @@ def _check_optimizer(config: EnvConfig) -> None:
 
 
 def _check_schedule(config: EnvConfig) -> None:
-    check_at_least(0, warmup_steps=config.warmup_steps, change_warmup_steps=config.change_warmup_steps)
+    check_at_least(0, warmup_steps=config.warmup_length, change_warmup_steps=config.change_warmup_steps)
     if not 0 <= config.min_lr_ratio <= 1:
         raise ValueError(f"min_lr_ratio must be from 0 to 1, got {config.min_lr_ratio!r}")
     if not 0 < config.wsd_decay_share <= 1:
         raise ValueError(f"wsd_decay_share must be above 0 and at most 1, got {config.wsd_decay_share!r}")
     decays = config.wsd_decay_steps if config.schedule == "wsd" else 1  # the full rate holds for one step at least
-    if config.warmup_steps + decays > config.total_steps:
+    if config.warmup_length + decays > config.total_steps:
         raise ValueError(
             f"warmup_steps must be at most {config.total_steps - decays}, so that {decays} of "
-            f"total_steps={config.total_steps} remain, got {config.warmup_steps}"
+            f"total_steps={config.total_steps} remain, got {config.warmup_length}"
         )
     if config.schedule == "constant":
         _check_applies(config, "min_lr_ratio", "a schedule that falls")

@@ -43,7 +43,7 @@ class Schedule:
         return cls(
             config.schedule,
             config.total_steps,
-            config.warmup_steps,
+            config.warmup_length,
             config.min_lr_ratio,
             config.wsd_decay_steps,
             config.change_warmup_steps,

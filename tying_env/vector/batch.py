@@ -24,6 +24,7 @@ from torch import Tensor
 from tying_env import partition, rule
 from tying_env.config import EnvConfig
 from tying_env.primary.building import build_network
+from tying_env.primary.schedule import Schedule
 from tying_env.seeding import torch_stream
 from tying_env.vector.batched_gpt2 import (
     BLOCK_NAMES,
@@ -89,7 +90,9 @@ class TrainingBatch:
         self._sources = np.zeros((n, config.n_units), dtype=np.int64)  # with whose weights each layer computes
         self._groups: list[dict[int, list[int]]] = [{}] * n  # of each network, what `rule.trained` says
         self._rows: list[Row] = []  # those that train, in the order of the optimizer's groups
-        self._optimizer: torch.optim.AdamW | None = None  # on these rows; None: they are others now
+        self._optimizer: torch.optim.AdamW | None = None  # on these rows; None: they, or their rates, are others now
+        self._schedule = Schedule.of(config)
+        self._steps = np.zeros(n, dtype=np.int64)  # training steps of each network
         self._generators = [torch_stream(0, "dropout", device) for _ in range(n)]
         for network in range(n):
             self._put(network, self.tying[network], frozen=True)
@@ -104,6 +107,7 @@ class TrainingBatch:
         self.outside.values[n] = torch.cat([values[name].detach().flatten() for name in OUTSIDE_NAMES])
         for state in (*self.blocks.state, *self.outside.state):
             state[n] = 0
+        self._steps[n] = 0
         self._put(n, np.zeros(self._config.n_units, dtype=np.int64), frozen=True)
         self._generators[n] = torch_stream(seed, "dropout", self._device)
 
@@ -172,20 +176,33 @@ class TrainingBatch:
         optimizer = self._optimizer = self._optimizer or self._new_optimizer()
         for row in self._rows:
             row.values.grad = row.rows.gradient[row.at] if on[row.network] else None
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self._schedule.share(int(self._steps[group["network"]]))
         optimizer.step()
+        together = {(step, step + moved) for step, moved in zip(self._steps.tolist(), on.tolist(), strict=True)}
+        self._steps += on
+        if len(together) > len({step for step, _ in together}):  # networks that were at the same step part
+            self._optimizer = None
 
     def _new_optimizer(self) -> torch.optim.AdamW:
-        """Return an optimizer of the rows that train, which has their state, with a group for each learning rate."""
-        by_divisor: dict[float, list[Row]] = {}
+        """Return an optimizer of the rows that train, which has their state, with a group for each learning rate.
+
+        That is the same for rows whose groups divide it by the same number, in networks at the same training step.
+        """
+        by_rate: dict[tuple[float, int], list[Row]] = {}
         for n, groups in enumerate(self._groups):
-            by_divisor.setdefault(1.0, []).append(Row(self.outside, n, (n,), self.outside.values[n]))
+            done = int(self._steps[n])
+            by_rate.setdefault((1.0, done), []).append(Row(self.outside, n, (n,), self.outside.values[n]))
             for leader, layers in groups.items():
                 row = Row(self.blocks, n, (n, leader), self.blocks.values[n, leader])
-                by_divisor.setdefault(rule.lr_divisor(self._config.group_lr, len(layers)), []).append(row)
+                by_rate.setdefault((rule.lr_divisor(self._config.group_lr, len(layers)), done), []).append(row)
         rate, decay = self._config.learning_rate, self._config.weight_decay
-        by_rate = [{"params": [row.values for row in rows], "lr": rate / d} for d, rows in by_divisor.items()]
-        optimizer = torch.optim.AdamW(by_rate, lr=rate, weight_decay=decay, fused=True)
-        self._rows = [row for rows in by_divisor.values() for row in rows]
+        groups_of = [
+            {"params": [row.values for row in rows], "initial_lr": rate / divisor, "network": rows[0].network}
+            for (divisor, _), rows in by_rate.items()
+        ]
+        optimizer = torch.optim.AdamW(groups_of, lr=rate, weight_decay=decay, fused=True)
+        self._rows = [row for rows in by_rate.values() for row in rows]
         for rows, _, at, values in self._rows:
             state = {"step": rows.steps[at], "exp_avg": rows.mean[at], "exp_avg_sq": rows.square[at]}
             optimizer.state[values] = state

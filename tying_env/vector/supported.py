@@ -15,6 +15,7 @@ ANY_VALUE = frozenset(
         *("dataset", "cache_dir", "device"),
         *("n_layer", "n_embd", "n_head", "seq_len", "dropout"),
         *("batch_size", "learning_rate", "weight_decay", "max_grad_norm", "total_steps", "k", "freeze_at_start"),
+        *("warmup_steps", "min_lr_ratio", "wsd_decay_share"),
         *("reward_batches", "validate_every", "validation_windows"),
     }
 )
@@ -25,6 +26,7 @@ THESE_VALUES: dict[str, tuple[Any, ...]] = {
     "gradient": ("shared", "leader"),
     "optimizer_state": ("inherit", "reset"),
     "group_lr": ("none", "sqrt", "linear"),
+    "schedule": ("constant", "linear", "cosine", "wsd"),
     "reward_timing": ("after_training", "after_tying"),
     "dtype": ("float32", "float64", "bfloat16"),
 }

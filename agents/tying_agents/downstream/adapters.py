@@ -78,7 +78,8 @@ def tune_adapters(
         total_steps=steps,
         batch_size=config.batch_size,
         learning_rate=config.rate("lora"),
-        schedule="linear",
+        schedule="linear",  # as the other methods: tuning.py
+        warmup_steps=0,
         min_lr_ratio=0.0,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
