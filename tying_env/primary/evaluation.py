@@ -44,18 +44,20 @@ def perplexity(mean_loss: float) -> float:
 
 @torch.no_grad()
 def measure(model: nn.Module, task: Task, batches: Iterable[Batch], device: torch.device) -> Measurement:
-    """Return the means over all examples, without dropout."""
+    """Return the means over all predictions and examples, without dropout."""
     model.eval()
-    total, correct, count = 0.0, 0.0, 0
+    total, correct, predictions, examples = 0.0, 0.0, 0, 0
     classified = True
     for batch in batches:
-        measured, examples = task.measure(model, to_device(batch, device)), count_examples(batch)
-        total += measured.loss.item() * examples
+        there = to_device(batch, device)
+        measured, count = task.measure(model, there), task.count(model, there)
+        total += measured.loss.item() * count if count else 0.0  # the mean of nothing is no number
+        predictions += count
         classified = classified and measured.correct is not None
         correct += 0.0 if measured.correct is None else measured.correct.item()
-        count += examples
-    mean = total / count
-    return Measurement(mean if math.isfinite(mean) else math.inf, correct / count if classified else None)
+        examples += count_examples(batch)
+    mean = total / predictions if predictions else math.inf
+    return Measurement(mean if math.isfinite(mean) else math.inf, correct / examples if classified else None)
 
 
 def mean_loss(model: nn.Module, task: Task, examples: Batch, batch_size: int, device: torch.device) -> float:
