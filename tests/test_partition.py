@@ -156,3 +156,9 @@ def test_a_permuted_tying_ties_the_permuted_layers(action: list[int], random: Ra
     assert partition.is_tying(permuted)
     for i, j in itertools.combinations(range(len(tying)), 2):
         assert (tying[i] == tying[j]) == (permuted[order[i]] == permuted[order[j]])
+
+
+def test_a_random_tying_of_more_layers_than_a_float_can_count() -> None:
+    tying = partition.random_tying(400, 100, np.random.default_rng(0))
+    assert partition.is_tying(tying)
+    assert len(partition.leaders(tying)) == 100

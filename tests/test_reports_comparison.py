@@ -43,9 +43,19 @@ def test_of_runs_of_one_seed_the_newest_finished_one_counts(tmp_path: Path) -> N
 
 def test_traces_of_their_own_are_no_difference_between_runs_of_an_arm(tmp_path: Path) -> None:
     for seed, trace in enumerate("pq"):
-        make_run(tmp_path / trace, "replay", seed, config={"controller": {"trace": trace, "groups": seed}})
+        config = {"controller": {"trace": trace, "groups": seed}, "file_sha256": f"hash of {trace}"}
+        make_run(tmp_path / trace, "replay", seed, config=config)
     notes = notes_of(tmp_path)
     assert "The runs of replay differ in controller.groups." in notes
+    assert [summary.arm.label for summary in load_comparison([tmp_path]).arms] == ["replay"]
+
+
+def test_another_text_under_one_traces_name_is_another_arm(tmp_path: Path) -> None:
+    for seed in range(2):
+        config = {"controller": {"trace": "p"}, "file_sha256": f"hash {seed}"}
+        make_run(tmp_path / str(seed), "replay", seed, config=config)
+    labels = [summary.arm.label for summary in load_comparison([tmp_path]).arms]
+    assert labels == ["replay", "replay (file_sha256 hash 1)"]
 
 
 def test_a_rate_on_the_edge_of_the_grid_is_told_of(tmp_path: Path) -> None:

@@ -127,6 +127,11 @@ def agreed_stop(should_stop: Callable[[], bool]) -> Callable[[], bool]:
     return lambda: bool(_exchanged([float(should_stop())], lambda flag: dist.all_reduce(flag, dist.ReduceOp.MAX))[0])
 
 
+def summed(value: float) -> float:
+    """Return the sum of what the processes have."""
+    return _exchanged([value], dist.all_reduce)[0] if world().size > 1 else value
+
+
 def _from_the_first(numbers: Sequence[float]) -> list[float]:
     return _exchanged(numbers, lambda values: dist.broadcast(values, 0))
 

@@ -153,7 +153,7 @@ def random_tying(n_units: int, n_groups: int, rng: np.random.Generator) -> IntVe
             count[n][g] = count[n - 1][g - 1] + g * count[n - 1][g]
     labels, g = np.zeros(n_units, dtype=np.int64), n_groups
     for n in range(n_units, 0, -1):
-        if rng.random() * count[n][g] < count[n - 1][g - 1]:
+        if rng.random() < count[n - 1][g - 1] / count[n][g]:  # whole numbers too large for a float, but for their ratio
             g -= 1
             labels[n - 1] = g
         else:

@@ -51,25 +51,26 @@ def perplexity(mean_loss: float) -> float:
 def measure(
     model: nn.Module, task: Task, batches: Iterable[Batch], device: torch.device, *, dependence: bool = False
 ) -> Measurement:
-    """Return the means over all examples, without dropout; and input dependence, if asked for, on the first of them.
+    """Return the means over all predictions and examples, without dropout; and input dependence, if asked for, on the first of them.
 
     Where examples are classified it is measured on all of them, since they may be sorted by class.
     """
     model.eval()
-    total, correct, count = 0.0, 0.0, 0
+    total, correct, predictions, examples = 0.0, 0.0, 0, 0
     classified = True
     spread: Spread | None = None
     for batch in batches:
-        measured = task.measure(model, to_device(batch, device), logits=dependence)
-        examples = count_examples(batch)
-        total += measured.loss.item() * examples
+        there = to_device(batch, device)
+        measured, count = task.measure(model, there, logits=dependence), task.count(model, there)
+        total += measured.loss.item() * count if count else 0.0  # the mean of nothing is no number
+        predictions += count
         classified = classified and measured.correct is not None
         correct += 0.0 if measured.correct is None else measured.correct.item()
-        count += examples
+        examples += count_examples(batch)
         if measured.logits is not None:
             spread = merged(spread, spread_of(measured.logits))
             dependence = classified or spread.positions < ENOUGH_POSITIONS
-    mean, accuracy = total / count, correct / count if classified else None
+    mean, accuracy = total / predictions if predictions else math.inf, correct / examples if classified else None
     return Measurement(mean if math.isfinite(mean) else math.inf, accuracy, input_dependence(spread))
 
 

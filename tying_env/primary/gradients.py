@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tying_env.config import EnvConfig
 from tying_env.data.batches import count_examples, cut
-from tying_env.distributed import DataParallel, world
+from tying_env.distributed import DataParallel, summed, world
 from tying_env.primary.tasks import Task
 from tying_env.seeding import stream_of, torch_randomness_from
 
@@ -48,10 +48,15 @@ class Gradients:
         self._model.train()
         losses = []
         parts = list(cut(batch, -(-count_examples(batch) // self._accumulate)))
+        counts = [self.task.count(self._model, part) for part in parts]
+        if not self.task.even:
+            whole = int(summed(sum(counts)))
         with torch_randomness_from(stream_of(world().rank, world().size, self.dropout)):
-            for i, part in enumerate(parts):
+            for i, (part, count) in enumerate(zip(parts, counts, strict=True)):
+                if count == 0 < whole and self._parallel is None:  # the mean of nothing is no number
+                    continue
                 # The parts add up; of processes the average is taken.
-                weight, last = world().size * count_examples(part) / whole, i + 1 == len(parts)
+                weight, last = world().size * count / max(whole, 1), i + 1 == len(parts)
                 if self._parallel is None:
                     loss = weight * self.loss(self._model, part)
                     loss.backward()

@@ -20,7 +20,7 @@ Loss = Callable[[nn.Module, Any], Tensor]
 # Types of decoders whose scores are the last hidden states times the head's matrix, and nothing more.
 PLAIN_HEADS = frozenset({"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3"})
 
-# The label of places whose loss transformers leaves out.
+# The label of a place where nothing is predicted, as torch's cross-entropy and transformers have it.
 IGNORED = -100
 
 
@@ -33,7 +33,17 @@ class Measured(NamedTuple):
 
 
 class Task(ABC):
-    """Turns a batch into a loss."""
+    """Turns a batch into a loss.
+
+    Attributes:
+        even: whether every example has as many predictions, so that examples weigh alike.
+    """
+
+    even = True
+
+    def count(self, model: nn.Module, batch: Any) -> int:
+        """Return of how many predictions the loss of a batch is the mean: what it weighs among others."""
+        return count_examples(batch)
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
@@ -199,10 +209,24 @@ class ImageClassification(Task):
 
 
 class CustomTask(Task):
-    """The user's own loss; by default that of a transformers model, whose batch has `labels` beside its inputs."""
+    """The user's own loss; by default that of a transformers model, whose batch has `labels` beside its inputs.
+
+    The loss is a mean over predictions: the whole numbers in `labels` other than -100, where a batch has them, else its
+    examples. So parts of a batch, processes and batches of a measurement weigh as much as is predicted in them.
+    """
+
+    even = False
 
     def __init__(self, loss: Loss | None = None) -> None:
         self._loss = loss
+
+    def count(self, model: nn.Module, batch: Any) -> int:
+        """Return the labels that count, or the examples; causal models of transformers skip each sequence's first."""
+        labels = batch.get("labels") if isinstance(batch, Mapping) else None
+        if not isinstance(labels, Tensor) or labels.is_floating_point():
+            return count_examples(batch)
+        shifted = self._loss is None and getattr(model, "loss_type", "") in (None, "ForCausalLM")
+        return int((labels[:, 1:] if shifted else labels).ne(IGNORED).sum())
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the user's loss.

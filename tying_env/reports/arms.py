@@ -16,8 +16,8 @@ from tying_env.reports.loading import Metric, Run
 # What is not a setting: runs may differ in it, and in PLACE_SETTINGS, and still be one arm.
 _NO_SETTINGS = frozenset({"seed", "label", "run_dir", "started", "git_commit", "versions", "platform", "layout"})
 _NO_SETTINGS |= {"callbacks", "checkpoint_every", "keep_checkpoints"}  # how a run is watched and kept
-# Differs from run to run within an arm by design: each may replay a trace of its own.
-_BY_DESIGN = frozenset({"controller.trace"})
+# Differ from run to run within an arm by design, together: each may replay a trace of its own.
+_BY_DESIGN = frozenset({"controller.trace", "file_sha256"})
 # With these different, results are about different texts or in different units.
 YARDSTICK_SETTINGS = ("model", "dataset", "tokenizer", "seq_len", "validation_windows", "test_windows")
 
@@ -173,7 +173,7 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
             )
     notes += [_left_out_note(arm, run) for arm in arms for run in arm.left_out]
     for arm in arms:
-        differ = {key for run in arm.runs[1:] for key in _differences(arm.runs[0], run)} - _BY_DESIGN
+        differ = {key for run in arm.runs[1:] for key in _differences(arm.runs[0], run)}
         if differ:
             notes.append(f"The runs of {arm.label} differ in {', '.join(sorted(differ))}.")
     runs = [run for arm in arms for run in arm.runs]
@@ -224,8 +224,12 @@ def _rollout(run: Run) -> int | None:
 
 
 def _differences(one: Run, other: Run) -> dict[str, tuple[Any, Any]]:
+    """Return the settings in which runs of an arm differ, but for those that do by design."""
     mine, theirs = settings_of(one), settings_of(other)
-    return {key: (mine.get(key), theirs.get(key)) for key in _union([mine, theirs]) if mine.get(key) != theirs.get(key)}
+    differ = {key: (mine.get(key), theirs.get(key)) for key in _union([mine, theirs])}
+    differ = {key: values for key, values in differ.items() if values[0] != values[1]}
+    own_trace = "controller.trace" in differ  # another text in the same file is another arm
+    return {key: values for key, values in differ.items() if not (own_trace and key in _BY_DESIGN)}
 
 
 def _text(value: Any) -> str:
