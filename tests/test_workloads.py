@@ -127,7 +127,8 @@ def test_a_vit_is_transformers_and_counts_what_it_gets_right(settings: Any) -> N
 
 
 def test_a_vit_learns_digits(settings: Any) -> None:
-    env = LayerTyingEnv(**settings["vit"] | {"augment": "none", "learning_rate": 3e-3, "n_embd": 32, "batch_size": 32})
+    recipe = {"learning_rate": 3e-3, "schedule": "constant", "warmup_steps": 0, "batch_size": 32}
+    env = LayerTyingEnv(**settings["vit"] | recipe | {"augment": "none", "n_embd": 32})
     env.reset(seed=0, options={"tying": [0, 0, 2, 2]})
     env.trainer.train(120)
     accuracy = env.evaluate("test", 0).accuracy

@@ -51,7 +51,7 @@ def perplexity(mean_loss: float) -> float:
 def measure(
     model: nn.Module, task: Task, batches: Iterable[Batch], device: torch.device, *, dependence: bool = False
 ) -> Measurement:
-    """Return the means over all predictions and examples, without dropout; and input dependence, if asked for, on the first of them.
+    """Return the means over all predictions and examples, without dropout; if asked for, input dependence on the first.
 
     Where examples are classified it is measured on all of them, since they may be sorted by class.
     """
