@@ -13,6 +13,7 @@ from torch import nn
 
 import tying_env.forking  # noqa: F401 - an AsyncVectorEnv forks
 from tying_env import partition
+from tying_env.ambient import usual_modes
 from tying_env.data import Batch
 from tying_env.decision import Outcome
 from tying_env.distributed import agreed_action, agreed_stop
@@ -94,6 +95,7 @@ class LayerTyingEnv(SavedEnv):
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012 (Gymnasium's own form)
 
+    @usual_modes()
     def __init__(
         self,
         *,
@@ -118,6 +120,7 @@ class LayerTyingEnv(SavedEnv):
         self.action_space = gym.spaces.MultiDiscrete(np.arange(1, self.n_units + 1))
         self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, self.n_units + 1))
 
+    @usual_modes()
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[partition.IntVector, dict[str, Any]]:
@@ -152,6 +155,7 @@ class LayerTyingEnv(SavedEnv):
         self._episode = self._begin(episode_seed, start, frozen_start=tying is None)
         return self.tying, self._info(BEGINNING)
 
+    @usual_modes()
     def step(self, action: partition.IntVector) -> tuple[partition.IntVector, float, bool, bool, dict[str, Any]]:
         """Apply a tying, train for k steps, measure the reward.
 

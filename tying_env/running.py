@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from tying_env import partition
+from tying_env.ambient import usual_modes
 from tying_env.config import EnvConfig
 from tying_env.data import Batch
 from tying_env.data.corpus import Split
@@ -85,6 +86,7 @@ class RunningEnv(gym.Env[partition.IntVector, partition.IntVector]):
         valid = partition.validate_action(action, self.n_units)
         return valid if self.workload.kinds is None else partition.within_kinds(valid, self.workload.kinds)
 
+    @usual_modes()
     def evaluate(self, split: Split, max_windows: int | None = None) -> Evaluation:
         """Measure the network as it is on examples of a split, always the same, without dropout.
 

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from tying_env.ambient import usual_modes
 from tying_env.config import PLACE_SETTINGS, with_later_settings
 from tying_env.differences import listed
 from tying_env.running import RunningEnv
@@ -20,6 +21,7 @@ _STATE_KEYS = {
 class SavedEnv(RunningEnv):
     """An environment whose training run can be saved, restored and forked."""
 
+    @usual_modes()
     def state_dict(self, copy: bool = True) -> dict[str, Any]:
         """Return the whole training state: a restored environment continues with the same bits.
 
@@ -35,6 +37,7 @@ class SavedEnv(RunningEnv):
             **self._running().state_dict(copy),
         }
 
+    @usual_modes()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state that `state_dict` gave, of an environment with the same settings.
 

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from tying_env import partition
+from tying_env.ambient import usual_modes
 from tying_env.config import EnvConfig
 from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_windows, load_corpus
 from tying_env.decision import Measure, Outcome, Stage, Task, Train
@@ -45,6 +46,7 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
 
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}  # noqa: RUF012 (Gymnasium's own form)
 
+    @usual_modes()
     def __init__(self, num_envs: int = 1, **settings: Any) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs!r}")
@@ -66,6 +68,7 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
         self._generators = [np.random.default_rng() for _ in range(num_envs)]
         self._episodes: list[BatchedEpisode] = []
 
+    @usual_modes()
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.int64], dict[str, Any]]:
@@ -90,6 +93,7 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
         self._episodes = [self._begin(n, own) for n, own in enumerate(seeds)]
         return self.batch.tying.copy(), self._infos([BEGINNING] * self.num_envs)
 
+    @usual_modes()
     def step(self, actions: npt.NDArray[np.int64]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Apply a tying in each environment, train for k steps, measure the rewards; reset those that are over.
 
