@@ -162,3 +162,16 @@ def test_a_random_tying_of_more_layers_than_a_float_can_count() -> None:
     tying = partition.random_tying(400, 100, np.random.default_rng(0))
     assert partition.is_tying(tying)
     assert len(partition.leaders(tying)) == 100
+
+
+def test_other_choices_are_the_entries_that_give_each_another_tying() -> None:
+    for tying in partition.all_tyings(5):
+        for layer in range(1, 5):
+            given = []
+            for entry in range(layer + 1):
+                action = tying.copy()
+                action[layer] = entry
+                given.append(tuple(partition.canonicalise(action).tolist()))
+            found = [given[entry] for entry in partition.other_choices(tying, layer)]
+            assert len(set(found)) == len(found)
+            assert set(found) == set(given) - {tuple(tying.tolist())}

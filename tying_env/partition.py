@@ -92,6 +92,16 @@ def within_kinds(action: IntVector, kinds: npt.ArrayLike) -> IntVector:
     return np.where(of[action] == of, action, np.arange(len(action)))
 
 
+def other_choices(tying: IntVector, layer: int) -> list[int]:
+    """Return the entries of a layer that give another tying than this one, each another: leaders before it, itself.
+
+    Args:
+        tying: a tying. # (L,)
+        layer: whose entry.
+    """
+    return [i for i in [*leaders(tying[:layer]), layer] if i != tying[layer]]
+
+
 def uniform_random_action(n_units: int, rng: np.random.Generator) -> IntVector:
     """Draw one of the L! actions, all equally likely, shape (L,): the exploration of Eq. 2."""
     return rng.integers(0, np.arange(1, n_units + 1), dtype=np.int64)

@@ -15,7 +15,7 @@ from tying_agents.controllers.base import Context, Controller
 from tying_agents.settings import SearchConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.episode import Stopped
-from tying_env.partition import IntVector
+from tying_env.partition import IntVector, canonicalise, other_choices
 from tying_env.seeding import capture_numpy, restore_numpy
 
 
@@ -74,12 +74,22 @@ class SearchController(Controller):
         self.counterfactual_steps = state["counterfactual_steps"]
 
     def _change_one(self, tying: IntVector) -> IntVector:
-        """Return an action with one entry other than in `tying`, all such changes of a layer equally likely."""
-        layer = int(self._rng.integers(1, self.n_units))
-        target = int(self._rng.integers(layer))  # one of the layer's other `layer` choices
-        action = tying.copy()
-        action[layer] = target + (target >= tying[layer])
-        return action
+        """Return an action with one entry other than in `tying` that gives another tying; `tying` if none does.
+
+        Layers are equally likely, and so are the other tyings that a layer's entry can give.
+        """
+        permitted = self._bound().permitted
+        for layer in (1 + self._rng.permutation(self.n_units - 1)).tolist():
+            given = {}
+            for entry in other_choices(tying, layer):
+                action = tying.copy()
+                action[layer] = entry
+                action = permitted(action)
+                given.setdefault(tuple(canonicalise(action).tolist()), action)
+            given.pop(tuple(tying.tolist()), None)  # what a layer of another kind comes to
+            if given:
+                return list(given.values())[int(self._rng.integers(len(given)))]
+        return tying.copy()
 
     def _try(self, env: LayerTyingEnv, action: IntVector) -> tuple[LayerTyingEnv, float]:
         """Return a fork after a step with `action`, and its log-perplexity; infinity if it diverged."""
