@@ -1,6 +1,7 @@
 """How runs are asked to stop: by a signal to this process, or by a file that other processes see.
 
-Ctrl-C and a scheduler's SIGTERM ask a run to end in order; a second one ends it at once.
+Ctrl-C, a scheduler's SIGTERM and a terminal that is gone (SIGHUP, which `nohup` has ignored) ask a run to end in order;
+a second one ends it at once.
 """
 
 import contextlib
@@ -17,10 +18,11 @@ from typing import Any, Self
 from tying_env.files import written_whole
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal's number, as a shell has it
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class StopSignals:
-    """Inside this context the first SIGINT or SIGTERM only sets `asked`; the second ends the program at once.
+    """Inside this context the first SIGINT, SIGTERM or SIGHUP only sets `asked`; the second ends the program at once.
 
     At once means: a KeyboardInterrupt for SIGINT (it leaves the terminal in order), and for SIGTERM what the system
     does of itself.
@@ -31,7 +33,7 @@ class StopSignals:
         also: asked between training steps whether there is another reason to stop.
 
     Attributes:
-        asked: the signal that came first, None as long as there was none.
+        asked: the signal that came first, SIGTERM for a SIGHUP; None as long as there was none.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class StopSignals:
     def __enter__(self) -> Self:
         if self._handles:
             self._former = {number: signal.signal(number, self._first) for number in EXIT_CODES}
+            if _HANGUP is not None and signal.getsignal(_HANGUP) is not signal.SIG_IGN:
+                self._former[_HANGUP] = signal.signal(_HANGUP, self._first)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,10 +67,12 @@ class StopSignals:
         return self.asked is not None or self._also()
 
     def _first(self, signum: int, frame: FrameType | None) -> None:
-        self.asked = signal.Signals(signum)
+        self.asked = signal.SIGTERM if signum == _HANGUP else signal.Signals(signum)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if _HANGUP in self._former:
+            signal.signal(_HANGUP, signal.SIG_IGN)  # a shell may send it to its children once more
         signal.signal(signal.SIGINT, self._second)
-        name = "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
+        name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
         self._on_first(self.asked)
         self._note(f"{name}: finishing this training step, then saving. Once more ends at once.")
 
@@ -143,13 +149,15 @@ _worker = _Worker()
 
 
 def begin_worker(parent: int) -> None:
-    """Make this process a worker: Ctrl-C is its parent's business, SIGTERM stops its run, and it ends with its parent.
+    """Make this process a worker: SIGTERM stops its run, it ends with its parent, and other signals are its parent's.
 
     Args:
         parent: the process that began it.
     """
     _worker.begun = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _HANGUP is not None:
+        signal.signal(_HANGUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _worker.told)
     threading.Thread(target=_worker.watch, args=(parent,), daemon=True).start()
 

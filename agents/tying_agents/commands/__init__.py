@@ -57,7 +57,10 @@ def start(command: str, argv: Sequence[str] | None = None, prog: str | None = No
     finally:
         if watches and signal.getsignal(signal.SIGINT) is _end:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-    code: int = module.main(sys.argv[1:] if argv is None else list(argv), prog or f"layer-tying {command}")
+    from tying_agents.commands.output import lasting_output
+
+    with lasting_output():
+        code: int = module.main(sys.argv[1:] if argv is None else list(argv), prog or f"layer-tying {command}")
     return code
 
 
