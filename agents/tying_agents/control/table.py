@@ -1,0 +1,113 @@
+"""The table of the positive control: means over seeds, as a file, as text, and as shipped with the package. No torch."""
+
+import functools
+import importlib.resources
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tying_env.files import to_json, written_whole
+
+TABLE = "table.json"
+SHIPPED = "positive_control.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What an arm gets at the end of so many decisions.
+
+    Attributes:
+        arm: its name.
+        kind, n_layer, noise: of the tasks.
+        decisions: made before.
+        seeds: over how many the means are; each has a task of its own.
+        value: mean value of the last tenth of the decisions, without noise.
+        best: mean value of the best tyings.
+        chance: mean value of uniformly random actions.
+        share: mean of (value - chance) / (best - chance): 0 is chance, 1 the best.
+        deviation: standard deviation of the share over seeds; 0 with a single one.
+    """
+
+    arm: str
+    kind: str
+    n_layer: int
+    noise: float
+    decisions: int
+    seeds: int
+    value: float
+    best: float
+    chance: float
+    share: float
+    deviation: float
+
+
+def cells_of(lines: Iterable[dict[str, Any]]) -> list[Cell]:
+    """Return the means over seeds of runs that `tying_agents.control.experiment.read_runs` read."""
+    found: dict[tuple[Any, ...], dict[int, tuple[float, float, float]]] = {}
+    for line in lines:
+        for mark, value in line["values"].items():
+            key = (line["arm"], line["kind"], line["n_layer"], line["noise"], int(mark))
+            found.setdefault(key, {})[line["seed"]] = (value, line["best"], line["chance"])
+    return [_cell(key, list(by_seed.values())) for key, by_seed in found.items()]
+
+
+def _cell(key: tuple[Any, ...], runs: Sequence[tuple[float, float, float]]) -> Cell:
+    n = len(runs)
+    shares = [(value - chance) / (best - chance) for value, best, chance in runs]
+    share = sum(shares) / n
+    deviation = math.sqrt(sum((each - share) ** 2 for each in shares) / (n - 1)) if n > 1 else 0.0
+    value, best, chance = (sum(column) / n for column in zip(*runs, strict=True))
+    return Cell(*key, n, *(round(number, 4) for number in (value, best, chance, share, deviation)))
+
+
+def write_table(cells: Sequence[Cell], cpu_seconds: float, path: Path) -> None:
+    """Write the cells, and how long the runs took, as JSON."""
+    content = {"cpu_seconds": round(cpu_seconds), "cells": [asdict(cell) for cell in cells]}
+    with written_whole(path) as unfinished:
+        unfinished.write_text(to_json(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_table(text: str, where: str) -> list[Cell]:
+    """Return the cells of a file that `write_table` wrote.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return [Cell(**cell) for cell in json.loads(text)["cells"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{where} is damaged: {error!r}") from error
+
+
+@functools.cache
+def shipped_cells() -> tuple[Cell, ...]:
+    """Return the committed table."""
+    file = importlib.resources.files("tying_agents.control") / SHIPPED
+    return tuple(read_table(file.read_text(encoding="utf-8"), SHIPPED))
+
+
+def text_table(cells: Sequence[Cell], kind: str, n_layer: int, noise: float) -> list[tuple[str, ...]]:
+    """Return the rows of one task: a heading, then for each arm the share at each mark in percent, with the seeds.
+
+    A cell reads "37 ± 5 (20)": mean and standard deviation over 20 seeds, in percent.
+    """
+    chosen = [cell for cell in cells if (cell.kind, cell.n_layer, cell.noise) == (kind, n_layer, noise)]
+    marks = sorted({cell.decisions for cell in chosen})
+    rows: list[tuple[str, ...]] = [("arm", *map(str, marks))]
+    for arm in dict.fromkeys(cell.arm for cell in chosen):
+        at = {cell.decisions: cell for cell in chosen if cell.arm == arm}
+        rows.append((arm, *(_in_percent(at[mark]) if mark in at else "–" for mark in marks)))
+    return rows
+
+
+def tasks_of(cells: Sequence[Cell]) -> list[tuple[str, int, float]]:
+    """Return the (kind, layers, noise) of all cells, each once, in order."""
+    return sorted({(cell.kind, cell.n_layer, cell.noise) for cell in cells})
+
+
+def _in_percent(cell: Cell) -> str:
+    spread = f" ± {100 * cell.deviation:.0f}" if cell.seeds > 1 else ""
+    return f"{100 * cell.share:.0f}{spread} ({cell.seeds})"
