@@ -1,7 +1,7 @@
-"""What every environment of tyings offers beside Gymnasium's methods, whether a network trains in it or not. No torch.
+"""What every environment of tyings offers beside Gymnasium's methods, with a network or without. No torch.
 
-Wrappers, the loop of decisions and controllers go by `TyingEnv`, so they work in all of its subclasses: `LayerTyingEnv`,
-which trains a network, and those that only look a tying's score up (`tying_env.scored`).
+Wrappers, the loop of decisions and controllers go by `TyingEnv`, so they work in all of its subclasses:
+`LayerTyingEnv`, which trains a network, and those that only look a tying's score up (`tying_env.scored`).
 """
 
 from abc import abstractmethod

@@ -1,9 +1,8 @@
 """What holds the training run of an environment, and answers questions about it."""
 
 import gc
-from collections.abc import Callable
-
 import math
+from collections.abc import Callable
 
 import gymnasium as gym
 import numpy.typing as npt

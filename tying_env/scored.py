@@ -1,4 +1,4 @@
-"""An environment in which a tying has a score and nothing is trained: what a controller is tried on in no time. No torch.
+"""An environment in which a tying has a score and nothing is trained, to try controllers in no time. No torch.
 
 A subclass says what a tying is worth. What stays is what every controller and wrapper relies on: spaces, Eq. 1, seeds,
 forks, states.
@@ -22,16 +22,16 @@ _STATE_KEYS = {"settings", "np_random", "seed", "tying", "decisions"}
 
 
 class ScoredEnv(TyingEnv):
-    """Actions, observations and the frozen-looking start of LayerTyingEnv, with rewards by `outcome`.
+    """LayerTyingEnv's actions, observations and first tying, with rewards by `outcome`.
 
     A step applies the action (Eq. 1), asks `outcome` for the reward of the tying, and counts a decision. The first
     tying is all zeros, unless `reset(options={"tying": vector})` gives another. The episode is truncated after
     `decisions` decisions and never terminated.
 
-    `info` always has the same keys: `tying`, `perplexity` (what the reward stands for: `exp(-reward)` unless the subclass
-    says otherwise, so that a search, which goes by the log-perplexity, goes by the reward), `independent_layers`,
-    `tied_events`, `untied_events` (of this step), `train_step` (the decisions made), `diverged` (never), and what the
-    subclass adds. After `reset` the perplexity is infinity, as before any measurement.
+    `info` always has the same keys: `tying`, `perplexity` (what the reward stands for: `exp(-reward)` unless the
+    subclass says otherwise, so that a search, which goes by the log-perplexity, goes by the reward),
+    `independent_layers`, `tied_events`, `untied_events` (of this step), `train_step` (the decisions made), `diverged`
+    (never), and what the subclass adds. After `reset` the perplexity is infinity, as before any measurement.
 
     Args:
         n_units: L.

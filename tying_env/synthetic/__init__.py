@@ -1,4 +1,4 @@
-"""The positive control: tasks whose best tying is known, in an environment with the spaces of the real one. No torch."""
+"""The positive control: tasks whose best tying is known, with the spaces of the real environment. No torch."""
 
 from tying_env.synthetic.env import SyntheticTyingEnv
 from tying_env.synthetic.tasks import KINDS, Kind, Task, make_task

@@ -60,11 +60,12 @@ def make_task(kind: Kind, n_units: int, instance: int = 0) -> Task:
     """Return a task. The values of all kinds are of the order of L.
 
     - "independent": the number of independent layers. All independent is best, L. There is one instance.
-    - "additive": each layer's leader has a value of its own, uniform in [0, 1); a planted tying has the highest of every
-      layer. So the best is every layer's best choice, and the layers can be learned apart.
+    - "additive": each layer's leader has a value of its own, uniform in [0, 1); a planted tying has the highest of
+      every layer. So the best is every layer's best choice, and the layers can be learned apart.
     - "pairwise": L times how far the pairs of layers agree with a planted tying: half for the pairs tied there that are
-      tied, half for those apart there that are apart; within a half a pair's weight is uniform in [0.5, 1.5). All layers
-      tied, and all independent, are worth what chance is, L/2; the best is L. No layer can be judged without the others.
+      tied, half for those apart there that are apart; within a half a pair's weight is uniform in [0.5, 1.5). All
+      layers tied, and all independent, are worth what chance is, L/2; the best is L. No layer can be judged without
+      the others.
 
     The planted tying is drawn uniformly among those of round(sqrt(L)) groups, at least 2.
 

@@ -1,8 +1,8 @@
 """Try controllers on tasks whose best tying is known: does a controller learn at all in so many decisions?
 
-The share of what there is to gain over chance, after each number of decisions, for each agent. Nothing is trained, so it
-takes a CPU only. A run is kept as soon as it is over: stopped at any time, the same command resumes. More agents, tasks,
-decisions and seeds can be asked for later, into the same folder.
+Shows the share of what there is to gain over chance, after each number of decisions, for each agent. No network is
+trained but the agents' own, so it takes a CPU only. A run is kept as soon as it is over: stopped at any time, the same
+command resumes. More agents, tasks, decisions and seeds can be asked for later, into the same folder.
 
 layer-tying control --arms random dqn dqn-bandit --kinds additive --layers 12
 layer-tying control --arms my_folder/my_controller.py:MyController --marks 59 400 --seeds 20 --out control/mine

@@ -1,4 +1,4 @@
-"""Whom the positive control tries: agents of the registry at their defaults, and the paper's DQN as a bandit. No torch."""
+"""Whom the positive control tries: agents at their defaults, and the paper's DQN as a bandit. No torch."""
 
 from dataclasses import dataclass
 from typing import Any

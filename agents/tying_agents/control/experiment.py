@@ -1,7 +1,7 @@
 """Makes the runs of the positive control, one line of a file each, so that it can be stopped at any time.
 
-    <folder>/runs.jsonl     a line for each run: who, on which task, and what it got at each mark
-    <folder>/table.json     the means over seeds (`tying_agents.control.table`)
+The folder has runs.jsonl, a line for each run: who, on which task, and what it got at each mark; and table.json, the
+means over seeds (`tying_agents.control.table`).
 """
 
 import itertools
@@ -145,9 +145,9 @@ def make_runs(plan: Plan, folder: Path, on_run: Callable[[int, int, OneRun | Non
     done = total - len(waiting)
     for run in waiting:
         on_run(done, total, run)
-        line = to_json(make_one(run, plan.marks))
+        text = to_json(make_one(run, plan.marks))
         with naming(folder / RUNS), open(folder / RUNS, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(text + "\n")
         done += 1
     on_run(done, total, None)
 
@@ -168,10 +168,10 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     lines = []
     for number, line in enumerate(whole.splitlines(), 1):
         try:
-            found = json.loads(line)
+            found: dict[str, Any] = json.loads(line)
             _run_of(found)
-            {name: float(found[name]) for name in ("best", "chance", "cpu_seconds")}
-            {int(mark): float(value) for mark, value in found["values"].items()}
+            _ = [float(found[name]) for name in ("best", "chance", "cpu_seconds")]
+            _ = [int(mark) + float(value) for mark, value in found["values"].items()]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} line {number} is damaged: {error!r}") from error
         lines.append(found)

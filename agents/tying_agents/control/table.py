@@ -1,4 +1,4 @@
-"""The table of the positive control: means over seeds, as a file, as text, and as shipped with the package. No torch."""
+"""The table of the positive control: means over seeds, as a file, as text, as shipped with the package. No torch."""
 
 import functools
 import importlib.resources
@@ -59,8 +59,9 @@ def _cell(key: tuple[Any, ...], runs: Sequence[tuple[float, float, float]]) -> C
     shares = [(value - chance) / (best - chance) for value, best, chance in runs]
     share = sum(shares) / n
     deviation = math.sqrt(sum((each - share) ** 2 for each in shares) / (n - 1)) if n > 1 else 0.0
-    value, best, chance = (sum(column) / n for column in zip(*runs, strict=True))
-    return Cell(*key, n, *(round(number, 4) for number in (value, best, chance, share, deviation)))
+    value, best, chance = (round(sum(column) / n, 4) for column in zip(*runs, strict=True))
+    arm, kind, n_layer, noise, decisions = key
+    return Cell(arm, kind, n_layer, noise, decisions, n, value, best, chance, round(share, 4), round(deviation, 4))
 
 
 def write_table(cells: Sequence[Cell], cpu_seconds: float, path: Path) -> None:

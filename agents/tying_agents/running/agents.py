@@ -123,7 +123,8 @@ def _agent_in(env: gym.Env[Any, Any], agent: Agent, settings: Any, episodes: int
     if agent.kind == "sb3":
         from tying_agents.sb3.agent import SB3Run
 
-        made = SB3Run(agent.name, agent.load(), settings, seed)
+        chosen: Any = settings
+        made = SB3Run(agent.name, agent.load(), chosen, seed)
         made.check(loop)
         return made
     context = Context(inner.n_units, seed, inner.steps_per_decision, loop.decisions_in_all)
