@@ -1,4 +1,4 @@
-"""The positive control's environment: its best tying is the best, chance is what it says, and every agent runs in it."""
+"""The positive control's environment: its best tying is the best, chance is what it says, all agents run in it."""
 
 import itertools
 import subprocess
