@@ -10,7 +10,15 @@ from tying_agents.control import experiment
 from tying_agents.control.arms import ARMS, BANDIT, find_arm
 from tying_agents.control.experiment import EndOfMark, OneRun, Plan, make_one, make_runs, read_runs, runs_of
 from tying_agents.control.notes import control_note, with_control
-from tying_agents.control.table import Cell, cells_of, read_table, shipped_cells, text_table, write_table
+from tying_agents.control.table import (
+    Cell,
+    cells_of,
+    markdown_tables,
+    read_table,
+    shipped_cells,
+    text_table,
+    write_table,
+)
 from tying_agents.registry import agent_names, find_agent
 from tying_agents.settings import DQNConfig
 
@@ -90,11 +98,11 @@ def test_means_and_shares_by_hand() -> None:
     (found,) = cells_of(lines)
     assert (found.value, found.share, found.seeds) == (1.5, 0.25, 2)
     assert found.deviation == pytest.approx(0.3536)
-    assert text_table([found], "additive", 4, 0.0) == [("arm", "59"), ("dqn", "25 ± 35 (2)")]
+    assert text_table([found], "additive", 0.0, [4]) == [("arm", "L=4: 59"), ("dqn", "25 ± 35 (2)")]
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
-    write_table([cell()], 12.3, tmp_path / "table.json")
+    write_table([cell()], 12.3, tmp_path)
     assert read_table((tmp_path / "table.json").read_text(), "it") == [cell()]
     with pytest.raises(ValueError, match="it is damaged"):
         read_table('{"cells": [{}]}', "it")
@@ -108,6 +116,11 @@ def test_the_shipped_table_has_every_arm_against_chance() -> None:
         if each.arm == "random":
             assert abs(each.share) < 4 * max(each.deviation, 0.02) / each.seeds**0.5 + 0.02, each
     assert all(arm.agent in agent_names() for arm in ARMS.values())
+
+
+def test_the_page_has_the_shipped_table() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "results" / "positive_control.md").read_text(encoding="utf-8")
+    assert markdown_tables(shipped_cells()) in page
 
 
 @pytest.mark.parametrize(

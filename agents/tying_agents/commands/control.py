@@ -69,10 +69,10 @@ def main(argv: Sequence[str], prog: str = "layer-tying control") -> int:
             make_runs(plan, options.out, on_run)
         lines = read_runs(options.out)
         cells = cells_of(lines)
-        write_table(cells, sum(line["cpu_seconds"] for line in lines), options.out / TABLE)
+        write_table(cells, sum(line["cpu_seconds"] for line in lines), options.out)
         for kind, n_layer, noise in tasks_of(cells):
-            rows = text_table(cells, kind, n_layer, noise)
-            console.print(_as_rich(f"{kind}, L = {n_layer}, noise {noise:g}: % of chance to best", rows))
+            rows = text_table(cells, kind, noise, [n_layer])
+            console.print(_as_rich(f"{kind}, noise {noise:g}: % of what lies between chance and best", rows))
         console.print(f"table: {options.out / TABLE}", highlight=False, markup=False, soft_wrap=True)
         return 0
 

@@ -1,7 +1,7 @@
 """Makes the runs of the positive control, one line of a file each, so that it can be stopped at any time.
 
-The folder has runs.jsonl, a line for each run: who, on which task, and what it got at each mark; and table.json, the
-means over seeds (`tying_agents.control.table`).
+The folder has runs.jsonl, a line for each run: who, on which task, and what it got at each mark; and table.json
+and table.md, the means over seeds (`tying_agents.control.table`).
 """
 
 import itertools

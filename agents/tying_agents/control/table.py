@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tying_agents.control.arms import ARMS
 from tying_env.files import to_json, written_whole
 
 TABLE = "table.json"
+MARKDOWN = "table.md"
 SHIPPED = "positive_control.json"
 
 
@@ -64,11 +66,13 @@ def _cell(key: tuple[Any, ...], runs: Sequence[tuple[float, float, float]]) -> C
     return Cell(arm, kind, n_layer, noise, decisions, n, value, best, chance, round(share, 4), round(deviation, 4))
 
 
-def write_table(cells: Sequence[Cell], cpu_seconds: float, path: Path) -> None:
-    """Write the cells, and how long the runs took, as JSON."""
-    content = {"cpu_seconds": round(cpu_seconds), "cells": [asdict(cell) for cell in cells]}
-    with written_whole(path) as unfinished:
-        unfinished.write_text(to_json(content, indent=1) + "\n", encoding="utf-8")
+def write_table(cells: Sequence[Cell], cpu_seconds: float, folder: Path) -> None:
+    """Write the cells, and how long the runs took, as JSON; and the tables as Markdown beside it."""
+    lines = ",\n".join(to_json(asdict(cell)) for cell in cells)
+    content = f'{{"cpu_seconds": {round(cpu_seconds)}, "cells": [\n{lines}\n]}}\n'
+    for name, text in ((TABLE, content), (MARKDOWN, markdown_tables(cells))):
+        with written_whole(folder / name) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
 
 
 def read_table(text: str, where: str) -> list[Cell]:
@@ -90,23 +94,39 @@ def shipped_cells() -> tuple[Cell, ...]:
     return tuple(read_table(file.read_text(encoding="utf-8"), SHIPPED))
 
 
-def text_table(cells: Sequence[Cell], kind: str, n_layer: int, noise: float) -> list[tuple[str, ...]]:
-    """Return the rows of one task: a heading, then for each arm the share at each mark in percent, with the seeds.
+def text_table(cells: Sequence[Cell], kind: str, noise: float, layers: Sequence[int]) -> list[tuple[str, ...]]:
+    """Return the rows of tasks: a heading, then for each arm the share at each mark in percent.
 
-    A cell reads "37 ± 5 (20)": mean and standard deviation over 20 seeds, in percent.
+    An entry reads "37 ± 5 (20)": mean and standard deviation over 20 seeds, in percent.
     """
-    chosen = [cell for cell in cells if (cell.kind, cell.n_layer, cell.noise) == (kind, n_layer, noise)]
-    marks = sorted({cell.decisions for cell in chosen})
-    rows: list[tuple[str, ...]] = [("arm", *map(str, marks))]
-    for arm in dict.fromkeys(cell.arm for cell in chosen):
-        at = {cell.decisions: cell for cell in chosen if cell.arm == arm}
-        rows.append((arm, *(_in_percent(at[mark]) if mark in at else "–" for mark in marks)))
+    chosen = [cell for cell in cells if (cell.kind, cell.noise) == (kind, noise) and cell.n_layer in layers]
+    columns = sorted({(cell.n_layer, cell.decisions) for cell in chosen})
+    rows: list[tuple[str, ...]] = [("arm", *(f"L={n_layer}: {mark:,}" for n_layer, mark in columns))]
+    for arm in sorted({cell.arm for cell in chosen}, key=_place):
+        at = {(cell.n_layer, cell.decisions): cell for cell in chosen if cell.arm == arm}
+        rows.append((arm, *(_in_percent(at[column]) if column in at else "–" for column in columns)))
     return rows
+
+
+def markdown_tables(cells: Sequence[Cell]) -> str:
+    """Return all tables as Markdown, one for each kind of task and noise."""
+    texts = []
+    for kind, noise in sorted({(cell.kind, cell.noise) for cell in cells}):
+        heading, *rows = text_table(cells, kind, noise, sorted({cell.n_layer for cell in cells}))
+        lines = [heading, ("---",) * len(heading), *rows]
+        under = f"{kind.capitalize()}{f', noise {noise:g}' if noise else ''}:"
+        texts.append("\n".join([under, "", *(f"| {' | '.join(line)} |" for line in lines)]))
+    return "\n\n".join(texts) + "\n"
 
 
 def tasks_of(cells: Sequence[Cell]) -> list[tuple[str, int, float]]:
     """Return the (kind, layers, noise) of all cells, each once, in order."""
     return sorted({(cell.kind, cell.n_layer, cell.noise) for cell in cells})
+
+
+def _place(arm: str) -> tuple[int, str]:
+    known = list(ARMS)
+    return (known.index(arm) if arm in known else len(known), arm)
 
 
 def _in_percent(cell: Cell) -> str:
