@@ -75,3 +75,14 @@ class TyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
 def tying_space(n_units: int) -> gym.spaces.MultiDiscrete:
     """Return the space of actions, and of tyings: `MultiDiscrete([1, 2, ..., L])`."""
     return gym.spaces.MultiDiscrete(np.arange(1, n_units + 1))
+
+
+def check_whole(name: str, value: object, least: int) -> int:
+    """Return `value` as an int.
+
+    Raises:
+        ValueError: it is not a whole number of at least `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)

@@ -14,7 +14,7 @@ import numpy as np
 
 from tying_env import partition
 from tying_env.differences import listed
-from tying_env.environment import TyingEnv, tying_space
+from tying_env.environment import TyingEnv, check_whole, tying_space
 from tying_env.render import replication_map_image, replication_map_text
 from tying_env.seeding import capture_numpy, check_seed, restore_numpy
 
@@ -48,8 +48,8 @@ class ScoredEnv(TyingEnv):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}")
         self.render_mode = render_mode
-        self._n_units = whole_number("n_layer", n_units, 2)
-        self._per_episode = whole_number("decisions", decisions, 1)
+        self._n_units = check_whole("n_layer", n_units, 2)
+        self._per_episode = check_whole("decisions", decisions, 1)
         self.action_space, self.observation_space = tying_space(n_units), tying_space(n_units)
         self._tying: partition.IntVector | None = None
         self._decisions = 0
@@ -190,7 +190,7 @@ class ScoredEnv(TyingEnv):
             raise ValueError(f"the state is of an environment with other settings: {'; '.join(differ)}")
         if not partition.is_tying(state["tying"]) or len(state["tying"]) != self._n_units:
             raise ValueError(f"the state's tying must be one of {self._n_units} layers, got {state['tying']!r}")
-        decisions, generator = whole_number("the state's decisions", state["decisions"], 0), np.random.default_rng(0)
+        decisions, generator = check_whole("the state's decisions", state["decisions"], 0), np.random.default_rng(0)
         if decisions > self._per_episode:
             raise ValueError(f"the state's decisions must be at most {self._per_episode}, got {decisions}")
         seed = check_seed(state["seed"])
@@ -223,14 +223,3 @@ class ScoredEnv(TyingEnv):
         if self._tying is None:
             raise gym.error.ResetNeeded("no episode has begun: call reset() first")
         return self._tying
-
-
-def whole_number(name: str, value: object, least: int) -> int:
-    """Return `value` as an int.
-
-    Raises:
-        ValueError: it is not a whole number of at least `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return int(value)

@@ -63,17 +63,6 @@ def check_vector_actions(name: str, env: AnyEnv) -> int:
     return n_units
 
 
-def check_whole(name: str, value: object, least: int) -> int:
-    """Return `value` as an int.
-
-    Raises:
-        ValueError: it is not a whole number of at least `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
-
-
 def check_finite(name: str, value: object) -> float:
     """Return `value` as a float.
 

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from gymnasium.utils import RecordConstructorArgs
 
 from tying_env import partition
+from tying_env.environment import check_whole
 from tying_env.partition import IntVector
 from tying_env.seeding import check_seed, numpy_stream
-from tying_env.wrappers.base import AnyEnv, check_finite, check_vector_actions, check_whole, tying_env_below
+from tying_env.wrappers.base import AnyEnv, check_finite, check_vector_actions, tying_env_below
 
 
 class LimitChanges(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
