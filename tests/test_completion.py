@@ -24,7 +24,7 @@ def completed(script: str, *words: str) -> list[str]:
 
 def test_commands_are_completed(script: str) -> None:
     assert completed(script, "layer-tying", "") == list(COMMANDS)
-    assert completed(script, "layer-tying", "co") == ["compare", "completion"]
+    assert completed(script, "layer-tying", "co") == ["compare", "control", "completion"]
 
 
 def test_options_of_the_command_are_completed(script: str) -> None:

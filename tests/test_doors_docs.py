@@ -35,6 +35,8 @@ def small_words(words: list[str], text_folder: Path) -> list[str]:
     """Return a command's words at a size that takes a second, with a perplexity that stays as it is."""
     if "--resume" in words or "--help" in words:
         return words
+    if words[1] == "control":
+        return [*words, "--layers", "3", "--marks", "5", "--seeds", "1"]
     words = [*words, *small_options(text_folder)]
     if words[1] == "compare":
         return [*words, "--seeds", "1", "--jobs", "1"]

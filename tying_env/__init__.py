@@ -19,6 +19,7 @@ __all__ = ["PAPER", "PRESETS", "EnvConfig", "OwnNetwork"]
 
 _ENTRY_POINT = "tying_env.env:LayerTyingEnv"
 _VECTOR_ENTRY_POINT = "tying_env.vector:VectorTyingEnv"
+_SYNTHETIC = "LayerTying-Synthetic-v0"
 
 _NAMES = {"gpt2": "GPT2", "bert": "BERT", "vit": "ViT"}
 
@@ -27,6 +28,9 @@ for (_model, _size), _settings in PRESETS.items():
     if _name not in registry:  # the package may be imported again, by a reload or as `tying_env:LayerTying-...`
         _vector = _VECTOR_ENTRY_POINT if _model == "gpt2" else None
         register(id=_name, entry_point=_ENTRY_POINT, vector_entry_point=_vector, kwargs=_settings)
+
+if _SYNTHETIC not in registry:  # nothing is trained in it: the positive control of controllers
+    register(id=_SYNTHETIC, entry_point="tying_env.synthetic:SyntheticTyingEnv")
 
 # What needs torch is imported when it is asked for.
 _LATE = {"OwnNetwork": "tying_env.primary.custom"}

@@ -17,6 +17,7 @@ from tying_env.ambient import usual_modes
 from tying_env.data import Batch
 from tying_env.decision import Outcome
 from tying_env.distributed import agreed_action, agreed_stop
+from tying_env.environment import tying_space
 from tying_env.primary.assembly import choose_workload
 from tying_env.primary.custom import Draw
 from tying_env.primary.optimizers import MakeOptimizer, choose_optimizer
@@ -117,8 +118,7 @@ class LayerTyingEnv(SavedEnv):
         workload, device = choose_workload(model, own, settings)
         own_optimizer = None if isinstance(optimizer, str) else optimizer
         super().__init__(workload, device, choose_optimizer(workload.config, own_optimizer))
-        self.action_space = gym.spaces.MultiDiscrete(np.arange(1, self.n_units + 1))
-        self.observation_space = gym.spaces.MultiDiscrete(np.arange(1, self.n_units + 1))
+        self.action_space, self.observation_space = tying_space(self.n_units), tying_space(self.n_units)
 
     @usual_modes()
     def reset(

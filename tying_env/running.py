@@ -1,6 +1,7 @@
 """What holds the training run of an environment, and answers questions about it."""
 
 import gc
+import math
 from collections.abc import Callable
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ from tying_env.config import EnvConfig
 from tying_env.data import Batch
 from tying_env.data.corpus import Split
 from tying_env.distributed import agreed_number
+from tying_env.environment import TyingEnv
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.evaluation import Evaluation, Measurement
 from tying_env.primary.optimizers import MakeOptimizer
@@ -21,7 +23,7 @@ from tying_env.primary.workloads import Workload
 from tying_env.training_run import TrainingRun
 
 
-class RunningEnv(gym.Env[partition.IntVector, partition.IntVector]):
+class RunningEnv(TyingEnv):
     """An environment around one training run: its settings, its counters and its network.
 
     Args:
@@ -56,6 +58,22 @@ class RunningEnv(gym.Env[partition.IntVector, partition.IntVector]):
     def decisions(self) -> int:
         """Decisions made in this episode; a step that was stopped does not count yet."""
         return self._running().decisions
+
+    @property
+    def decisions_per_episode(self) -> int:
+        """Decisions in a whole episode, if it does not diverge; the frozen start is none of them."""
+        k, steps = self.config.k, self.config.total_steps
+        return math.ceil((steps - min(k, steps - 1)) / k)
+
+    @property
+    def steps_per_decision(self) -> int:
+        """Training steps between two decisions, k."""
+        return self.config.k
+
+    @property
+    def total_steps(self) -> int:
+        """Training steps in a whole episode."""
+        return self.config.total_steps
 
     @property
     def tied_at(self) -> int:

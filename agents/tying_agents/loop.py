@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ class Loop:
     `reset` begins an episode; `step`, then `complete`, is a decision. `run` lets a controller make them all.
 
     Args:
-        env: a LayerTyingEnv, or another environment with its spaces and `info`, in any wrappers.
+        env: a LayerTyingEnv or another `tying_env.environment.TyingEnv`, in any wrappers.
         callbacks: are told how it goes, in their order.
         episodes: how many there will be.
         seed: of the first episode; those after it follow from it. None: drawn by the environment.
@@ -98,18 +98,17 @@ class Loop:
     @property
     def total_steps(self) -> int:
         """Training steps in all episodes together, if none diverges."""
-        return int(self.episodes * self.inner.config.total_steps)
+        return int(self.episodes * self.inner.total_steps)
 
     @property
     def decisions_in_all(self) -> int:
         """Decisions in all episodes together, if none diverges; the frozen start is none of them."""
-        config = self.inner.config
-        return int(self.episodes * math.ceil((config.total_steps - min(config.k, config.total_steps - 1)) / config.k))
+        return int(self.episodes * self.inner.decisions_per_episode)
 
     @property
     def train_step(self) -> int:
         """Training steps done in all episodes together; earlier ones count in full."""
-        before = max(self.episode - 1, 0) * self.inner.config.total_steps
+        before = max(self.episode - 1, 0) * self.inner.total_steps
         return int(before + (self.inner.train_step if self.episode else 0))
 
     @property
@@ -284,7 +283,7 @@ def drive(
 
     Args:
         controller: chooses the tyings.
-        env: a LayerTyingEnv, or another environment with its spaces, in any wrappers.
+        env: a LayerTyingEnv or another `tying_env.environment.TyingEnv`, in any wrappers.
         callbacks: are told how it goes.
         episodes: training runs, one after the other, that the controller learns over.
         seed: of the first episode; those after it follow from it.
@@ -295,11 +294,22 @@ def drive(
     Raises:
         ValueError, TypeError, tying_env.plugins.ForeignCodeError: as `Loop.run`.
     """
-    loop, status = Loop(env, callbacks, episodes=episodes, seed=seed), "failed"
+    loop = Loop(env, callbacks, episodes=episodes, seed=seed)
+    conduct(loop, lambda: loop.run(controller))
+    return loop
+
+
+def conduct(loop: Loop, decide: Callable[[], None]) -> None:
+    """Make the decisions of a loop, and tell its callbacks of the beginning and the end.
+
+    Args:
+        loop: not begun yet.
+        decide: makes the decisions.
+    """
+    status = "failed"
     try:
         loop.callbacks.run_begins(loop)
-        loop.run(controller)
+        decide()
         status = "diverged" if loop.diverged else "finished" if loop.finished else "stopped"
     finally:
         loop.callbacks.run_ends(loop, status)
-    return loop

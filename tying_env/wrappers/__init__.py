@@ -1,4 +1,4 @@
-"""Wrappers of LayerTyingEnv: other actions, limits on them, other observations and rewards.
+"""Wrappers of environments of tyings: other actions, limits on them, other observations and rewards.
 
     env = wrap(gym.make("LayerTying-GPT2-v0"), ["single-layer", "log-perplexity"])
 

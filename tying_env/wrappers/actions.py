@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gymnasium.utils import RecordConstructorArgs
 
 from tying_env.partition import IntVector
-from tying_env.wrappers.base import AnyEnv, Step, check_vector_actions, layer_tying_env
+from tying_env.wrappers.base import AnyEnv, Step, check_vector_actions, tying_env_below
 
 
 class SingleLayerAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -36,10 +36,10 @@ class SingleLayerAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs)
         array([0, 0, 0, 0])
 
     Args:
-        env: a LayerTyingEnv, wrapped or not, whose actions are vectors.
+        env: a TyingEnv, wrapped or not, whose actions are vectors.
 
     Raises:
-        TypeError: it is not a LayerTyingEnv.
+        TypeError: it is not a TyingEnv.
         ValueError: its actions are no vectors, or it has fewer than 2 layers.
     """
 
@@ -107,10 +107,10 @@ class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         array([0, 1, 0, 0, 2])
 
     Args:
-        env: a LayerTyingEnv, wrapped or not, whose actions are vectors and whose observations are `MultiDiscrete`.
+        env: a TyingEnv, wrapped or not, whose actions are vectors and whose observations are `MultiDiscrete`.
 
     Raises:
-        TypeError: it is not a LayerTyingEnv.
+        TypeError: it is not a TyingEnv.
         ValueError: it has other spaces, or fewer than 2 layers.
     """
 
@@ -129,7 +129,7 @@ class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     @property
     def layer(self) -> int:
         """The layer that the next step decides about."""
-        env = layer_tying_env(self)
+        env = tying_env_below(self)
         decisions = env.decisions  # not counted here: right after load_state_dict, too
         return 1 + decisions % (self._n_units - 1)
 
@@ -168,6 +168,6 @@ def _check_index(space: gym.Space[Any], index: int | np.integer[Any]) -> int:
 
 def _with_entry(env: AnyEnv, layer: int, target: int) -> IntVector:
     """Return the tying in force with one entry replaced."""
-    vector = layer_tying_env(env).tying  # not remembered here: right after load_state_dict, too
+    vector = tying_env_below(env).tying  # not remembered here: right after load_state_dict, too
     vector[layer] = target
     return vector

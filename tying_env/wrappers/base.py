@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 
+from tying_env.environment import TyingEnv, tying_space
+
 if TYPE_CHECKING:
     from tying_env.env import LayerTyingEnv
 
@@ -15,8 +17,20 @@ AnyWrapper: TypeAlias = gym.Wrapper[Any, Any, Any, Any]
 Step: TypeAlias = tuple[Any, float, bool, bool, dict[str, Any]]
 
 
+def tying_env_below(env: AnyEnv) -> TyingEnv:
+    """Return the environment under all wrappers, whether a network trains in it or not.
+
+    Raises:
+        TypeError: it is not a TyingEnv.
+    """
+    unwrapped: AnyEnv = env.unwrapped
+    if not isinstance(unwrapped, TyingEnv):
+        raise TypeError(f"this wrapper needs a TyingEnv, such as LayerTyingEnv, got {type(unwrapped).__name__}")
+    return unwrapped
+
+
 def layer_tying_env(env: AnyEnv) -> "LayerTyingEnv":
-    """Return the environment under all wrappers.
+    """Return the environment under all wrappers, in which a network trains.
 
     Raises:
         TypeError: it is not a LayerTyingEnv.
@@ -35,29 +49,18 @@ def check_vector_actions(name: str, env: AnyEnv) -> int:
 
     Args:
         name: of the wrapper that wants them.
-        env: a LayerTyingEnv, wrapped or not.
+        env: a TyingEnv, wrapped or not.
 
     Raises:
-        TypeError: it is not a LayerTyingEnv.
+        TypeError: it is not a TyingEnv.
         ValueError: it takes other actions, or has fewer than 2 layers.
     """
-    n_units = layer_tying_env(env).n_units
-    if env.action_space != gym.spaces.MultiDiscrete(np.arange(1, n_units + 1)):
+    n_units = tying_env_below(env).n_units
+    if env.action_space != tying_space(n_units):
         raise ValueError(f"{name} needs the actions MultiDiscrete([1, 2, ..., {n_units}]), got {env.action_space}")
     if n_units < 2:
         raise ValueError(f"{name} needs at least 2 layers to decide about, got {n_units}")
     return n_units
-
-
-def check_whole(name: str, value: object, least: int) -> int:
-    """Return `value` as an int.
-
-    Raises:
-        ValueError: it is not a whole number of at least `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
 
 
 def check_finite(name: str, value: object) -> float:

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from gymnasium.utils import RecordConstructorArgs
 
 from tying_env import partition
+from tying_env.environment import check_whole
 from tying_env.partition import IntVector
 from tying_env.seeding import check_seed, numpy_stream
-from tying_env.wrappers.base import AnyEnv, check_finite, check_vector_actions, check_whole, layer_tying_env
+from tying_env.wrappers.base import AnyEnv, check_finite, check_vector_actions, tying_env_below
 
 
 class LimitChanges(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -41,12 +42,12 @@ class LimitChanges(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         True
 
     Args:
-        env: a LayerTyingEnv, wrapped or not, whose actions are vectors.
+        env: a TyingEnv, wrapped or not, whose actions are vectors.
         max_changes: entries of the tying that may change in a decision.
         seed: tells choices under one and the same seed of the environment apart.
 
     Raises:
-        TypeError: it is not a LayerTyingEnv.
+        TypeError: it is not a TyingEnv.
         ValueError: its actions are no vectors, it has fewer than 2 layers, or a setting is not a whole number of at
             least 1 (`max_changes`) or 0 (`seed`).
     """
@@ -65,7 +66,7 @@ class LimitChanges(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
             TypeError, ValueError: not a valid action.
             gymnasium.error.ResetNeeded: no episode is running.
         """
-        env = layer_tying_env(self)
+        env = tying_env_below(self)
         before, asked = env.tying, partition.canonicalise(env.permitted(action))
         if int((asked != before).sum()) <= self._most:
             return asked
@@ -101,11 +102,11 @@ class SettleTying(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         array([0, 1, 1, 3])
 
     Args:
-        env: a LayerTyingEnv, wrapped or not, whose actions are vectors.
+        env: a TyingEnv, wrapped or not, whose actions are vectors.
         after: share of `total_steps`, from 0 to 1; 1 never settles.
 
     Raises:
-        TypeError: it is not a LayerTyingEnv.
+        TypeError: it is not a TyingEnv.
         ValueError: its actions are no vectors, it has fewer than 2 layers, or `after` is not a number from 0 to 1.
     """
 
@@ -116,12 +117,12 @@ class SettleTying(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         if not 0 <= check_finite("after", after) <= 1:
             raise ValueError(f"after must be a share of the training steps, from 0 to 1, got {after!r}")
         # Less a hair: 0.07 x 100 is 7.000000000000001.
-        self._settled_at = math.ceil(after * layer_tying_env(env).config.total_steps - 1e-9)
+        self._settled_at = math.ceil(after * tying_env_below(env).total_steps - 1e-9)
 
     @property
     def settled(self) -> bool:
         """Whether the next action has no effect."""
-        return layer_tying_env(self).ties_at >= self._settled_at
+        return tying_env_below(self).ties_at >= self._settled_at
 
     def action(self, action: npt.ArrayLike) -> IntVector:
         """Return the action, or the tying in force once it is settled, shape (L,).
@@ -130,6 +131,6 @@ class SettleTying(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
             TypeError, ValueError: not a valid action.
             gymnasium.error.ResetNeeded: no episode is running.
         """
-        env = layer_tying_env(self)
+        env = tying_env_below(self)
         asked = env.permitted(action)
         return env.tying if self.settled else asked

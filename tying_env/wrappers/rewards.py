@@ -11,8 +11,9 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
 
+from tying_env.environment import check_whole
 from tying_env.seeding import capture_numpy, check_seed, numpy_stream, restore_numpy
-from tying_env.wrappers.base import AnyEnv, Step, check_finite, check_whole, layer_tying_env
+from tying_env.wrappers.base import AnyEnv, Step, check_finite, layer_tying_env
 
 
 class LogPerplexityReward(gym.RewardWrapper[Any, Any], RecordConstructorArgs):

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("finetune", "train networks of runs on GLUE"),
     "export": ("export", "take the network of a run home"),
     "reproduce": ("reproduce", "the paper's Table 1, in slices of a given time"),
+    "control": ("control", "controllers on tasks whose best tying is known"),
     "benchmark": ("benchmark", "measure speed and memory, side by side"),
     "completion": ("completion", "print a completion script for the shell"),
 }

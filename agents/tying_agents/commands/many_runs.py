@@ -142,6 +142,7 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
         TimeRemainingColumn,
     )
 
+    from tying_agents.control.notes import with_control
     from tying_agents.many.comparison import chosen_learning_rate, compare
     from tying_env.files import to_json
     from tying_env.reports.comparison import load_comparison
@@ -183,7 +184,7 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
         chosen = {arm.label: chosen_learning_rate(arm.label, plan) for arm in arms}
         console.print("learning rates chosen by validation: " + to_json(chosen), highlight=False, soft_wrap=True)
     metric = "test-perplexity" if options.run.measure_test else "validation-perplexity"
-    comparison = load_comparison([options.out], reference, metric)
+    comparison = with_control(load_comparison([options.out], reference, metric))
     print_comparison(comparison, console)
     page = options.out / "report.html"
     write_report(make_report(comparison), page, overwrite=True)  # made from the runs beside it, again and again

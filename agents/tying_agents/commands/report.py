@@ -55,6 +55,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
 
     def work(console: "Console") -> int:
         options = tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))
+        from tying_agents.control.notes import with_control
         from tying_env.reports.comparison import load_comparison
         from tying_env.reports.drawing import save_figure
         from tying_env.reports.gallery import failure
@@ -63,7 +64,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
         from tying_env.reports.page import check_out
 
         check_out(options.out, options.force)  # before minutes of drawing
-        comparison = load_comparison(options.runs, options.reference, options.metric)
+        comparison = with_control(load_comparison(options.runs, options.reference, options.metric))
         print_comparison(comparison, console)
         for folder in find_unfinished(options.runs):
             console.print(f"- left out: {folder} is not over", highlight=False, markup=False, soft_wrap=True)

@@ -13,7 +13,6 @@ import numpy as np
 
 from tying_agents.controllers.base import Context, Controller
 from tying_agents.settings import SearchConfig
-from tying_env.env import LayerTyingEnv
 from tying_env.episode import Stopped
 from tying_env.partition import IntVector, canonicalise, other_choices
 from tying_env.seeding import capture_numpy, restore_numpy
@@ -37,9 +36,9 @@ class SearchController(Controller):
         self.config = config
         self.counterfactual_steps = 0
         self._rng = rng
-        self._env: LayerTyingEnv | None = None
+        self._env: Any = None
 
-    def bind(self, env: LayerTyingEnv) -> None:
+    def bind(self, env: Any) -> None:
         """Take note of the environment to fork."""
         self._env = env
 
@@ -91,7 +90,7 @@ class SearchController(Controller):
                 return list(given.values())[int(self._rng.integers(len(given)))]
         return tying.copy()
 
-    def _try(self, env: LayerTyingEnv, action: IntVector) -> tuple[LayerTyingEnv, float]:
+    def _try(self, env: Any, action: IntVector) -> tuple[Any, float]:
         """Return a fork after a step with `action`, and its log-perplexity; infinity if it diverged."""
         fork = env.fork()
         before = fork.train_step
@@ -99,7 +98,7 @@ class SearchController(Controller):
         self.counterfactual_steps += info["train_step"] - before
         return fork, math.log(info["perplexity"]) if math.isfinite(info["perplexity"]) else math.inf
 
-    def _bound(self) -> LayerTyingEnv:
+    def _bound(self) -> Any:
         if self._env is None:
             raise RuntimeError("a search needs the environment: call bind(env) before act")
         return self._env
@@ -152,14 +151,14 @@ class TreeSearch(SearchController):
         """Search the whole small tree, depth first."""
         return self._best(self._bound(), observation, self.config.tree_depth)[1]
 
-    def _best(self, env: LayerTyingEnv, tying: IntVector, depth: int) -> tuple[float, IntVector]:
+    def _best(self, env: Any, tying: IntVector, depth: int) -> tuple[float, IntVector]:
         """Return the lowest log-perplexity among the leaves below, and the action that leads there."""
         options = [tying, *(self._change_one(tying) for _ in range(self.config.candidates))]
         values = []
         for option in options:
             fork, loss = self._try(env, option)
             if depth > 1 and not fork.over:
-                loss = self._best(fork, fork.trainer.tied.tying, depth - 1)[0]
+                loss = self._best(fork, fork.tying, depth - 1)[0]
             values.append(loss)
         best = int(np.argmin(values))
         return values[best], options[best].copy()

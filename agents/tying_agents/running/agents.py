@@ -1,22 +1,31 @@
 """Who chooses in a run: a controller, or an algorithm of Stable-Baselines3 that drives the environment itself."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
+
+from tying_agents.callbacks import Callback
 from tying_agents.controllers.base import Context, Controller
 from tying_agents.foreign import checked_state, give_what_it_needs, naming_the_controller
-from tying_agents.loop import Loop
-from tying_agents.registry import find_agent
+from tying_agents.loop import Loop, conduct
+from tying_agents.registry import Agent, find_agent
 from tying_agents.run_config import RunConfig
 from tying_env.runs import RunDirectory
+from tying_env.wrappers.base import tying_env_below
 
 
 class RunningAgent(ABC):
     """What a run asks of who chooses."""
 
     @abstractmethod
-    def run(self, loop: Loop, directory: RunDirectory) -> None:
+    def run(self, loop: Loop, directory: RunDirectory | None) -> None:
         """Make all decisions that are left.
+
+        Args:
+            loop: the run.
+            directory: for what the agent writes down to be resumed; None: the run cannot be resumed.
 
         Raises:
             tying_env.episode.Stopped: the environment was asked to stop; loop and agent can be saved then.
@@ -41,7 +50,7 @@ class ControlledRun(RunningAgent):
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
 
-    def run(self, loop: Loop, directory: RunDirectory) -> None:
+    def run(self, loop: Loop, directory: RunDirectory | None) -> None:
         """Let the controller decide."""
         loop.run(self.controller)
 
@@ -61,22 +70,64 @@ class ControlledRun(RunningAgent):
             self.controller.load_state_dict(state)
 
 
-def make_agent(config: RunConfig, env: Any) -> RunningAgent:
+def make_agent(config: RunConfig, env: gym.Env[Any, Any]) -> RunningAgent:
     """Return a new agent for a run in this environment.
 
     Raises:
         ValueError, TypeError, OSError, ImportError: it cannot be made.
         tying_env.plugins.ForeignCodeError: code of the user's own failed.
     """
-    agent = find_agent(config.agent)
+    return _agent_in(env, find_agent(config.agent), config.controller, config.episodes, config.seed)
+
+
+def drive_agent(
+    name: str,
+    env: gym.Env[Any, Any],
+    callbacks: Sequence[Callback] = (),
+    *,
+    settings: object = None,
+    episodes: int = 1,
+    seed: int = 0,
+) -> Loop:
+    """Let any registered agent decide in an environment, in memory: nothing is written, and it cannot be resumed.
+
+        drive_agent("ppo", gym.make("LayerTying-Synthetic-v0"), [my_callback], seed=3)
+
+    Args:
+        name: of the agent, or an import string.
+        env: a LayerTyingEnv or another `tying_env.environment.TyingEnv`, in any wrappers.
+        callbacks: are told how it goes.
+        settings: of the agent; its defaults if there are none.
+        episodes: that the agent learns over.
+        seed: of the agent and of the first episode.
+
+    Returns:
+        The loop, as it stands at the end.
+
+    Raises:
+        ValueError, TypeError, OSError, ImportError: there is no such agent, or it cannot be made for this environment.
+        tying_env.plugins.ForeignCodeError: code of the user's own failed.
+    """
+    agent = find_agent(name)
+    made = _agent_in(env, agent, agent.settings() if settings is None else settings, episodes, seed)
+    loop = Loop(env, callbacks, episodes=episodes, seed=seed)
+    conduct(loop, lambda: made.run(loop, None))
+    return loop
+
+
+def _agent_in(env: gym.Env[Any, Any], agent: Agent, settings: Any, episodes: int, seed: int) -> RunningAgent:
+    if not isinstance(settings, agent.settings):
+        expected = agent.settings.__name__
+        raise TypeError(f"the agent {agent.name!r} takes settings of the class {expected}, got {settings!r}")
+    loop, inner = Loop(env, episodes=episodes), tying_env_below(env)
     if agent.kind == "sb3":
         from tying_agents.sb3.agent import SB3Run
 
-        settings: Any = config.controller
-        made = SB3Run(agent.name, agent.load(), settings, config.seed)
-        made.check(Loop(env, episodes=config.episodes))
+        chosen: Any = settings
+        made = SB3Run(agent.name, agent.load(), chosen, seed)
+        made.check(loop)
         return made
-    decisions = Loop(env, episodes=config.episodes).decisions_in_all
-    controller = agent.make(config.controller, Context(config.env.n_units, config.seed, config.env.k, decisions))
+    context = Context(inner.n_units, seed, inner.steps_per_decision, loop.decisions_in_all)
+    controller = agent.make(settings, context)
     give_what_it_needs(controller, env)  # what the environment lacks shows before the run begins
     return ControlledRun(controller)

@@ -70,7 +70,7 @@ class SB3Run(RunningAgent):
         """
         self._model(self._as_seen(loop), loop.decisions_in_all)
 
-    def run(self, loop: Loop, directory: RunDirectory) -> None:
+    def run(self, loop: Loop, directory: RunDirectory | None) -> None:
         """Let the algorithm learn.
 
         Raises:
@@ -87,14 +87,15 @@ class SB3Run(RunningAgent):
                 "not have learned when it makes its last. Lower --sb3-n-steps or --k, or raise --total-steps or "
                 "--episodes."
             )
-        journal = Journal(self._as_seen(loop), directory)
+        seen = self._as_seen(loop)
+        journal = None if directory is None else Journal(seen, directory)
         with naming_the_algorithm(self._algorithm):
-            model = self._model(journal, decisions)
+            model = self._model(seen if journal is None else journal, decisions)
         from stable_baselines3.common.callbacks import BaseCallback
 
         class AfterEachStep(BaseCallback):
             def _on_step(self) -> bool:
-                if journal.reliving:
+                if journal is not None and journal.reliving:
                     return True
                 epsilon = getattr(self.model, "exploration_rate", None)
                 loop.complete_if_open({} if epsilon is None else {"epsilon": float(epsilon)})

@@ -1,0 +1,1 @@
+"""The positive control: what each controller makes of tasks whose best tying is known, after so many decisions."""

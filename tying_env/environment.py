@@ -1,0 +1,88 @@
+"""What every environment of tyings offers beside Gymnasium's methods, with a network or without. No torch.
+
+Wrappers, the loop of decisions and controllers go by `TyingEnv`, so they work in all of its subclasses:
+`LayerTyingEnv`, which trains a network, and those that only look a tying's score up (`tying_env.scored`).
+"""
+
+from abc import abstractmethod
+
+import gymnasium as gym
+import numpy as np
+
+from tying_env import partition
+
+
+class TyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
+    """An environment whose actions and observations are tying vectors, in episodes of a known length.
+
+    Time is counted in training steps. Where nothing is trained, a decision counts as one.
+    """
+
+    @property
+    @abstractmethod
+    def n_units(self) -> int:
+        """L, the length of an action and of the tying."""
+
+    @property
+    @abstractmethod
+    def tying(self) -> partition.IntVector:
+        """The tying in force, shape (L,)."""
+
+    @property
+    @abstractmethod
+    def decisions(self) -> int:
+        """Decisions made in this episode."""
+
+    @property
+    @abstractmethod
+    def decisions_per_episode(self) -> int:
+        """Decisions in a whole episode, if nothing diverges."""
+
+    @property
+    @abstractmethod
+    def steps_per_decision(self) -> int:
+        """Training steps between two decisions."""
+
+    @property
+    @abstractmethod
+    def train_step(self) -> int:
+        """Training steps done in this episode."""
+
+    @property
+    @abstractmethod
+    def total_steps(self) -> int:
+        """Training steps in a whole episode."""
+
+    @property
+    @abstractmethod
+    def ties_at(self) -> int:
+        """Training step at which the next action is applied."""
+
+    @property
+    @abstractmethod
+    def over(self) -> bool:
+        """Whether the episode has ended, so that the next call must be reset()."""
+
+    def permitted(self, action: object) -> partition.IntVector:
+        """Check an action, and return what it comes to in this environment, shape (L,).
+
+        Raises:
+            TypeError, ValueError: not a valid action.
+        """
+        return partition.validate_action(action, self.n_units)
+
+
+def tying_space(n_units: int) -> gym.spaces.MultiDiscrete:
+    """Return the space of actions, and of tyings: `MultiDiscrete([1, 2, ..., L])`."""
+    return gym.spaces.MultiDiscrete(np.arange(1, n_units + 1))
+
+
+def check_whole(name: str, value: object, least: int) -> int:
+    """Return `value` as an int.
+
+    Raises:
+        ValueError: it is not a whole number of at least `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
