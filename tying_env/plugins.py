@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import importlib.util
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["ForeignCodeError", "describe_object", "foreign_code", "is_import_string", "load_object", "named_again"]
+__all__ = [
+    "ForeignCodeError",
+    "describe_object",
+    "foreign_code",
+    "is_import_string",
+    "load_object",
+    "named_again",
+    "same_object",
+]
 
 _FORM = "path/to/file.py:Name or package.module:Name"
 _log = logging.getLogger("tying_env")
@@ -59,6 +68,13 @@ def is_import_string(text: str) -> bool:
     """Return whether this has the form of an import string; nothing is imported, and nothing need be there."""
     where, _, name = text.rpartition(":")
     return name.isidentifier() and (where.endswith(".py") or _MODULE.fullmatch(where) is not None)
+
+
+def same_object(spec: str, other: str) -> bool:
+    """Return whether two import strings name the same: of files, however the path is written. Nothing is imported."""
+    (where, _, name), (there, _, other_name) = spec.rpartition(":"), other.rpartition(":")
+    files = where.endswith(".py") and there.endswith(".py")
+    return spec == other or (files and name == other_name and _resolved(where) == _resolved(there))
 
 
 def load_object(spec: str, what: str, accept: Callable[[Any], bool] = callable) -> Any:
@@ -142,8 +158,13 @@ def _parts(spec: str, what: str) -> tuple[str, str]:
     return where, name
 
 
+def _resolved(where: str) -> Path:
+    # Not Path.expanduser() and Path.resolve(): an unknown user, or links in a circle, are no file, and no other error.
+    return Path(os.path.realpath(os.path.expanduser(where)))
+
+
 def _file(spec: str, where: str, what: str) -> Path:
-    path = Path(where).expanduser().resolve()
+    path = _resolved(where)
     if not path.is_file():
         raise FileNotFoundError(f"{spec}: there is no file {path}, expected one with {what}")
     return path

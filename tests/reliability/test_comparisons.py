@@ -12,8 +12,8 @@ from tying_agents.many.one_run import make_one_run
 from tying_agents.many.plan import ArmSpec, RunPlan
 from tying_agents.run_config import RunConfig
 from tying_agents.running import runner
-from tying_agents.running.resuming import OtherSettings
 from tying_agents.running.runner import run
+from tying_agents.running.saved import OtherSettings
 
 from tests.reliability.runs import Watcher, contents, finish, interrupt, small
 

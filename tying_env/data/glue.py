@@ -49,6 +49,18 @@ class GlueTask:
     score: Literal["accuracy", "matthews", "f1"]
     hub: tuple[str, ...]
 
+    def file(self, split: GlueSplit, data: Path) -> Path:
+        """Return the file of a split.
+
+        Raises:
+            FileNotFoundError: the folder has none.
+        """
+        folder = data.expanduser()
+        for path in (folder / self.folder / f"{split}.tsv", folder / f"{split}.tsv"):
+            if path.is_file():
+                return path
+        raise FileNotFoundError(f"{folder} has no {self.folder}/{split}.tsv")
+
 
 _ENTAILMENT = ("entailment", "not_entailment")
 TASKS: dict[TaskName, GlueTask] = {
@@ -120,9 +132,7 @@ def scores(task: TaskName, labels: npt.NDArray[np.int64], predicted: npt.NDArray
 
 
 def _from_folder(task: GlueTask, split: GlueSplit, folder: Path) -> list[Row]:
-    path = next((p for p in (folder / task.folder / f"{split}.tsv", folder / f"{split}.tsv") if p.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(f"{folder} has no {task.folder}/{split}.tsv")
+    path = task.file(split, folder)
     try:
         # Not splitlines(): a sentence may hold other characters that it takes for line ends.
         lines = path.read_text(encoding="utf-8-sig").split("\n")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from tying_agents.commands import COMMANDS, guard, start
-from tying_agents.commands.early import description
+from tying_agents.commands.early import read_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +52,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying completion") -> int:
     """Print the script, and return the exit code."""
 
     def work(console: "Console") -> int:
-        tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))
+        read_options(Options, argv, prog, __doc__)
         cases = [f'    {name}) options="{" ".join(options_of(name))}" ;;' for name in COMMANDS if name != "completion"]
         print(_SCRIPT.format(commands=" ".join(COMMANDS), cases="\n".join(cases)), end="")
         return 0

@@ -11,6 +11,7 @@ import tyro
 from tying_agents.commands import guard
 from tying_agents.commands.early import refuse_options_of_others
 from tying_agents.commands.report import print_comparison
+from tying_agents.many.checks import check_comparison
 from tying_agents.many.plan import ArmSpec, Backend, RunPlan, check_backend
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig, short_name, with_agent
@@ -133,6 +134,18 @@ def _fields(config: RunConfig) -> dict[str, Any]:
 
 def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | None, console: "Console") -> int:
     """Make the runs that are not there yet, write the report and print its tables; return the exit code."""
+    tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.tuning_seeds) if options.learning_rates else ()
+    plan = RunPlan(
+        options.out,
+        tuple(range(options.seeds)),
+        options.learning_rates,
+        tuple(tuning),
+        options.jobs,
+        options.threads,
+        options.backend,
+        options.address,
+    )
+    check_comparison(arms, plan)
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -147,17 +160,6 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
     from tying_env.reports.comparison import load_comparison
     from tying_env.reports.html import make_report, write_report
 
-    tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.tuning_seeds) if options.learning_rates else ()
-    plan = RunPlan(
-        options.out,
-        tuple(range(options.seeds)),
-        options.learning_rates,
-        tuple(tuning),
-        options.jobs,
-        options.threads,
-        options.backend,
-        options.address,
-    )
     bar = Progress(
         TextColumn("runs"),
         MofNCompleteColumn(),

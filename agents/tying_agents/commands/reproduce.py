@@ -11,11 +11,10 @@ layer-tying reproduce table1 --row wikitext-2 --minutes 1 --size small --dataset
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import tyro
-
 from tying_agents.commands import guard
-from tying_agents.commands.early import description
+from tying_agents.commands.early import read_options
 from tying_agents.reproducing.settings import ReproduceOptions
+from tying_agents.running.checks import check_early
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +24,8 @@ def main(argv: Sequence[str], prog: str = "layer-tying reproduce") -> int:
     """Train for one slice, show and write what there is, and return the exit code."""
 
     def work(console: "Console") -> int:
-        options = tyro.cli(ReproduceOptions, prog=prog, args=argv, description=description(__doc__))
+        options = read_options(ReproduceOptions, argv, prog, __doc__)
+        check_early(options.run_config("conventional"))
         from tying_agents.reproducing.slices import train, write_results
         from tying_agents.stopping import EXIT_CODES, StopSignals
 

@@ -9,7 +9,8 @@ from optuna.trial import TrialState
 
 from tying_agents.callbacks import Callback, Record
 from tying_agents.loop import Loop
-from tying_agents.many.one_run import give_its_name, make_one_run, unfinished_folder
+from tying_agents.many.one_run import give_its_name, make_one_run
+from tying_agents.many.plan import unfinished_folder
 from tying_agents.many.tuning.plan import Sweep
 from tying_agents.many.tuning.search import with_values
 from tying_agents.many.tuning.study import claim, opened
