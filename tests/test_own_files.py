@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_model
 from tying_agents.config_files import NamesCode
-from tying_agents.many.comparison import _refuse_changes
+from tying_agents.many.checks import refuse_changes
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import resume, run
 
@@ -368,7 +368,7 @@ def test_the_same_comparison_again_makes_no_run_again(
     env = EnvConfig(model="text.py:three_layers", **usual)
     config = RunConfig(agent="conventional", env=env, run_dir=tmp_path / "run", label="own")
     directory, _ = run(config, [Watcher()])
-    _refuse_changes(config)
+    refuse_changes(config)
     with pytest.raises(ValueError, match=r"is a finished run with other settings: env\.k is 2 there, 3 here"):
-        _refuse_changes(RunConfig(**vars(config) | {"env": EnvConfig(**vars(env) | {"k": 3})}))
+        refuse_changes(RunConfig(**vars(config) | {"env": EnvConfig(**vars(env) | {"k": 3})}))
     assert directory.read_json("config.json")["env"]["n_layer"] == 3

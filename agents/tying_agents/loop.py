@@ -194,7 +194,7 @@ class Loop:
 
         Raises:
             ValueError: the environment does not offer what the controller needs.
-            TypeError, ValueError: the controller's action is none.
+            tying_agents.foreign.WrongReturn: the controller's action is none. (A ForeignCodeError, as the next.)
             tying_env.plugins.ForeignCodeError: a controller of the user's own failed; its error is chained.
             tying_env.episode.Stopped: the environment was asked to stop; loop and controller can be saved then.
         """
@@ -293,7 +293,7 @@ def drive(
         The loop, as it stands at the end.
 
     Raises:
-        ValueError, TypeError, tying_env.plugins.ForeignCodeError: as `Loop.run`.
+        ValueError, tying_env.plugins.ForeignCodeError: as `Loop.run`.
     """
     loop, status = Loop(env, callbacks, episodes=episodes, seed=seed), "failed"
     try:

@@ -100,7 +100,7 @@ def make_arms(base: RunConfig, seeds: tuple[int, ...]) -> list[ArmSpec]:
         replay("ii final tying", another_run=False, final=True),
         replay("iii permuted trace", another_run=True, permute=0),
         replay("iv replayed trace", another_run=True),
-        fixed("v copied, not tied", "dqn", {"replication": "copied"}),
+        fixed("v copied, not tied", "dqn", {"replication": "copied", "gradient": "shared"}),
         fixed("vi nothing frozen", "dqn", {"freeze_at_start": False}),
         fixed("vii cycle", "cycle"),
         fixed("viii cycle rev", "cycle-rev"),

@@ -46,7 +46,7 @@ def settings_to_resume(directory: RunDirectory, asked: RunConfig | None) -> tupl
         named = [spec for _, spec in asked.foreign()] if asked else []
         about = as_named(directory.read_json(CONFIG), named)
         if asked is not None:
-            about["callbacks"] = []  # those asked for are in their place
+            _replace_callbacks(about, asked)
         saved = saved_config(about, named)
     except NamesCode:
         raise
@@ -59,6 +59,14 @@ def settings_to_resume(directory: RunDirectory, asked: RunConfig | None) -> tupl
         raise OtherSettings(f"{path} is a run with other settings: {'; '.join(differ)}")
     _refuse_what_is_over(directory, config)
     return about, saved, config
+
+
+def _replace_callbacks(about: dict[str, Any], asked: RunConfig) -> None:
+    """Leave a run's callbacks out of its config.json, and their code: those asked for are in their place."""
+    before, code = about.get("callbacks"), about.get("code")
+    about["callbacks"] = []
+    if isinstance(before, list) and isinstance(code, dict):
+        about["code"] = {spec: each for spec, each in code.items() if spec not in before or spec in asked.callbacks}
 
 
 def _refuse_what_is_over(directory: RunDirectory, config: RunConfig) -> None:

@@ -88,8 +88,7 @@ class SB3Run(RunningAgent):
                 "--episodes."
             )
         journal = Journal(self._as_seen(loop), directory)
-        with naming_the_algorithm(self._algorithm):
-            model = self._model(journal, decisions)
+        model = self._model(journal, decisions)
         from stable_baselines3.common.callbacks import BaseCallback
 
         class AfterEachStep(BaseCallback):
@@ -145,9 +144,13 @@ class SB3Run(RunningAgent):
             settings |= {"target_update_interval": max(1, decisions // 10)}
         policies = getattr(self._algorithm, "policy_aliases", {})
         policy = next((name for name in ("MlpPolicy", "MlpLstmPolicy") if name in policies), "MlpPolicy")
-        try:
-            return self._algorithm(policy, env, **{name: value for name, value in settings.items() if name in taken})
-        except AssertionError as error:  # how SB3 refuses action spaces
-            raise ValueError(
-                f"the agent {self._name!r} does not take the actions {env.action_space}: {error}"
-            ) from error
+        settings = {name: value for name, value in settings.items() if name in taken}
+        with naming_the_algorithm(self._algorithm):
+            try:
+                return self._algorithm(policy, env, **settings)
+            except AssertionError as error:
+                if "action spaces" not in str(error):  # SB3's words
+                    raise
+                raise ValueError(
+                    f"the agent {self._name!r} does not take the actions {env.action_space}: {error}"
+                ) from error
