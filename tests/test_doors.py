@@ -133,7 +133,9 @@ def test_agents_in_files_are_compared_by_workers_each_with_settings_of_its_own_c
     )
     assert code == 1
     assert "ZeroDivisionError in act()" in out
-    assert 'other.py", line' in out, "the worker's traceback"
+    assert out.count("Traceback") == 1, "the user's, without the worker's"
+    assert 'other.py", line' in out
+    assert "joblib" not in out
 
 
 def test_a_controller_in_a_module_is_named_by_its_module(
