@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
 import tying_env
 from tests.glue_files import write_glue
 from tying_env.env import LayerTyingEnv
+from tying_env.runs import tensorboard
 
 # A primary network that trains a step in milliseconds.
 TINY: dict[str, Any] = {
@@ -68,6 +70,14 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TYING_ENV_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """A run draws its map for TensorBoard, which is half the time of a small one: here it draws a few pixels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorboard, "replication_map_image", lambda *_: np.zeros((2, 2, 3), np.uint8))
+        yield
 
 
 @pytest.fixture(autouse=True)
