@@ -27,11 +27,10 @@ from tying_agents.foreign import (
 )
 from tying_env.distributed import agreed_stop
 from tying_env.partition import IntVector
+from tying_env.wrappers.base import Step
 
 if TYPE_CHECKING:
     from tying_agents.run_config import RunConfig
-
-Step = tuple[Any, float, bool, bool, dict[str, Any]]
 
 _COUNTERS = ("episode", "decision", "tokens")
 # What a record has besides the environment's `info` and the controller's metrics.
@@ -170,14 +169,8 @@ class Loop:
         assert self._result is not None, "complete() follows step()"
         (reward, info), action = self._result, self.action
         self._result = self.action = None
-        record = {
-            "episode": self.episode,
-            "decision": self.decisions,
-            "action": action,
-            "reward": reward,
-            **info,
-            **metrics,
-        }
+        own = (self.episode, self.decisions, action, reward)
+        record = {**dict(zip(_OWN, own, strict=True)), **info, **metrics}
         measured = info.get("validation_perplexity", math.inf)
         fresh, self._validated = measured != self._validated and math.isfinite(measured), measured
         if fresh:

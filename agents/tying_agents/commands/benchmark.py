@@ -26,9 +26,9 @@ def main(argv: Sequence[str], prog: str = "layer-tying benchmark") -> int:
 
     def work(console: "Console") -> int:
         options = read_options(BenchmarkOptions, _spelled_out(argv), prog, __doc__)
-        from tying_agents.benchmarks.all import measure
+        from tying_agents.benchmarks.all import measure_all
 
-        content = measure(options, console) | {"options": dataclasses.asdict(options)}
+        content = measure_all(options, console) | {"options": dataclasses.asdict(options)}
         if options.json is not None:
             from tying_env.files import to_json, written_whole
 

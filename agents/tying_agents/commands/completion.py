@@ -53,14 +53,16 @@ def main(argv: Sequence[str], prog: str = "layer-tying completion") -> int:
 
     def work(console: "Console") -> int:
         read_options(Options, argv, prog, __doc__)
-        cases = [f'    {name}) options="{" ".join(options_of(name))}" ;;' for name in COMMANDS if name != "completion"]
+        cases = [
+            f'    {name}) options="{" ".join(options_in_help(name))}" ;;' for name in COMMANDS if name != "completion"
+        ]
         print(_SCRIPT.format(commands=" ".join(COMMANDS), cases="\n".join(cases)), end="")
         return 0
 
     return guard.guarded(work)
 
 
-def options_of(command: str) -> list[str]:
+def options_in_help(command: str) -> list[str]:
     """Return the options of a command, as its help text has them."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):

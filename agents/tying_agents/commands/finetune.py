@@ -27,9 +27,9 @@ def main(argv: Sequence[str], prog: str = "layer-tying finetune") -> int:
     def work(console: "Console") -> int:
         options = read_options(FinetuneOptions, argv, prog, __doc__)
         refuse_early(options)
-        from tying_agents.downstream.finetuning import make_results, to_table
+        from tying_agents.downstream.finetuning import make_results, scores_table
 
-        console.print(to_table(options, make_results(options, console)))
+        console.print(scores_table(options, make_results(options, console)))
         return 0
 
     return guard.guarded(work, "With --out, the same command resumes from there.")

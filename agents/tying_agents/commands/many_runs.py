@@ -155,7 +155,7 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
         TimeRemainingColumn,
     )
 
-    from tying_agents.many.comparison import chosen_learning_rate, compare
+    from tying_agents.many.comparison import chosen_learning_rate, make_comparison
     from tying_env.files import to_json
     from tying_env.reports.comparison import load_comparison
     from tying_env.reports.html import make_report, write_report
@@ -178,7 +178,7 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
             if not console.is_terminal:
                 console.print(f"runs {done}/{total}", highlight=False)
 
-        compare(arms, plan, on_run, lambda text: console.print(text, highlight=False))
+        make_comparison(arms, plan, on_run, lambda text: console.print(text, highlight=False))
     if plan.learning_rates:
         chosen = {arm.label: chosen_learning_rate(arm.label, plan) for arm in arms}
         console.print("learning rates chosen by validation: " + to_json(chosen), highlight=False, soft_wrap=True)

@@ -26,11 +26,11 @@ def main(argv: Sequence[str], prog: str = "layer-tying reproduce") -> int:
     def work(console: "Console") -> int:
         options = read_options(ReproduceOptions, argv, prog, __doc__)
         check_early(options.run_config("conventional"))
-        from tying_agents.reproducing.slices import train, write_results
+        from tying_agents.reproducing.slices import train_slice, write_results
         from tying_agents.stopping import EXIT_CODES, StopSignals
 
         with StopSignals(lambda text: console.print(text, highlight=False)) as signals:
-            done = train(options, console, signals)
+            done = train_slice(options, console, signals)
             write_results(options, console, done)
         for agent, error in done.failures.items():
             guard.say_error(console, f"{agent}: {error}")

@@ -95,7 +95,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying run") -> int:
 
         try:
             with joined(on_cpu=options.run.env.device == "cpu"), own_run(options) as own:
-                return train(own, console if rank == 0 else quiet, prog)
+                return train_and_show(own, console if rank == 0 else quiet, prog)
         except LostProcess as error:
             print(f"error: {error}", file=sys.stderr, flush=True)  # from every process that noticed
             return 1
@@ -180,7 +180,7 @@ def parse(argv: Sequence[str], prog: str) -> Options:
     return read_options(Options, argv, prog, f"{__doc__}\n\n{agents_in_help()}", default)
 
 
-def train(options: Options, console: "Console", prog: str) -> int:
+def train_and_show(options: Options, console: "Console", prog: str) -> int:
     """Run and show progress and results."""
     from rich.table import Table
 

@@ -107,7 +107,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying tune") -> int:
         refuse_other_sweep(sweep)
         check_early(possible(sweep.searches, base))
         standing = make(sweep, console)
-        conclude(sweep, options, standing, console)
+        sum_up(sweep, options, standing, console)
         return 0
 
     return resumable(work)
@@ -169,7 +169,7 @@ def make(sweep: Sweep, console: "Console") -> "Standing":
         return make_trials(sweep, on_trial, lambda text: console.print(text, highlight=False))
 
 
-def conclude(sweep: Sweep, options: Options, standing: "Standing", console: "Console") -> None:
+def sum_up(sweep: Sweep, options: Options, standing: "Standing", console: "Console") -> None:
     """Write the page and the best settings; print the best and what to do with it.
 
     Raises:

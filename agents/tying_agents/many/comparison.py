@@ -28,7 +28,7 @@ from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import SUMMARY
 
 
-def compare(
+def make_comparison(
     arms: Sequence[ArmSpec], plan: RunPlan, on_run: Callable[[int, int], None], note: Callable[[str], None] = print
 ) -> None:
     """Make all runs that are not there yet.

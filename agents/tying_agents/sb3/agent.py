@@ -12,13 +12,14 @@ from typing import Any
 import gymnasium as gym
 
 from tying_agents.foreign import naming_the_algorithm
-from tying_agents.loop import Loop, Step
+from tying_agents.loop import Loop
 from tying_agents.running.agents import RunningAgent
 from tying_agents.sb3.journal import Journal, read_journal
 from tying_agents.settings import SB3Config
 from tying_env.partition import IntVector
 from tying_env.runs import RunDirectory
 from tying_env.wrappers import LayerSweepAction, OneHotObservation, SingleLayerAction
+from tying_env.wrappers.base import Step
 
 
 class LoopEnv(gym.Wrapper[IntVector, IntVector, IntVector, IntVector]):

@@ -94,7 +94,7 @@ class Sweep:
         return self.folder / TRIALS / f"{number:04d}"
 
 
-def settings_of(sweep: Sweep) -> dict[str, Any]:
+def sweep_settings(sweep: Sweep) -> dict[str, Any]:
     """Return what decides what the trials are, as JSON has it; how many, how chosen and how pruned may change."""
     run = dataclasses.asdict(sweep.base)
     settings = {"searches": [search.text for search in sweep.searches], "seeds": sweep.seeds, "run": run}
@@ -113,7 +113,7 @@ def refuse_other_sweep(sweep: Sweep) -> None:
         return
     if not (folder / SWEEP).is_file():
         raise ValueError(f"{folder} exists already and is no sweep; choose another --out")
-    there, here = RunDirectory(folder).read_json(SWEEP), settings_of(sweep)
+    there, here = RunDirectory(folder).read_json(SWEEP), sweep_settings(sweep)
     run = there.pop("run", {})
     del here["run"]
     if differ := [*listed(there, here), *differences_to_config(run, sweep.base)]:

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from tying_agents.many.cluster import end_workers, in_parallel
 from tying_agents.many.tuning import study as studies
-from tying_agents.many.tuning.plan import STUDY_LOCK, SWEEP, Sweep, refuse_other_sweep, settings_of
+from tying_agents.many.tuning.plan import STUDY_LOCK, SWEEP, Sweep, refuse_other_sweep, sweep_settings
 from tying_agents.many.tuning.search import possible
 from tying_agents.many.tuning.trial import make_one_trial
 from tying_agents.running.runner import check
@@ -97,7 +97,7 @@ def how_far(sweep: Sweep) -> Standing:
             wanted=max(sweep.wanted, len(trials)),
             pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
             failed=sum(trial.state == TrialState.FAIL for trial in trials),
-            elsewhere=len(studies.at_work(study, sweep)),
+            elsewhere=len(studies.trials_at_work(study, sweep)),
             best=best[0],
             best_trial=best[1],
         )
@@ -134,4 +134,4 @@ def _remember(sweep: Sweep) -> None:
         refuse_other_sweep(sweep)  # another process may have begun one meanwhile
         if not (sweep.folder / SWEEP).exists():
             with written_whole(sweep.folder / SWEEP) as unfinished:
-                unfinished.write_text(to_json(settings_of(sweep), indent=2) + "\n", encoding="utf-8")
+                unfinished.write_text(to_json(sweep_settings(sweep), indent=2) + "\n", encoding="utf-8")
