@@ -22,6 +22,7 @@ from tying_agents.run_config import RunConfig
 from tying_agents.settings import DQNConfig
 
 from tests.conftest import TINY
+from tests.own_code import CONTROLLER, write
 from tests.sweeps import RATES, base, options, trials_of
 from tying_env.reports.sweep_page import render_sweep, sweep_pictures
 from tying_env.runs import RunDirectory
@@ -237,3 +238,14 @@ def test_equal_settings_are_not_run_again(text_folder: Path, tmp_path: Path) -> 
     assert len(list(out.glob("trials/*/seed1000"))) == len({trial.params["gradient"] for trial in trials})
     for trial in trials:
         assert trial.value == trials[trial.user_attrs.get("same_as", trial.number)].value
+
+
+def test_an_error_of_own_code_ends_the_sweep_also_if_it_speaks_of_memory(
+    text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    act = "        curious ="
+    file = write(tmp_path, "memory.py", CONTROLLER.replace(act, f"        raise LookupError('no memory of it')\n{act}"))
+    out = tmp_path / "out"
+    assert tune(["--search", RATES, "--agent", f"{file}:Mine", *options(out, text_folder)]) == 1
+    assert f"the controller Mine ({file}) raised LookupError in act(): no memory of it" in capsys.readouterr().out
+    assert [trial.state for trial in trials_of(out)] == [TrialState.RUNNING], "it is resumed when the code is mended"
