@@ -81,13 +81,11 @@ def no_pictures() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def log_as_found() -> Iterator[None]:
-    """A command that a test calls in this process prints the library's messages: the next test must not see more."""
+def log_as_it_begins() -> None:
+    """A command that a test, or what a module shares, calls here sets the log up for itself: undo that."""
     logger = logging.getLogger("tying_env")
-    level, handlers = logger.level, list(logger.handlers)
-    yield
-    logger.setLevel(level)
-    logger.handlers[:] = handlers
+    logger.setLevel(logging.NOTSET)
+    logger.handlers.clear()
 
 
 @pytest.fixture(scope="session")
