@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
 import tying_env
 from tests.glue_files import write_glue
 from tying_env.env import LayerTyingEnv
+from tying_env.runs import tensorboard
 
 # A primary network that trains a step in milliseconds.
 TINY: dict[str, Any] = {
@@ -71,9 +73,17 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """A run draws its map for TensorBoard, which is half the time of a small one: here it draws a few pixels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorboard, "replication_map_image", lambda *_: np.zeros((2, 2, 3), np.uint8))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def quiet_log() -> None:
-    """A command that an earlier test, or a fixture of its module, called in this process set the library's log up."""
+def log_as_it_begins() -> None:
+    """A command that a test, or what a module shares, calls here sets the log up for itself: undo that."""
     logger = logging.getLogger("tying_env")
     logger.setLevel(logging.NOTSET)
     logger.handlers.clear()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tying_env.data.glue import Row
+from tying_env.data.glue import GlueExample
 
 # Two rows of each task in the form of its file.
 FILES = {
@@ -18,11 +18,11 @@ FILES = {
     ),
 }
 EXPECTED = {
-    "sst2": [Row(("of course",), 1), Row(("no",), 0)],
-    "cola": [Row(("The sailors rode.",), 1), Row(("Rode the.",), 0)],
-    "qnli": [Row(("Who?", "He."), 0), Row(("Why?", "Blue."), 1)],
-    "mrpc": [Row(('He " said', "So he"), 1), Row(("A", "B"), 0)],
-    "rte": [Row(("A man.", "A \u2028 man."), 0), Row(("A.", "B."), 1)],
+    "sst2": [GlueExample(("of course",), 1), GlueExample(("no",), 0)],
+    "cola": [GlueExample(("The sailors rode.",), 1), GlueExample(("Rode the.",), 0)],
+    "qnli": [GlueExample(("Who?", "He."), 0), GlueExample(("Why?", "Blue."), 1)],
+    "mrpc": [GlueExample(('He " said', "So he"), 1), GlueExample(("A", "B"), 0)],
+    "rte": [GlueExample(("A man.", "A \u2028 man."), 0), GlueExample(("A.", "B."), 1)],
 }
 
 

@@ -121,3 +121,11 @@ def layer_tying(capsys: pytest.CaptureFixture[str], command: str, *words: Any) -
     except SystemExit as ended:  # tyro, after --help and wrong options
         code = int(ended.code or 0)
     return code, " ".join(capsys.readouterr().out.split())
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
+    """Return what `layer-tying run` prints when it ends with the exit code 1."""
+    code, out = layer_tying(capsys, "run", *words)
+    assert code == 1, out
+    assert "error:" in out
+    return out

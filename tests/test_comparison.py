@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tying_agents.config_files import differences_to_config
-from tying_agents.many.comparison import chosen_learning_rate, compare
+from tying_agents.many.comparison import chosen_learning_rate, make_comparison
 from tying_agents.many.one_run import make_one_run
 from tying_agents.many.plan import ArmSpec, RunPlan
 from tying_agents.run_config import RunConfig
@@ -65,7 +65,7 @@ def test_arms_of_one_seed_see_the_same_weights_and_batches(
     monkeypatch.setattr(env_module.LayerTyingEnv, "_begin", begin)
     monkeypatch.setattr(ShuffledWindows, "next_batch", batch)
     monkeypatch.setattr("tying_agents.many.comparison.make_one_run", carry_out)
-    compare(arms, plan, nothing)
+    make_comparison(arms, plan, nothing)
     for seed in (0, 1):
         first = seen["a", seed]
         assert len(first) == 1 + 8  # weights, and the batches of eight training steps
@@ -81,13 +81,13 @@ def test_arms_of_one_seed_see_the_same_weights_and_batches(
 def test_a_comparison_continues_where_it_was(tmp_path: Path, tiny: Any) -> None:
     plan, seen = RunPlan(tmp_path / "out", (0, 1)), []
     arms = [arm("a", tiny, agent="random"), arm("b", tiny, agent="cycle")]
-    compare(arms[:1], plan, nothing)
+    make_comparison(arms[:1], plan, nothing)
     kept = tmp_path / "out" / "runs" / "a" / "seed0"
     before = (kept / "config.json").stat().st_mtime_ns
     half_made = tmp_path / "out" / "runs" / "b" / "seed1.unfinished"
     half_made.mkdir(parents=True)
     (half_made / "config.json").write_text("{}")
-    compare(arms, plan, lambda done, total: seen.append((done, total)))
+    make_comparison(arms, plan, lambda done, total: seen.append((done, total)))
     assert (kept / "config.json").stat().st_mtime_ns == before
     assert seen[-1] == (4, 4)
     assert (2, 4) in seen
@@ -98,7 +98,7 @@ def test_a_comparison_continues_where_it_was(tmp_path: Path, tiny: Any) -> None:
 def test_each_arm_gets_its_own_learning_rate_by_validation_alone(tmp_path: Path, tiny: Any) -> None:
     plan = RunPlan(tmp_path / "out", (0,), learning_rates=(1e-5, 3e-2), tuning_seeds=(9,))
     after = dataclasses.replace(arm("b", tiny, agent="albert"), after=("a",))
-    compare([arm("a", tiny, agent="conventional"), after], plan, nothing)
+    make_comparison([arm("a", tiny, agent="conventional"), after], plan, nothing)
     assert chosen_learning_rate("a", plan) == 3e-2
     for folder in (tmp_path / "out" / "tuning").rglob("summary.json"):
         assert json.loads(folder.read_text())["test"] is None
@@ -119,35 +119,35 @@ def test_an_arm_that_needs_another_comes_after_it(tmp_path: Path, tiny: Any) -> 
         return dataclasses.replace(config, agent="conventional", env=dataclasses.replace(config.env, n_layer=layers))
 
     plan = RunPlan(tmp_path / "out", (0, 1))
-    compare([base, ArmSpec("b", configure, after=("a",))], plan, nothing)
+    make_comparison([base, ArmSpec("b", configure, after=("a",))], plan, nothing)
     for seed in (0, 1):
         layers = read(tmp_path / "out" / "runs" / "a" / f"seed{seed}")[-1]["independent_layers"]
         assert read(tmp_path / "out" / "runs" / "b" / f"seed{seed}")[-1]["independent_layers"] == layers
     with pytest.raises(ValueError, match="the arm 'b' needs the arm 'a' before it"):
-        compare([ArmSpec("b", configure, after=("a",))], RunPlan(tmp_path / "x", (0,)), nothing)
+        make_comparison([ArmSpec("b", configure, after=("a",))], RunPlan(tmp_path / "x", (0,)), nothing)
     with pytest.raises(ValueError, match="the arm 'a' is there twice"):
-        compare([base, base], RunPlan(tmp_path / "x", (0,)), nothing)
+        make_comparison([base, base], RunPlan(tmp_path / "x", (0,)), nothing)
 
 
 def test_a_comparison_can_be_added_to_and_finished_runs_cannot_be_changed(tmp_path: Path, tiny: Any) -> None:
     folder = tmp_path / "out"
     one, two = arm("a", tiny, agent="random"), arm("b", tiny, agent="cycle")
-    compare([one], RunPlan(folder, (0,)), nothing)
+    make_comparison([one], RunPlan(folder, (0,)), nothing)
     before = (folder / "runs" / "a" / "seed0" / "config.json").stat().st_mtime_ns
-    compare([two, one], RunPlan(folder, (1, 0)), nothing)  # another arm, another seed, another order
+    make_comparison([two, one], RunPlan(folder, (1, 0)), nothing)  # another arm, another seed, another order
     assert len(list(folder.glob("runs/*/*/summary.json"))) == 4
     assert (folder / "runs" / "a" / "seed0" / "config.json").stat().st_mtime_ns == before
     assert RunDirectory(folder).read_json("comparison.json") == {"arms": ["b", "a"]}
-    compare([arm("c", tiny, agent="albert")], RunPlan(folder, (0,)), nothing)
+    make_comparison([arm("c", tiny, agent="albert")], RunPlan(folder, (0,)), nothing)
     assert RunDirectory(folder).read_json("comparison.json") == {"arms": ["c", "b", "a"]}
     other = arm("a", {**tiny, "k": 3}, agent="random")
     with pytest.raises(ValueError, match=r"seed0 is a finished run with other settings: env.k is 2 there, 3 here\. Ch"):
-        compare([arm("d", tiny, agent="albert"), other], RunPlan(folder, (0,)), nothing)
+        make_comparison([arm("d", tiny, agent="albert"), other], RunPlan(folder, (0,)), nothing)
     assert not (folder / "runs" / "d").exists()
     tuned = RunPlan(tmp_path / "tuned", (0,), (1e-3, 1e-2), (9,))
-    compare([one], tuned, nothing)
+    make_comparison([one], tuned, nothing)
     with pytest.raises(ValueError, match=r"lr0.001.seed9 is a finished run with other settings: env.k is 2 there, 3"):
-        compare([other], dataclasses.replace(tuned, seeds=(1,)), nothing)
+        make_comparison([other], dataclasses.replace(tuned, seeds=(1,)), nothing)
 
 
 def test_runs_of_a_version_that_lacked_a_setting_count_if_it_is_at_its_default(tmp_path: Path) -> None:
@@ -162,9 +162,9 @@ def test_runs_of_a_version_that_lacked_a_setting_count_if_it_is_at_its_default(t
 def test_a_start_that_fails_leaves_no_folder(tmp_path: Path, tiny: Any) -> None:
     replay = arm("a", tiny, agent="replay", controller=ReplayConfig(trace=tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match="there is no trace"):
-        compare([arm("b", tiny), replay], RunPlan(tmp_path / "out", (0,)), nothing)
+        make_comparison([arm("b", tiny), replay], RunPlan(tmp_path / "out", (0,)), nothing)
     with pytest.raises(ValueError, match="the arm 'x/y' cannot be a folder"):
-        compare([arm("x/y", tiny)], RunPlan(tmp_path / "out", (0,)), nothing)
+        make_comparison([arm("x/y", tiny)], RunPlan(tmp_path / "out", (0,)), nothing)
     assert not (tmp_path / "out").exists()
 
 
@@ -172,7 +172,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, tiny: Any) -> N
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match="is no comparison"):
-        compare([arm("a", tiny)], RunPlan(tmp_path / "mine", (0,)), nothing)
+        make_comparison([arm("a", tiny)], RunPlan(tmp_path / "mine", (0,)), nothing)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_runs_go_to_a_dask_cluster(tmp_path: Path, tiny: Any) -> None:
 
         with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
             plan = RunPlan(tmp_path / "cluster", (0, 1), backend="dask", address=cluster.scheduler_address)
-            compare(arms, plan, lambda done, total: seen.append((done, total)))
-    compare(arms, RunPlan(tmp_path / "here", (0, 1)), nothing)
+            make_comparison(arms, plan, lambda done, total: seen.append((done, total)))
+    make_comparison(arms, RunPlan(tmp_path / "here", (0, 1)), nothing)
     assert seen == sorted(seen)
     assert set(seen) == {(done, 4) for done in range(5)}  # it moves
     for run in (f"runs/{label}/seed{seed}" for label in "ab" for seed in (0, 1)):

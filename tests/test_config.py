@@ -29,6 +29,7 @@ from tying_env import PAPER, EnvConfig
         ({"dataset": ""}, "dataset must be the name of a data set or a path, got ''"),
         ({"dataset": 3}, r"dataset must be str, got 3 \(int\)"),
         ({"cache_dir": 3}, r"cache_dir must be str or none, got 3 \(int\)"),
+        ({"gradient": "leader", "replication": "copied"}, "gradient='leader' does not apply to replication='copied'"),
         ({"freeze_at_start": 1}, r"freeze_at_start must be bool, got 1 \(int\)"),
     ],
 )

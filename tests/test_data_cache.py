@@ -68,7 +68,7 @@ def test_a_corpus_holds_the_tokens_of_its_files(folder, store, tokenizer) -> Non
     assert_right(corpus)
     assert corpus.name == folder
     assert corpus.tokenizer is load_tokenizer(tokenizer)
-    assert corpus.tokenizer.count_bytes(corpus.test) == len(TEXTS["test"].encode())
+    assert corpus.tokenizer.byte_lengths[corpus.test].sum() == len(TEXTS["test"].encode())
 
 
 def test_tokens_are_mapped_and_cannot_be_written(folder, store) -> None:

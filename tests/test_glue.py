@@ -8,7 +8,7 @@ import pytest
 
 from tests.glue_files import EXPECTED
 from tying_env.data import load_tokenizer
-from tying_env.data.glue import TASKS, Row, encode, load_glue, scores
+from tying_env.data.glue import TASKS, GlueExample, encode, load_glue, scores
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -66,12 +66,12 @@ def test_glue_of_the_hub_is_read_from_a_data_set_of_its_form(tmp_path: Path, mon
 
 def test_pairs_are_joined_cut_and_padded() -> None:
     tokenizer = load_tokenizer("bytes")
-    batch = encode([Row(("abcdefgh", "xy"), 1), Row(("a",), 0), Row(("",), 0)], tokenizer, 6)
+    batch = encode([GlueExample(("abcdefgh", "xy"), 1), GlueExample(("a",), 0), GlueExample(("",), 0)], tokenizer, 6)
     assert bytes(batch["input_ids"][0].tolist()) == b"abc\nxy"
     assert batch["attention_mask"].sum(1).tolist() == [6, 1, 1]
     assert batch["labels"].tolist() == [1, 0, 0]
     words = load_tokenizer("gpt2")
-    joined = encode([Row(("a", "b"), 1)], words, 4)["input_ids"][0].tolist()
+    joined = encode([GlueExample(("a", "b"), 1)], words, 4)["input_ids"][0].tolist()
     assert joined == [*words.encode("a"), words.end_of_text, *words.encode("b"), 0]
 
 

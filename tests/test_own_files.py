@@ -5,19 +5,17 @@ import logging
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_model
 from tying_agents.config_files import NamesCode
-from tying_agents.many.comparison import _refuse_changes
+from tying_agents.many.checks import refuse_changes
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import resume, run
 
-from tests.conftest import TINY
+from tests.own_networks import DATA, TEXT, action, make, settings
 from tests.reliability.runs import Watcher, interrupt, outcome
 from tying_env import EnvConfig, OwnNetwork, plugins
 from tying_env.env import LayerTyingEnv
@@ -26,73 +24,6 @@ from tying_env.plugins import ForeignCodeError, describe_object
 from tying_env.primary.assembly import settled
 from tying_env.primary.own import make_own, own_network
 from tying_env.runs import load_network, load_run, save_network
-
-TEXT = """
-import torch
-from safetensors.torch import load_model
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self, vocab_size, width, layers):
-        super().__init__()
-        self.embed = nn.Embedding(vocab_size, width)
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(layers))
-        self.head = nn.Linear(width, vocab_size)
-
-    def forward(self, ids):
-        x = self.embed(ids)
-        for block in self.blocks:
-            x = x + block(x)
-        return self.head(x)
-
-
-def make_network(config, vocab_size):
-    return Net(vocab_size, config.n_embd, config.n_layer)
-
-
-def three_layers(config, vocab_size):
-    return Net(vocab_size, 16, 3)
-"""
-
-DATA = """
-import numpy as np
-import torch
-from safetensors.torch import load_model
-from torch import nn
-
-from tying_env import OwnNetwork
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)) for _ in range(3))
-
-    def forward(self, x):
-        for layer in self.layers:
-            x = x + layer(x)
-        return x
-
-
-def loss(model, batch):
-    return (model(batch["x"]) - batch["y"]).square().mean()
-
-
-def examples(count):
-    x = np.linspace(-1, 1, 3 * count).reshape(count, 3).astype(np.float32)
-    return {"x": x, "y": x[:, ::-1].copy()}
-
-
-def make_network(config):
-    return OwnNetwork(
-        Net, batches=examples(50), loss=loss, blocks="layers", validation=examples(9), test=examples(7)
-    )
-
-
-def module_in_it(config):
-    return OwnNetwork(Net(), batches=examples(50), loss=loss)
-"""
 
 
 @pytest.fixture(params=["text", "data"])
@@ -106,24 +37,6 @@ def files(tmp_path: Path) -> dict[str, str]:
     for name, source in (("text", TEXT), ("data", DATA)):
         (tmp_path / f"{name}.py").write_text(source)
     return {name: f"{tmp_path / name}.py:make_network" for name in ("text", "data")}
-
-
-def settings(kind: str, text_folder: Path) -> dict[str, Any]:
-    if kind == "text":
-        return TINY | {"dataset": str(text_folder)}
-    names = ("batch_size", "k", "total_steps", "validate_every", "validation_windows", "device")
-    return {name: TINY[name] for name in names}
-
-
-def make(model: str, kind: str, text_folder: Path, **changed: Any) -> LayerTyingEnv:
-    env = gym.make("LayerTying-GPT2-v0", model=model, **settings(kind, text_folder) | changed).unwrapped
-    assert isinstance(env, LayerTyingEnv)
-    return env
-
-
-def action(env: LayerTyingEnv, seed: int = 0) -> Any:
-    env.action_space.seed(seed)
-    return env.action_space.sample()
 
 
 def test_a_network_of_a_file_trains_is_measured_restored_and_forked_to_the_bit(
@@ -368,7 +281,7 @@ def test_the_same_comparison_again_makes_no_run_again(
     env = EnvConfig(model="text.py:three_layers", **usual)
     config = RunConfig(agent="conventional", env=env, run_dir=tmp_path / "run", label="own")
     directory, _ = run(config, [Watcher()])
-    _refuse_changes(config)
+    refuse_changes(config)
     with pytest.raises(ValueError, match=r"is a finished run with other settings: env\.k is 2 there, 3 here"):
-        _refuse_changes(RunConfig(**vars(config) | {"env": EnvConfig(**vars(env) | {"k": 3})}))
+        refuse_changes(RunConfig(**vars(config) | {"env": EnvConfig(**vars(env) | {"k": 3})}))
     assert directory.read_json("config.json")["env"]["n_layer"] == 3

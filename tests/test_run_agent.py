@@ -174,6 +174,8 @@ def test_a_run_that_was_asked_to_stop_is_resumed(
     refused = command("--resume", str(path), "--seed", "5")
     assert refused.returncode == 1
     assert "seed is 0 there, 5 here" in refused.stdout
+    if number == signal.SIGTERM:
+        return  # it is resumed in the same way
     process = start("--resume", str(path))
     wait_for_decisions(path, len(records) + 3, process)
     process.send_signal(signal.SIGINT)
@@ -191,7 +193,7 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_whole(
 ) -> None:
     path = tmp_path / "run"
     # A step of seconds: the second signal comes while the first one waits for its end.
-    big = ("--batch-size", "512", "--n-embd", "64", "--checkpoint-every", "1", "--validate-every", "0")
+    big = ("--batch-size", "512", "--n-embd", "32", "--k", "1", "--checkpoint-every", "1", "--validate-every", "0")
     process = start(*options(text_folder, path, "--total-steps", "1000000", *big))
     wait_for_decisions(path, 2, process)
     process.send_signal(number)
@@ -221,7 +223,7 @@ def test_what_a_resumed_run_decides_itself_is_refused(text_folder: Path, tmp_pat
 
 def test_ctrl_c_while_the_test_split_is_measured_says_how_to_continue(text_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
-    process = start(*options(text_folder, path, "--test-windows", "0", "--batch-size", "1"))
+    process = start(*options(text_folder, path, "--test-windows", "250", "--batch-size", "1"))
     assert process.stdout is not None
     while "Measuring on the test split" not in (line := process.stdout.readline()):
         assert line, "it has ended"

@@ -30,7 +30,7 @@ def test_decoding_gives_back_what_was_encoded(name: str, text: str) -> None:
     assert tokens.dtype == np.uint16
     assert tokens.ndim == 1
     assert tokenizer.decode(tokens) == text
-    assert tokenizer.byte_lengths[tokens].sum() == tokenizer.count_bytes(tokens) == len(text.encode())
+    assert tokenizer.byte_lengths[tokens].sum() == len(text.encode())
 
 
 @BOTH
@@ -80,7 +80,7 @@ def test_the_text_of_a_special_token_is_ordinary_text() -> None:
 
 def test_the_end_of_text_token_stands_for_no_bytes() -> None:
     tokenizer = load_tokenizer("gpt2")
-    assert tokenizer.count_bytes([50256]) == 0
+    assert tokenizer.byte_lengths[50256] == 0
     assert tokenizer.decode([50256]) == "<|endoftext|>"
     assert (np.delete(tokenizer.byte_lengths, 50256) > 0).all()
 

@@ -1,21 +1,13 @@
-"""Sweeps: what is searched and refused, trials that resume, processes side by side, pruning, and the way to compare."""
+"""Sweeps: trials and their values, the page, pruning and failing, and the way to compare."""
 
 import json
 import math
-import os
-import re
 import shlex
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from tying_agents.commands.compare import main as compare
 from tying_agents.commands.compare import parse_arm
 from tying_agents.commands.many_runs import as_run
@@ -24,144 +16,16 @@ from tying_agents.commands.tune import next_commands, parse
 from tying_agents.config_files import overlaid, read_config_file
 from tying_agents.many.tuning.plan import STORAGE, Sweep
 from tying_agents.many.tuning.result import read_result
-from tying_agents.many.tuning.search import parse_searches, possible, with_values
+from tying_agents.many.tuning.search import parse_searches, with_values
 from tying_agents.many.tuning.study import claim, opened
 from tying_agents.run_config import RunConfig
 from tying_agents.settings import DQNConfig
 
 from tests.conftest import TINY
-from tying_env import EnvConfig
+from tests.own_code import CONTROLLER, write
+from tests.sweeps import RATES, base, options, trials_of
 from tying_env.reports.sweep_page import render_sweep, sweep_pictures
 from tying_env.runs import RunDirectory
-
-ROOT = Path(__file__).parents[1]
-RATES = "learning-rate: log 1e-4..1e-1"
-
-
-def options(out: Path, text_folder: Path, *more: str) -> list[str]:
-    settings = TINY | {"dataset": str(text_folder)}
-    words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    return ["--out", str(out), *words, *more]
-
-
-def trials_of(out: Path) -> list[FrozenTrial]:
-    storage = optuna.storages.RDBStorage(f"sqlite:///{out / STORAGE}")
-    try:
-        return optuna.load_study(study_name="sweep", storage=storage).trials
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def base(**env: Any) -> RunConfig:
-    return RunConfig(env=EnvConfig(**TINY | env))
-
-
-def found(text: str, config: RunConfig | None = None) -> Any:
-    return parse_searches([text], config or base())[0]
-
-
-# ---- what is searched
-
-
-@pytest.mark.parametrize(
-    ("text", "group", "probes"),
-    [
-        ("learning-rate: log 1e-4..1e-2", "env", (1e-4, 1e-2)),
-        ("n_embd: 16..64 step 16", "env", (16, 64)),
-        ("hidden-units: log 8..512", "controller", (8, 512)),
-        ("--epsilon-floor: 0..0.3", "controller", (0.0, 0.3)),
-        ("gradient: shared | leader", "env", ("shared", "leader")),
-        ("freeze-at-start: true | false", "env", (True, False)),
-        ("dropout: 0 | 0.1 | 0.2", "env", (0.0, 0.1, 0.2)),
-        ("rewards: none | log-perplexity+clipped", "", ((), ("log-perplexity", "clipped"))),
-        ("episodes: 1..3", "", (1, 3)),
-    ],
-)
-def test_any_setting_of_environment_agent_and_run_can_be_searched(text: str, group: str, probes: Sequence[Any]) -> None:
-    search = found(text)
-    assert (search.group, search.probes()) == (group, tuple(probes))
-    assert [type(value) for value in search.probes()] == [type(value) for value in probes]
-    for value in probes:
-        config = with_values(base(), [(search, value)])
-        assert getattr(getattr(config, group) if group else config, search.name) == value
-
-
-def test_what_the_storage_keeps_is_read_back_as_the_value() -> None:
-    for text in ("rewards: none | log-perplexity+clipped", "freeze-at-start: true | false", "dropout: 0 | 0.1"):
-        search = found(text)
-        stored = json.loads(json.dumps(search.stored()))
-        assert [search.value(each) for each in stored] == list(search.choices)
-    assert found("n-embd: 16..64 step 16").grid() == (16, 32, 48, 64)
-    assert found("dropout: 0..0.4 step 0.1").grid() == pytest.approx((0.0, 0.1, 0.2, 0.3, 0.4))
-    assert found(RATES).grid() is None
-
-
-def test_a_value_that_needs_another_searched_one_is_accepted() -> None:
-    searches = parse_searches(["double-q: true | false", "target-every: 0..10 step 5"], base())
-    assert isinstance(possible(searches, base()).controller, DQNConfig)
-    with pytest.raises(ValueError, match="double_q needs target_every of at least 2"):
-        parse_searches(["double-q: true | false"], base())
-
-
-WRONG = [
-    ([], "nothing is searched"),
-    (["learning-rat: 0..1"], "did you mean learning-rate?"),
-    (["groups: 1..3"], "there is no setting 'groups' of the agent 'dqn'"),
-    (["learning-rate"], 'must read "NAME: SPEC"'),
-    (["learning-rate: 1e-3"], "one value is no search"),
-    (["learning-rate: 1e-2..1e-4"], "the range must go up"),
-    (["learning-rate: log 0..1"], "must begin above 0, got 0"),
-    (["learning-rate: 0..inf"], "high must be a finite number, got 'inf'"),
-    (["learning-rate: -1..1"], "learning_rate must be a finite number above 0, got -1.0"),
-    (["learning-rate: log 1e-4..1e-2 step 2"], "a logarithmic range has no step"),
-    (["learning-rate: 1e-4..1e-2 by 3"], "a range must read"),
-    (["n-layer: 2..4.5"], "high must be a whole number, got '4.5'"),
-    (["n-layer: 2..7 step 2"], "HIGH must be LOW and a number of steps: 6 or 8, got 7"),
-    (["n-embd: 16..33"], "33"),
-    (["gradient: shared | leaders"], "gradient must be one of 'shared', 'leader', got 'leaders'"),
-    (["gradient: 0..1"], "gradient is no number"),
-    (["double-q: true | yes"], "double-q must be true or false, got 'yes'"),
-    (["dropout: 0 | 0.0"], "choices must be different ones, got '0.0' twice"),
-    ([RATES, "learning_rate: 1e-3 | 1e-2"], "learning-rate is searched twice"),
-    (["seed: 0..5"], "seed cannot be searched"),
-    (["agent: dqn | random"], "compare agents with `layer-tying compare`"),
-    (["device: cpu | cuda"], "device cannot be searched"),
-    (["validate-every: 0 | 5"], "validate_every must be at least 1"),
-]
-
-
-@pytest.mark.parametrize(("searches", "message"), WRONG, ids=[message for _, message in WRONG])
-def test_wrong_searches_are_refused(searches: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        parse_searches(searches, base())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "did you mean learning-rate?"),
-        (["--trials", "0"], "trials must be at least 1, got 0"),
-        (["--seeds", "0"], "seeds must be at least 1, got 0"),
-        (["--sampler", "grid"], "learning-rate has endlessly many values"),
-        (["--sampler", "cmaes"], "cmaes"),
-        (["--validate-every", "0"], "validate_every must be at least 1"),
-        (["--dataset", "no/such/folder"], "no/such/folder"),
-        (["--agent", "replay"], "needs --trace"),
-        (["--groups", "2"], "--groups is an option of random-static"),
-    ],
-)
-def test_wrong_sweeps_are_refused_with_nothing_written(
-    arguments: list[str], message: str, text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    searched = ["--search", RATES if arguments else "learning-rat: 0..1"]
-    assert tune([*searched, *options(out, text_folder), *arguments]) == 1
-    assert message in " ".join(capsys.readouterr().out.split())
-    assert not out.exists()
-
-
-# ---- a sweep
 
 
 @pytest.fixture(scope="module")
@@ -376,124 +240,12 @@ def test_equal_settings_are_not_run_again(text_folder: Path, tmp_path: Path) -> 
         assert trial.value == trials[trial.user_attrs.get("same_as", trial.number)].value
 
 
-# ---- stopped, killed, side by side
-
-
-def begin(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "tune.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"COLUMNS": "160"},
-    )
-
-
-def wait_for(process: subprocess.Popen[str], there: Any) -> None:
-    for _ in range(1200):
-        if there():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise AssertionError("it did not come so far")
-
-
-def results(out: Path) -> list[tuple[Any, ...]]:
-    return [(t.number, t.state, t.value, t.params, t.intermediate_values) for t in trials_of(out)]
-
-
-def metrics(out: Path) -> dict[str, str]:
-    return {str(path.relative_to(out)): path.read_text() for path in sorted(out.glob("trials/*/*/metrics.jsonl"))}
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_sweep_ends_like_one_that_was_not(how: signal.Signals, text_folder: Path, tmp_path: Path) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    arguments = ["--search", RATES, "epsilon-floor: 0..0.3", "--trials", "3", "--seeds", "2", "--pruner", "none"]
-    settings = ["--total-steps", "60", "--checkpoint-every", "5"]
-    process = begin([*arguments, *options(out, text_folder), *settings])
-    # In the second trial, past a checkpoint of its second run.
-    wait_for(process, lambda: list(out.glob("trials/0001/seed1001.unfinished/checkpoints/*")))
-    os.killpg(process.pid, how)
-    text, _ = process.communicate(timeout=60)
-    if how == signal.SIGINT:
-        assert process.returncode == 130, text
-        assert "The same command resumes from what is in the folder." in text
-    assert [trial.state for trial in trials_of(out)] == [TrialState.COMPLETE, TrialState.RUNNING]
-    assert tune([*arguments, *options(out, text_folder), *settings]) == 0
-    assert (out / "trials/0001/seed1001/resumes.jsonl").exists()
-    assert tune([*arguments, *options(whole, text_folder), *settings]) == 0
-    assert results(out) == results(whole)
-    assert metrics(out) == metrics(whole)
-
-
-def test_two_processes_share_the_trials(text_folder: Path, tmp_path: Path) -> None:
+def test_an_error_of_own_code_ends_the_sweep_also_if_it_speaks_of_memory(
+    text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    act = "        curious ="
+    file = write(tmp_path, "memory.py", CONTROLLER.replace(act, f"        raise LookupError('no memory of it')\n{act}"))
     out = tmp_path / "out"
-    arguments = ["--search", RATES, "--trials", "6", "--sampler", "random", *options(out, text_folder)]
-    first, second = begin(arguments), begin(arguments)
-    texts = [process.communicate(timeout=300)[0] for process in (first, second)]
-    assert (first.returncode, second.returncode) == (0, 0), texts
-    trials = trials_of(out)
-    assert len(trials) == 6 and not any(trial.state == TrialState.RUNNING for trial in trials)
-    assert len({trial.params["learning_rate"] for trial in trials}) == 6
-    assert "database is locked" not in "".join(texts)
-
-
-def test_several_jobs_make_as_many_trials(text_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert tune(["--search", RATES, "--trials", "3", "--jobs", "2", *options(out, text_folder)]) == 0
-    assert len(trials_of(out)) == 3
-    assert not any(trial.state == TrialState.RUNNING for trial in trials_of(out))
-
-
-def test_a_trial_that_another_process_is_at_work_on_is_not_taken(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, base(), parse_searches([RATES], base()), (1000,), trials=2)
-    with opened(sweep) as study:
-        first = claim(study, sweep)
-        second = claim(study, sweep)
-        assert first is not None and second is not None
-        assert (first.trial.number, second.trial.number) == (0, 1)
-        assert claim(study, sweep) is None
-        first.release()  # as a process that ends
-        again = claim(study, sweep)
-        assert again is not None
-        assert (again.trial.number, again.trial.params) == (0, first.trial.params)
-        again.release()
-        second.release()
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "grid"])
-def test_equal_seeds_search_the_same_and_other_seeds_do_not(sampler: Any, tmp_path: Path) -> None:
-    searches = parse_searches(["learning-rate: 1e-4 | 1e-3 | 1e-2 | 1e-1", "n-layer: 1..6", "dropout: 0 | 0.1"], base())
-
-    def drawn(name: str, seed: int) -> list[dict[str, Any]]:
-        folder = tmp_path / name
-        folder.mkdir()
-        sweep = Sweep(folder, base(), searches, (1000,), trials=13, sampler=sampler, seed=seed)
-        points = []
-        for _ in range(13):  # a process of its own for each
-            with opened(sweep) as study:
-                claimed = claim(study, sweep)
-                assert claimed is not None
-                points.append(claimed.trial.params)
-                study.tell(claimed.trial, float(claimed.trial.params["n_layer"]))
-                claimed.release()
-        return points
-
-    first = drawn("a", 3)
-    assert first == drawn("b", 3)
-    assert first != drawn("c", 4)
-    assert len({str(point) for point in first}) > 6
-
-
-def test_help_answers_without_optuna() -> None:
-    code = (
-        "import sys; from tying_agents.commands import start\n"
-        "try: start('tune', ['--help'])\n"
-        "except SystemExit: pass\n"
-        "print([m for m in ('optuna', 'torch', 'sklearn', 'matplotlib', 'scipy') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert "--search" in done.stdout
+    assert tune(["--search", RATES, "--agent", f"{file}:Mine", *options(out, text_folder)]) == 1
+    assert f"the controller Mine ({file}) raised LookupError in act(): no memory of it" in capsys.readouterr().out
+    assert [trial.state for trial in trials_of(out)] == [TrialState.RUNNING], "it is resumed when the code is mended"

@@ -22,7 +22,7 @@ from tying_env.primary.assembly import choose_workload
 from tying_env.primary.custom import Draw
 from tying_env.primary.optimizers import MakeOptimizer, choose_optimizer
 from tying_env.primary.tasks import Loss
-from tying_env.reporting import BEGINNING, info_of, replication_map, reward_of
+from tying_env.reporting import BEGINNING, info_of, rendered_tying, reward_of
 from tying_env.saving import SavedEnv
 from tying_env.seeding import check_seed
 
@@ -183,7 +183,7 @@ class LayerTyingEnv(SavedEnv):
         if self.render_mode is None:
             gym.logger.warn('render() needs a render_mode: gym.make(..., render_mode="ansi" or "rgb_array")')
             return None
-        return replication_map(self._running(), self.render_mode)
+        return rendered_tying(self._running(), self.render_mode)
 
     def close(self) -> None:
         """Let go of the network and its optimizer."""

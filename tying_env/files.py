@@ -33,6 +33,16 @@ def written_whole(path: Path) -> Iterator[Path]:
         sync(path.parent)
 
 
+def check_new(path: Path, hint: str = "choose another folder") -> None:
+    """Check that nothing is there yet.
+
+    Raises:
+        FileExistsError: something is; the message ends with the hint.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} exists already and is left as it is; {hint}")
+
+
 def set_aside(folder: Path, name: str) -> Path:
     """Give a folder that cannot be used another name beside it, which `name` makes of a number, and return that."""
     number = 1

@@ -15,15 +15,26 @@ import hashlib
 import importlib
 import importlib.util
 import logging
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
-__all__ = ["ForeignCodeError", "describe_object", "foreign_code", "is_import_string", "load_object", "named_again"]
+__all__ = [
+    "ForeignCodeError",
+    "describe_object",
+    "foreign_code",
+    "is_import_string",
+    "is_ours",
+    "load_object",
+    "named_again",
+    "same_object",
+]
 
 _FORM = "path/to/file.py:Name or package.module:Name"
 _log = logging.getLogger("tying_env")
@@ -35,7 +46,41 @@ _hashes: dict[Path, str] = {}
 
 
 class ForeignCodeError(RuntimeError):
-    """Code outside of this package raised. `__cause__` is what it raised, with its traceback."""
+    """Code outside of this package raised. `__cause__` is what it raised, with its traceback.
+
+    Out of another process the error comes with that traceback as text, and no cause.
+    """
+
+    _told = ""
+
+    def traceback(self) -> str:
+        """Return the traceback of what was raised, from where this package's frames end; empty if nothing was."""
+        if self._told or self.__cause__ is None:
+            return self._told
+        frames = self.__cause__.__traceback__
+        while frames is not None and frames.tb_next is not None and _leads_in(frames.tb_frame):
+            frames = frames.tb_next
+        return "".join(traceback.format_exception(type(self.__cause__), self.__cause__, frames))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (type(self), self.args, self.traceback())
+
+
+def _arrived(kind: type[ForeignCodeError], args: tuple[Any, ...], told: str) -> ForeignCodeError:
+    error = kind(*args)
+    error._told = told
+    return error
+
+
+def _leads_in(frame: FrameType) -> bool:
+    """Return whether a frame stands between whoever called this package and the code outside of it."""
+    module = frame.f_globals.get("__name__", "")
+    return is_ours(module) or module.split(".")[0] in ("importlib", "contextlib")
+
+
+def is_ours(module: str) -> bool:
+    """Return whether a module, by its name, is one of this package."""
+    return module.split(".")[0] in ("tying_agents", "tying_env")
 
 
 @contextlib.contextmanager
@@ -59,6 +104,13 @@ def is_import_string(text: str) -> bool:
     """Return whether this has the form of an import string; nothing is imported, and nothing need be there."""
     where, _, name = text.rpartition(":")
     return name.isidentifier() and (where.endswith(".py") or _MODULE.fullmatch(where) is not None)
+
+
+def same_object(spec: str, other: str) -> bool:
+    """Return whether two import strings name the same: of files, however the path is written. Nothing is imported."""
+    (where, _, name), (there, _, other_name) = spec.rpartition(":"), other.rpartition(":")
+    files = where.endswith(".py") and there.endswith(".py")
+    return spec == other or (files and name == other_name and _resolved(where) == _resolved(there))
 
 
 def load_object(spec: str, what: str, accept: Callable[[Any], bool] = callable) -> Any:
@@ -118,7 +170,7 @@ def named_again(stored: Mapping[str, str], given: str | None, where: str, name: 
         name: of the argument, and of the option, that names it: "model".
 
     Raises:
-        ValueError: nothing is named, or other code than the file was made by. (The same string with changed code is
+        ValueError: nothing is named, or other code than the file was made by. (The same file with changed code is
             accepted, with a warning: what is in the file is compared with it anyway.)
         FileNotFoundError, ImportError: what is named is not there.
     """
@@ -129,7 +181,7 @@ def named_again(stored: Mapping[str, str], given: str | None, where: str, name: 
             f"name it again, {name}={spec!r} or --{name} {spec}"
         )
     if describe_object(given)["sha256"] != sha256:
-        if given != spec:
+        if not same_object(given, str(spec)):
             raise ValueError(f"{where} was made by {spec!r}; {given!r} is other code (its sha256 differs)")
         _log.warning("%s has changed since %s was made by it", spec, where)
     return given
@@ -142,8 +194,13 @@ def _parts(spec: str, what: str) -> tuple[str, str]:
     return where, name
 
 
+def _resolved(where: str) -> Path:
+    # Not Path.expanduser() and Path.resolve(): an unknown user, or links in a circle, are no file, and no other error.
+    return Path(os.path.realpath(os.path.expanduser(where)))
+
+
 def _file(spec: str, where: str, what: str) -> Path:
-    path = Path(where).expanduser().resolve()
+    path = _resolved(where)
     if not path.is_file():
         raise FileNotFoundError(f"{spec}: there is no file {path}, expected one with {what}")
     return path

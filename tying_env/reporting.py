@@ -52,7 +52,7 @@ def info_of(episode: Episode, outcome: Outcome, classifies: bool) -> dict[str, A
     }
 
 
-def replication_map(episode: Episode, render_mode: str) -> str | npt.NDArray[np.uint8]:
+def rendered_tying(episode: Episode, render_mode: str) -> str | npt.NDArray[np.uint8]:
     """Return the map of the tying in force: text for `"ansi"`, otherwise pixels (height, width, 3)."""
     tying, title = episode.tying, f"Replication map at training step {episode.train_step}"
     if render_mode == "ansi":

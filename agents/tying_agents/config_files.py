@@ -1,7 +1,8 @@
 """Settings in files: a run's config.json read back, a configuration in TOML, and in what two of them differ.
 
 A file never makes code run. Where it names code of a user's own, an agent or a network by import string, it is read
-only if whoever reads it has named the same string.
+only if whoever reads it has named the same. (The path of a file may be written in another way: what is resolved is what
+the user has written.)
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from tying_env.config import PLACE_SETTINGS, EnvConfig, with_later_settings
 from tying_env.config.checks import check_type
 from tying_env.differences import flat, listed
 from tying_env.files import to_json
-from tying_env.plugins import is_import_string
+from tying_env.plugins import is_import_string, same_object
 from tying_env.runs.layouts import modern
 
 # These change where a run is kept and computed, not what comes of it: a resumed run may have others. (Its folder is
@@ -46,7 +47,7 @@ def saved_config(about: dict[str, Any], named: Collection[str] = ()) -> RunConfi
         NamesCode: it names others.
         ValueError: something is wrong; the message names it.
     """
-    current = modern(about)
+    current = as_named(modern(about), named)
     if missing := [name for name in ("agent", "seed", "env") if name not in current]:
         raise ValueError(f"it is not of a run: it has no {missing[0]!r}")
     refuse_code(current, named)
@@ -54,6 +55,31 @@ def saved_config(about: dict[str, Any], named: Collection[str] = ()) -> RunConfi
         return from_plain(current)
     except TypeError as error:
         raise ValueError(f"the settings do not hold: {error}") from error
+
+
+def as_named(plain: dict[str, Any], named: Collection[str]) -> dict[str, Any]:
+    """Return a file's settings with code of a user's own as the user names it now: "./mine.py:A" for "mine.py:A".
+
+    What config.json says of that code elsewhere, its hash, follows.
+
+    Args:
+        plain: the settings.
+        named: import strings that the user has named.
+    """
+    env = plain.get("env")
+    texts = [text for option in CODE for text in _texts(plain.get(option))]
+    texts += _texts(env.get("model")) if isinstance(env, dict) else []
+    now = {text: spec for text in texts if is_import_string(text) for spec in named if same_object(text, spec)}
+    now = {text: spec for text, spec in now.items() if text not in named}
+    return {now.get(name, name): _replaced(value, now) for name, value in plain.items()} if now else plain
+
+
+def _replaced(value: Any, now: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {now.get(key, key): _replaced(each, now) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replaced(each, now) for each in value]
+    return now.get(value, value) if isinstance(value, str) else value
 
 
 def refuse_code(plain: dict[str, Any], named: Collection[str]) -> None:
@@ -132,6 +158,7 @@ def read_config_file(
             plain = {name: value for name, value in modern(plain).items() if name in known}
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
+    plain = as_named(plain, named)
     for option, value in (overruling or {}).items():
         *group, name = option.split(".")
         where = plain.get(group[0]) if group else plain
@@ -198,7 +225,8 @@ def differences_to_config(about: dict[str, Any], asked: RunConfig, but: Sequence
     """
     usual = RunConfig(agent=asked.agent)
     mine, defaults = (flat(json.loads(to_json(dataclasses.asdict(each)))) for each in (asked, usual))
-    theirs = {name: value for name, value in (defaults | flat(modern(about))).items() if name in mine}
+    there = as_named(modern(about), [spec for _, spec in asked.foreign()])
+    theirs = {name: value for name, value in (defaults | flat(there)).items() if name in mine}
     return listed(theirs, mine, (*FREE, *but))
 
 

@@ -14,9 +14,13 @@ import numpy as np
 from tying_agents.controllers.base import NEEDS, Controller
 from tying_env import partition
 from tying_env.episode import Stopped
-from tying_env.plugins import ForeignCodeError
+from tying_env.plugins import ForeignCodeError, is_ours
 
-_OURS = ("tying_agents", "tying_env")
+_SB3 = ("stable_baselines3.", "sb3_contrib.")
+
+
+class WrongReturn(ForeignCodeError, ValueError):
+    """A controller returned what it may not; the message says what was expected."""
 
 
 @contextlib.contextmanager
@@ -31,7 +35,7 @@ def naming_the_controller(controller: Controller, method: str) -> Iterator[None]
     except (Stopped, ForeignCodeError):
         raise
     except (Exception, SystemExit) as error:
-        if _is_ours(type(controller).__module__):
+        if is_ours(type(controller).__module__):
             raise
         raise ForeignCodeError(
             f"the controller {whose(controller)} raised {type(error).__name__} in {method}(): {error}"
@@ -42,7 +46,7 @@ def naming_the_controller(controller: Controller, method: str) -> Iterator[None]
 def naming_the_algorithm(algorithm: type[Any]) -> Iterator[None]:
     """Say whose code it was that raised, where an algorithm of SB3 is a class of the user's own.
 
-    What the environment raises while the algorithm drives it is passed on.
+    Its policies and buffers are part of it. What the environment raises while it drives it is passed on.
 
     Raises:
         tying_env.plugins.ForeignCodeError: it raised; what it raised is chained.
@@ -52,13 +56,9 @@ def naming_the_algorithm(algorithm: type[Any]) -> Iterator[None]:
     except (Stopped, ForeignCodeError):
         raise
     except (Exception, SystemExit) as error:
-        module = algorithm.__module__
-        theirs = not module.startswith(("stable_baselines3.", "sb3_contrib."))
-        if not theirs or _is_ours(_modules(error)[-1]) or module not in _modules(error):
+        if algorithm.__module__.startswith(_SB3) or not _out_of_it(algorithm, error):
             raise
-        raise ForeignCodeError(
-            f"the algorithm {algorithm.__name__} ({module}) raised {type(error).__name__}: {error}"
-        ) from error
+        raise ForeignCodeError(f"the algorithm {whose(algorithm)} raised {type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -82,8 +82,8 @@ def naming_the_wrapper(env: gym.Env[Any, Any]) -> Iterator[None]:
 
 
 def whose(thing: object) -> str:
-    """Return the class of a thing and the file that it is in: `MyController (/home/me/my_controller.py)`."""
-    kind = type(thing)
+    """Return the class of a thing, or a class, and the file that it is in: `MyController (/home/me/mine.py)`."""
+    kind = thing if isinstance(thing, type) else type(thing)
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     return f"{kind.__name__} ({file or kind.__module__})"
 
@@ -111,18 +111,18 @@ def checked_action(action: Any, env: gym.Env[Any, Any], controller: Controller) 
     """Return an action as an array, after checking that it is one.
 
     Raises:
-        ValueError: it is not; the message names the controller and what was expected.
+        WrongReturn: it is not; the message names the controller and what was expected.
     """
     space = env.action_space
     expected = f"the controller {whose(controller)} must return whole numbers of the shape {space.shape} from act()"
     try:
         found = np.asarray(action)
     except (ValueError, TypeError, RuntimeError) as error:  # rows of unequal length; a tensor on a GPU
-        raise ValueError(f"{expected}, got {action!r:.200}: {error}") from error
+        raise WrongReturn(f"{expected}, got {action!r:.200}: {error}") from error
     if found.shape != space.shape:
-        raise ValueError(f"{expected}, got the shape {found.shape}")
+        raise WrongReturn(f"{expected}, got the shape {found.shape}")
     if not (np.issubdtype(found.dtype, np.integer) and space.contains(found)):
-        raise ValueError(f"{expected}, one of {space}, got {found.tolist()!r:.200} ({found.dtype})")
+        raise WrongReturn(f"{expected}, one of {space}, got {found.tolist()!r:.200} ({found.dtype})")
     return found
 
 
@@ -130,12 +130,12 @@ def checked_tying(tying: Any, env: gym.Env[Any, Any], controller: Controller) ->
     """Return the tying that a controller begins an episode with, after checking that it is one, or None.
 
     Raises:
-        ValueError: it is neither; the message names the controller and what was expected.
+        WrongReturn: it is neither; the message names the controller and what was expected.
     """
     shape = env.unwrapped.action_space.shape
     if tying is None or (np.shape(tying) == shape and partition.is_tying(np.asarray(tying))):
         return tying
-    raise ValueError(
+    raise WrongReturn(
         f"the controller {whose(controller)} must return None or a tying of the shape {shape} from initial_tying(), "
         f"one in which every follower names its leader, got {tying!r:.200}"
     )
@@ -150,16 +150,16 @@ def checked_metrics(metrics: Any, taken: Collection[str], controller: Controller
         controller: for messages.
 
     Raises:
-        TypeError, ValueError: it cannot; the message names the controller and what was expected.
+        WrongReturn: it cannot; the message names the controller and what was expected.
     """
     expected = f"the controller {whose(controller)} must return numbers by name from metrics()"
     if not isinstance(metrics, dict) or any(not isinstance(name, str) for name in metrics):
-        raise TypeError(f"{expected}, got {metrics!r:.200}")
+        raise WrongReturn(f"{expected}, got {metrics!r:.200}")
     for name, value in metrics.items():
         if not isinstance(value, (Real, np.generic)):
-            raise TypeError(f"{expected}, got {name}={value!r:.200} ({type(value).__name__})")
+            raise WrongReturn(f"{expected}, got {name}={value!r:.200} ({type(value).__name__})")
         if name in taken:
-            raise ValueError(f"{expected}, none that a record has already, got {name!r}")
+            raise WrongReturn(f"{expected}, none that a record has already, got {name!r}")
     return metrics
 
 
@@ -167,10 +167,12 @@ def checked_state(state: Any, controller: Controller) -> dict[str, Any]:
     """Return a controller's state, after checking that a checkpoint gives back what was put into it.
 
     Raises:
-        TypeError: it would not; the message names the controller and the entry.
+        WrongReturn: it would not; the message names the controller and the entry.
     """
     if not isinstance(state, dict):
-        raise TypeError(f"the controller {whose(controller)} must return a dictionary from state_dict(), got {state!r}")
+        raise WrongReturn(
+            f"the controller {whose(controller)} must return a dictionary from state_dict(), got {state!r:.200}"
+        )
     _check_entry(state, f"the state of the controller {whose(controller)}", "")
     return state
 
@@ -181,20 +183,16 @@ def _check_entry(value: Any, whole: str, where: str) -> None:
     if isinstance(value, dict):
         for key, entry in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"{whole} must have texts as keys, got {key!r}{where and f' in {where}'}")
+                raise WrongReturn(f"{whole} must have texts as keys, got {key!r}{where and f' in {where}'}")
             _check_entry(entry, whole, f"{where}.{key}".removeprefix("."))
     elif isinstance(value, (list, tuple)):
         for number, entry in enumerate(value):
             _check_entry(entry, whole, f"{where}[{number}]")
     elif not (value is None or isinstance(value, (bool, int, float, str, np.ndarray, np.generic, torch.Tensor))):
-        raise TypeError(
+        raise WrongReturn(
             f"{whole} must hold numbers, texts, lists, dictionaries and tensors, got {where}={value!r:.80} "
             f"({type(value).__name__})"
         )
-
-
-def _is_ours(module: str) -> bool:
-    return module.split(".")[0] in _OURS
 
 
 def _wrapper_at_fault(env: gym.Env[Any, Any], error: BaseException) -> gym.Env[Any, Any] | None:
@@ -204,11 +202,21 @@ def _wrapper_at_fault(env: gym.Env[Any, Any], error: BaseException) -> gym.Env[A
         wrappers.setdefault(type(env).__module__, env)
         env = env.env
     for module in reversed(_modules(error)):
-        if _is_ours(module):
+        if is_ours(module):
             return None
         if module in wrappers and not module.startswith("gymnasium."):
             return wrappers[module]
     return None
+
+
+def _out_of_it(algorithm: type[Any], error: BaseException) -> bool:
+    """Return whether an error comes out of an algorithm of SB3, and not out of what it drives, which is ours."""
+    for module in reversed(_modules(error)):
+        if is_ours(module):
+            return False
+        if module == algorithm.__module__ or module.startswith(_SB3):
+            return True
+    return False
 
 
 def _modules(error: BaseException) -> list[str]:

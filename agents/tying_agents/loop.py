@@ -27,11 +27,10 @@ from tying_agents.foreign import (
 )
 from tying_env.distributed import agreed_stop
 from tying_env.partition import IntVector
+from tying_env.wrappers.base import Step
 
 if TYPE_CHECKING:
     from tying_agents.run_config import RunConfig
-
-Step = tuple[Any, float, bool, bool, dict[str, Any]]
 
 _COUNTERS = ("episode", "decision", "tokens")
 # What a record has besides the environment's `info` and the controller's metrics.
@@ -169,14 +168,8 @@ class Loop:
         assert self._result is not None, "complete() follows step()"
         (reward, info), action = self._result, self.action
         self._result = self.action = None
-        record = {
-            "episode": self.episode,
-            "decision": self.decisions,
-            "action": action,
-            "reward": reward,
-            **info,
-            **metrics,
-        }
+        own = (self.episode, self.decisions, action, reward)
+        record = {**dict(zip(_OWN, own, strict=True)), **info, **metrics}
         measured = info.get("validation_perplexity", math.inf)
         fresh, self._validated = measured != self._validated and math.isfinite(measured), measured
         if fresh:
@@ -193,7 +186,7 @@ class Loop:
 
         Raises:
             ValueError: the environment does not offer what the controller needs.
-            TypeError, ValueError: the controller's action is none.
+            tying_agents.foreign.WrongReturn: the controller's action is none. (A ForeignCodeError, as the next.)
             tying_env.plugins.ForeignCodeError: a controller of the user's own failed; its error is chained.
             tying_env.episode.Stopped: the environment was asked to stop; loop and controller can be saved then.
         """
@@ -292,7 +285,7 @@ def drive(
         The loop, as it stands at the end.
 
     Raises:
-        ValueError, TypeError, tying_env.plugins.ForeignCodeError: as `Loop.run`.
+        ValueError, tying_env.plugins.ForeignCodeError: as `Loop.run`.
     """
     loop = Loop(env, callbacks, episodes=episodes, seed=seed)
     conduct(loop, lambda: loop.run(controller))

@@ -3,8 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tying_agents.running.runner import run
+
+from tests.reliability.runs import Watcher, interrupt, small
 
 
 class Counts:
@@ -44,3 +48,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("reliability: tried, and all as promised")
     for what, number, remark in lines:
         terminalreporter.line(f"{number:>7,}  {what}{f' ({remark})' if remark else ''}")
+
+
+@pytest.fixture
+def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
+    """A run that was stopped at its fifth decision: checkpoints 1 and 2 by the way, 3 by the stop."""
+    path = tmp_path / "stopped"
+    run(small(tiny, path, "random", keep_checkpoints=5), [Watcher(lambda n: interrupt() if n == 5 else None)])
+    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["000001", "000002", "000003"]
+    return path

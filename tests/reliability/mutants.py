@@ -90,7 +90,7 @@ MUTANTS = [
     ),
     Mutant(
         "other settings are accepted when resuming",
-        "agents/tying_agents/running/resuming.py",
+        "agents/tying_agents/running/saved.py",
         "if differ := differences(saved, config):",
         "if differ := []:",
         f"{RESUME} -k other_settings",
@@ -163,21 +163,21 @@ MUTANTS = [
         "tying_env/runs/manifest.py",
         'fit = {STATE, TENSORS} <= names <= {STATE, TENSORS, BEST} and set(manifest["logs"]) == set(logs)',
         "fit = {STATE, TENSORS} <= names",
-        "tests/reliability/test_damage.py -k climbs",
+        "tests/reliability/test_hostile_files.py -k climbs",
     ),
     Mutant(
         "tensors are read with pickle",
         "tying_env/runs/checkpoints.py",
         "state = join(plain, load_file(folder / TENSORS))",
         "state = join(plain, __import__('torch').load(folder / TENSORS, weights_only=False))",
-        "tests/test_architecture.py tests/reliability/test_damage.py",
+        "tests/test_architecture.py tests/reliability/test_hostile_files.py",
     ),
     Mutant(
         "weights of another type are converted without a word",
         "tying_env/named_tensors.py",
         "        if tensors[name].dtype != dtype:",
         "        if False:",
-        "tests/reliability/test_damage.py -k another -k type",
+        "tests/reliability/test_hostile_files.py -k another -k type",
     ),
     Mutant(
         "two processes may work in one run directory",

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tying_agents.many.comparison import compare
+from tying_agents.many.comparison import make_comparison
 from tying_agents.many.one_run import make_one_run
 from tying_agents.many.plan import ArmSpec, RunPlan
 from tying_agents.run_config import RunConfig
 from tying_agents.running import runner
-from tying_agents.running.resuming import OtherSettings
 from tying_agents.running.runner import run
+from tying_agents.running.saved import OtherSettings
 
 from tests.reliability.runs import Watcher, contents, finish, interrupt, small
 
@@ -54,7 +54,9 @@ def test_an_unfinished_run_with_other_settings_is_refused_before_anything_is_mad
     other = small(tiny | {"learning_rate": 0.5}, tmp_path / "x", checkpoint_every=2)
     message = r"seed1.unfinished is an unfinished run with other settings: env.learning_rate is 0.001 there, 0.5 here"
     with pytest.raises(ValueError, match=message):
-        compare([ArmSpec("a", lambda runs, seed: other)], RunPlan(tmp_path / "out", (0, 1)), lambda done, total: None)
+        make_comparison(
+            [ArmSpec("a", lambda runs, seed: other)], RunPlan(tmp_path / "out", (0, 1)), lambda done, total: None
+        )
     assert contents(unfinished) == before
     assert not (tmp_path / "out" / "runs" / "a" / "seed0").exists()
     with pytest.raises(OtherSettings, match=r"learning_rate is 0\.001 there, 0\.5 here"):

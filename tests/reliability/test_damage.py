@@ -1,38 +1,22 @@
-"""Damaged, missing, swapped and hostile files: noticed every time, never a silently different run."""
+"""Damaged, missing and swapped files: noticed every time, never a silently different run."""
 
-import json
 import os
-import pickle
 import shutil
 import struct
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 from tying_agents.running.recorder import LOGS
 from tying_agents.running.runner import resume, run
 
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_until_it_ends, small
-from tying_env.files import to_json
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory, load_run
-from tying_env.runs.manifest import sealed
 
 NEWEST, BEFORE = "checkpoints/000003", "checkpoints/000002"
-
-
-@pytest.fixture
-def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
-    """A run that was stopped at its fifth decision: checkpoints 1 and 2 by the way, 3 by the stop."""
-    path = tmp_path / "stopped"
-    run(small(tiny, path, "random", keep_checkpoints=5), [Watcher(lambda n: interrupt() if n == 5 else None)])
-    assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["000001", "000002", "000003"]
-    return path
 
 
 def read(path: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -172,163 +156,4 @@ def test_missing_files_are_noticed(stopped: Path) -> None:
         resume(stopped, [Watcher()])
     (stopped / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="not a run directory"):
-        resume(stopped, [Watcher()])
-
-
-def reseal(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change a manifest as somebody would who knows how it is sealed."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["sha256"]
-    change(manifest)
-    (folder / "manifest.json").write_text(sealed(manifest))
-
-
-def redescribe(folder: Path, name: str) -> None:
-    """Let a manifest say of a file what it is now."""
-    import hashlib
-
-    data = (folder / name).read_bytes()
-    described = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    reseal(folder, lambda manifest: manifest["files"].update({name: described}))
-
-
-class Alarm:
-    """What a pickle can do: it runs when it is read."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.write_text, (Path(os.environ["ALARM"]), "ran"))
-
-
-def pickled(folder: Path) -> None:
-    (folder / "tensors.safetensors").write_bytes(pickle.dumps(Alarm()))
-    redescribe(folder, "tensors.safetensors")
-
-
-def torch_saved(folder: Path) -> None:
-    torch.save({"x": Alarm()}, folder / "tensors.safetensors")
-    redescribe(folder, "tensors.safetensors")
-
-
-def zip_bomb(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "tensors.safetensors", "w", zipfile.ZIP_DEFLATED) as bomb:
-        bomb.writestr("data", b"\0" * (1 << 28))
-    redescribe(folder, "tensors.safetensors")
-
-
-def climbing_path(folder: Path) -> None:
-    reseal(folder, lambda m: m["files"].update({"../../../../etc/passwd": m["files"]["state.json"]}))
-
-
-def climbing_log(folder: Path) -> None:
-    shutil.copy(folder.parents[1] / "metrics.jsonl", folder.parents[2])  # what it leads to is as it says
-    reseal(folder, lambda m: m["logs"].update({"../metrics.jsonl": m["logs"]["metrics.jsonl"]}))
-
-
-def absurd_tensor(folder: Path) -> None:
-    header = {"env/trainer/dropout": {"dtype": "F32", "shape": [1 << 40, 1 << 20], "data_offsets": [0, 1 << 62]}}
-    text = json.dumps(header).encode()
-    (folder / "tensors.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
-    redescribe(folder, "tensors.safetensors")
-
-
-def absurd_header(folder: Path) -> None:
-    (folder / "tensors.safetensors").write_bytes(struct.pack("<Q", 1 << 62) + b"{}")
-    redescribe(folder, "tensors.safetensors")
-
-
-def deep_json(folder: Path) -> None:
-    (folder / "state.json").write_text("[" * 200_000 + "]" * 200_000)
-    redescribe(folder, "state.json")
-
-
-def retensored(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        tensors = load_file(folder / "tensors.safetensors")
-        change(tensors)
-        save_file(tensors, folder / "tensors.safetensors")
-        redescribe(folder, "tensors.safetensors")
-
-    return damage
-
-
-def restated(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        state = json.loads((folder / "state.json").read_text())
-        change(state)
-        (folder / "state.json").write_text(to_json(state))
-        redescribe(folder, "state.json")
-
-    return damage
-
-
-WEIGHT = "env/trainer/weights/transformer.wte.weight"
-MOMENT = "env/trainer/optimizer/transformer.wte.weight/exp_avg"
-
-HOSTILE: dict[str, Callable[[Path], None]] = {
-    "a pickle": pickled,
-    "a file of torch.save": torch_saved,
-    "a zip bomb": zip_bomb,
-    "a path that climbs out": climbing_path,
-    "a log that climbs out": climbing_log,
-    "a tensor of absurd size": absurd_tensor,
-    "a header of absurd size": absurd_header,
-    "JSON of absurd depth": deep_json,
-    "a weight of another type": retensored(lambda t: t.update({WEIGHT: t[WEIGHT].double()})),
-    "a weight of another shape": retensored(lambda t: t.update({WEIGHT: t[WEIGHT][:5].clone()})),
-    "a moment of another type": retensored(lambda t: t.update({MOMENT: t[MOMENT].half()})),
-    "a weight that is missing": retensored(lambda t: t.pop(WEIGHT)),
-    "one tensor too many": retensored(lambda t: t.update({"more": torch.zeros(3)})),
-    "a tying that is not canonical": restated(lambda s: s["env"]["trainer"].update({"tying": [0, 0, 1, 0]})),
-    "a tying of another length": restated(lambda s: s["env"]["trainer"].update({"tying": [0] * 7})),
-    "sources that are not canonical": restated(lambda s: s["env"]["trainer"].update({"sources": [0, 0, 1, 0]})),
-    "sources that are text": restated(lambda s: s["env"]["trainer"].update({"sources": "0000"})),
-    "a generator that is none": restated(lambda s: s["env"].update({"np_random": {"bit_generator": "MT19937"}})),
-    "a step below zero": restated(lambda s: s["env"].update({"train_step": -5})),
-    "a step that is text": restated(lambda s: s["env"].update({"train_step": "os.system('true')"})),
-    "a decision under way with wrong losses": restated(
-        lambda s: s["env"]["under_way"].update({"losses": ["x"]}) if s["env"]["under_way"] else s.pop("env")
-    ),
-    "a controller that is missing": restated(lambda s: s.pop("controller")),
-    "an environment that is a list": restated(lambda s: s.update({"env": [1, 2]})),
-    "a recorder that is empty": restated(lambda s: s.update({"recorder": {}})),
-    "other wrappers": restated(lambda s: s.update({"wrappers": [{"wrapper": "os"}]})),
-    "a state that is a list": lambda folder: (
-        (folder / "state.json").write_text("[1]"),
-        redescribe(folder, "state.json"),
-    )[0],
-}
-
-
-@pytest.mark.parametrize("attack", HOSTILE)
-def test_hostile_files_are_refused_without_running_code(
-    stopped: Path, attack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counts
-) -> None:
-    monkeypatch.setenv("ALARM", str(tmp_path / "alarm"))
-    for number in ("000001", "000002"):
-        shutil.rmtree(stopped / "checkpoints" / number)
-    HOSTILE[attack](stopped / NEWEST)
-    before = {p: p.read_bytes() for p in stopped.rglob("*") if p.is_file() and p.name != "lock"}
-    with pytest.raises(ValueError, match=r"checkpoint|state|tying"):
-        resume(stopped, [Watcher()])
-    assert not (tmp_path / "alarm").exists()
-    assert {p: p.read_bytes() for p in stopped.rglob("*") if p.is_file() and p.name != "lock"} == before
-    counts.add(f"hostile {attack}", 1)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: c.update({"seed": -1}), "seed must be a whole number of at least 0, got -1"),
-        (lambda c: c["env"].update({"n_layer": 10**9}), "n_layer must be at most"),
-        (lambda c: c["env"].update({"n_layer": "4"}), "n_layer"),
-        (lambda c: c.update({"env": []}), "env"),
-        (lambda c: c.update({"agent": "dqn", "controller": {"gamma": "x"}}), "controller.gamma must be float, got 'x'"),
-        (lambda c: c.update({"agent": "../../bin/sh"}), "agent must be one of"),
-    ],
-)
-def test_a_hostile_config_is_refused(stopped: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
-    config = json.loads((stopped / "config.json").read_text())
-    change(config)
-    (stopped / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=message):
         resume(stopped, [Watcher()])

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 from tying_agents.running.recorder import LOGS
-from tying_agents.running.resuming import RunIsOver
 from tying_agents.running.runner import resume, run
+from tying_agents.running.saved import RunIsOver
 
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_until_it_ends, small

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tying_agents import Controller, drive
 
 from tests.conftest import Make
-from tests.own_code import CALLBACK, CONTROLLER, REWARD, layer_tying, small, write
+from tests.own_code import CALLBACK, CONTROLLER, REWARD, fails, layer_tying, small, write
 from tests.reliability.runs import outcome
 from tying_env.plugins import ForeignCodeError
 from tying_env.runs import RunDirectory
@@ -31,14 +32,6 @@ RAISES = {
     ),
     "state_dict": ('        return {"paid', "        raise LookupError('on purpose')\n        return {\"paid"),
 }
-
-
-def fails(capsys: Capture, *words: Any) -> str:
-    """Return what `layer-tying run` prints when it ends with the exit code 1."""
-    code, out = layer_tying(capsys, "run", *words)
-    assert code == 1, out
-    assert "error:" in out
-    return out
 
 
 @pytest.mark.parametrize("method", RAISES)
@@ -81,74 +74,6 @@ def test_a_controller_that_cannot_be_made_leaves_nothing(
     assert f"error: {file}:Mine {message}" in out, where
     assert f'File "{file}", line' in out
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("returned", "message"),
-    [
-        ("np.zeros(3, dtype=int)", "of the shape (4,) from act(), got the shape (3,)"),
-        ("np.zeros(4)", "got [0.0, 0.0, 0.0, 0.0] (float64)"),
-        ("np.array([0, 0, 0, 4])", "one of MultiDiscrete([1 2 3 4]), got [0, 0, 0, 4] (int64)"),
-        ("[0, 0, -1, 0]", "got [0, 0, -1, 0] (int64)"),
-        ("None", "got the shape ()"),
-        ("[[0], [0, 0]]", "got [[0], [0, 0]]: "),
-        ("'zero'", "got the shape ()"),
-    ],
-)
-def test_an_action_that_is_none_names_the_controller_and_what_was_expected(
-    make: Make, tmp_path: Path, returned: str, message: str
-) -> None:
-    class Wrong(Controller):
-        def act(self, observation: Any) -> Any:
-            return eval(returned, {"np": np})
-
-    with pytest.raises(ValueError) as caught:
-        drive(Wrong(), make(), seed=0)
-    assert f"the controller Wrong ({__file__}) must return whole numbers" in str(caught.value)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("method", "returned", "message"),
-    [
-        ("initial_tying", [0, 0, 1, 0], "must return None or a tying of the shape (4,) from initial_tying()"),
-        ("initial_tying", [0, 0], "got [0, 0]"),
-        ("metrics", {"reward": 1.0}, "none that a record has already, got 'reward'"),
-        ("metrics", {"perplexity": 1.0}, "none that a record has already, got 'perplexity'"),
-        ("metrics", {"own": "text"}, "must return numbers by name from metrics(), got own='text' (str)"),
-        ("metrics", None, "must return numbers by name from metrics(), got None"),
-    ],
-)
-def test_other_things_that_a_controller_returns_are_checked_too(
-    make: Make, method: str, returned: Any, message: str
-) -> None:
-    class Wrong(Controller):
-        def act(self, observation: Any) -> Any:
-            return np.zeros(4, dtype=np.int64)
-
-    setattr(Wrong, method, lambda self: returned)
-    with pytest.raises((TypeError, ValueError)) as caught:
-        drive(Wrong(), make(), seed=0)
-    assert "the controller Wrong (" in str(caught.value)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("state", "message"),
-    [
-        ("{'paid': {1: 2.0}}", "must have texts as keys, got 1 in paid"),
-        ("{'seen': [set()]}", "got seen[0]=set() (set)"),
-        ("[1, 2]", "must return a dictionary from state_dict(), got [1, 2]"),
-    ],
-)
-def test_a_state_that_a_checkpoint_would_not_give_back_is_refused(
-    text_folder: Path, tmp_path: Path, capsys: Capture, state: str, message: str
-) -> None:
-    file = write(tmp_path, "mine.py", CONTROLLER.replace('return {"paid"', f'return {state}; {{"paid"'))
-    path = tmp_path / "run"
-    out = fails(capsys, "--agent", f"{file}:Mine", *small(text_folder), "--run-dir", path, "--checkpoint-every", "2")
-    assert message in out
-    assert f"Mine ({file})" in out
 
 
 @pytest.mark.parametrize(
@@ -230,6 +155,50 @@ def test_a_run_whose_foreign_code_failed_keeps_its_checkpoint_and_is_resumed_whe
     assert changed in out
     assert f"{files[name]}:" in out.partition(changed)[2]
     assert outcome(path) == outcome(tmp_path / "whole")
+
+
+ALGORITHM = """
+import policy_of_mine
+from stable_baselines3 import PPO
+
+
+class Mine(PPO):
+    policy_aliases = {**PPO.policy_aliases, "MlpPolicy": policy_of_mine.Policy}
+"""
+POLICY = """
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+
+class Policy(ActorCriticPolicy):
+    asked = 0
+
+    def forward(self, *observation, **options):
+        self.asked += 1
+        return super().forward(*observation, **options)
+"""
+
+
+@pytest.mark.parametrize("where", ["in its policy", "as it is made"])
+def test_an_algorithm_of_sb3_that_raises_is_named_and_its_run_kept(
+    text_folder: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "policy_of_mine", raising=False)
+    early = "\n    def __init__(self, *given, **settings):\n        raise LookupError('on purpose')\n"
+    write(tmp_path, "policy_of_mine.py", failing(POLICY, "        return super()", "self.asked == 4"))
+    file = write(tmp_path, "algorithm.py", ALGORITHM + (early if where == "as it is made" else ""))
+    path = tmp_path / "run"
+    options = [*small(text_folder), "--checkpoint-every", "1", "--run-dir", path]
+    out = fails(capsys, "--agent", f"{file}:Mine", *options)
+    assert f"error: the algorithm Mine ({file}) raised LookupError: on purpose" in out
+    if where == "as it is made":
+        assert f'File "{file}", line' in out
+        assert not path.exists()
+        return
+    assert f'File "{tmp_path}/policy_of_mine.py", line' in out
+    assert f"resume with: layer-tying run --resume {path} --agent {file}:Mine" in out
+    assert len(RunDirectory.open(path).read_metrics()) == 3
+    assert [each.name for each in sorted((path / "checkpoints").iterdir())][-1] == "000003"
 
 
 @pytest.mark.parametrize("moment", ["run_begins", "episode_begins", "validation_measured", "decision_made", "run_ends"])

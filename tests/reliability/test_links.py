@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tying_agents.running.resuming import DamagedRun
 from tying_agents.running.runner import resume, run
+from tying_agents.running.saved import DamagedRun
 
+from tests.reliability.attacks import redescribe, reseal, restated
 from tests.reliability.runs import Watcher, contents, interrupt, small
-from tests.reliability.test_damage import redescribe, reseal, restated
 from tying_env.runs import RunDirectory
 
 

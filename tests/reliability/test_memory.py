@@ -16,9 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tying_agents.running.runner import run
 
+from tests.reliability.attacks import absurd_header, absurd_tensor, deep_json, reseal, zip_bomb
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, interrupt, small
-from tests.reliability.test_damage import absurd_header, absurd_tensor, deep_json, reseal, zip_bomb
 from tying_env.env import LayerTyingEnv
 from tying_env.files import to_json
 from tying_env.runs import save_network

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tying_agents.run_config import RunConfig
 from tying_agents.running import description, runner
-from tying_agents.running.resuming import OtherSettings
 from tying_agents.running.runner import resume, run
+from tying_agents.running.saved import OtherSettings
 from tying_agents.settings import DQNConfig, PatternConfig, ReplayConfig
 from tying_agents.stopping import StopSignals
 

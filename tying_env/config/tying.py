@@ -21,7 +21,8 @@ class TyingSettings:
     """What of a layer is tied: all of it; or its matrices, while norms and biases stay every layer's own, and train
     throughout, also while the layer is frozen."""
     gradient: Literal["shared", "leader"] = "shared"
-    """A group's gradient: the sum over its layers (the paper's text), or the leader's alone (its published code)."""
+    """A group's gradient: the sum over its layers (the paper's text), or the leader's alone (its published code).
+    Aliased layers have the leader's, whatever this says; copied ones have no group."""
     optimizer_state: Literal["inherit", "reset"] = "inherit"
     """The optimizer's state of a layer that is untied: a copy of its former leader's, or empty."""
     group_lr: Literal["none", "sqrt", "linear"] = "none"
@@ -57,5 +58,7 @@ def check_tying(config: EnvConfig) -> None:
             "residual_ramp applies only to residual_scale 'sqrt' and 'linear': leave it out, "
             f"got {config.residual_ramp!r}"
         )
+    if config.gradient == "leader" and config.replication == "copied":
+        raise ValueError("gradient='leader' does not apply to replication='copied': copied layers train on their own")
     if config.first_tying == "mean" and config.replication != "tied":
         raise ValueError(f"first_tying='mean' needs replication='tied', got {config.replication!r}")

@@ -69,6 +69,16 @@ def known_datasets() -> tuple[str, ...]:
     return ("sotu", *HUB_TEXTS)
 
 
+def check_source(dataset: str) -> None:
+    """Check that a text data set is there, or a name of the hub; nothing is downloaded, no text is read.
+
+    Raises:
+        ValueError, FileNotFoundError: as `open_source`.
+    """
+    if dataset not in HUB_TEXTS:
+        open_source(dataset)
+
+
 def open_source(dataset: str) -> TextSource:
     """Return the text of a data set: a known name goes before a path.
 

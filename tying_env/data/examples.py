@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from tying_env.data.batches import Batch, count_examples, take
 from tying_env.seeding import capture_numpy, restore_numpy
-
-Augment = Literal["none", "crop", "crop-flip"]
 
 # Changes a batch, drawing from the generator it is given.
 Change = Callable[[Batch, np.random.Generator], Batch]

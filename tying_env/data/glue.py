@@ -49,6 +49,18 @@ class GlueTask:
     score: Literal["accuracy", "matthews", "f1"]
     hub: tuple[str, ...]
 
+    def file(self, split: GlueSplit, data: Path) -> Path:
+        """Return the file of a split.
+
+        Raises:
+            FileNotFoundError: the folder has none.
+        """
+        folder = data.expanduser()
+        for path in (folder / self.folder / f"{split}.tsv", folder / f"{split}.tsv"):
+            if path.is_file():
+                return path
+        raise FileNotFoundError(f"{folder} has no {self.folder}/{split}.tsv")
+
 
 _ENTAILMENT = ("entailment", "not_entailment")
 TASKS: dict[TaskName, GlueTask] = {
@@ -60,14 +72,14 @@ TASKS: dict[TaskName, GlueTask] = {
 }
 
 
-class Row(NamedTuple):
+class GlueExample(NamedTuple):
     """One example."""
 
     sentences: tuple[str, ...]
     label: int
 
 
-def load_glue(task: TaskName, split: GlueSplit, data: str | Path | None = None) -> list[Row]:
+def load_glue(task: TaskName, split: GlueSplit, data: str | Path | None = None) -> list[GlueExample]:
     """Return the examples of a task.
 
     Args:
@@ -87,7 +99,7 @@ def load_glue(task: TaskName, split: GlueSplit, data: str | Path | None = None) 
     return _from_hub(task, split) if data is None else _from_folder(TASKS[task], split, Path(data).expanduser())
 
 
-def encode(rows: list[Row], tokenizer: Tokenizer, length: int) -> dict[str, npt.NDArray[np.int64]]:
+def encode(rows: list[GlueExample], tokenizer: Tokenizer, length: int) -> dict[str, npt.NDArray[np.int64]]:
     """Return rows as arrays: `input_ids` and `attention_mask` (N, T), `labels` (N,), where T = `length`.
 
     Two sentences have the tokenizer's end-of-text token between them, or a newline. What is too long loses the end of
@@ -119,10 +131,8 @@ def scores(task: TaskName, labels: npt.NDArray[np.int64], predicted: npt.NDArray
     return {name: float(measures[name](labels, predicted)) for name in wanted}
 
 
-def _from_folder(task: GlueTask, split: GlueSplit, folder: Path) -> list[Row]:
-    path = next((p for p in (folder / task.folder / f"{split}.tsv", folder / f"{split}.tsv") if p.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(f"{folder} has no {task.folder}/{split}.tsv")
+def _from_folder(task: GlueTask, split: GlueSplit, folder: Path) -> list[GlueExample]:
+    path = task.file(split, folder)
     try:
         # Not splitlines(): a sentence may hold other characters that it takes for line ends.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -153,13 +163,13 @@ def _from_folder(task: GlueTask, split: GlueSplit, folder: Path) -> list[Row]:
             raise ValueError(
                 f"{path}, line {number}: column {task.sentences[sentences.index('')] + 1} holds no sentence"
             )
-        rows.append(Row(sentences, task.labels.index(cells[task.label])))
+        rows.append(GlueExample(sentences, task.labels.index(cells[task.label])))
     if not rows:
         raise ValueError(f"{path} holds no examples")
     return rows
 
 
-def _from_hub(task: TaskName, split: GlueSplit) -> list[Row]:
+def _from_hub(task: TaskName, split: GlueSplit) -> list[GlueExample]:
     hint = "a folder of GLUE's .tsv files serves as well: give its path"
     try:
         rows = load_from_hub(_HUB, task, split=_HUB_SPLITS[split])
@@ -171,4 +181,4 @@ def _from_hub(task: TaskName, split: GlueSplit) -> list[Row]:
     except Exception as error:  # every layer under load_dataset has classes of its own for being out of reach
         raise ConnectionError(f"GLUE's {task} ({_HUB} on the hub) could not be loaded: {error}; {hint}") from error
     columns = TASKS[task].hub
-    return [Row(tuple(row[name] for name in columns), int(row["label"])) for row in rows]
+    return [GlueExample(tuple(row[name] for name in columns), int(row["label"])) for row in rows]

@@ -89,16 +89,24 @@ def load_images(dataset: str) -> ImageSet:
         ImportError: the package that reads this data set is not installed.
         ConnectionError: the hub's data set could not be loaded.
     """
+    check_images(dataset)
     if dataset == "digits":
         return _load_digits()
     if dataset == "cifar10":
         return _load_hub_cifar10()
-    path = Path(dataset).expanduser()
-    if path.is_file():
-        return _load_packed(dataset, path)
-    raise ValueError(
-        f"unknown images {dataset!r}: no such file, and not one of {', '.join(KNOWN_IMAGES)}; {PACKED_HINT}"
-    )
+    return _load_packed(dataset, Path(dataset).expanduser())
+
+
+def check_images(dataset: str) -> None:
+    """Check that a file of images is there, or that the data set has a known name; no image is read.
+
+    Raises:
+        ValueError: neither.
+    """
+    if dataset not in KNOWN_IMAGES and not Path(dataset).expanduser().is_file():
+        raise ValueError(
+            f"unknown images {dataset!r}: no such file, and not one of {', '.join(KNOWN_IMAGES)}; {PACKED_HINT}"
+        )
 
 
 def _load_digits() -> ImageSet:

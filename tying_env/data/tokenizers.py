@@ -119,16 +119,6 @@ class Tokenizer:
         data = b"".join([self.pieces[token] for token in checked])
         return data.decode("utf-8", errors="replace")
 
-    def count_bytes(self, tokens: npt.ArrayLike) -> int:
-        """Return the UTF-8 bytes of the text that token ids (N,) stand for, for bits per byte. Raises as `decode`.
-
-        Raises:
-            ValueError: also where it is not known how many bytes a token stands for.
-        """
-        if self.byte_lengths is None:
-            raise ValueError(f"the bytes of text that tokens of {self.name!r} stand for are not known: {self.no_bytes}")
-        return int(self.byte_lengths[self._checked(tokens)].sum())
-
     def _checked(self, tokens: npt.ArrayLike) -> npt.NDArray[np.integer]:
         ids = np.asarray(tokens)
         if ids.size == 0:

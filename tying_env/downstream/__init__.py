@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tying_env.downstream.classifier import Classifier, make_classifier
-    from tying_env.downstream.settings import Method, TuningConfig
+    from tying_env.downstream.settings import TuningConfig, TuningMethod
     from tying_env.downstream.tuning import OnStep, Tuned, predict, tune
 
 __all__ = [
     "Classifier",
-    "Method",
     "OnStep",
     "Tuned",
     "TuningConfig",
+    "TuningMethod",
     "make_classifier",
     "predict",
     "tune",
@@ -22,7 +22,7 @@ __all__ = [
 # Imported when they are asked for: settings need no torch.
 _ROOMS = {
     **dict.fromkeys(("Classifier", "make_classifier"), "classifier"),
-    **dict.fromkeys(("Method", "TuningConfig"), "settings"),
+    **dict.fromkeys(("TuningMethod", "TuningConfig"), "settings"),
     **dict.fromkeys(("OnStep", "Tuned", "predict", "tune"), "tuning"),
 }
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tying_env.config.network import DECODER
-from tying_env.downstream.settings import Method
+from tying_env.downstream.settings import TuningMethod
 from tying_env.runs.network_file import SavedNetwork, load_network
 from tying_env.seeding import torch_randomness_from
 
@@ -32,7 +32,7 @@ class Classifier(nn.Module):
         method: what of it trains.
     """
 
-    def __init__(self, backbone: nn.Module, width: int, classes: int, last: bool, method: Method) -> None:
+    def __init__(self, backbone: nn.Module, width: int, classes: int, last: bool, method: TuningMethod) -> None:
         super().__init__()
         self.method = method
         self.backbone = backbone
@@ -62,7 +62,7 @@ def classification_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor
 
 def make_classifier(
     network: Path | SavedNetwork,
-    method: Method,
+    method: TuningMethod,
     generator: torch.Generator,
     *,
     classes: int = 2,
@@ -86,8 +86,8 @@ def make_classifier(
         ValueError: the file is damaged, the network reads no text, or an argument is out of range.
         FileNotFoundError, ImportError: there is no such file; peft is not installed.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {', '.join(map(repr, get_args(Method)))}, got {method!r}")
+    if method not in get_args(TuningMethod):
+        raise ValueError(f"method must be one of {', '.join(map(repr, get_args(TuningMethod)))}, got {method!r}")
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank!r}")
     saved = network if isinstance(network, SavedNetwork) else load_network(network)

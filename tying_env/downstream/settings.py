@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 # What of a classifier trains: all of it, low-rank updates and the head, or the head alone.
-Method = Literal["full", "lora", "head"]
+TuningMethod = Literal["full", "lora", "head"]
 
 # A new head and low-rank updates start from nothing: they take larger steps than trained weights.
-LEARNING_RATES: dict[Method, float] = {"full": 3e-4, "lora": 3e-3, "head": 1e-2}
+LEARNING_RATES: dict[TuningMethod, float] = {"full": 3e-4, "lora": 3e-3, "head": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TuningConfig:
         if not 0 <= self.weight_decay < float("inf"):
             raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay!r}")
 
-    def rate(self, method: Method) -> float:
+    def rate(self, method: TuningMethod) -> float:
         """Return the learning rate for a method."""
         return LEARNING_RATES[method] if self.learning_rate is None else self.learning_rate
 

@@ -12,7 +12,7 @@ from tying_env.config.network import CUSTOM, is_own
 from tying_env.env import LayerTyingEnv
 from tying_env.export.companions import input_section, name_in_config, write_companions
 from tying_env.export.tied_folder import CARD, is_transformers, model_config, write_tied
-from tying_env.files import written_whole
+from tying_env.files import check_new, written_whole
 from tying_env.partition import leaders
 from tying_env.primary.checkpoint import TOKENIZER
 from tying_env.primary.models import PrimaryNetwork
@@ -59,8 +59,7 @@ def export_tied(
         OSError: the folder cannot be written; nothing is left of it then.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists already and is left as it is; choose another folder")
+    check_new(folder)
     if network not in ("best", "final"):
         raise ValueError(f"network must be 'best' or 'final', got {network!r}")
     if isinstance(run, LayerTyingEnv):

@@ -26,7 +26,7 @@ from tying_env.runs.manifest import (
     STATE,
     TENSORS,
     check_file,
-    describe,
+    describe_file,
     read_manifest,
     sealed,
     sha256,
@@ -154,8 +154,8 @@ class Checkpoints:
             "format": FORMAT,
             **about,
             "config": sha256(self._run.path / CONFIG),
-            "files": {path.name: describe(path) for path in sorted(folder.iterdir())},
-            "logs": {name: describe(self._run.path / name) for name in self._logs},
+            "files": {path.name: describe_file(path) for path in sorted(folder.iterdir())},
+            "logs": {name: describe_file(self._run.path / name) for name in self._logs},
         }
         (folder / MANIFEST).write_text(sealed(manifest), encoding="utf-8")
         sync(folder / MANIFEST)

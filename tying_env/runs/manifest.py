@@ -63,7 +63,7 @@ def sealed(manifest: dict[str, Any]) -> str:
     return to_json(plain | {"sha256": seal}, indent=2) + "\n"
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe_file(path: Path) -> dict[str, Any]:
     """Return size and hash of a file, after bringing it to the disk; a log that is not there yet is empty."""
     if not path.exists():
         return {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}

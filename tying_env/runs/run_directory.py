@@ -83,6 +83,17 @@ class RunDirectory:
             raise FileNotFoundError(f"{path} is not a run directory: it has no {CONFIG}")
         return cls(path)
 
+    def network_file(self, which: Which) -> Path:
+        """Return the file of a network; a run that never validated has no best one, and its final one is taken.
+
+        Raises:
+            FileNotFoundError: the run has no network yet.
+        """
+        path = self.path / (BEST if which == "best" and (self.path / BEST).exists() else FINAL)
+        if not path.exists():
+            raise FileNotFoundError(f"{self.path} has no network yet: neither {BEST} nor {FINAL}")
+        return path
+
     def check_plain(self, logs: Collection[str], folder: str) -> None:
         """Check that what will be read and written here are files of this folder, and no links that lead elsewhere.
 

@@ -15,7 +15,7 @@ from tying_env.primary.checkpoint import TOKENIZER
 from tying_env.primary.decoder_text import decoder_tokenizer
 from tying_env.primary.workloads import Workload, open_workload
 from tying_env.runs.network_file import SavedNetwork, load_network
-from tying_env.runs.run_directory import BEST, FINAL, RunDirectory, Which
+from tying_env.runs.run_directory import RunDirectory, Which
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,7 @@ def load_run(
     if which not in ("best", "final"):
         raise ValueError(f"which must be 'best' or 'final', got {which!r}")
     directory = RunDirectory.open(Path(path))
-    name = BEST if which == "best" and (directory.path / BEST).exists() else FINAL
-    if not (directory.path / name).exists():
-        raise FileNotFoundError(f"{directory.path} has no network yet: neither {BEST} nor {FINAL}")
-    saved = load_network(directory.path / name, device, model=model)
+    saved = load_network(directory.network_file(which), device, model=model)
     saved.network.model.eval()
     return LoadedRun(directory.path, saved, tokenizer_of(directory.path, saved))
 

@@ -13,13 +13,13 @@ from tying_agents.benchmarks.many import measure_vector
 from tying_agents.benchmarks.measurements import measure_change, measure_dqn, measure_step, measure_tying
 from tying_agents.benchmarks.memory import measure_memory, memory_table
 from tying_agents.benchmarks.options import measure_growth, measure_options
-from tying_agents.benchmarks.settings import BenchmarkOptions, Measurement
+from tying_agents.benchmarks.settings import BenchmarkOptions, MeasurementName
 from tying_agents.benchmarks.speed import measure_plain, measure_start, measure_where
-from tying_agents.benchmarks.turns import Row
+from tying_agents.benchmarks.turns import TableRow
 from tying_agents.running.description import describe_machine
 from tying_env.primary.models import find_device
 
-MEASUREMENTS: dict[Measurement, tuple[str, Callable[[BenchmarkOptions], list[Row]]]] = {
+MEASUREMENTS: dict[MeasurementName, tuple[str, Callable[[BenchmarkOptions], list[TableRow]]]] = {
     "step": ("env.step against a bare training loop", lambda given: measure_step(given.workload)),
     "head": ("The head, chunked against plain", lambda given: measure_head(given.workload)),
     "tying": (
@@ -49,7 +49,7 @@ MEASUREMENTS: dict[Measurement, tuple[str, Callable[[BenchmarkOptions], list[Row
 BUSY = 0.5  # load average from which on the numbers are doubtful
 
 
-def measure(options: BenchmarkOptions, console: Console) -> dict[str, Any]:
+def measure_all(options: BenchmarkOptions, console: Console) -> dict[str, Any]:
     """Measure what is asked for, show the tables, and return machine and numbers."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -69,7 +69,7 @@ def measure(options: BenchmarkOptions, console: Console) -> dict[str, Any]:
     return {"machine": machine, "measurements": rows}
 
 
-def to_table(title: str, rows: Sequence[Row]) -> Table:
+def to_table(title: str, rows: Sequence[TableRow]) -> Table:
     """Return the rows as a table; ratios are to the first row of their section."""
     table = Table("", title=title, title_justify="left")
     for column in ("median", "min .. max", "ratio"):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tying_agents.benchmarks.measurements import SEED, make_env
+from tying_agents.benchmarks.measurements import SEED, benchmark_env
 from tying_agents.benchmarks.settings import BenchmarkSizes
-from tying_agents.benchmarks.turns import Contender, Row, milliseconds, per_second, take_turns, to_rows
+from tying_agents.benchmarks.turns import Contender, TableRow, milliseconds, per_second, take_turns, to_rows
 from tying_env.primary.head import linear_cross_entropy
 from tying_env.primary.tasks import CausalLM, Task
 from tying_env.seeding import torch_stream
@@ -28,9 +28,9 @@ class PlainLM(CausalLM):
         return plain_cross_entropy(hidden.flatten(0, 1), model.get_parameter("lm_head.weight"), batch[:, 1:].flatten())
 
 
-def measure_head(work: BenchmarkSizes) -> list[Row]:
+def measure_head(work: BenchmarkSizes) -> list[TableRow]:
     """The chunked head against the plain one: in a training step of the wide network, and alone."""
-    _, env = make_env(work, work.independent, n_embd=work.wide_n_embd)
+    _, env = benchmark_env(work, work.independent, n_embd=work.wide_n_embd)
     trainer, device = env.trainer, env.device
 
     def train(task: Task) -> None:

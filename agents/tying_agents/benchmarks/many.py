@@ -8,12 +8,12 @@ import torch
 
 from tying_agents.benchmarks.measurements import SEED
 from tying_agents.benchmarks.settings import BenchmarkSizes, ManyNetworks
-from tying_agents.benchmarks.turns import Contender, Row, per_second, take_turns, to_rows
+from tying_agents.benchmarks.turns import Contender, TableRow, per_second, take_turns, to_rows
 from tying_env import partition
 from tying_env.primary.models import find_device
 
 
-def measure_vector(work: BenchmarkSizes, many: ManyNetworks) -> list[Row]:
+def measure_vector(work: BenchmarkSizes, many: ManyNetworks) -> list[TableRow]:
     """Training steps of all networks together in a second: N processes (async), one after the other, batched."""
     rows = []
     settings: dict[str, Any] = {

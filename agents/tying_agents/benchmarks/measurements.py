@@ -13,7 +13,7 @@ from torch import nn
 
 from tying_agents.benchmarks.settings import BenchmarkSizes
 from tying_agents.benchmarks.synthetic import RandomTokens
-from tying_agents.benchmarks.turns import Contender, Row, milliseconds, per_second, take_turns, to_rows
+from tying_agents.benchmarks.turns import Contender, TableRow, milliseconds, per_second, take_turns, to_rows
 from tying_agents.controllers.base import Transition
 from tying_agents.controllers.dqn import FactorizedDQN
 from tying_agents.settings import DQNConfig
@@ -33,7 +33,7 @@ VOCABULARIES = (50257, 512)  # of tied training; the head is most of the work wi
 DECISIONS = 20  # of the controller in one turn: a single one is too short to time
 
 
-def make_env(
+def benchmark_env(
     work: BenchmarkSizes, tying: IntVector, **settings: Any
 ) -> tuple[gym.Env[IntVector, IntVector], LayerTyingEnv]:
     """Return an environment begun with `tying`, as gym.make wraps it and bare; it has no end and does not validate."""
@@ -72,12 +72,12 @@ class BareLoop:
         return perplexity(mean_loss(model, task, windows, config.batch_size, device))
 
 
-def measure_step(work: BenchmarkSizes) -> list[Row]:
+def measure_step(work: BenchmarkSizes) -> list[TableRow]:
     """env.step against a bare loop that computes the same: weights, batches, dropout, tying and reward are equal."""
     return compare_step(work, random=False) + compare_step(work, random=True)
 
 
-def compare_step(work: BenchmarkSizes, random: bool) -> list[Row]:
+def compare_step(work: BenchmarkSizes, random: bool) -> list[TableRow]:
     """Compare with all layers independent throughout, or with random actions.
 
     The bare network has then to be tied alike, but the loop does not know of it, and its time is not counted.
@@ -85,8 +85,8 @@ def compare_step(work: BenchmarkSizes, random: bool) -> list[Row]:
     Raises:
         RuntimeError: the two do not compute the same, so that comparing their times says nothing.
     """
-    env, inner = make_env(work, work.independent)
-    _, twin = make_env(work, work.independent)  # equal seeds: the same network, the same batches
+    env, inner = benchmark_env(work, work.independent)
+    _, twin = benchmark_env(work, work.independent)  # equal seeds: the same network, the same batches
     config, trainer, rng = twin.config, twin.trainer, np.random.default_rng(SEED)
     windows = twin.workload.reward_batches(SEED)
     plain = torch.optim.AdamW(
@@ -126,7 +126,7 @@ def compare_step(work: BenchmarkSizes, random: bool) -> list[Row]:
 # 2. Tied training
 
 
-def measure_tying(work: BenchmarkSizes) -> list[Row]:
+def measure_tying(work: BenchmarkSizes) -> list[TableRow]:
     """Training steps of the wide network: all layers independent against three leaders, in both gradient modes."""
     rows, config, device = [], work.config(), find_device(work.device)
     for vocab_size in VOCABULARIES:
@@ -153,11 +153,11 @@ def measure_tying(work: BenchmarkSizes) -> list[Row]:
 # 3. Changing the tying
 
 
-def measure_change(work: BenchmarkSizes) -> list[Row]:
+def measure_change(work: BenchmarkSizes) -> list[TableRow]:
     """A change to a random tying against a training step, one after the other in the same network."""
     rows = []
     for width, required in ((work.n_embd, "below 0.02"), (work.wide_n_embd, None)):
-        _, env = make_env(work, work.independent, n_embd=width)
+        _, env = benchmark_env(work, work.independent, n_embd=width)
         trainer, rng = env.trainer, np.random.default_rng(SEED)
         trainer.train(1)  # fills the optimizer's state, which a change has to move
 
@@ -174,7 +174,7 @@ def measure_change(work: BenchmarkSizes) -> list[Row]:
 # 4. The controller
 
 
-def measure_dqn(work: BenchmarkSizes) -> list[Row]:
+def measure_dqn(work: BenchmarkSizes) -> list[TableRow]:
     """One greedy decision of the DQN and the update on it; random decisions, which need no network, take less."""
     arms = []
     for n_layer in (12, 48):

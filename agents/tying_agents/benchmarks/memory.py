@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tying_agents.benchmarks.settings import MemorySizes, neighbours
 from tying_agents.benchmarks.synthetic import RandomTokens
-from tying_agents.benchmarks.turns import Row
+from tying_agents.benchmarks.turns import TableRow
 from tying_env import PAPER, EnvConfig
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.models import find_device
@@ -180,7 +180,7 @@ def cases(n_layer: int, n_groups: int) -> dict[str, tuple[npt.NDArray[np.int64] 
     }
 
 
-def account_rows(base: EnvConfig, vocab_size: int, n_groups: int, where: str, fake: bool) -> list[Row]:
+def account_rows(base: EnvConfig, vocab_size: int, n_groups: int, where: str, fake: bool) -> list[TableRow]:
     """Account for every case, without and with activation checkpointing on both sides.
 
     Raises:
@@ -209,7 +209,7 @@ def account_rows(base: EnvConfig, vocab_size: int, n_groups: int, where: str, fa
                 ratio = n / first[other] if first.get(other) else None
                 against = None if ratio is None else f"{how}: conventional: {other}"
                 wanted = _required(name, kind, checkpointed) if fake else None
-                rows.append(Row(f"{how}: {name}: {kind}", n, n, n, "bytes", ratio, against, wanted))
+                rows.append(TableRow(f"{how}: {name}: {kind}", n, n, n, "bytes", ratio, against, wanted))
             first = first or values
     return rows
 
@@ -224,7 +224,7 @@ def _required(name: str, kind: str, checkpointed: bool) -> str | None:
     return None
 
 
-def measure_memory(base: EnvConfig, sizes: MemorySizes) -> list[Row]:
+def measure_memory(base: EnvConfig, sizes: MemorySizes) -> list[TableRow]:
     """The paper's network on fake tensors; then the benchmark's own, on fake tensors and on real ones.
 
     Raises:
@@ -243,12 +243,12 @@ def measure_memory(base: EnvConfig, sizes: MemorySizes) -> list[Row]:
     return rows + [row._replace(required=None) for row in real]
 
 
-def memory_table(title: str, rows: Sequence[Row]) -> Group:
+def memory_table(title: str, rows: Sequence[TableRow]) -> Group:
     """Return a table for each network, a line for each case: megabytes by kind, and ratios to conventional training."""
     kinds = [f"{kind}, peak" for kind in KINDS]
     sums = [TRAINED, "total, peak", "total, average", BUILT]
     headings = ["weights", "grad.", "optim.", "activ.", "w+g+o", "peak", "average", "built"]
-    lines: dict[str, dict[str, dict[str, Row]]] = {}
+    lines: dict[str, dict[str, dict[str, TableRow]]] = {}
     for row in rows:
         where, case, kind = row.name.split(": ")
         lines.setdefault(where, {}).setdefault(case, {})[kind] = row
@@ -265,11 +265,11 @@ def memory_table(title: str, rows: Sequence[Row]) -> Group:
     return Group(*tables)
 
 
-def _megabytes(row: Row) -> str:
+def _megabytes(row: TableRow) -> str:
     return f"{row.median / 1e6:,.{0 if row.median >= 1e9 else 1}f}"
 
 
-def _compared(row: Row) -> str:
+def _compared(row: TableRow) -> str:
     ratio = None if row.ratio is None else f"{row.ratio:.3f} x"
     wanted = None if row.required is None else row.required.replace("at most", "\N{LESS-THAN OR EQUAL TO}")
     return "\n".join(line for line in (_megabytes(row), ratio, wanted) if line)

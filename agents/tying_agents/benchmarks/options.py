@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from torch._dynamo.utils import counters
 
-from tying_agents.benchmarks.measurements import SEED, make_env
+from tying_agents.benchmarks.measurements import SEED, benchmark_env
 from tying_agents.benchmarks.memory import account
 from tying_agents.benchmarks.settings import BenchmarkSizes, Growth, neighbours
-from tying_agents.benchmarks.turns import Contender, Row, per_second, take_turns, to_rows
+from tying_agents.benchmarks.turns import Contender, TableRow, per_second, take_turns, to_rows
 from tying_env import partition
 from tying_env.config import EnvConfig
 
@@ -24,7 +24,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
-def measure_options(work: BenchmarkSizes) -> list[Row]:
+def measure_options(work: BenchmarkSizes) -> list[TableRow]:
     """Tokens in a second and activations at the peak, for each option; compilations that tying changes cause.
 
     Raises:
@@ -32,7 +32,7 @@ def measure_options(work: BenchmarkSizes) -> list[Row]:
     """
     arms, memory = [], {}
     for name, choice in CHOICES.items():
-        _, env = make_env(work, work.three_leaders, n_embd=work.wide_n_embd, **choice)
+        _, env = benchmark_env(work, work.three_leaders, n_embd=work.wide_n_embd, **choice)
         env.trainer.train(2)
         arms.append(Contender(name, functools.partial(env.trainer.train, 2), steps=2))
         if name not in ("compile_blocks", "prefetch"):  # the tracker sees operations, which compiled code has not
@@ -44,13 +44,15 @@ def measure_options(work: BenchmarkSizes) -> list[Row]:
     return [*rows, *count_compilations(work)]
 
 
-def count_compilations(work: BenchmarkSizes) -> list[Row]:
+def count_compilations(work: BenchmarkSizes) -> list[TableRow]:
     """Compilations until the first tying was trained with, and after 20 changes of it.
 
     Raises:
         RuntimeError: there were more after the changes, or the compiler gave up.
     """
-    env, _ = make_env(work, work.three_leaders, n_embd=work.wide_n_embd, compile_blocks=True, gradient="leader", k=1)
+    env, _ = benchmark_env(
+        work, work.three_leaders, n_embd=work.wide_n_embd, compile_blocks=True, gradient="leader", k=1
+    )
     env.reset(seed=SEED)
     rng, before = np.random.default_rng(SEED), counters["stats"]["unique_graphs"]
     env.step(partition.uniform_random_action(work.n_layer, rng))
@@ -66,7 +68,7 @@ def count_compilations(work: BenchmarkSizes) -> list[Row]:
     return [row._replace(required="0" if "20" in row.name else None) for row in to_rows(counts, "")]
 
 
-def measure_growth(work: BenchmarkSizes, growth: Growth) -> list[Row]:
+def measure_growth(work: BenchmarkSizes, growth: Growth) -> list[TableRow]:
     """Tokens in a second and bytes of weights, gradients and optimizer state, as one size grows (bytes as tokens)."""
     variants: dict[str, tuple[str, list[tuple[int, dict[str, Any]]]]] = {
         "layers": ("layers", [(n, {"n_layer": n}) for n in growth.growing_layers]),
@@ -89,7 +91,7 @@ def measure_growth(work: BenchmarkSizes, growth: Growth) -> list[Row]:
                 for gradient in ("shared", "leader") if name != "conventional" else ("shared",):
                     kind = name if name == "conventional" else f"tied, {gradient} gradient"
                     settings = sizes | {"tokenizer": "bytes", "gradient": gradient}
-                    _, env = make_env(work, neighbours(config.n_layer, groups), **settings)
+                    _, env = benchmark_env(work, neighbours(config.n_layer, groups), **settings)
                     arms.append(Contender(kind, functools.partial(env.trainer.train, 1)))
                     envs[kind] = env
             tokens = config.batch_size * config.seq_len
@@ -108,10 +110,10 @@ def measure_growth(work: BenchmarkSizes, growth: Growth) -> list[Row]:
     return rows
 
 
-Curves = dict[str, list[tuple[int, float]]]
+GrowthCurves = dict[str, list[tuple[int, float]]]
 
 
-def draw_growth(curves: dict[str, tuple[Curves, Curves]], path: Path) -> None:
+def draw_growth(curves: dict[str, tuple[GrowthCurves, GrowthCurves]], path: Path) -> None:
     """Draw speed above and memory below, a column for each size that grows."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter

@@ -35,7 +35,7 @@ class Attention(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class PlainBlock(nn.Module):
     """A transformer block, norms first."""
 
     def __init__(self, config: EnvConfig) -> None:
@@ -58,7 +58,7 @@ class PlainGPT(nn.Module):
         super().__init__()
         self.tokens, self.positions = (nn.Embedding(n, config.n_embd) for n in (vocab_size, config.seq_len))
         self.drop, self.norm = nn.Dropout(config.dropout), nn.LayerNorm(config.n_embd)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(PlainBlock(config) for _ in range(config.n_layer))
         self.head = nn.Linear(config.n_embd, vocab_size, bias=False)
         self.head.weight = self.tokens.weight
         for name, parameter in self.named_parameters():

@@ -13,7 +13,7 @@ from tying_env.partition import IntVector
 # "cpu" is the time that this process computed: with a single thread a busy machine does not disturb it.
 Clock = Literal["wall", "cpu"]
 
-Measurement = Literal[
+MeasurementName = Literal[
     "step", "head", "tying", "change", "dqn", "plain", "where", "options", "growth", "start", "vector", "memory"
 ]
 
@@ -136,7 +136,7 @@ class BenchmarkOptions:
         ValueError: a setting is outside its range.
     """
 
-    only: tuple[Measurement, ...] = get_args(Measurement)
+    only: tuple[MeasurementName, ...] = get_args(MeasurementName)
     """Which measurements to run."""
     json: Path | None = None
     """Write machine, options and all numbers to this file as well."""

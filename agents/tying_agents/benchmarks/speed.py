@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tying_agents.benchmarks.measurements import SEED, make_env
+from tying_agents.benchmarks.measurements import SEED, benchmark_env
 from tying_agents.benchmarks.plain import PlainLoop
 from tying_agents.benchmarks.settings import BenchmarkSizes
-from tying_agents.benchmarks.turns import Contender, Row, milliseconds, per_second, take_turns, to_rows
+from tying_agents.benchmarks.turns import Contender, TableRow, milliseconds, per_second, take_turns, to_rows
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.head import linear_cross_entropy
 from tying_env.primary.products import faster, product
@@ -26,11 +26,11 @@ from tying_env.seeding import numpy_stream, torch_randomness_from, torch_stream
 STEPS = 4  # training steps of transformers' Trainer in one turn: a single one would be mostly its setting up
 
 
-def measure_plain(work: BenchmarkSizes) -> list[Row]:
+def measure_plain(work: BenchmarkSizes) -> list[TableRow]:
     """Training steps of the wide network: a plain loop, transformers' Trainer, ours, and its products alone."""
     rows = []
     for dropout in (0.1, 0.0):
-        _, env = make_env(work, work.independent, n_embd=work.wide_n_embd, dropout=dropout)
+        _, env = benchmark_env(work, work.independent, n_embd=work.wide_n_embd, dropout=dropout)
         vocab_size, tokens = env.workload.sizes["vocab_size"], text_of(env).corpus.train
         with torch_randomness_from(torch_stream(SEED, "plain weights")):
             plain = PlainLoop(env.config, vocab_size, tokens, numpy_stream(SEED, "plain batches"), env.device)
@@ -162,9 +162,9 @@ def matrix_products(env: LayerTyingEnv, multiply: Callable[[Tensor, Tensor, Tens
     return run
 
 
-def measure_where(work: BenchmarkSizes) -> list[Row]:
+def measure_where(work: BenchmarkSizes) -> list[TableRow]:
     """Where the time of a training step goes: its parts alone, forward and backward, and what is left."""
-    _, env = make_env(work, work.independent, n_embd=work.wide_n_embd)
+    _, env = benchmark_env(work, work.independent, n_embd=work.wide_n_embd)
     trainer, config, device = env.trainer, env.config, env.device
     blocks: Any = trainer.network.blocks
     weight = trainer.network.model.get_parameter("lm_head.weight")
@@ -226,7 +226,7 @@ def measure_where(work: BenchmarkSizes) -> list[Row]:
     return to_rows(milliseconds(seconds), "ms", whole)
 
 
-def measure_start(work: BenchmarkSizes) -> list[Row]:
+def measure_start(work: BenchmarkSizes) -> list[TableRow]:
     """How long it takes until something happens: reset, and the command run until it has trained one step and ended."""
     env = LayerTyingEnv(**{name: getattr(work.config(), name) for name in ("dataset", "device", "n_layer", "n_embd")})
     arms = [Contender("reset", functools.partial(env.reset, seed=SEED))]

@@ -13,7 +13,7 @@ from tying_agents.benchmarks.settings import Clock
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """One number of the result."""
 
     name: str
@@ -60,7 +60,7 @@ def to_rows(
     unit: str,
     against: str | None = None,
     required: Mapping[str, str] | None = None,
-) -> list[Row]:
+) -> list[TableRow]:
     """Sum up the values of each arm; the ratios are those of the same turn."""
     rows = []
     for name, own in values.items():
@@ -68,7 +68,7 @@ def to_rows(
         ratio = None if base is None else statistics.median(a / b for a, b in zip(own, base, strict=True))
         beside = None if base is None else against
         wanted = (required or {}).get(name)
-        rows.append(Row(name, statistics.median(own), min(own), max(own), unit, ratio, beside, wanted))
+        rows.append(TableRow(name, statistics.median(own), min(own), max(own), unit, ratio, beside, wanted))
     return rows
 
 

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from tying_agents.commands.early import chosen_preset, default_run, description
+from tying_agents.commands.early import chosen_preset, default_run, read_options
 from tying_agents.commands.many_runs import (
     ManyRuns,
     as_compared,
@@ -56,14 +54,8 @@ def main(argv: Sequence[str], prog: str = "layer-tying ablations") -> int:
         if preset == "small" and env.model != "vit" and env.init_from is None:
             env = dataclasses.replace(env, **SMALL_TEXT)
         own = settings_of_agents(["dqn"], argv, {each.name for each in dataclasses.fields(Options)} - {"settings"})
-        options = tyro.cli(
-            Options,
-            prog=prog,
-            args=argv,
-            default=Options(preset=preset, run=as_compared(default_run(preset, env)), settings=own),
-            description=description(__doc__),
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
+        default = Options(preset=preset, run=as_compared(default_run(preset, env)), settings=own)
+        options = read_options(Options, argv, prog, __doc__, default)
         if options.seeds < 2:
             raise ValueError(f"seeds must be at least 2, for a trace is replayed in another run, got {options.seeds}")
         base = with_settings(as_run(options.run), "dqn", options.settings)
@@ -108,7 +100,7 @@ def make_arms(base: RunConfig, seeds: tuple[int, ...]) -> list[ArmSpec]:
         replay("ii final tying", another_run=False, final=True),
         replay("iii permuted trace", another_run=True, permute=0),
         replay("iv replayed trace", another_run=True),
-        fixed("v copied, not tied", "dqn", {"replication": "copied"}),
+        fixed("v copied, not tied", "dqn", {"replication": "copied", "gradient": "shared"}),
         fixed("vi nothing frozen", "dqn", {"freeze_at_start": False}),
         fixed("vii cycle", "cycle"),
         fixed("viii cycle rev", "cycle-rev"),

@@ -13,11 +13,9 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import tyro
-
 from tying_agents.benchmarks.settings import BenchmarkOptions
 from tying_agents.commands import guard
-from tying_agents.commands.early import description
+from tying_agents.commands.early import read_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,16 +25,10 @@ def main(argv: Sequence[str], prog: str = "layer-tying benchmark") -> int:
     """Measure, show, write, and return the exit code."""
 
     def work(console: "Console") -> int:
-        options = tyro.cli(
-            BenchmarkOptions,
-            prog=prog,
-            args=_spelled_out(argv),
-            description=description(__doc__),
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
-        from tying_agents.benchmarks.all import measure
+        options = read_options(BenchmarkOptions, _spelled_out(argv), prog, __doc__)
+        from tying_agents.benchmarks.all import measure_all
 
-        content = measure(options, console) | {"options": dataclasses.asdict(options)}
+        content = measure_all(options, console) | {"options": dataclasses.asdict(options)}
         if options.json is not None:
             from tying_env.files import to_json, written_whole
 

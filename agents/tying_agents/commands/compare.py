@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import tyro
-
 from tying_agents.commands.early import (
     Semantics,
     agents_in_help,
@@ -24,8 +22,8 @@ from tying_agents.commands.early import (
     chosen_preset,
     chosen_semantics,
     default_run,
-    description,
     early,
+    read_options,
     with_chosen_agent,
 )
 from tying_agents.commands.many_runs import (
@@ -76,14 +74,8 @@ def main(argv: Sequence[str], prog: str = "layer-tying compare") -> int:
         texts = [name for text in (Options.agents if named is None else named) for name in text.split(",") if name]
         agents = [text.split("+")[0] for text in texts]
         own = settings_of_agents(agents, argv, {each.name for each in dataclasses.fields(Options)} - {"settings"})
-        options = tyro.cli(
-            Options,
-            prog=prog,
-            args=argv,
-            default=Options(preset=preset, run=as_compared(default_run(preset, env)), settings=own),
-            description=f"{description(__doc__)}\n\n{agents_in_help()}",
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
+        default = Options(preset=preset, run=as_compared(default_run(preset, env)), settings=own)
+        options = read_options(Options, argv, prog, f"{__doc__}\n\n{agents_in_help()}", default)
         base = as_run(options.run)
         arms = [parse_agent(text, base, options.settings) for text in texts]
         arms += [parse_arm(text, base, options.settings) for text in options.arms]
@@ -118,12 +110,7 @@ def parse_arm(text: str, base: RunConfig, own: object) -> ArmSpec:
     agent = early(arguments, "agent").agent or base.agent
     config = as_published(base) if semantics == "published-code" else with_settings(base, agent, own)
     config = with_chosen_agent(config, arguments)
-    chosen = tyro.cli(
-        ArmOptions,
-        prog=f"the arm {label.strip()!r}",
-        args=arguments,
-        default=ArmOptions(semantics, ArmRun(**vars(config))),
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    default = ArmOptions(semantics, ArmRun(**vars(config)))
+    chosen = read_options(ArmOptions, arguments, f"the arm {label.strip()!r}", ArmOptions.__doc__, default)
     made = as_run(chosen.run)
     return ArmSpec(label.strip(), lambda runs, seed: made)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from tying_agents.commands import COMMANDS, guard, start
-from tying_agents.commands.early import description
+from tying_agents.commands.early import read_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,15 +52,17 @@ def main(argv: Sequence[str], prog: str = "layer-tying completion") -> int:
     """Print the script, and return the exit code."""
 
     def work(console: "Console") -> int:
-        tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))
-        cases = [f'    {name}) options="{" ".join(options_of(name))}" ;;' for name in COMMANDS if name != "completion"]
+        read_options(Options, argv, prog, __doc__)
+        cases = [
+            f'    {name}) options="{" ".join(options_in_help(name))}" ;;' for name in COMMANDS if name != "completion"
+        ]
         print(_SCRIPT.format(commands=" ".join(COMMANDS), cases="\n".join(cases)), end="")
         return 0
 
     return guard.guarded(work)
 
 
-def options_of(command: str) -> list[str]:
+def options_in_help(command: str) -> list[str]:
     """Return the options of a command, as its help text has them."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):

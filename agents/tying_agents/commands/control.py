@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
 from tying_agents.commands import guard
-from tying_agents.commands.early import description
+from tying_agents.commands.early import read_options
 from tying_agents.control.arms import ARMS
 from tying_env.synthetic.tasks import Kind
 
@@ -52,7 +50,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying control") -> int:
     """Make the runs that are not there yet, write and print the table, and return the exit code."""
 
     def work(console: "Console") -> int:
-        options = tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))
+        options = read_options(Options, argv, prog, __doc__)
         from tying_agents.control.experiment import Plan, make_runs, read_runs
         from tying_agents.control.table import TABLE, cells_of, tasks_of, text_table, write_table
 

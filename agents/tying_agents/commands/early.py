@@ -1,11 +1,15 @@
-"""Reads what the defaults of a command line depend on before all of it is read: network, size, semantics, agent."""
+"""Reads command lines: first what the defaults depend on (network, size, semantics, agent), then all of it."""
 
 import argparse
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+import tyro
+
+from tying_agents.config_files import overlaid, read_config_file
 from tying_agents.registry import agent_names, owner_of
 from tying_agents.run_config import RunConfig, with_agent
 from tying_agents.settings import DQNConfig
@@ -15,6 +19,54 @@ from tying_env.config.network import DECODER, is_own
 from tying_env.plugins import is_import_string
 
 Semantics = Literal["paper", "published-code"]
+T = TypeVar("T")
+
+
+class Chosen(NamedTuple):
+    """The settings that a command line leads to before its options of single settings are read."""
+
+    preset: Size
+    semantics: Semantics
+    config: Path | None
+    run: RunConfig
+
+
+def chosen_settings(argv: Sequence[str]) -> Chosen:
+    """Return the defaults of a command line: its preset, semantics, configuration file and agent decide them.
+
+    Raises:
+        FileNotFoundError, ValueError: the configuration file cannot be read, or there is no such agent.
+    """
+    given = early(argv, "config").config
+    file = Path(given) if given else None
+    plain = {} if file is None else read_config_file(file, named_code(argv), overruling(argv))
+    preset, env = chosen_preset(argv, plain.get("env"))
+    run, semantics = default_run(preset, env), chosen_semantics(argv)
+    if semantics == "published-code":
+        run = as_published(run)
+    if file is not None:
+        run = overlaid(run, plain, str(file))
+    return Chosen(preset, semantics, file, with_chosen_agent(run, argv))
+
+
+def read_options(kind: type[T], argv: Sequence[str], prog: str, about: str | None, default: T | None = None) -> T:
+    """Read a command line; --help and wrong options end the program.
+
+    Args:
+        kind: the dataclass of the options.
+        argv: the arguments.
+        prog: how the command was called, for its help text.
+        about: what the command does, for its help text.
+        default: values of options that are not given, where those of the class will not do.
+    """
+    return tyro.cli(
+        kind,
+        prog=prog,
+        args=argv,
+        default=tyro.MISSING_NONPROP if default is None else default,
+        description=re.sub(r"\n(?=layer-tying |python |torchrun )", "\n\n", about or ""),  # each example a paragraph
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
 
 
 def early(argv: Sequence[str], *names: str, several: Sequence[str] = ()) -> argparse.Namespace:
@@ -150,11 +202,6 @@ def refuse_options_of_others(argv: Sequence[str], agents: Sequence[str], known: 
                 f"--{option.replace('_', '-')} is an option of {' and '.join(owners)}, and the agent here is "
                 f"{' and '.join(agents)}"
             )
-
-
-def description(doc: str | None) -> str:
-    """Return a command's docstring for --help, which runs lines together: each example becomes a paragraph."""
-    return re.sub(r"\n(?=layer-tying |python |torchrun )", "\n\n", doc or "")
 
 
 def agents_in_help() -> str:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from tying_agents.commands import guard
-from tying_agents.commands.early import description
+from tying_agents.commands.early import read_options
+from tying_agents.commands.saved_runs import refuse_unnamed_code, settings_of_network
+from tying_agents.running.checks import check_dataset
 from tying_env.runs.run_directory import Which
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying evaluate") -> int:
     """Evaluate, print a table, and return the exit code."""
 
     def work(console: "Console") -> int:
-        console.print(evaluated(tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))))
+        console.print(evaluated(read_options(Options, argv, prog, __doc__)))
         return 0
 
     return guard.guarded(work)
@@ -58,9 +60,10 @@ def evaluated(options: Options) -> "Table":
     """
     if options.windows < 0:
         raise ValueError(f"windows must be at least 0 (0: the whole split), got {options.windows}")
-    from tying_env.runs.run_directory import RunDirectory
-
-    RunDirectory.open(options.run)  # before the imports that take seconds
+    env = settings_of_network(options.run, options.network)
+    refuse_unnamed_code(env, options.run, options.model)
+    if dataset := options.dataset or env.get("dataset"):
+        check_dataset(str(env["model"]), str(dataset))
     from rich.table import Table
 
     from tying_env.partition import leaders

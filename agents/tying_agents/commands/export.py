@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tying_agents.commands import guard
-from tying_agents.commands.early import description
+from tying_agents.commands.early import read_options
+from tying_agents.commands.saved_runs import refuse_unnamed_code, settings_of_network
+from tying_env.files import check_new
 from tying_env.runs.run_directory import Which
 
 if TYPE_CHECKING:
@@ -39,7 +41,9 @@ def main(argv: Sequence[str], prog: str = "layer-tying export") -> int:
     """Export, say how large it came out, and return the exit code."""
 
     def work(console: "Console") -> int:
-        options = tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))
+        options = read_options(Options, argv, prog, __doc__)
+        check_new(options.folder)
+        refuse_unnamed_code(settings_of_network(options.run, options.network), options.run, options.model)
         from tying_env.export import export_tied
 
         folder = export_tied(

@@ -11,11 +11,11 @@ while they train: each layer's is independent, or that of an earlier layer; a ro
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import tyro
-
 from tying_agents.commands import guard
-from tying_agents.commands.early import description
+from tying_agents.commands.early import read_options
 from tying_agents.downstream.settings import FinetuneOptions
+from tying_agents.registry import find_agent
+from tying_env.data.glue import TASKS, GlueSplit
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,12 +25,29 @@ def main(argv: Sequence[str], prog: str = "layer-tying finetune") -> int:
     """Train, print the table, and return the exit code."""
 
     def work(console: "Console") -> int:
-        options = tyro.cli(
-            FinetuneOptions, prog=prog, args=argv, description=description(__doc__), config=(tyro.conf.OmitArgPrefixes,)
-        )
-        from tying_agents.downstream.finetuning import make_results, to_table
+        options = read_options(FinetuneOptions, argv, prog, __doc__)
+        refuse_early(options)
+        from tying_agents.downstream.finetuning import make_results, scores_table
 
-        console.print(to_table(options, make_results(options, console)))
+        console.print(scores_table(options, make_results(options, console)))
         return 0
 
     return guard.guarded(work, "With --out, the same command resumes from there.")
+
+
+def refuse_early(options: FinetuneOptions) -> None:
+    """Refuse what can be known to be wrong without torch, which takes seconds.
+
+    Raises:
+        FileNotFoundError: a network or a file of the task is not there.
+        ValueError, TypeError, OSError, ImportError, tying_env.plugins.ForeignCodeError: there is no such controller.
+    """
+    for path in options.runs:
+        if not (file := options.file(path)).is_file():
+            raise FileNotFoundError(f"there is no network file {file}")
+    splits: tuple[GlueSplit, ...] = ("train", "dev")
+    if options.data is not None:
+        for split in splits:
+            TASKS[options.task].file(split, options.data)
+    for agent in options.adapters:
+        find_agent(agent)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from tying_agents.commands import guard
-from tying_agents.commands.early import description
+from tying_agents.commands.early import read_options
+from tying_agents.commands.saved_runs import settings_of_network
+from tying_env.config.network import DECODER, is_own
 from tying_env.runs.run_directory import Which
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying generate") -> int:
     """Generate, print the text, and return the exit code."""
 
     def work(console: "Console") -> int:
-        options = tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))
+        options = read_options(Options, argv, prog, __doc__)
         console.print(generated(options), highlight=False, markup=False, soft_wrap=True)
         return 0
 
@@ -67,14 +69,10 @@ def generated(options: Options) -> str:
         raise ValueError(f"temperature must be a finite number of at least 0, got {options.temperature}")
     if options.top_k < 0:
         raise ValueError(f"top_k must be at least 0 (0: all), got {options.top_k}")
-    from tying_env.config.network import DECODER, is_own
-    from tying_env.runs import RunDirectory
-    from tying_env.runs.run_directory import CONFIG
-
-    if is_own(str(RunDirectory.open(options.run).read_json(CONFIG).get("env", {}).get("model"))):
-        raise ValueError(
-            "only a GPT-2 or another decoder of transformers can continue a text, not a network of your own"
-        )
+    env = settings_of_network(options.run, options.network)
+    if env["model"] not in ("gpt2", DECODER):
+        what = "a network of your own" if is_own(str(env["model"])) else env["model"]
+        raise ValueError(f"only a GPT-2 or another decoder of transformers can continue a text, not {what}")
     import torch
 
     from tying_env.primary.models import find_device
@@ -83,8 +81,7 @@ def generated(options: Options) -> str:
 
     device = find_device(options.device)
     run = load_run(options.run, options.network, device)
-    if run.config.model not in ("gpt2", DECODER) or run.tokenizer is None:
-        raise ValueError(f"only a GPT-2 or another decoder of transformers can continue a text, not {run.config.model}")
+    assert run.tokenizer is not None  # every GPT-2 and every decoder has one
     prompt = run.tokenizer.encode(options.prompt).tolist()
     room = run.config.seq_len - len(prompt)
     if options.tokens > room:

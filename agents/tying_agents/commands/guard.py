@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -34,9 +33,7 @@ def guarded(work: Callable[[Console], int], hint: str = "", console: Console | N
         return INTERRUPTED
     except ForeignCodeError as error:
         say_error(shown, str(error))
-        if error.__cause__ is not None:
-            text = "".join(_from_foreign_code(error.__cause__))
-            shown.print(text, end="", highlight=False, markup=False, soft_wrap=True)
+        shown.print(error.traceback(), end="", highlight=False, markup=False, soft_wrap=True)
         return 1
     except (ValueError, TypeError, OSError, ImportError) as error:
         say_error(shown, str(error))
@@ -48,15 +45,3 @@ def say_error(console: Console, text: str) -> None:
     from rich.markup import escape
 
     console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
-
-
-def _from_foreign_code(error: BaseException) -> list[str]:
-    """Return a traceback without this package's own frames above the user's code."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None and _is_ours(frames.tb_frame.f_globals.get("__name__", "")):
-        frames = frames.tb_next
-    return traceback.format_exception(type(error), error, frames)
-
-
-def _is_ours(module: str) -> bool:
-    return module.split(".")[0] in ("tying_agents", "tying_env", "importlib", "contextlib")

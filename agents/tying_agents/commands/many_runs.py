@@ -11,6 +11,7 @@ import tyro
 from tying_agents.commands import guard
 from tying_agents.commands.early import note_on_the_papers_recipe, refuse_options_of_others
 from tying_agents.commands.report import print_comparison
+from tying_agents.many.checks import check_comparison
 from tying_agents.many.plan import ArmSpec, Backend, RunPlan, check_backend
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig, short_name, with_agent
@@ -133,21 +134,6 @@ def _fields(config: RunConfig) -> dict[str, Any]:
 
 def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | None, console: "Console") -> int:
     """Make the runs that are not there yet, write the report and print its tables; return the exit code."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from tying_agents.control.notes import with_control
-    from tying_agents.many.comparison import chosen_learning_rate, compare
-    from tying_env.files import to_json
-    from tying_env.reports.comparison import load_comparison
-    from tying_env.reports.html import make_report, write_report
-
     if text := note_on_the_papers_recipe(options.preset, options.run.env):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.tuning_seeds) if options.learning_rates else ()
@@ -161,6 +147,22 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
         options.backend,
         options.address,
     )
+    check_comparison(arms, plan)
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from tying_agents.control.notes import with_control
+    from tying_agents.many.comparison import chosen_learning_rate, make_comparison
+    from tying_env.files import to_json
+    from tying_env.reports.comparison import load_comparison
+    from tying_env.reports.html import make_report, write_report
+
     bar = Progress(
         TextColumn("runs"),
         MofNCompleteColumn(),
@@ -179,7 +181,7 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
             if not console.is_terminal:
                 console.print(f"runs {done}/{total}", highlight=False)
 
-        compare(arms, plan, on_run, lambda text: console.print(text, highlight=False))
+        make_comparison(arms, plan, on_run, lambda text: console.print(text, highlight=False))
     if plan.learning_rates:
         chosen = {arm.label: chosen_learning_rate(arm.label, plan) for arm in arms}
         console.print("learning rates chosen by validation: " + to_json(chosen), highlight=False, soft_wrap=True)

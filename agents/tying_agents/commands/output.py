@@ -21,7 +21,7 @@ def lasting_output() -> Iterator[None]:
         return
     errors = plain.errors
     plain.reconfigure(errors="replace")
-    sys.stdout = _Lasting(plain)  # type: ignore[assignment]
+    sys.stdout = _Lasting(plain)
     try:
         yield
         sys.stdout.flush()

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 
 from tying_agents.commands import guard
-from tying_agents.commands.early import description
+from tying_agents.commands.early import read_options
+from tying_env.files import check_new
+from tying_env.reports.loading import find_runs, find_unfinished
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,17 +56,17 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
     """Write the page, print its tables, and return the exit code."""
 
     def work(console: "Console") -> int:
-        options = tyro.cli(Options, prog=prog, args=argv, description=description(__doc__))
+        options = read_options(Options, argv, prog, __doc__)
+        check_out(options.out, options.force)  # before minutes of drawing
+        find_runs(options.runs)
         from tying_agents.control.notes import with_control
         from tying_env.reports.comparison import load_comparison
+
+        comparison = with_control(load_comparison(options.runs, options.reference, options.metric))
         from tying_env.reports.drawing import save_figure
         from tying_env.reports.gallery import failure
         from tying_env.reports.html import make_report, write_report
-        from tying_env.reports.loading import find_unfinished
-        from tying_env.reports.page import check_out
 
-        check_out(options.out, options.force)  # before minutes of drawing
-        comparison = with_control(load_comparison(options.runs, options.reference, options.metric))
         print_comparison(comparison, console)
         for folder in find_unfinished(options.runs):
             console.print(f"- left out: {folder} is not over", highlight=False, markup=False, soft_wrap=True)
@@ -87,6 +89,19 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
         return 0
 
     return guard.guarded(work)
+
+
+def check_out(path: Path, overwrite: bool) -> None:
+    """Check that the page may be written to `path`.
+
+    Raises:
+        FileExistsError: there is something, and `overwrite` is off.
+        IsADirectoryError: it is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; the report is one file")
+    if not overwrite:
+        check_new(path, "use --force or another --out")
 
 
 def print_comparison(comparison: "Comparison", console: "Console") -> None:

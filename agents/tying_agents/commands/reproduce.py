@@ -11,11 +11,10 @@ layer-tying reproduce table1 --row wikitext-2 --minutes 1 --size small --dataset
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import tyro
-
 from tying_agents.commands import guard
-from tying_agents.commands.early import description, note_on_the_papers_recipe
+from tying_agents.commands.early import note_on_the_papers_recipe, read_options
 from tying_agents.reproducing.settings import ReproduceOptions
+from tying_agents.running.checks import check_early
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,14 +24,15 @@ def main(argv: Sequence[str], prog: str = "layer-tying reproduce") -> int:
     """Train for one slice, show and write what there is, and return the exit code."""
 
     def work(console: "Console") -> int:
-        options = tyro.cli(ReproduceOptions, prog=prog, args=argv, description=description(__doc__))
+        options = read_options(ReproduceOptions, argv, prog, __doc__)
+        check_early(options.run_config("conventional"))
         if text := note_on_the_papers_recipe(options.size, options.run_config("dqn").env):
             console.print(text, highlight=False, markup=False, soft_wrap=True)
-        from tying_agents.reproducing.slices import train, write_results
+        from tying_agents.reproducing.slices import train_slice, write_results
         from tying_agents.stopping import EXIT_CODES, StopSignals
 
         with StopSignals(lambda text: console.print(text, highlight=False)) as signals:
-            done = train(options, console, signals)
+            done = train_slice(options, console, signals)
             write_results(options, console, done)
         for agent, error in done.failures.items():
             guard.say_error(console, f"{agent}: {error}")

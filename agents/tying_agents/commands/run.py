@@ -27,31 +27,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
-from tying_agents.callbacks import load_callbacks
 from tying_agents.commands import guard
 from tying_agents.commands.early import (
     Semantics,
     agents_in_help,
-    as_published,
-    chosen_preset,
-    chosen_semantics,
-    default_run,
-    description,
+    chosen_settings,
     early,
     named_code,
     note_on_the_papers_recipe,
-    overruling,
+    read_options,
     with_chosen_agent,
 )
-from tying_agents.config_files import overlaid, read_config_file, saved_config, to_toml
-from tying_agents.controllers.base import Context
-from tying_agents.registry import find_agent
+from tying_agents.config_files import saved_config, to_toml
 from tying_agents.run_config import RunConfig
+from tying_agents.running.checks import check_early
+from tying_agents.running.saved import RunIsOver, settings_to_resume
 from tying_env.config import Size
 from tying_env.config.network import is_own
-from tying_env.plugins import ForeignCodeError, is_import_string, load_object
+from tying_env.plugins import ForeignCodeError
+from tying_env.runs.run_directory import CONFIG, SUMMARY, RunDirectory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,20 +88,20 @@ def main(argv: Sequence[str], prog: str = "layer-tying run") -> int:
         if options.print_config:
             console.print(to_toml(options.run), end="", highlight=False, markup=False, soft_wrap=True)
             return 0
-        if options.resume is None:
-            refuse_early(options.run)
-        from tying_agents.running.resuming import RunIsOver
+        try:
+            refuse_early(options)
+        except RunIsOver as error:
+            return say_it_is_over(error, console)
         from tying_env.distributed import LostProcess, joined
 
         try:
             with joined(on_cpu=options.run.env.device == "cpu"), own_run(options) as own:
-                return train(own, console if rank == 0 else quiet, prog)
+                return train_and_show(own, console if rank == 0 else quiet, prog)
         except LostProcess as error:
             print(f"error: {error}", file=sys.stderr, flush=True)  # from every process that noticed
             return 1
         except RunIsOver as error:
-            console.print(str(error), highlight=False, markup=False, soft_wrap=True)
-            return 3 if error.status == "diverged" else 1
+            return say_it_is_over(error, console)
         except ForeignCodeError:
             raise
         except (MemoryError, RuntimeError) as error:
@@ -119,23 +113,27 @@ def main(argv: Sequence[str], prog: str = "layer-tying run") -> int:
     return guard.guarded(work, console=console)
 
 
-def refuse_early(config: RunConfig) -> None:
+def say_it_is_over(error: RunIsOver, console: "Console") -> int:
+    """Print that there is nothing to resume, and return the exit code."""
+    console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+    return 3 if error.status == "diverged" else 1
+
+
+def refuse_early(options: Options) -> None:
     """Refuse what can be known to be wrong without torch, the data and the network, which take seconds.
 
     Raises:
         FileExistsError: the run directory is there already.
-        ValueError, TypeError, OSError, ImportError, tying_env.plugins.ForeignCodeError: the agent, or code of the
-            user's own, cannot be had.
+        tying_agents.running.saved.RunIsOver, ValueError: the run cannot be resumed.
+        ValueError, TypeError, OSError, ImportError, tying_env.plugins.ForeignCodeError: see `check_early`.
     """
-    if config.run_dir is not None and config.run_dir.exists():
-        raise FileExistsError(f"the run directory {config.run_dir} exists already; choose another --run-dir")
-    load_callbacks(config.callbacks)
-    for name in (*config.rewards, *config.wrappers):
-        if is_import_string(name):
-            load_object(name, "a gymnasium.Wrapper class, or a function from an environment to a wrapped one")
-    agent = find_agent(config.agent)
-    if agent.light and config.env.init_from is None and not is_own(config.env.model):
-        agent.make(config.controller, Context(config.env.n_units, config.seed, config.env.k))
+    config = options.run
+    if options.resume is None:
+        if config.run_dir is not None and config.run_dir.exists():
+            raise FileExistsError(f"the run directory {config.run_dir} exists already; choose another --run-dir")
+    elif not is_own(config.env.model):  # how many layers it has its code says
+        settings_to_resume(RunDirectory.open(options.resume), config)
+    check_early(config)
 
 
 @contextlib.contextmanager
@@ -168,39 +166,22 @@ def parse(argv: Sequence[str], prog: str) -> Options:
         FileNotFoundError, ValueError: the run to resume is not there, or its settings cannot be read.
     """
     given = early(argv, "resume", *NOT_WITH_RESUME)
-    semantics, config_file = chosen_semantics(argv), Path(given.config) if given.config else None
     if given.resume:
-        preset: Size = "small"
         for name in NOT_WITH_RESUME:
             if (value := getattr(given, name.replace("-", "_"))) is not None:
                 raise ValueError(f"--{name} is decided by the run that --resume names: leave it out, got {value!r}")
-        from tying_env.runs import RunDirectory
-        from tying_env.runs.run_directory import CONFIG
-
         about = RunDirectory.open(Path(given.resume)).read_json(CONFIG)
         if early(argv, several=("callbacks",)).callbacks is not None:
             about["callbacks"] = []  # those of the command line are in their place
-        default = saved_config(about, named_code(argv))
+        saved = with_chosen_agent(saved_config(about, named_code(argv)), argv)
+        default = Options(resume=Path(given.resume), run=saved)
     else:
-        plain = {} if config_file is None else read_config_file(config_file, named_code(argv), overruling(argv))
-        preset, env = chosen_preset(argv, plain.get("env"))
-        default = default_run(preset, env)
-        if semantics == "published-code":
-            default = as_published(default)
-        if config_file is not None:
-            default = overlaid(default, plain, str(config_file))
-    default = with_chosen_agent(default, argv)
-    return tyro.cli(
-        Options,
-        prog=prog,
-        args=argv,
-        default=Options(preset, semantics, given.resume and Path(given.resume), config_file, False, default),
-        description=f"{description(__doc__)}\n\n{agents_in_help()}",
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+        chosen = chosen_settings(argv)
+        default = Options(chosen.preset, chosen.semantics, config=chosen.config, run=chosen.run)
+    return read_options(Options, argv, prog, f"{__doc__}\n\n{agents_in_help()}", default)
 
 
-def train(options: Options, console: "Console", prog: str) -> int:
+def train_and_show(options: Options, console: "Console", prog: str) -> int:
     """Run and show progress and results."""
     from rich.table import Table
 
@@ -208,7 +189,6 @@ def train(options: Options, console: "Console", prog: str) -> int:
     from tying_agents.running.runner import default_name, resume, run
     from tying_env.render import replication_map_text
     from tying_env.reports.summary import summary_rows
-    from tying_env.runs.run_directory import CONFIG, SUMMARY
 
     config = options.run
     path = options.resume or config.run_dir or Path("runs") / default_name(config)

@@ -22,22 +22,17 @@ import tyro
 from tying_agents.commands.early import (
     Semantics,
     agents_in_help,
-    as_published,
     chosen_preset,
-    chosen_semantics,
+    chosen_settings,
     default_run,
-    description,
-    early,
-    named_code,
-    overruling,
-    with_chosen_agent,
+    read_options,
 )
 from tying_agents.commands.many_runs import FIRST_TUNING_SEED, ArmRun, as_run, resumable
-from tying_agents.config_files import overlaid, read_config_file
 from tying_agents.many.tuning.options import arm_text, common_options
-from tying_agents.many.tuning.plan import Pruner, Sampler, Sweep
-from tying_agents.many.tuning.search import parse_searches
+from tying_agents.many.tuning.plan import Pruner, Sampler, Sweep, refuse_other_sweep
+from tying_agents.many.tuning.search import parse_searches, possible
 from tying_agents.run_config import RunConfig
+from tying_agents.running.checks import check_early
 from tying_env.config import Size
 
 if TYPE_CHECKING:
@@ -109,8 +104,10 @@ def main(argv: Sequence[str], prog: str = "layer-tying tune") -> int:
             jobs=options.jobs,
             threads=options.threads,
         )
+        refuse_other_sweep(sweep)
+        check_early(possible(sweep.searches, base))
         standing = make(sweep, console)
-        conclude(sweep, options, standing, console)
+        sum_up(sweep, options, standing, console)
         return 0
 
     return resumable(work)
@@ -122,25 +119,11 @@ def parse(argv: Sequence[str], prog: str) -> Options:
     Raises:
         FileNotFoundError, ValueError: the configuration file cannot be read, or there is no such agent.
     """
-    given = early(argv, "config").config
-    plain = read_config_file(Path(given), named_code(argv), overruling(argv)) if given else {}
-    preset, env = chosen_preset(argv, plain.get("env"))
-    default, semantics = default_run(preset, env), chosen_semantics(argv)
-    if semantics == "published-code":
-        default = as_published(default)
-    if given:
-        default = overlaid(default, plain, given)
-    default = with_chosen_agent(default, argv)
-    _refuse_clash(default)
-    run = TunedRun(**{each.name: getattr(default, each.name) for each in dataclasses.fields(RunConfig)})
-    return tyro.cli(
-        Options,
-        prog=prog,
-        args=argv,
-        default=Options(preset=preset, semantics=semantics, config=Path(given) if given else None, run=run),
-        description=f"{description(__doc__)}\n\n{agents_in_help()}",
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    chosen = chosen_settings(argv)
+    _refuse_clash(chosen.run)
+    run = TunedRun(**{each.name: getattr(chosen.run, each.name) for each in dataclasses.fields(RunConfig)})
+    default = Options(preset=chosen.preset, semantics=chosen.semantics, config=chosen.config, run=run)
+    return read_options(Options, argv, prog, f"{__doc__}\n\n{agents_in_help()}", default)
 
 
 def make(sweep: Sweep, console: "Console") -> "Standing":
@@ -186,7 +169,7 @@ def make(sweep: Sweep, console: "Console") -> "Standing":
         return make_trials(sweep, on_trial, lambda text: console.print(text, highlight=False))
 
 
-def conclude(sweep: Sweep, options: Options, standing: "Standing", console: "Console") -> None:
+def sum_up(sweep: Sweep, options: Options, standing: "Standing", console: "Console") -> None:
     """Write the page and the best settings; print the best and what to do with it.
 
     Raises:

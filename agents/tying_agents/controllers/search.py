@@ -79,7 +79,7 @@ class SearchController(Controller):
         """
         permitted = self._bound().permitted
         for layer in (1 + self._rng.permutation(self.n_units - 1)).tolist():
-            given = {}
+            given: dict[tuple[int, ...], IntVector] = {}
             for entry in other_choices(tying, layer):
                 action = tying.copy()
                 action[layer] = entry

@@ -18,7 +18,7 @@ from tying_agents.registry import find_agent
 from tying_agents.running.progress import TrainingBar
 from tying_env.data import Batch
 from tying_env.data.glue import TASKS, encode, load_glue, scores
-from tying_env.downstream import Method, OnStep, make_classifier, predict, tune
+from tying_env.downstream import OnStep, TuningMethod, make_classifier, predict, tune
 from tying_env.primary.models import find_device
 from tying_env.runs import load_network, tokenizer_of
 from tying_env.seeding import torch_stream
@@ -64,7 +64,7 @@ def make_results(options: FinetuneOptions, console: Console) -> list[dict[str, A
 def one_result(
     options: FinetuneOptions,
     run: Path,
-    method: Method,
+    method: TuningMethod,
     controller: str | None,
     seed: int,
     examples: Batch,
@@ -110,7 +110,7 @@ def measures(options: FinetuneOptions) -> list[str]:
     return list(dict.fromkeys((TASKS[options.task].score, "accuracy")))
 
 
-def to_table(options: FinetuneOptions, results: list[dict[str, Any]]) -> Table:
+def scores_table(options: FinetuneOptions, results: list[dict[str, Any]]) -> Table:
     """Return a row for each run and method: means over the seeds that did not diverge, with standard deviations."""
     title = f"{TASKS[options.task].folder}, development split: mean (standard deviation) over {options.seeds} seeds"
     table = Table(title=title, title_justify="left")

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from tying_env.data.glue import TaskName
-from tying_env.downstream.settings import Method, TuningConfig
+from tying_env.downstream.settings import TuningConfig, TuningMethod
 from tying_env.runs.run_directory import BEST, FINAL, Which
 
 
@@ -26,7 +26,7 @@ class FinetuneOptions:
     """Folder of GLUE's .tsv files (SST-2/train.tsv, ...); without it they come from the Hugging Face hub."""
     network: Which = "best"
     """The runs' networks with the best validation perplexity, or those at the end."""
-    methods: tuple[Method, ...] = ("full",)
+    methods: tuple[TuningMethod, ...] = ("full",)
     """full: everything trains; lora: low-rank updates and the head; head: the head alone."""
     adapters: tuple[str, ...] = ()
     """Agents, by name or import string, that tie LoRA's updates while they train, a row for each, beside that of
@@ -58,8 +58,8 @@ class FinetuneOptions:
         """Return the network file of a run."""
         return run / (BEST if self.network == "best" else FINAL)
 
-    def arms(self) -> list[tuple[str, Method, str | None]]:
+    def arms(self) -> list[tuple[str, TuningMethod, str | None]]:
         """Return the rows of each run: name, method, and who ties the updates."""
-        arms: list[tuple[str, Method, str | None]] = [(method, method, None) for method in self.methods]
+        arms: list[tuple[str, TuningMethod, str | None]] = [(method, method, None) for method in self.methods]
         names: tuple[str, ...] = ("conventional", *self.adapters) if self.adapters else ()
         return arms + [(f"lora, tied by {name}", "lora", name) for name in dict.fromkeys(names)]

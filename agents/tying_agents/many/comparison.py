@@ -9,30 +9,26 @@ Every arm sees the same initial weights and batches for the same seed, for they 
 seeds or rates can be asked for later, other settings of finished runs are refused.
 """
 
-import dataclasses
 import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
-from tying_agents.config_files import differences_to_config, saved_config
+from tying_agents.many.checks import check_comparison, refuse_changes
 from tying_agents.many.cluster import end_workers, in_parallel
-from tying_agents.many.one_run import make_one_run, unfinished_folder
-from tying_agents.many.plan import ArmSpec, RunPlan
+from tying_agents.many.one_run import make_one_run
+from tying_agents.many.plan import ArmSpec, RunPlan, planned_run, tuning_folder, tuning_runs, with_rate
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import check
 from tying_agents.stopping import StopFile, StoppedBySignal, StopSignals
 from tying_env.files import to_json, written_whole
-from tying_env.primary.assembly import settled
 from tying_env.reports.loading import COMPARISON
 from tying_env.runs import RunDirectory
-from tying_env.runs.run_directory import CONFIG, SUMMARY
-
-_RATE = "env.learning_rate"
+from tying_env.runs.run_directory import SUMMARY
 
 
-def compare(
+def make_comparison(
     arms: Sequence[ArmSpec], plan: RunPlan, on_run: Callable[[int, int], None], note: Callable[[str], None] = print
 ) -> None:
     """Make all runs that are not there yet.
@@ -51,21 +47,9 @@ def compare(
             settings, or something else. Nothing is written then, unless only the runs of earlier arms could show it.
         FileNotFoundError: a trace or pattern file is not there.
     """
-    labels = [arm.label for arm in arms]
-    for i, arm in enumerate(arms):
-        if not arm.label.strip() or set(arm.label) & set("/\\") or arm.label in (".", ".."):
-            raise ValueError(f"the arm {arm.label!r} cannot be a folder; choose another name")
-        if arm.label in labels[:i]:
-            raise ValueError(f"the arm {arm.label!r} is there twice")
-        if missing := set(arm.after) - set(labels[:i]):
-            raise ValueError(f"the arm {arm.label!r} needs the arm {sorted(missing)[0]!r} before it")
-    before = _arms_before(plan.folder)
+    labels, before = [arm.label for arm in arms], check_comparison(arms, plan)
     for arm in arms:
         if not arm.after:
-            for config in _tuning_runs(arm, plan):
-                _refuse_changes(config)
-            for seed in plan.seeds:  # their learning rates may still have to be chosen
-                _refuse_changes(_planned(arm, plan, seed), but=(_RATE,) if plan.learning_rates else ())
             check(arm.configure(plan.folder / "runs", plan.seeds[0]))
     _remember(plan.folder, [*labels, *(label for label in before if label not in labels)])
     stop = StopFile(plan.folder / f"stop-{os.getpid()}")
@@ -88,7 +72,7 @@ def _make_runs(arms: Sequence[ArmSpec], plan: RunPlan, on_run: Callable[[int, in
     def make_waiting(configurations: list[RunConfig]) -> None:
         nonlocal done
         for config in configurations:
-            _refuse_changes(config)
+            refuse_changes(config)
         waiting = [config for config in configurations if not _finished(config)]
         done += len(configurations) - len(waiting)
         on_run(done, total)
@@ -113,7 +97,7 @@ def _make_runs(arms: Sequence[ArmSpec], plan: RunPlan, on_run: Callable[[int, in
     ready: set[str] = set()
     while len(ready) < len(arms):  # arms that need no run that is still to come
         wave = [arm for arm in arms if arm.label not in ready and set(arm.after) <= ready]
-        make_waiting([config for arm in wave for config in _tuning_runs(arm, plan)])
+        make_waiting([config for arm in wave for config in tuning_runs(arm, plan)])
         make_waiting([_final_run(arm, plan, seed) for arm in wave for seed in plan.seeds])
         ready |= {arm.label for arm in wave}
 
@@ -122,85 +106,20 @@ def chosen_learning_rate(arm: str, plan: RunPlan) -> float | None:
     """Return the rate of the grid with the lowest mean best validation perplexity; None without a grid."""
 
     def mean(rate: float) -> float:
-        folders = [_tuning_folder(plan, arm, rate, seed) for seed in plan.tuning_seeds]
+        folders = [tuning_folder(plan, arm, rate, seed) for seed in plan.tuning_seeds]
         found = [RunDirectory.open(f).read_json(SUMMARY)["best_validation_perplexity"] for f in folders]
         return sum(float("inf") if value is None else value for value in found) / len(found)
 
     return min(plan.learning_rates, key=mean) if plan.learning_rates else None
 
 
-def _tuning_runs(arm: ArmSpec, plan: RunPlan) -> list[RunConfig]:
-    return [
-        dataclasses.replace(
-            _with_rate(arm.configure(plan.folder / "runs", seed), rate),
-            seed=seed,
-            label=arm.label,
-            run_dir=_tuning_folder(plan, arm.label, rate, seed),
-            measure_test=False,
-        )
-        for rate in plan.learning_rates
-        for seed in plan.tuning_seeds
-    ]
-
-
-def _planned(arm: ArmSpec, plan: RunPlan, seed: int) -> RunConfig:
-    folder = plan.folder / "runs" / arm.label / f"seed{seed}"
-    return dataclasses.replace(arm.configure(plan.folder / "runs", seed), seed=seed, label=arm.label, run_dir=folder)
-
-
 def _final_run(arm: ArmSpec, plan: RunPlan, seed: int) -> RunConfig:
-    return _with_rate(_planned(arm, plan, seed), chosen_learning_rate(arm.label, plan))
-
-
-def _with_rate(config: RunConfig, rate: float | None) -> RunConfig:
-    return (
-        config if rate is None else dataclasses.replace(config, env=dataclasses.replace(config.env, learning_rate=rate))
-    )
-
-
-def _tuning_folder(plan: RunPlan, label: str, rate: float, seed: int) -> Path:
-    return plan.folder / "tuning" / label / f"lr{rate:g}" / f"seed{seed}"
+    return with_rate(planned_run(arm, plan, seed), chosen_learning_rate(arm.label, plan))
 
 
 def _finished(config: RunConfig) -> bool:
     assert config.run_dir is not None
     return (config.run_dir / SUMMARY).exists()
-
-
-def _refuse_changes(config: RunConfig, but: tuple[str, ...] = ()) -> None:
-    """Check that a run which is there, finished or not, was begun with these settings.
-
-    Raises:
-        ValueError: it was not; the message names the settings.
-    """
-    assert config.run_dir is not None
-    for folder, kind in ((config.run_dir, "a finished"), (unfinished_folder(config), "an unfinished")):
-        try:
-            about = RunDirectory.open(folder).read_json(CONFIG)
-            if kind == "an unfinished":
-                saved_config(about, [spec for _, spec in config.foreign()])
-        except FileNotFoundError:
-            continue
-        except ValueError:
-            if kind == "a finished":
-                raise
-            continue  # it is damaged: see tying_agents.many.one_run
-        asked = dataclasses.replace(config, env=settled(config.env))
-        if differ := differences_to_config(about, asked, but):
-            raise ValueError(f"{folder} is {kind} run with other settings: {'; '.join(differ)}. Choose another --out")
-
-
-def _arms_before(folder: Path) -> list[str]:
-    """Return the arms of the comparison that a folder holds; none if it is new.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return []
-    if not (folder / COMPARISON).is_file():
-        raise ValueError(f"{folder} exists already and is no comparison; choose another folder")
-    return [str(label) for label in RunDirectory(folder).read_json(COMPARISON).get("arms", [])]
 
 
 def _remember(folder: Path, labels: list[str]) -> None:

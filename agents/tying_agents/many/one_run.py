@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tying_agents.callbacks import Callback
+from tying_agents.many.plan import unfinished_folder
 from tying_agents.run_config import RunConfig
-from tying_agents.running.resuming import DamagedRun, NothingToResume, RunIsOver
 from tying_agents.running.runner import resume, run
+from tying_agents.running.saved import DamagedRun, NothingToResume, RunIsOver
 from tying_agents.stopping import StopFile, at_work
 from tying_env.files import set_aside
 from tying_env.reports.loading import UNFINISHED
@@ -66,12 +67,6 @@ def give_its_name(config: RunConfig) -> None:
 def _was_stopped_by_a_callback(status: str, path: Path) -> bool:
     """Tell whether a run is over because one of its callbacks said so: there is nothing to wait for."""
     return status == "stopped" and RunDirectory(path).read_json(SUMMARY).get("stop_reason") is not None
-
-
-def unfinished_folder(config: RunConfig) -> Path:
-    """Return the folder of a run that is not over."""
-    assert config.run_dir is not None
-    return config.run_dir.with_name(config.run_dir.name + UNFINISHED)
 
 
 def _resumed(config: RunConfig, unfinished: Path, stop: StopFile | None, callbacks: Sequence[Callback]) -> str | None:

@@ -1,5 +1,6 @@
 """What a comparison consists of: arms, seeds, rates, and where its runs are made."""
 
+import dataclasses
 import importlib
 import os
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tying_agents.run_config import RunConfig
+from tying_env.reports.loading import UNFINISHED
 
 Backend = Literal["loky", "ray", "dask"]
 
@@ -85,6 +87,45 @@ class RunPlan:
                 f"got {str(self.folder)!r}"
             )
         check_backend(self.backend, self.address)
+
+
+def tuning_runs(arm: ArmSpec, plan: RunPlan) -> list[RunConfig]:
+    """Return the runs that choose an arm's learning rate; they leave the test split alone."""
+    return [
+        dataclasses.replace(
+            with_rate(arm.configure(plan.folder / "runs", seed), rate),
+            seed=seed,
+            label=arm.label,
+            run_dir=tuning_folder(plan, arm.label, rate, seed),
+            measure_test=False,
+        )
+        for rate in plan.learning_rates
+        for seed in plan.tuning_seeds
+    ]
+
+
+def planned_run(arm: ArmSpec, plan: RunPlan, seed: int) -> RunConfig:
+    """Return a run that is compared, without the learning rate that may still have to be chosen for it."""
+    folder = plan.folder / "runs" / arm.label / f"seed{seed}"
+    return dataclasses.replace(arm.configure(plan.folder / "runs", seed), seed=seed, label=arm.label, run_dir=folder)
+
+
+def with_rate(config: RunConfig, rate: float | None) -> RunConfig:
+    """Return the settings with this learning rate, or as they are."""
+    if rate is None:
+        return config
+    return dataclasses.replace(config, env=dataclasses.replace(config.env, learning_rate=rate))
+
+
+def tuning_folder(plan: RunPlan, label: str, rate: float, seed: int) -> Path:
+    """Return the folder of a run that chooses a learning rate."""
+    return plan.folder / "tuning" / label / f"lr{rate:g}" / f"seed{seed}"
+
+
+def unfinished_folder(config: RunConfig) -> Path:
+    """Return the folder of a run that is not over."""
+    assert config.run_dir is not None
+    return config.run_dir.with_name(config.run_dir.name + UNFINISHED)
 
 
 def check_backend(backend: Backend, address: str | None) -> None:

@@ -126,7 +126,7 @@ def as_table(results: Results) -> Table:
     return table
 
 
-def as_markdown(results: Results, measured: dict[str, dict[str, Any]]) -> str:
+def table_as_markdown(results: Results, measured: dict[str, dict[str, Any]]) -> str:
     """Return the results as tables in Markdown, with the validation perplexity after each epoch."""
     text = [*_markdown(COLUMNS, lines(results)), "", *_markdown(MEMORY, memory_lines(results)), ""]
     for agent, one in measured.items():

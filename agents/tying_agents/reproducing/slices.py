@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tying_agents.reproducing.results import as_markdown, as_table, product_rate, result_of
+from tying_agents.reproducing.results import as_table, product_rate, result_of, table_as_markdown
 from tying_agents.reproducing.settings import ReproduceOptions
 from tying_agents.running.progress import ProgressBar
 from tying_agents.running.runner import resume, run
@@ -65,7 +65,7 @@ class Slice:
     failures: dict[str, str] = field(default_factory=dict)  # run -> error
 
 
-def train(options: ReproduceOptions, console: Console, signals: StopSignals) -> Slice:
+def train_slice(options: ReproduceOptions, console: Console, signals: StopSignals) -> Slice:
     """Resume the runs, each in turn, until the slice is over or they are; one that fails stops no other."""
     end = time.monotonic() + 60 * options.minutes
     before, begun, device = earlier(options.folder), False, find_device(options.device)
@@ -89,7 +89,7 @@ def train(options: ReproduceOptions, console: Console, signals: StopSignals) -> 
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             _, status = resume(path, told, config, stop) if (path / CONFIG).exists() else run(config, told, stop)
-            done.measured[agent] = measure(watch, device, agent, done.measured)
+            done.measured[agent] = measure_speed(watch, device, agent, done.measured)
             if watch.stopped_at is not None:
                 done.saving = max(done.saving, time.monotonic() - watch.stopped_at)
             if code := STOPPED.get(status):
@@ -99,7 +99,7 @@ def train(options: ReproduceOptions, console: Console, signals: StopSignals) -> 
     return done
 
 
-def measure(watch: Watch, device: torch.device, agent: str, earlier: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def measure_speed(watch: Watch, device: torch.device, agent: str, earlier: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return what is measured of a run beside its records; the chip's rate is measured once for each chip."""
     before = earlier.get(agent, {})
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -144,7 +144,7 @@ def write_results(options: ReproduceOptions, console: Console, done: Slice) -> N
     content = {"options": dataclasses.asdict(options), "seconds_to_save": done.saving, "measured": done.measured}
     for name, text in (
         (RESULTS, to_json(content | {"arms": results}, indent=2)),
-        (TABLE, as_markdown(results, done.measured)),
+        (TABLE, table_as_markdown(results, done.measured)),
     ):
         with written_whole(options.folder / name) as path:
             path.write_text(text + "\n", encoding="utf-8")

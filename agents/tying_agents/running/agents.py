@@ -58,7 +58,7 @@ class ControlledRun(RunningAgent):
         """Return the controller's.
 
         Raises:
-            TypeError: it cannot be saved; the message names the entry.
+            tying_agents.foreign.WrongReturn: it cannot be saved; the message names the entry.
         """
         with naming_the_controller(self.controller, "state_dict"):
             state = self.controller.state_dict()

@@ -20,7 +20,8 @@ from tying_agents.running.curves import TensorBoard
 from tying_agents.running.description import describe, describe_machine, now, other_code, other_machine
 from tying_agents.running.recorder import LOGS, Checkpointer, Recorder, restore
 from tying_agents.running.results import conclude, measure_test
-from tying_agents.running.resuming import DamagedRun, NothingToResume, find, refuse_other_inputs, refuse_other_sizes
+from tying_agents.running.resuming import find, refuse_other_inputs, refuse_other_sizes
+from tying_agents.running.saved import DamagedRun, NothingToResume
 from tying_agents.stopping import StopFile, StopSignals
 from tying_env.distributed import wait_for_all, world
 from tying_env.episode import Stopped
@@ -87,11 +88,11 @@ def resume(
         As `run`.
 
     Raises:
-        tying_agents.running.resuming.NothingToResume: there is no run, or it has no checkpoint. (A FileNotFoundError.)
-        tying_agents.running.resuming.RunIsOver: it finished or diverged. (A ValueError, as the next three.)
+        tying_agents.running.saved.NothingToResume: there is no run, or it has no checkpoint. (A FileNotFoundError.)
+        tying_agents.running.saved.RunIsOver: it finished or diverged. (A ValueError, as the next three.)
         tying_agents.config_files.NamesCode: it names code of a user's own that `asked` does not.
-        tying_agents.running.resuming.OtherSettings: the message lists the differences.
-        tying_agents.running.resuming.DamagedRun: no checkpoint can be used; the message says why.
+        tying_agents.running.saved.OtherSettings: the message lists the differences.
+        tying_agents.running.saved.DamagedRun: no checkpoint can be used; the message says why.
         ValueError: a checkpoint is whole, but does not fit; nothing is changed then.
         BlockingIOError: another process is at work in the run directory.
         OSError: the disk is full, say; what was written before is whole.

@@ -12,13 +12,14 @@ from typing import Any
 import gymnasium as gym
 
 from tying_agents.foreign import naming_the_algorithm
-from tying_agents.loop import Loop, Step
+from tying_agents.loop import Loop
 from tying_agents.running.agents import RunningAgent
 from tying_agents.sb3.journal import Journal, read_journal
 from tying_agents.settings import SB3Config
 from tying_env.partition import IntVector
 from tying_env.runs import RunDirectory
 from tying_env.wrappers import LayerSweepAction, OneHotObservation, SingleLayerAction
+from tying_env.wrappers.base import Step
 
 
 class LoopEnv(gym.Wrapper[IntVector, IntVector, IntVector, IntVector]):
@@ -89,8 +90,7 @@ class SB3Run(RunningAgent):
             )
         seen = self._as_seen(loop)
         journal = None if directory is None else Journal(seen, directory)
-        with naming_the_algorithm(self._algorithm):
-            model = self._model(seen if journal is None else journal, decisions)
+        model = self._model(seen if journal is None else journal, decisions)
         from stable_baselines3.common.callbacks import BaseCallback
 
         class AfterEachStep(BaseCallback):
@@ -146,9 +146,13 @@ class SB3Run(RunningAgent):
             settings |= {"target_update_interval": max(1, decisions // 10)}
         policies = getattr(self._algorithm, "policy_aliases", {})
         policy = next((name for name in ("MlpPolicy", "MlpLstmPolicy") if name in policies), "MlpPolicy")
-        try:
-            return self._algorithm(policy, env, **{name: value for name, value in settings.items() if name in taken})
-        except AssertionError as error:  # how SB3 refuses action spaces
-            raise ValueError(
-                f"the agent {self._name!r} does not take the actions {env.action_space}: {error}"
-            ) from error
+        settings = {name: value for name, value in settings.items() if name in taken}
+        with naming_the_algorithm(self._algorithm):
+            try:
+                return self._algorithm(policy, env, **settings)
+            except AssertionError as error:
+                if "action spaces" not in str(error):  # SB3's words
+                    raise
+                raise ValueError(
+                    f"the agent {self._name!r} does not take the actions {env.action_space}: {error}"
+                ) from error

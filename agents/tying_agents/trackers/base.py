@@ -107,7 +107,7 @@ class Tracker(Callback):
         if loop.train_step <= self._last_step:
             return
         shown = {name: value for name, value in record.items() if fresh or not name.startswith(_MEASURED)}
-        self.log(finite({**shown, "tokens_per_second": loop.tokens_per_second}), loop.train_step)
+        self.log(finite_numbers({**shown, "tokens_per_second": loop.tokens_per_second}), loop.train_step)
 
     def run_ends(self, loop: Loop, status: str) -> None:
         """Log the summary, and close the record; also of a run that failed."""
@@ -126,7 +126,7 @@ class Tracker(Callback):
         return f"{self.kind}.json"
 
 
-def finite(values: Mapping[str, Any]) -> dict[str, float]:
+def finite_numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Return the finite numbers among some values; true and false are 1 and 0."""
     numbers = {name: value for name, value in values.items() if isinstance(value, (Real, np.bool_))}
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from tying_agents.loop import Loop
-from tying_agents.trackers.base import PROJECT, Tracker, finite, import_library
+from tying_agents.trackers.base import PROJECT, Tracker, finite_numbers, import_library
 from tying_env.differences import flat
 
 # Of the run -> of MLflow (mlflow.entities.RunStatus).
@@ -69,7 +69,7 @@ class MlflowTracker(Tracker):
         """Add the summary, `summary.NAME` where it is a number, and set the run's status."""
         if not self._run:
             return
-        numbers = finite(summary)
+        numbers = finite_numbers(summary)
         self.log({f"summary.{name}": value for name, value in numbers.items()}, step)
         for name, value in {"status": status, **summary}.items():
             if name not in numbers:

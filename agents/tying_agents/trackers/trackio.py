@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from tying_agents.loop import Loop
-from tying_agents.trackers.base import PROJECT, Tracker, finite, import_library
+from tying_agents.trackers.base import PROJECT, Tracker, finite_numbers, import_library
 
 
 class TrackioTracker(Tracker):
@@ -46,6 +46,6 @@ class TrackioTracker(Tracker):
         """Add status and summary as a last row."""
         if self._run is None:
             return
-        numbers = {f"summary/{name}": value for name, value in finite(summary).items()}
+        numbers = {f"summary/{name}": value for name, value in finite_numbers(summary).items()}
         self._run.log({"status": status, **numbers}, step=step)
         self._run.finish()

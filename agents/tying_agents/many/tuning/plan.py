@@ -1,13 +1,19 @@
 """What a sweep consists of: searches, trials, seeds, and how the next values are chosen."""
 
+import dataclasses
 import importlib.util
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from tying_agents.config_files import differences_to_config
 from tying_agents.many.tuning.search import Search, check_judged
 from tying_agents.run_config import RunConfig
+from tying_env.differences import listed
+from tying_env.files import to_json
+from tying_env.runs.run_directory import RunDirectory
 from tying_env.seeding import check_seed
 
 Sampler = Literal["tpe", "random", "cmaes", "grid", "gp"]
@@ -86,3 +92,29 @@ class Sweep:
     def trial_folder(self, number: int) -> Path:
         """Return the folder of a trial, with a folder for each seed's run."""
         return self.folder / TRIALS / f"{number:04d}"
+
+
+def sweep_settings(sweep: Sweep) -> dict[str, Any]:
+    """Return what decides what the trials are, as JSON has it; how many, how chosen and how pruned may change."""
+    run = dataclasses.asdict(sweep.base)
+    settings = {"searches": [search.text for search in sweep.searches], "seeds": sweep.seeds, "run": run}
+    plain: dict[str, Any] = json.loads(to_json(settings))
+    return plain
+
+
+def refuse_other_sweep(sweep: Sweep) -> None:
+    """Check that the folder is new or holds this sweep.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    folder = sweep.folder
+    if not folder.exists() or (folder.is_dir() and not {each.name for each in folder.iterdir()} - {STUDY_LOCK}):
+        return
+    if not (folder / SWEEP).is_file():
+        raise ValueError(f"{folder} exists already and is no sweep; choose another --out")
+    there, here = RunDirectory(folder).read_json(SWEEP), sweep_settings(sweep)
+    run = there.pop("run", {})
+    del here["run"]
+    if differ := [*listed(there, here), *differences_to_config(run, sweep.base)]:
+        raise ValueError(f"{folder} holds a sweep with other settings: {'; '.join(differ)}. Choose another --out")

@@ -179,7 +179,7 @@ def claim(study: optuna.Study, sweep: Sweep) -> Claim | None:
         return Claim(_suggested(trial, sweep.searches), lock)
 
 
-def at_work(study: optuna.Study, sweep: Sweep) -> list[int]:
+def trials_at_work(study: optuna.Study, sweep: Sweep) -> list[int]:
     """Return the numbers of the trials that some process is at work on."""
     numbers = []
     with FileLock(sweep.folder / STUDY_LOCK, timeout=_PATIENCE):  # what is locked here for a moment is not missed there

@@ -7,28 +7,22 @@
 The same command, in one process or in several at once, makes the trials that are not there yet.
 """
 
-import dataclasses
-import json
 import os
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from filelock import FileLock
 from optuna.trial import TrialState
 
-from tying_agents.config_files import differences_to_config
 from tying_agents.many.cluster import end_workers, in_parallel
 from tying_agents.many.tuning import study as studies
-from tying_agents.many.tuning.plan import STUDY_LOCK, SWEEP, Sweep
+from tying_agents.many.tuning.plan import STUDY_LOCK, SWEEP, Sweep, refuse_other_sweep, sweep_settings
 from tying_agents.many.tuning.search import possible
 from tying_agents.many.tuning.trial import make_one_trial
 from tying_agents.running.runner import check
 from tying_agents.stopping import StopFile, StoppedBySignal, StopSignals
-from tying_env.differences import listed
 from tying_env.files import to_json, written_whole
-from tying_env.runs import RunDirectory
 
 _OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -75,7 +69,7 @@ def make_trials(sweep: Sweep, on_trial: Callable[[Standing], None], note: Callab
         OSError: a data set is not there, or the disk is full, say; what was written before is whole.
         tying_env.plugins.ForeignCodeError: code of the user's own failed.
     """
-    _refuse_changes(sweep)
+    refuse_other_sweep(sweep)
     check(possible(sweep.searches, sweep.base))
     _remember(sweep)
     stop = StopFile(sweep.folder / f"stop-{os.getpid()}")
@@ -103,7 +97,7 @@ def how_far(sweep: Sweep) -> Standing:
             wanted=max(sweep.wanted, len(trials)),
             pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
             failed=sum(trial.state == TrialState.FAIL for trial in trials),
-            elsewhere=len(studies.at_work(study, sweep)),
+            elsewhere=len(studies.trials_at_work(study, sweep)),
             best=best[0],
             best_trial=best[1],
         )
@@ -134,36 +128,10 @@ def _make(sweep: Sweep, on_trial: Callable[[Standing], None], stop: StopFile) ->
     return standing
 
 
-def _settings(sweep: Sweep) -> dict[str, Any]:
-    """Return what decides what the trials are, as JSON has it; how many, how chosen and how pruned may change."""
-    run = dataclasses.asdict(sweep.base)
-    settings = {"searches": [search.text for search in sweep.searches], "seeds": sweep.seeds, "run": run}
-    plain: dict[str, Any] = json.loads(to_json(settings))
-    return plain
-
-
-def _refuse_changes(sweep: Sweep) -> None:
-    """Check that the folder is new or holds this sweep.
-
-    Raises:
-        ValueError: it holds something else.
-    """
-    folder = sweep.folder
-    if not folder.exists() or (folder.is_dir() and not {each.name for each in folder.iterdir()} - {STUDY_LOCK}):
-        return
-    if not (folder / SWEEP).is_file():
-        raise ValueError(f"{folder} exists already and is no sweep; choose another --out")
-    there, here = RunDirectory(folder).read_json(SWEEP), _settings(sweep)
-    run = there.pop("run", {})
-    del here["run"]
-    if differ := [*listed(there, here), *differences_to_config(run, sweep.base)]:
-        raise ValueError(f"{folder} holds a sweep with other settings: {'; '.join(differ)}. Choose another --out")
-
-
 def _remember(sweep: Sweep) -> None:
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(sweep.folder / STUDY_LOCK):
-        _refuse_changes(sweep)  # another process may have begun one meanwhile
+        refuse_other_sweep(sweep)  # another process may have begun one meanwhile
         if not (sweep.folder / SWEEP).exists():
             with written_whole(sweep.folder / SWEEP) as unfinished:
-                unfinished.write_text(to_json(_settings(sweep), indent=2) + "\n", encoding="utf-8")
+                unfinished.write_text(to_json(sweep_settings(sweep), indent=2) + "\n", encoding="utf-8")

@@ -9,13 +9,15 @@ from optuna.trial import TrialState
 
 from tying_agents.callbacks import Callback, Record
 from tying_agents.loop import Loop
-from tying_agents.many.one_run import give_its_name, make_one_run, unfinished_folder
+from tying_agents.many.one_run import give_its_name, make_one_run
+from tying_agents.many.plan import unfinished_folder
 from tying_agents.many.tuning.plan import Sweep
 from tying_agents.many.tuning.search import with_values
 from tying_agents.many.tuning.study import claim, opened
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import check
 from tying_agents.stopping import StopFile
+from tying_env.plugins import ForeignCodeError
 from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import SUMMARY
 
@@ -133,6 +135,8 @@ def _make_runs(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, stop: Sto
                     return status
             if _was_stopped(config):
                 give_its_name(config)
+        except ForeignCodeError:  # its message may speak of memory, too
+            raise
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
                 raise

@@ -1,0 +1,46 @@
+"""Run directories that a command is given, looked at before torch is imported, which takes seconds."""
+
+from pathlib import Path
+from typing import Any
+
+from tying_env.config.network import is_own
+from tying_env.plugins import named_again
+from tying_env.runs.layouts import modern
+from tying_env.runs.run_directory import CONFIG, RunDirectory, Which
+
+
+def settings_of_network(path: Path, network: Which) -> dict[str, Any]:
+    """Return the settings of the environment in which a network was trained, as config.json has them.
+
+    Args:
+        path: the run directory.
+        network: which of its networks.
+
+    Raises:
+        FileNotFoundError: there is no run, or it has no network yet.
+        ValueError: config.json is damaged.
+    """
+    directory = RunDirectory.open(path)
+    directory.network_file(network)
+    env = modern(directory.read_json(CONFIG)).get("env")
+    if not isinstance(env, dict):
+        raise ValueError(f"{path / CONFIG} is not of a run: it has no settings of an environment")
+    return {"model": "gpt2", **env}
+
+
+def refuse_unnamed_code(env: dict[str, Any], path: Path, model: str | None) -> None:
+    """Refuse a network of the user's own that nobody has named, and a name for one that is none.
+
+    Args:
+        env: what `settings_of_network` gave.
+        path: the run directory.
+        model: the import string that the user gives; None for none.
+
+    Raises:
+        ValueError: either.
+    """
+    own = is_own(str(env["model"]))
+    if own and model is None:
+        named_again({"import": env["model"]}, None, str(path), "model")
+    if not own and model is not None:
+        raise ValueError(f"--model is for a network of code of the user's own; {path} has the model {env['model']!r}")

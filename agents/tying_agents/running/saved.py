@@ -1,0 +1,87 @@
+"""Whether a run can be resumed, as far as its settings and its summary tell: no torch here, a refusal comes at once."""
+
+import dataclasses
+from typing import Any
+
+from tying_agents.config_files import NamesCode, as_named, differences, saved_config
+from tying_agents.run_config import RunConfig
+from tying_env.runs.run_directory import CONFIG, SUMMARY, RunDirectory
+
+
+class NothingToResume(FileNotFoundError):
+    """There is no run, or it has no checkpoint where there should be one."""
+
+
+class RunIsOver(ValueError):
+    """The run has come to its end; `status` says how: finished or diverged."""
+
+    def __init__(self, message: str, status: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class OtherSettings(ValueError):
+    """What is asked for now differs from what the run was begun with; the message lists the differences."""
+
+
+class DamagedRun(ValueError):
+    """The files of the run do not hold, and there is no checkpoint that can be used."""
+
+
+def settings_to_resume(directory: RunDirectory, asked: RunConfig | None) -> tuple[dict[str, Any], RunConfig, RunConfig]:
+    """Read the settings of a run that is to be resumed; nothing is changed.
+
+    Args:
+        directory: of the run.
+        asked: settings to resume with; None for the run's own.
+
+    Returns:
+        Its config.json, the settings it has, and those it is resumed with: in the folder where it is now.
+
+    Raises:
+        NamesCode, OtherSettings, DamagedRun, RunIsOver: what the names say.
+    """
+    path = directory.path
+    try:
+        named = [spec for _, spec in asked.foreign()] if asked else []
+        about = as_named(directory.read_json(CONFIG), named)
+        if asked is not None:
+            _replace_callbacks(about, asked)
+        saved = saved_config(about, named)
+    except NamesCode:
+        raise
+    except ValueError as error:
+        raise DamagedRun(f"{path / CONFIG} is damaged: {error}") from error
+    config = dataclasses.replace(asked or saved, run_dir=path)
+    if config.label is None:
+        config = dataclasses.replace(config, label=saved.label)
+    if differ := differences(saved, config):
+        raise OtherSettings(f"{path} is a run with other settings: {'; '.join(differ)}")
+    _refuse_what_is_over(directory, config)
+    return about, saved, config
+
+
+def _replace_callbacks(about: dict[str, Any], asked: RunConfig) -> None:
+    """Leave a run's callbacks out of its config.json, and their code: those asked for are in their place."""
+    before, code = about.get("callbacks"), about.get("code")
+    about["callbacks"] = []
+    if isinstance(before, list) and isinstance(code, dict):
+        about["code"] = {spec: each for spec, each in code.items() if spec not in before or spec in asked.callbacks}
+
+
+def _refuse_what_is_over(directory: RunDirectory, config: RunConfig) -> None:
+    """Refuse a run that has come to its end, the measurement on the test split included.
+
+    Raises:
+        RunIsOver: it has.
+    """
+    try:
+        summary = directory.read_json(SUMMARY)
+        status, step, measured = summary["status"], summary["train_step"], summary["test"] is not None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return  # it is written again at the end
+    if status == "diverged":
+        where = f"{directory.path}: the run diverged at training step {step}"
+        raise RunIsOver(f"{where}; there is nothing to resume", status)
+    if status == "finished" and (measured or not config.measure_test):
+        raise RunIsOver(f"{directory.path} is finished: there is nothing to resume", status)

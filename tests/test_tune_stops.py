@@ -1,0 +1,152 @@
+"""Sweeps that are stopped, killed or made by several processes at once end like those that were not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from tying_agents.commands.tune import main as tune
+from tying_agents.many.tuning.plan import Sweep
+from tying_agents.many.tuning.search import parse_searches
+from tying_agents.many.tuning.study import claim, opened
+
+from tests.sweeps import RATES, base, options, trials_of
+
+ROOT = Path(__file__).parents[1]
+
+
+def begin(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "tune.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"COLUMNS": "160"},
+    )
+
+
+def wait_for(process: subprocess.Popen[str], there: Any) -> None:
+    for _ in range(1200):
+        if there():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("it did not come so far")
+
+
+def results(out: Path) -> list[tuple[Any, ...]]:
+    return [(t.number, t.state, t.value, t.params, t.intermediate_values) for t in trials_of(out)]
+
+
+def metrics(out: Path) -> dict[str, str]:
+    return {str(path.relative_to(out)): path.read_text() for path in sorted(out.glob("trials/*/*/metrics.jsonl"))}
+
+
+STOPPED = ["--search", RATES, "epsilon-floor: 0..0.3", "--trials", "3", "--seeds", "2", "--pruner", "none"]
+LONGER = ["--total-steps", "60", "--checkpoint-every", "5"]
+
+
+@pytest.fixture(scope="module")
+def whole(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sweep as it is when nothing stops it."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert tune([*STOPPED, *options(out, text_folder), *LONGER]) == 0
+    return out
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_sweep_ends_like_one_that_was_not(
+    how: signal.Signals, whole: Path, text_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = begin([*STOPPED, *options(out, text_folder), *LONGER])
+    # In the second trial, past a checkpoint of its second run.
+    wait_for(process, lambda: list(out.glob("trials/0001/seed1001.unfinished/checkpoints/*")))
+    os.killpg(process.pid, how)
+    text, _ = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130, text
+        assert "The same command resumes from what is in the folder." in text
+    assert [trial.state for trial in trials_of(out)] == [TrialState.COMPLETE, TrialState.RUNNING]
+    assert tune([*STOPPED, *options(out, text_folder), *LONGER]) == 0
+    assert (out / "trials/0001/seed1001/resumes.jsonl").exists()
+    assert results(out) == results(whole)
+    assert metrics(out) == metrics(whole)
+
+
+def test_two_processes_share_the_trials(text_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--search", RATES, "--trials", "6", "--sampler", "random", *options(out, text_folder)]
+    first, second = begin(arguments), begin(arguments)
+    texts = [process.communicate(timeout=300)[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), texts
+    trials = trials_of(out)
+    assert len(trials) == 6 and not any(trial.state == TrialState.RUNNING for trial in trials)
+    assert len({trial.params["learning_rate"] for trial in trials}) == 6
+    assert "database is locked" not in "".join(texts)
+
+
+def test_several_jobs_make_as_many_trials(text_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert tune(["--search", RATES, "--trials", "3", "--jobs", "2", *options(out, text_folder)]) == 0
+    assert len(trials_of(out)) == 3
+    assert not any(trial.state == TrialState.RUNNING for trial in trials_of(out))
+
+
+def test_a_trial_that_another_process_is_at_work_on_is_not_taken(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, base(), parse_searches([RATES], base()), (1000,), trials=2)
+    with opened(sweep) as study:
+        first = claim(study, sweep)
+        second = claim(study, sweep)
+        assert first is not None and second is not None
+        assert (first.trial.number, second.trial.number) == (0, 1)
+        assert claim(study, sweep) is None
+        first.release()  # as a process that ends
+        again = claim(study, sweep)
+        assert again is not None
+        assert (again.trial.number, again.trial.params) == (0, first.trial.params)
+        again.release()
+        second.release()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "grid"])
+def test_equal_seeds_search_the_same_and_other_seeds_do_not(sampler: Any, tmp_path: Path) -> None:
+    searches = parse_searches(["learning-rate: 1e-4 | 1e-3 | 1e-2 | 1e-1", "n-layer: 1..6", "dropout: 0 | 0.1"], base())
+
+    def drawn(name: str, seed: int, processes: int = 1) -> list[dict[str, Any]]:
+        folder = tmp_path / name
+        folder.mkdir()
+        sweep = Sweep(folder, base(), searches, (1000,), trials=13, sampler=sampler, seed=seed)
+        points = []
+        for _ in range(processes):  # that come one after the other
+            with opened(sweep) as study:
+                for _ in range(13 // processes):
+                    claimed = claim(study, sweep)
+                    assert claimed is not None
+                    points.append(claimed.trial.params)
+                    study.tell(claimed.trial, float(claimed.trial.params["n_layer"]))
+                    claimed.release()
+        return points
+
+    first = drawn("a", 3, processes=13)
+    assert first == drawn("b", 3)
+    assert first != drawn("c", 4)
+    assert len({str(point) for point in first}) > 6
+
+
+def test_help_answers_without_optuna() -> None:
+    code = (
+        "import sys; from tying_agents.commands import start\n"
+        "try: start('tune', ['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('optuna', 'torch', 'sklearn', 'matplotlib', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "--search" in done.stdout
