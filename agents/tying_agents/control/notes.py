@@ -42,7 +42,7 @@ def control_note(arm: Arm, cells: Sequence[Cell]) -> str | None:
     mark, n_units = max(reached), len(runs[0].last["tying"])
     at_mark = [cell for cell in known if cell.decisions == mark]
     nearest = min({cell.n_layer for cell in at_mark}, key=lambda n: abs(math.log(n / n_units)))
-    shares = [f"{100 * cell.share:.0f}% on {cell.kind} tasks" for cell in at_mark if cell.n_layer == nearest]
+    shares = [f"{round(100 * cell.share)}% on {cell.kind} tasks" for cell in at_mark if cell.n_layer == nearest]
     return (
         f"{had}. After {mark} it gets, where the best tying of {nearest} layers is known and rewards have no noise "
         f"(the positive control), {' and '.join(shares)} of what there is to gain over chance."

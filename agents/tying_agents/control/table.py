@@ -131,4 +131,4 @@ def _place(arm: str) -> tuple[int, str]:
 
 def _in_percent(cell: Cell) -> str:
     spread = f" ± {100 * cell.deviation:.0f}" if cell.seeds > 1 else ""
-    return f"{100 * cell.share:.0f}{spread} ({cell.seeds})"
+    return f"{round(100 * cell.share)}{spread} ({cell.seeds})"
