@@ -100,7 +100,7 @@ def test_speeches_are_separated_by_the_end_of_text_token(tmp_path) -> None:
 
 
 def test_a_split_without_text_is_refused(tmp_path, store) -> None:
-    (tmp_path / "all.txt").write_text("one line only")
+    (tmp_path / "all.txt").write_text("few")
     with pytest.raises(ValueError, match=r"the validation split of the data set '.*all\.txt' has no text"):
         load_corpus(str(tmp_path / "all.txt"), "bytes", store)
 

@@ -92,10 +92,21 @@ def test_a_file_is_cut_at_line_ends_after_90_and_95_percent(tmp_path) -> None:
     assert all(text.endswith("\n") for text in (train, validation, test))
 
 
-def test_a_file_of_one_line_leaves_nothing_to_hold_out(tmp_path) -> None:
-    (tmp_path / "all.txt").write_text("no line end at all")
-    source = open_source(str(tmp_path / "all.txt"))
-    assert ["".join(source.texts(split)) for split in SPLITS] == ["no line end at all", "", ""]
+@pytest.mark.parametrize(
+    ("text", "validation", "test"),
+    [
+        ("word " * 200, "word " * 10, "word " * 9),  # no line end at all
+        ("x" * 200, "x" * 10, "x" * 10),  # nor a word's
+        ("a line\n" * 100 + "y" * 300, "y" * 50, "y" * 50),  # its last line is longer than both splits
+    ],
+)
+def test_a_file_is_cut_where_there_is_no_line_end_near(tmp_path, text: str, validation: str, test: str) -> None:
+    (tmp_path / "one.txt").write_text(text, "utf-8")
+    source = open_source(str(tmp_path / "one.txt"))
+    found = {split: "".join(source.texts(split)) for split in SPLITS}
+    assert "".join(found.values()) == text
+    assert (found["validation"], found["test"]) == (validation, test)
+
 
 
 def test_a_missing_folder_is_refused_with_the_known_names(tmp_path) -> None:

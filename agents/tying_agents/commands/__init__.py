@@ -60,8 +60,9 @@ def start(command: str, argv: Sequence[str] | None = None, prog: str | None = No
             signal.signal(signal.SIGINT, signal.default_int_handler)
     from tying_agents.commands.output import lasting_output
 
+    words = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     with lasting_output():
-        code: int = module.main(sys.argv[1:] if argv is None else list(argv), prog or f"layer-tying {command}")
+        code: int = module.main(words, prog or f"layer-tying {command}")
     return code
 
 
@@ -97,6 +98,14 @@ def usage() -> str:
             "layer-tying COMMAND --help lists the options of a command.",
         ]
     )
+
+
+def _with_home(word: str) -> str:
+    """Return an option with the home folder for ~ in its value: shells do that for `--out ~/x`, not for `--out=~/x`."""
+    option, _, value = word.partition("=")
+    if not option.startswith("--") or option == "--prompt" or not (value == "~" or value.startswith("~/")):
+        return word
+    return f"{option}={os.path.expanduser(value)}"
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
