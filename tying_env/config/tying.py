@@ -63,4 +63,4 @@ def check_tying(config: EnvConfig) -> None:
     if config.first_tying == "mean" and config.replication != "tied":
         raise ValueError(f"first_tying='mean' needs replication='tied', got {config.replication!r}")
     if config.first_tying == "mean" and not config.freeze_at_start:
-        raise ValueError("first_tying='mean' needs freeze_at_start: without it all layers have trained by the first tying")
+        raise ValueError("first_tying='mean' needs freeze_at_start: without it all layers train before they are tied")
