@@ -9,7 +9,7 @@ from torch import nn
 from tying_agents.controllers.base import Transition
 from tying_agents.controllers.dqn import FactorizedDQN
 from tying_agents.controllers.patterns import PATTERNS, FixedController, RandomController
-from tying_agents.settings import DQNConfig
+from tying_agents.settings import DQNConfig, RandomRedrawnConfig
 
 from tests.controllers import make_controller
 from tying_env import partition
@@ -121,7 +121,7 @@ def test_q_learns_which_action_pays() -> None:
     assert best[3] != 3
 
 
-@pytest.mark.parametrize("agent", ["dqn", "random"])
+@pytest.mark.parametrize("agent", ["dqn", "random", "random-redrawn"])
 def test_a_restored_controller_continues_the_same(agent: Any) -> None:
     controller = make_controller(agent, 3, 0)
     state = np.zeros(3, dtype=np.int64)
@@ -176,6 +176,24 @@ def test_the_patterns_of_the_paper() -> None:
     assert PATTERNS["cycle-rev"](7).tolist() == [0, 1, 2, 3, 2, 1, 0]
     assert PATTERNS["sequence"](6).tolist() == [0, 0, 2, 2, 4, 4]
     assert PATTERNS["sequence"](7).tolist() == [0, 0, 2, 2, 4, 4, 6]
+
+
+def test_random_tyings_are_redrawn_every_so_many_decisions_with_as_many_groups() -> None:
+    def decided(**settings: Any) -> tuple[Any, list[tuple[int, ...]]]:
+        controller = make_controller("random-redrawn", 12, 3, RandomRedrawnConfig(**settings))
+        first = controller.initial_tying()
+        return first, [tuple(controller.act(np.zeros(12, dtype=np.int64)).tolist()) for _ in range(12)]
+
+    for every in (1, 3, 5):
+        first, seen = decided(groups=4, redraw_every=every)
+        assert first is not None and tuple(first.tolist()) == seen[0]
+        assert {len(partition.leaders(tying)) for tying in seen} == {4}
+        changed = [i for i in range(1, 12) if seen[i] != seen[i - 1]]
+        assert changed == list(range(every, 12, every))
+    assert len(set(decided(redraw_every=0)[1])) == 1
+    first, seen = decided(groups=12, redraw_every=0, from_start=False)
+    assert first is None  # the frozen start
+    assert set(seen) == {tuple(range(12))}
 
 
 def test_the_paper_starts_frozen_and_patterns_do_not() -> None:

@@ -108,7 +108,6 @@ def test_a_file_is_cut_where_there_is_no_line_end_near(tmp_path, text: str, vali
     assert (found["validation"], found["test"]) == (validation, test)
 
 
-
 def test_a_missing_folder_is_refused_with_the_known_names(tmp_path) -> None:
     with pytest.raises(
         ValueError, match=r"nowhere.*sotu, wikitext-2.*local folder with train.txt, valid.txt, test.txt"

@@ -185,6 +185,17 @@ def test_without_validation_there_are_no_learning_curves(tmp_path: Path) -> None
     assert all(picture.figure is not None for picture in pictures[1:])
 
 
+def test_the_cost_of_change_stands_against_all_events_of_a_run(tmp_path: Path) -> None:
+    make_arms(tmp_path)
+    comparison = load_comparison([tmp_path])
+    figure = figures.cost_of_change(comparison)
+    run = comparison.arms[0].counted[0]
+    events = sum(record["tied_events"] + record["untied_events"] for record in run.records)
+    assert events > 0
+    assert events in [x for line in figure.axes[0].lines for x in np.atleast_1d(line.get_xdata()).tolist()]
+    assert "groups)" in drawn(figure)
+
+
 def test_the_pareto_front_keeps_what_is_not_beaten() -> None:
     points = [(1.0, 9.0), (2.0, 5.0), (3.0, 7.0), (3.0, 5.0), (4.0, 1.0), (1.0, 9.5)]
     assert figures.pareto_front(points) == [(1.0, 9.0), (2.0, 5.0), (4.0, 1.0)]

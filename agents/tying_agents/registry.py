@@ -177,6 +177,7 @@ for _name, _target, _settings in (
     ("layer-sweep-dqn", f"{_CONTROLLERS}.published:LayerSweepDQN", settings.DQNConfig),
     ("random", f"{_CONTROLLERS}.patterns:RandomController", settings.NoSettings),
     ("random-static", f"{_CONTROLLERS}.patterns:make_random_static", settings.RandomStaticConfig),
+    ("random-redrawn", f"{_CONTROLLERS}.patterns:RedrawnController", settings.RandomRedrawnConfig),
     ("conventional", f"{_CONTROLLERS}.patterns:make_conventional", settings.NoSettings),
     ("albert", f"{_CONTROLLERS}.patterns:make_albert", settings.NoSettings),
     ("cycle", f"{_CONTROLLERS}.patterns:make_cycle", settings.NoSettings),

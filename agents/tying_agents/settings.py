@@ -98,6 +98,27 @@ class RandomStaticConfig:
 
 
 @dataclass(frozen=True)
+class RandomRedrawnConfig:
+    """Settings of random-redrawn.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    groups: int = 0
+    """Number of groups of every tying; 0 for what chance gives, H_L rounded."""
+    redraw_every: int = 1
+    """Decisions after which another random tying is drawn; 0: never."""
+    from_start: bool = True
+    """The first tying is in force from the first training step on; without, after the frozen start."""
+
+    def __post_init__(self) -> None:
+        for name in ("groups", "redraw_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class PeriodicConfig:
     """Settings of periodic."""
 

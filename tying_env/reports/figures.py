@@ -1,6 +1,6 @@
 """Figures that compare arms: learning curves, perplexity against parameters, training speed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -81,28 +81,17 @@ def pareto(comparison: Comparison) -> Figure:
     The line joins the arms that no other arm beats in both. Bars are the 95% intervals, cut off beyond all runs.
     """
     metric = comparison.metric
-    styles = arm_styles([s.arm.label for s in comparison.arms])
     figure, axes = new_axes(
         "Results against trainable parameters",
         "trainable parameters, mean over training (millions)",
         f"{metric.name.split(' of ')[0]} ({metric.unit})",
     )
-    centres: list[tuple[float, float]] = []
-    values: list[float] = []
-    for summary in comparison.arms:
-        if summary.centre is None:
-            continue
-        style = styles[summary.arm.label]
-        parameters = [float(np.mean(run.column("trainable_parameters"))) / 1e6 for run in summary.counted]
-        results = [value for value in summary.arm.results(metric).values()]
-        axes.plot(parameters, results, style.marker, color=style.colour, alpha=0.4, markersize=4, markeredgewidth=0)
-        x, y = float(np.mean(parameters)), summary.centre
-        if summary.interval is not None:
-            axes.plot([x, x], summary.interval, "-", color=style.colour, lw=1.4)
-        label = f"{summary.arm.label} (n = {len(results)})"
-        axes.plot(x, y, style.marker, color=style.colour, markersize=9, markeredgecolor="white", label=label)
-        centres.append((x, y))
-        values += results
+    centres, values = _draw_results(
+        axes,
+        comparison,
+        lambda run: float(np.mean(run.column("trainable_parameters"))) / 1e6,
+        lambda counted: f"n = {len(counted)}",
+    )
     sign = -1 if metric.higher else 1
     front = [(x, sign * y) for x, y in pareto_front([(x, sign * y) for x, y in centres])]
     axes.plot(
@@ -114,7 +103,6 @@ def pareto(comparison: Comparison) -> Figure:
         zorder=0,
         label="not beaten in both",
     )
-    values += draw_frequencies(axes, frequency_result([run for s in comparison.arms for run in s.counted], metric))
     fit_log_axis(axes, values)
     _cut_to(axes, values)
     axes.set_xlim(left=0)
@@ -130,6 +118,30 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
         if not front or point[1] < front[-1][1]:
             front.append(point)
     return front
+
+
+def cost_of_change(comparison: Comparison) -> Figure:
+    """Draw the metric against the changes of a run: small a run, large an arm's centre over seeds."""
+    metric = comparison.metric
+    figure, axes = new_axes(
+        "Results against changes of the tying",
+        "changes of a layer's state in a run (tied and untied events)",
+        f"{metric.name.split(' of ')[0]} ({metric.unit})",
+    )
+    _, values = _draw_results(
+        axes,
+        comparison,
+        lambda run: float(np.sum(run.column("tied_events")) + np.sum(run.column("untied_events"))),
+        lambda counted: f"{np.mean([np.mean(run.column('independent_layers')) for run in counted]):.1f} groups",
+    )
+    fit_log_axis(axes, values)
+    _cut_to(axes, values)
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_xlim(left=-1)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(alpha=0.25)
+    legend_right(figure)
+    return figure
 
 
 def training_speed(arms: Sequence[Arm]) -> Figure:
@@ -158,6 +170,42 @@ def training_speed(arms: Sequence[Arm]) -> Figure:
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(axis="x", alpha=0.25)
     return figure
+
+
+def _draw_results(
+    axes: Axes, comparison: Comparison, of: Callable[[Run], float], told: Callable[[Sequence[Run]], str]
+) -> tuple[list[tuple[float, float]], list[float]]:
+    """Draw every run's result against something of it, each arm's centre with its interval, and the frequencies.
+
+    Args:
+        axes: where.
+        comparison: the arms.
+        of: the run's place on the x axis.
+        told: what the legend says of an arm's runs, beside its name.
+
+    Returns:
+        The arms' centres, and all values on the y axis.
+    """
+    styles = arm_styles([summary.arm.label for summary in comparison.arms])
+    centres: list[tuple[float, float]] = []
+    values: list[float] = []
+    for summary in comparison.arms:
+        if summary.centre is None:
+            continue
+        style = styles[summary.arm.label]
+        places = [of(run) for run in summary.counted]
+        results = list(summary.arm.results(comparison.metric).values())
+        axes.plot(places, results, style.marker, color=style.colour, alpha=0.4, markersize=4, markeredgewidth=0)
+        x, y = float(np.mean(places)), summary.centre
+        if summary.interval is not None:
+            axes.plot([x, x], summary.interval, "-", color=style.colour, lw=1.4)
+        label = f"{summary.arm.label} ({told(summary.counted)})"
+        axes.plot(x, y, style.marker, color=style.colour, markersize=9, markeredgecolor="white", label=label)
+        centres.append((x, y))
+        values += results
+    runs = [run for summary in comparison.arms for run in summary.counted]
+    values += draw_frequencies(axes, frequency_result(runs, comparison.metric))
+    return centres, values
 
 
 def _draw_arm(

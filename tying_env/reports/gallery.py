@@ -94,6 +94,12 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
             lambda: figures.pareto(comparison),
         ),
         picture(
+            "cost-of-change",
+            "Small: one run. Large: the interquartile mean over seeds, with its 95% interval, cut off where it goes "
+            "beyond all runs. Arms with as many groups, the number in brackets, differ in what changing costs.",
+            lambda: figures.cost_of_change(comparison),
+        ),
+        picture(
             "training-speed",
             "One mark a run, a bar for the mean. Runs that shared a machine with other work are slower; compare arms "
             "only if they had the same conditions.",

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 FULL = "full method"
 
-# Small text: a byte-level network whose arms take a minute each on a CPU; Table 4 uses 12 layers for Shakespeare, too.
-SMALL_TEXT: dict[str, Any] = {"tokenizer": "bytes", "n_embd": 64}
-
 
 @dataclass(frozen=True)
 class Options(ManyRuns):
@@ -51,8 +48,6 @@ def main(argv: Sequence[str], prog: str = "layer-tying ablations") -> int:
 
     def work(console: "Console") -> int:
         preset, env = chosen_preset(argv)
-        if preset == "small" and env.model != "vit" and env.init_from is None:
-            env = dataclasses.replace(env, **SMALL_TEXT)
         own = settings_of_agents(["dqn"], argv, {each.name for each in dataclasses.fields(Options)} - {"settings"})
         default = Options(preset=preset, run=as_compared(default_run(preset, env)), settings=own)
         options = read_options(Options, argv, prog, __doc__, default)

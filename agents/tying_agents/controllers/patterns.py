@@ -7,7 +7,14 @@ from typing import Any, Self
 import numpy as np
 
 from tying_agents.controllers.base import Context, Controller
-from tying_agents.settings import NoSettings, PatternConfig, PeriodicConfig, RandomStaticConfig, SandwichConfig
+from tying_agents.settings import (
+    NoSettings,
+    PatternConfig,
+    PeriodicConfig,
+    RandomRedrawnConfig,
+    RandomStaticConfig,
+    SandwichConfig,
+)
 from tying_env import partition
 from tying_env.partition import IntVector
 from tying_env.seeding import capture_numpy, restore_numpy
@@ -38,6 +45,45 @@ class RandomController(Controller):
         restore_numpy(self._rng, state["rng"])
 
 
+class RedrawnController(Controller):
+    """A random tying with so many groups, and another one with as many every few decisions: what changing costs.
+
+    Raises:
+        ValueError: more groups than layers.
+    """
+
+    Settings = RandomRedrawnConfig
+
+    def __init__(self, settings: RandomRedrawnConfig, context: Context) -> None:
+        self._settings, self._rng, self._n_units = settings, context.rng(), context.n_units
+        self._groups = settings.groups or chance_groups(context.n_units)
+        self._left = settings.redraw_every  # decisions until another is drawn
+        self._tying = self._draw()
+
+    def initial_tying(self) -> IntVector | None:
+        """Return the first tying, or None for the frozen start."""
+        return self._tying.copy() if self._settings.from_start else None
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Return the tying in force, or another one when that is due."""
+        if self._settings.redraw_every and self._left == 0:
+            self._tying, self._left = self._draw(), self._settings.redraw_every
+        self._left -= 1
+        return self._tying.copy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the tying, how long it stays, and the state of the generator."""
+        return {"rng": capture_numpy(self._rng), "tying": self._tying.tolist(), "left": self._left}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        restore_numpy(self._rng, state["rng"])
+        self._tying, self._left = np.array(state["tying"], dtype=np.int64), state["left"]
+
+    def _draw(self) -> IntVector:
+        return partition.random_tying(self._n_units, self._groups, self._rng)
+
+
 class FixedController(Controller):
     """One tying from the first training step to the last.
 
@@ -55,6 +101,11 @@ class FixedController(Controller):
     def act(self, observation: IntVector) -> IntVector:
         """Return the pattern."""
         return self._tying.copy()
+
+
+def chance_groups(n_units: int) -> int:
+    """Return the mean number of groups of uniformly random actions, rounded."""
+    return round(partition.chance_independent_layers(n_units)[0])
 
 
 def conventional(n_units: int) -> IntVector:
@@ -152,7 +203,7 @@ make_conventional, make_albert, make_cycle, make_cycle_rev, make_sequence = map(
 
 def make_random_static(settings: RandomStaticConfig, context: Context) -> FixedController:
     """Return a controller that keeps to one random tying."""
-    groups = settings.groups or round(partition.chance_independent_layers(context.n_units)[0])
+    groups = settings.groups or chance_groups(context.n_units)
     return FixedController(partition.random_tying(context.n_units, groups, context.rng()))
 
 
