@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tying_env.env import LayerTyingEnv
+from tying_env.primary.tasks import Measured
 
 
 def test_validation_is_measured_when_due_and_at_the_end(tiny: dict[str, Any]) -> None:
@@ -50,13 +51,16 @@ def test_the_reward_is_the_negative_perplexity_on_fresh_training_batches(tiny: d
 def test_divergence_terminates_with_a_finite_bounded_reward(env: LayerTyingEnv, where: str) -> None:
     env.reset(seed=0)
     env.step(np.array([0, 1, 2, 3]))
-    plain = env.trainer.task.loss
+    if where == "loss":
+        env.trainer.task.loss = lambda *_: torch.tensor(math.nan, requires_grad=True)  # type: ignore[method-assign]
+    if where == "reward":
+        plain = env.trainer.task.measure
 
-    def broken(model: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
-        return plain(model, batch) * (math.nan if where == "loss" or not model.training else 1.0)
+        def broken(model: torch.nn.Module, batch: torch.Tensor, **asked: bool) -> Measured:
+            found = plain(model, batch, **asked)
+            return found if model.training else found._replace(loss=found.loss * math.nan)
 
-    if where in ("loss", "reward"):
-        env.trainer.task.loss = broken  # type: ignore[method-assign]
+        env.trainer.task.measure = broken  # type: ignore[method-assign]
     weight = env.trainer.network.blocks[1].get_parameter("ln_1.weight")
     if where == "gradient":
         weight.register_hook(lambda gradient: gradient * math.nan)

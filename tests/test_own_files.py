@@ -158,7 +158,7 @@ def test_the_number_of_blocks_is_n_layer(files: dict[str, str], text_folder: Pat
     assert settled(settled(EnvConfig(model=three, **usual))).n_layer == 3
     with pytest.raises(ValueError, match="n_layer is the number of blocks, 3, got 4"):
         make(three, "text", text_folder)
-    assert settled(EnvConfig(model=files["data"])).validate_every == 25
+    assert settled(EnvConfig(model=files["data"])).validate_every == 50
     assert settled(EnvConfig(model=files["data"].replace("make_network", "module_in_it"))).validate_every == 0
     assert settled(config := EnvConfig()) is config
 

@@ -37,9 +37,8 @@ def benchmark_env(
     work: BenchmarkSizes, tying: IntVector, **settings: Any
 ) -> tuple[gym.Env[IntVector, IntVector], LayerTyingEnv]:
     """Return an environment begun with `tying`, as gym.make wraps it and bare; it has no end and does not validate."""
-    names = ("dataset", "device", "n_layer", "n_embd", "n_head", "seq_len", "batch_size", "k")
-    settings = {name: getattr(work, name) for name in names} | {"validate_every": 0, "total_steps": 10**9} | settings
-    env = gym.make("LayerTying-GPT2-v0", **settings)
+    endless = {"validate_every": 0, "total_steps": 10**9}
+    env = gym.make("LayerTying-GPT2-v0", **dataclasses.asdict(work.config()) | endless | settings)
     env.reset(seed=SEED, options={"tying": tying})
     assert isinstance(env.unwrapped, LayerTyingEnv)
     return env, env.unwrapped

@@ -1,5 +1,6 @@
 """Speed against what else could be run: a plain loop, transformers' Trainer, the matrix products alone."""
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -228,7 +229,7 @@ def measure_where(work: BenchmarkSizes) -> list[TableRow]:
 
 def measure_start(work: BenchmarkSizes) -> list[TableRow]:
     """How long it takes until something happens: reset, and the command run until it has trained one step and ended."""
-    env = LayerTyingEnv(**{name: getattr(work.config(), name) for name in ("dataset", "device", "n_layer", "n_embd")})
+    env = LayerTyingEnv(**dataclasses.asdict(work.config()))
     arms = [Contender("reset", functools.partial(env.reset, seed=SEED))]
     rows = to_rows(take_turns(arms, work.repeats, env.device, work.clock), "s")
     seconds, read = [], time.perf_counter if work.clock == "wall" else _computed_by_children
