@@ -216,6 +216,7 @@ def test_by_default_the_rate_rises_over_a_tenth_of_the_run_and_falls() -> None:
     assert EnvConfig().schedule == "cosine"
     assert EnvConfig(total_steps=250).warmup_length == 25
     assert EnvConfig(total_steps=9).warmup_length == 0
+    assert EnvConfig(model="bert", total_steps=9).warmup_length == 4
     assert EnvConfig(warmup_steps=0).warmup_length == 0
 
 

@@ -42,6 +42,17 @@ class EnvConfig(ComputingSettings, MeasuringSettings, TyingSettings, TrainingSet
         """Length of an action and of a tying: how many units can be tied. Every block is one."""
         return self.n_layer
 
+    @property
+    def warmup_length(self) -> int:
+        """Training steps over which the learning rate rises: `warmup_steps`, or a share of the run.
+
+        BERT's is long: its norms stand behind the residual branches, and such networks bear a high rate late (Xiong et
+        al., ICML 2020).
+        """
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return self.total_steps // (2 if self.model == "bert" else 10)
+
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Self:
         """Make a configuration from keywords.

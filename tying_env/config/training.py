@@ -27,7 +27,7 @@ class TrainingSettings:
     constant until its last share of the run, where it falls (wsd: warm-up-stable-decay)."""
     warmup_steps: int | None = field(default=None, metadata={"before": 0})
     """Training steps, from the first one on, over which the learning rate rises from almost 0; 0: no warm-up. The
-    default is a tenth of the run: without one the frozen start stalls training (docs/recipe.md)."""
+    default is a tenth of the run, BERT's half of it: without one the frozen start stalls training (docs/recipe.md)."""
     change_warmup_steps: int = 0
     """Training steps over which the learning rate of a group rises again after a change gave it other layers or new
     weights; 0: none."""
@@ -54,11 +54,6 @@ class TrainingSettings:
     """The gradient is clipped to this norm. The paper leaves it open; its published code uses 1.0."""
     total_steps: int = 600
     """Training steps in an episode (K of Algorithm 1)."""
-
-    @property
-    def warmup_length(self) -> int:
-        """Training steps over which the learning rate rises: `warmup_steps`, or a tenth of the run."""
-        return self.total_steps // 10 if self.warmup_steps is None else self.warmup_steps
 
     @property
     def wsd_decay_steps(self) -> int:
