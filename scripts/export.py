@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Take the network of a run home: `layer-tying export`."""
+"""Export the network of a run: `layer-tying export`."""
 
 import sys
 

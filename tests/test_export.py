@@ -1,4 +1,4 @@
-"""A trained network taken home computes the same, at the size of its unique weights."""
+"""A trained network that was exported computes the same, at the size of its unique weights."""
 
 import json
 import shutil

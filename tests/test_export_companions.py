@@ -1,4 +1,4 @@
-"""What is taken home can be used without this package: tokens, pixels, classes; and what else a folder promises."""
+"""What is exported can be used without this package: tokens, pixels, classes; and what else a folder promises."""
 
 import os
 from pathlib import Path

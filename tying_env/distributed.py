@@ -177,7 +177,7 @@ class DataParallel:
 
         Args:
             batch: the share, or a part of it.
-            trained: the Parameters that train; when they are others than before, the wrapper is built anew.
+            trained: the Parameters that train; if the set has changed, the wrapper is built again.
             last: whether this is the last part of the share: gradients travel with the last one.
 
         Raises:

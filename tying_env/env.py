@@ -82,8 +82,12 @@ class LayerTyingEnv(SavedEnv):
         model: "gpt2", "bert" or "vit"; "causal-lm", a decoder of transformers that `init_from` names; or a network of
             your own: the import string of a function that makes it (docs/doors/network.md), a module, of which every
             episode trains a copy, or a function that makes one with random weights.
-        blocks, batches, loss, validation, test: of a network of your own; see
-            `tying_env.OwnNetwork`.
+        blocks: where the list of blocks of a network of your own is. `tying_env.OwnNetwork` says more about this and
+            the next four.
+        batches: its training examples, or a function that draws a batch of them.
+        loss: a function of the network and a batch; its own loss by default.
+        validation: examples to validate on.
+        test: examples to test on.
         optimizer: "adamw", "sgd" or "muon"; or a function that makes an optimizer of your own from parameter groups,
             `torch.optim.NAdam` for one. Learning rate and weight decay are in the groups. It may keep numbers and
             tensors of the Parameter's shape for each Parameter; another one is refused.
@@ -129,7 +133,7 @@ class LayerTyingEnv(SavedEnv):
         Args:
             seed: without one, the next is drawn from the generator that the last seed started.
             options: `{"tying": vector}`, shape (L,), begins with this tying instead of the frozen start.
-                `{"state": state}` continues from a `state_dict` instead of beginning anew; so Gymnasium's wrappers know
+                `{"state": state}` continues from a `state_dict` instead of starting over; so Gymnasium's wrappers know
                 that the environment is ready.
 
         Raises:

@@ -187,7 +187,7 @@ def find_replication(name: str, *, gradient: Gradient = "shared", first_tying: F
         first_tying: of tied layers, see `Tied`.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: there is no way of this name.
     """
     check_choice("replication", name, ReplicationName)
     ways: dict[str, Replication] = {"tied": Tied(gradient, first_tying), "copied": Copied(), "aliased": Aliased()}

@@ -61,7 +61,7 @@ class RunningEnv(TyingEnv):
 
     @property
     def decisions_per_episode(self) -> int:
-        """Decisions in a whole episode, if it does not diverge; the frozen start is none of them."""
+        """Decisions in a whole episode, if it does not diverge; the frozen start does not count."""
         k, steps = self.config.k, self.config.total_steps
         return math.ceil((steps - min(k, steps - 1)) / k)
 

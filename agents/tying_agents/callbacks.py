@@ -1,4 +1,4 @@
-"""Who is told how a run goes: progress bars, recorders, trackers, and whatever a user brings.
+"""Callbacks, which are called as a run goes on: progress bars, recorders, trackers, and whatever a user brings.
 
     class StopWhenFlat(Callback):
         def validation_measured(self, loop, record):
@@ -26,31 +26,31 @@ Record = Mapping[str, Any]
 
 
 class Callback:
-    """Is told how a run goes; each method is a moment, and does nothing unless it is overridden.
+    """Base class of callbacks. Each method is called at one moment of a run, and does nothing unless it is overridden.
 
     `loop.stop(reason)` ends the run after the decision in progress, with a checkpoint and a summary. What a callback
     raises ends the run; the checkpoints that are there stay.
     """
 
     def run_begins(self, loop: Loop) -> None:
-        """Take note that a run begins, or is resumed: `loop.decisions` have been made."""
+        """A run begins or is resumed; `loop.decisions` were made before."""
 
     def episode_begins(self, loop: Loop, tying: IntVector | None) -> None:
-        """Take note that an episode begins, with this tying, shape (L,); None is the frozen start."""
+        """An episode begins with this tying, shape (L,); None is the frozen start."""
 
     def validation_measured(self, loop: Loop, record: Record) -> None:
-        """Take note that the network was measured on the validation split at this decision; `decision_made` follows."""
+        """The network was measured on the validation split at this decision; `decision_made` follows."""
 
     def decision_made(self, loop: Loop, record: Record) -> None:
-        """Take note of a decision and what came of it."""
+        """A decision was made, and its training steps are done."""
 
     def note(self, text: str) -> None:
-        """Take note of a remark, one or more sentences."""
+        """The run has a remark to show, one or more sentences."""
 
     def run_ends(self, loop: Loop, status: str) -> None:
-        """Take note that the run ends: finished, diverged, interrupted, terminated, stopped, or failed.
+        """The run ends: finished, diverged, interrupted, terminated, stopped, or failed.
 
-        Called once, also when something has raised.
+        This is called once, also after an error.
         """
 
 
@@ -106,7 +106,7 @@ def load_callbacks(specs: Sequence[str]) -> list[Callback]:
     """Return the callbacks that import strings name: classes that are called without arguments, or ready objects.
 
     Raises:
-        ValueError, FileNotFoundError, ImportError, TypeError: there is none of that name.
+        ValueError, FileNotFoundError, ImportError, TypeError: there is no callback of that name.
         tying_env.plugins.ForeignCodeError: its code failed.
     """
     return [_load(spec) for spec in specs]

@@ -193,7 +193,7 @@ def overlaid(config: RunConfig, plain: dict[str, Any], where: str) -> RunConfig:
 
 
 def to_toml(config: RunConfig) -> str:
-    """Return settings as TOML; those that are none, which TOML has no word for, are left out."""
+    """Return settings as TOML; those that are None are left out, because TOML has no null."""
     import tomli_w
 
     plain = json.loads(to_json(dataclasses.asdict(config)))

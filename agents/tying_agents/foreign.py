@@ -25,7 +25,7 @@ class WrongReturn(ForeignCodeError, ValueError):
 
 @contextlib.contextmanager
 def naming_the_controller(controller: Controller, method: str) -> Iterator[None]:
-    """Say whose code it was that raised, where the controller is none of this package's.
+    """Say whose code it was that raised, where the controller is not one of this package's.
 
     Raises:
         tying_env.plugins.ForeignCodeError: it raised; what it raised is chained.

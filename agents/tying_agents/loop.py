@@ -101,7 +101,7 @@ class Loop:
 
     @property
     def decisions_in_all(self) -> int:
-        """Decisions in all episodes together, if none diverges; the frozen start is none of them."""
+        """Decisions in all episodes together, if none diverges; the frozen start does not count."""
         return int(self.episodes * self.inner.decisions_per_episode)
 
     @property
@@ -186,7 +186,7 @@ class Loop:
 
         Raises:
             ValueError: the environment does not offer what the controller needs.
-            tying_agents.foreign.WrongReturn: the controller's action is none. (A ForeignCodeError, as the next.)
+            tying_agents.foreign.WrongReturn: the controller's action is not valid. (A ForeignCodeError, as the next.)
             tying_env.plugins.ForeignCodeError: a controller of the user's own failed; its error is chained.
             tying_env.episode.Stopped: the environment was asked to stop; loop and controller can be saved then.
         """
@@ -244,7 +244,7 @@ class Loop:
         if not (type(state["seconds"]) is float and state["seconds"] >= 0) or type(validated) not in (float, NoneType):
             raise ValueError(f"the recorder's seconds and validated cannot be {state['seconds']!r}, {validated!r}")
         if state["action"] is not None and not self.env.action_space.contains(np.asarray(state["action"])):
-            raise ValueError(f"the recorder's action {state['action']} is none of {self.env.action_space}")
+            raise ValueError(f"the recorder's action {state['action']} is not in {self.env.action_space}")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from where a run was; the environment must have its state already.

@@ -96,7 +96,7 @@ class RunConfig:
             raise ValueError(f"parameter_penalty must be a finite number of at least 0, got {self.parameter_penalty!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Settings of a user's own class are made anew from their values: another process finds the class by its import
+        # Settings of a user's own class are rebuilt from their values: another process finds the class by its import
         # string, not under the name that it happens to have here.
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         values["controller"] = dataclasses.asdict(self.controller)  # type: ignore[call-overload]

@@ -68,7 +68,7 @@ MUTANTS = [
         f"{AFTER_EVERY_DECISION} -k dqn",
     ),
     Mutant(
-        "an SB3 agent begins anew instead of reliving its journal",
+        "an SB3 agent starts over instead of reliving its journal",
         "agents/tying_agents/sb3/journal.py",
         "self._past = read_journal(env, directory)",
         "self._past = []",

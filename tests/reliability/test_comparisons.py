@@ -29,7 +29,7 @@ def stopped(tiny: dict[str, Any], path: Path, decision: int = 5, **settings: Any
     config, unfinished = small(tiny, path, **settings), path.with_name(f"{path.name}.unfinished")
     stop = Watcher(lambda n: interrupt() if n == decision else None)
     run(dataclasses.replace(config, run_dir=unfinished), [stop])
-    (unfinished / "mark").write_text("")  # beginning anew would be without it
+    (unfinished / "mark").write_text("")  # a run that starts over would be without it
     return config, unfinished
 
 
@@ -82,7 +82,7 @@ def test_a_damaged_run_is_kept_under_another_name_and_said_so(
     aside = tmp_path / "run.damaged-2.unfinished"
     assert contents(aside) == before
     error = capfd.readouterr().err
-    assert f"It is kept as {aside}; the run begins anew" in error
+    assert f"It is kept as {aside}; the run starts over" in error
     assert name.removesuffix("s") in error
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
 

@@ -33,7 +33,7 @@ def test_a_link_in_place_of_a_file_is_refused(stopped: Path, tmp_path: Path, nam
     shutil.copy(stopped / name, victim) if (stopped / name).exists() else victim.write_text("precious\n" * 100)
     (stopped / name).unlink(missing_ok=True)
     (stopped / name).symlink_to(victim)
-    if fresh:  # a run that begins anew empties its logs
+    if fresh:  # a run that starts over empties its logs
         shutil.rmtree(stopped / "checkpoints")
     before = victim.read_bytes()
     with pytest.raises(DamagedRun, match=f"{name} is not a plain file"):

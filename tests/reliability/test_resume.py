@@ -60,7 +60,7 @@ def test_a_run_stopped_after_every_decision_ends_the_same(name: str, tiny: dict[
     assert outcome(path) == expected
 
 
-# How often `should_stop` is asked until it says yes: a search asks in its counterfactuals, too, and makes them anew.
+# How often `should_stop` is asked until it says yes: a search asks in its counterfactuals, too, and repeats them.
 @pytest.mark.parametrize(("name", "questions"), [("dqn", 2), ("annealing", 17), ("ppo", 2), ("sb3-dqn", 2)])
 def test_a_run_stopped_after_every_training_step_ends_the_same(
     name: str, questions: int, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,7 +127,7 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(tiny: dict[str, A
     with pytest.raises(OSError, match="no space left"):
         run(small(tiny, path, checkpoint_every=3), [Watcher(die)])
     watcher = resume_until_it_ends(path)
-    assert watcher.notes[0] == f"{path} was stopped before its first checkpoint: beginning anew."
+    assert watcher.notes[0] == f"{path} was stopped before its first checkpoint: starting over."
     assert outcome(path) == expected
 
 
@@ -226,7 +226,7 @@ def test_a_run_that_never_wrote_a_checkpoint_begins_anew(
             resume(path, [Watcher(lambda n: die(n - 4))], small(tiny, path, checkpoint_every=later))
     watcher = Watcher()
     assert resume(path, [watcher], small(tiny, path, checkpoint_every=later))[1] == "finished"
-    assert watcher.notes[0] == f"{path} was stopped before its first checkpoint: beginning anew."
+    assert watcher.notes[0] == f"{path} was stopped before its first checkpoint: starting over."
     assert outcome(path) == expected
 
 

@@ -23,8 +23,9 @@ __all__ = ["MAX_LAYERS", "PAPER", "PLACE_SETTINGS", "PRESETS", "EnvConfig", "Mod
 class EnvConfig(ComputingSettings, MeasuringSettings, TyingSettings, TrainingSettings, NetworkSettings):
     """What is trained, on what, for how long, and how tying behaves.
 
-    The defaults are GPT-2's small preset: its architecture at a size that trains on two CPU cores in minutes, at a
-    learning rate tuned on validation (docs/tuning.md). `PRESETS` has those of the other networks, and the paper's.
+    The defaults are GPT-2's small preset: its architecture on bytes, at a size that trains on two CPU cores in minutes.
+    Its learning rate was tuned on validation for the small preset of before (docs/tuning.md). `PRESETS` has the
+    settings of the other networks, and the paper's.
 
     Raises:
         ValueError: a setting is outside its range, or does not apply to this network; the message names it, its value

@@ -6,7 +6,7 @@ Each text and tokenizer have a folder of their own in the cache, named by a hash
                   manifest.json                          counts and hashes of these files; written last
                   lock                                   held by the process that writes here
 
-A folder whose files are not what its manifest says is written anew, never read.
+A folder whose files are not what its manifest says is written again, never read.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _write_missing_tokens(source: TextSource, tokenizer: Tokenizer, folder: Path
     if fault is None:
         return
     if (folder / _MANIFEST).exists():
-        _log.warning("The cached tokens of %r are damaged and are made anew: %s", source.name, fault)
+        _log.warning("The cached tokens of %r are damaged and are made again: %s", source.name, fault)
     _log.info("Tokenizing %r (%s) ...", source.name, tokenizer.name)
     splits, dtype = {}, _on_disk(tokenizer)
     for split in SPLITS:

@@ -64,7 +64,7 @@ def load_checkpoint_tokenizer(path: Path, end_of_text: int | None) -> Checkpoint
 
     Raises:
         FileNotFoundError: there is no such file; the message says how to make one.
-        ValueError: it is damaged, or `end_of_text` is none of its tokens.
+        ValueError: it is damaged, or `end_of_text` is not one of its tokens.
     """
     if not path.is_file():
         raise FileNotFoundError(

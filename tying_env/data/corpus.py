@@ -30,7 +30,7 @@ _HELD_OUT_ROWS: dict[int, Split] = {18: "validation", 19: "test"}
 
 @dataclass(frozen=True)
 class TextSource:
-    """Text in three splits, read anew at every call of `texts`."""
+    """Text in three splits, read again at every call of `texts`."""
 
     name: str
     """The data set as the user named it."""

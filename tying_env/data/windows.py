@@ -84,7 +84,7 @@ class _Windows:
 
 
 class ShuffledWindows(_Windows):
-    """Training batches: every epoch cuts the split into windows anew and goes through them in random order.
+    """Training batches: every epoch cuts the split into new windows and goes through them in random order.
 
     An epoch draws an offset o in [0, T) and a permutation of the windows w = 0, 1, ...; window w has the inputs
     tokens[o + w*T : o + w*T + T] and the targets one token later. So every token is an input exactly once in an epoch,

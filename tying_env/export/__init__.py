@@ -1,4 +1,4 @@
-"""Takes a trained network home: a small folder in which every weight is stored once, or a plain checkpoint."""
+"""Exports a trained network: a small folder in which every weight is stored once, or a plain checkpoint."""
 
 from tying_env.export.tied_folder import load_tied
 from tying_env.export.writing import export_tied

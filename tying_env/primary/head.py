@@ -20,7 +20,7 @@ from tying_env.primary.products import faster, product
 # On a CPU a chunk should stay near the caches, on a GPU it should fill the chip.
 CHUNK_ROWS = {"cpu": 256, "cuda": 2048}
 # oneDNN returns new memory. Pieces of this many words (8 MB at a width of 256) come from memory that was there before;
-# all the words at once would be mapped, and cleared by the kernel, anew each time.
+# all the words at once would be mapped, and cleared by the kernel, each time.
 _WORDS = 8192
 
 

@@ -54,7 +54,7 @@ class Several(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # torch's may return the closure's loss
         """Take a step with each of them."""
         for method, part in self._parts.items():
-            # Anew each time: a change of the tying puts others in their place.
+            # Set at every step: a change of the tying puts others in their place.
             part.state = self.state
             part.param_groups = [group for group in self.param_groups if group["method"] == method]
             part.step(closure)
@@ -205,7 +205,7 @@ def _stepped(make: MakeOptimizer, groups: list[dict[str, Any]]) -> torch.optim.O
     """Return a new optimizer after two steps that began without any state, as for Parameters that join later.
 
     Raises:
-        TypeError, ValueError: it is none, or keeps state in its groups.
+        TypeError, ValueError: it is not an optimizer, or keeps state in its groups.
     """
     optimizer = make([dict(group) for group in groups])
     if not isinstance(optimizer, torch.optim.Optimizer):

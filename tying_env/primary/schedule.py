@@ -1,4 +1,4 @@
-"""Learning rates over a training: the one place that sets them.
+"""Learning rates over a training: the one place that decides them.
 
 Every parameter group has a rate of its own, `initial_lr`; a schedule multiplies all of them by the same factor in each
 training step. So a group that appears while training runs (`TiedBlocks.change` makes some) has the present factor, and
@@ -72,7 +72,7 @@ def _rising(step: int, steps: int) -> float:
 class LearningRates(LRScheduler):
     """Sets the learning rate of every group of an optimizer, as torch's schedulers do: `step` after a training step.
 
-    Unlike torch's `LambdaLR` it reads the groups anew each time, for they come and go.
+    Unlike torch's `LambdaLR` it reads the groups again each time, for they come and go.
 
     Args:
         optimizer: its groups' rates are multiples of their `initial_lr`, which is what they begin with.

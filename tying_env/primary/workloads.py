@@ -290,7 +290,7 @@ def check_split(split: str) -> None:
     """Check the name of a split.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: there is no split of this name.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be 'train', 'validation' or 'test', got {split!r}")

@@ -23,7 +23,7 @@ SMALL = EnvConfig(tokenizer="gpt2", n_embd=128, batch_size=8, schedule="constant
 
 @dataclass(frozen=True)
 class BenchmarkSizes:
-    """What is computed, and how often; the defaults are the environment's.
+    """What is computed, and how often; the defaults are `SMALL`'s.
 
     Raises:
         ValueError: a setting is outside its range.

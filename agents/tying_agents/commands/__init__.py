@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "measure the network of a run on a split"),
     "generate": ("generate", "let the network of a run continue a text"),
     "finetune": ("finetune", "train networks of runs on GLUE"),
-    "export": ("export", "take the network of a run home"),
+    "export": ("export", "export the network of a run"),
     "reproduce": ("reproduce", "the paper's Table 1, in slices of a given time"),
     "control": ("control", "controllers on tasks whose best tying is known"),
     "benchmark": ("benchmark", "measure speed and memory, side by side"),

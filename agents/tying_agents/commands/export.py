@@ -1,4 +1,4 @@
-"""Take the network of a run home: a folder in which every weight is stored once, or a plain checkpoint.
+"""Export the network of a run: a folder in which every weight is stored once, or a plain checkpoint.
 
 layer-tying export runs/one exported/one
 layer-tying export runs/one exported/one-dense --dense
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Take the network of a run home."""
+    """Export the network of a run."""
 
     run: tyro.conf.Positional[Path]
     """The run directory."""

@@ -29,7 +29,7 @@ def settings_of_network(path: Path, network: Which) -> dict[str, Any]:
 
 
 def refuse_unnamed_code(env: dict[str, Any], path: Path, model: str | None) -> None:
-    """Refuse a network of the user's own that nobody has named, and a name for one that is none.
+    """Refuse a network of the user's own that was not named, and a name where the network is not the user's own.
 
     Args:
         env: what `settings_of_network` gave.

@@ -43,7 +43,7 @@ class ControlArm:
         return self.agent in ("sb3-dqn", "qrdqn")
 
 
-BANDIT = "dqn-bandit"  # gamma 0: the next tying's value is none of this one's
+BANDIT = "dqn-bandit"  # gamma 0: the value of the next tying does not count
 
 ARMS = {
     arm.name: arm

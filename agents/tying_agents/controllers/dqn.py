@@ -163,7 +163,7 @@ class FactorizedDQN(Controller):
         Raises:
             ValueError: it is of a network of another size, of other options, or damaged; nothing is changed then.
         """
-        # 1. Check, and make anew what checks itself while it is loaded.
+        # 1. Check; build new copies of what is only checked while it is loaded.
         self._check(state)
         restore_numpy(copy.deepcopy(self._rng), state["rng"])
         replay, rewards = self._replay, self._rewards

@@ -44,7 +44,7 @@ class LayerSweepDQN(FactorizedDQN):
         return 1 + self._decisions % (self.n_units - 1)
 
     def act(self, observation: IntVector) -> IntVector:
-        """Return the tying with one entry decided anew, at random with probability epsilon."""
+        """Return the tying with one entry decided again, at random with probability epsilon."""
         layer, action = self.layer, observation.copy()
         self._explored = bool(self._rng.random() < self.epsilon)
         if self._explored:

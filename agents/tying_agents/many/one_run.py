@@ -83,5 +83,5 @@ def _resumed(config: RunConfig, unfinished: Path, stop: StopFile | None, callbac
     except (NothingToResume, DamagedRun) as error:
         assert config.run_dir is not None
         aside = set_aside(unfinished, f"{config.run_dir.name}.damaged-{{}}{UNFINISHED}")
-        print(f"{error}. It is kept as {aside}; the run begins anew.", file=sys.stderr, flush=True)
+        print(f"{error}. It is kept as {aside}; the run starts over.", file=sys.stderr, flush=True)
         return None

@@ -128,7 +128,7 @@ def earlier(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; remove it to have it written anew") from error
+        raise ValueError(f"{path} is damaged: {error}; remove it to have it written again") from error
     return found
 
 

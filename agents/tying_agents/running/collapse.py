@@ -27,7 +27,7 @@ class CollapseWatch(Callback):
         self._said = collapsed_at(self._measured, self._frequencies) is not None
 
     def episode_begins(self, loop: Loop, tying: IntVector | None) -> None:
-        """Begin anew."""
+        """Forget the last episode."""
         self._measured, self._said = [], False
 
     def validation_measured(self, loop: Loop, record: Record) -> None:

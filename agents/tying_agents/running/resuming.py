@@ -26,7 +26,7 @@ class Found:
         about: its config.json.
         config: its settings, in the folder where it is now.
         checkpoints: all it has.
-        checkpoint: where it is resumed from; None: it was stopped before its first one, and begins anew.
+        checkpoint: where it is resumed from; None: it was stopped before its first one, and starts over.
     """
 
     about: dict[str, Any]

@@ -233,7 +233,7 @@ def _continue(
     """
     directory = recorder.directory
     if checkpoint is None:
-        loop.callbacks.note(f"{directory.path} was stopped before its first checkpoint: beginning anew.")
+        loop.callbacks.note(f"{directory.path} was stopped before its first checkpoint: starting over.")
     else:
         try:
             restore(checkpoint.state, loop, recorder)

@@ -95,8 +95,8 @@ def parse_searches(texts: Sequence[str], base: RunConfig) -> tuple[Search, ...]:
         base: the settings that are searched around; whose agent's settings can be searched.
 
     Raises:
-        ValueError: there is none, a name is no setting (the nearest is offered), a range is none, or the settings
-            refuse a value whatever the others are.
+        ValueError: there are no searches, a name is not a setting (the nearest is offered), a range is not valid, or
+            the settings refuse a value whatever the others are.
     """
     if not texts:
         raise ValueError('nothing is searched: say what, such as --search "learning-rate: log 1e-4..1e-2"')
@@ -227,7 +227,7 @@ def _read(word: str, kinds: tuple[Any, ...], option: str) -> Any:
     """Return a choice as a value of the field's type; whether the field takes it, its settings say.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a value of that type.
     """
     if type(None) in kinds and word.lower() == "none":
         return None

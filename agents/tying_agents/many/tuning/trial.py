@@ -57,7 +57,7 @@ class Reporter(Callback):
             self._best = min((value for value in found if value is not None), default=math.inf)
 
     def episode_begins(self, loop: Loop, tying: object) -> None:
-        """Begin anew: a run's result is that of its last episode."""
+        """Forget the last episode: a run's result is that of its last episode."""
         self._best = math.inf
 
     def validation_measured(self, loop: Loop, record: Record) -> None:
