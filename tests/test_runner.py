@@ -1,7 +1,9 @@
 """Runs made in this process: equal for equal seeds, with a true record, a true summary and the best network."""
 
 import json
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from tying_agents.controllers.patterns import PATTERNS
 from tying_agents.loop import Loop
 from tying_agents.registry import agent_names
 from tying_agents.run_config import RunConfig
-from tying_agents.running.runner import run
+from tying_agents.running.runner import default_folder, run
 
 from tying_env import EnvConfig
 from tying_env.reports.summary import summary_rows
@@ -112,3 +114,14 @@ def test_actions_in_the_record_lead_to_the_tyings_beside_them(text_folder: Path,
         assert record["tying"].tolist() == canonicalise(record["action"]).tolist()
         assert (record["tied_events"], record["untied_events"]) == events(before, record["tying"])
         before = record["tying"]
+
+
+def test_two_runs_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    noon = SimpleNamespace(now=lambda: datetime(2026, 1, 2, 12, 0, 0))
+    monkeypatch.setattr("tying_agents.running.runner.datetime", noon)
+    found = []
+    for _ in range(3):
+        found.append(default_folder(RunConfig("random", seed=4)))
+        found[-1].mkdir(parents=True)
+    assert [folder.name.removeprefix("20260102-120000-random-seed4") for folder in found] == ["", "-2", "-3"]

@@ -186,12 +186,12 @@ def train_and_show(options: Options, console: "Console", prog: str) -> int:
     from rich.table import Table
 
     from tying_agents.running.progress import ProgressBar
-    from tying_agents.running.runner import default_name, resume, run
+    from tying_agents.running.runner import default_folder, resume, run
     from tying_env.render import replication_map_text
     from tying_env.reports.summary import summary_rows
 
     config = options.run
-    path = options.resume or config.run_dir or Path("runs") / default_name(config)
+    path = options.resume or config.run_dir or default_folder(config)
     new = options.resume is None and not path.exists()
     progress = ProgressBar(console)
     if options.resume is None and (text := note_on_the_papers_recipe(options.preset, config.env)):

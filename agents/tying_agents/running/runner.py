@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import signal
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ def run(config: RunConfig, callbacks: Sequence[Callback] = (), stop: Stop | None
     made = _Made.of(dataclasses.replace(config, env=settled(config.env)))
     inner: Any = made.env.unwrapped
     about, files = describe(made.config, made.env), inner.workload.files()
-    directory = RunDirectory.create(config.run_dir or Path("runs") / default_name(config), about, files)
+    directory = RunDirectory.create(config.run_dir or default_folder(config), about, files)
     with directory.lock():
         return directory, _complete(made, directory, callbacks, stop, None, resumed=False)
 
@@ -154,9 +155,11 @@ def make_env(config: RunConfig) -> gym.Env[Any, Any]:
     return env
 
 
-def default_name(config: RunConfig) -> str:
-    """Return the name of a run's folder when none was asked for."""
-    return f"{datetime.now():%Y%m%d-%H%M%S}-{config.name}-seed{config.seed}"
+def default_folder(config: RunConfig) -> Path:
+    """Return a run's folder when none was asked for: another one for each of two runs of the same second."""
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{config.name}-seed{config.seed}"
+    names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
+    return next(Path("runs") / name for name in names if not (Path("runs") / name).exists())
 
 
 @dataclasses.dataclass(frozen=True)
