@@ -232,33 +232,3 @@ def test_runs_of_before_there_were_schedules_had_a_constant_rate() -> None:
     saved = with_later_settings({"total_steps": 300})
     assert saved["schedule"] == "constant"
     assert saved["warmup_steps"] == 0
-
-
-def test_the_frozen_start_collapses_to_token_frequencies_without_a_warm_up_and_trains_with_one() -> None:
-    """Conventional training, but for five steps in which layer 0 alone trains."""
-    found = {}
-    for warmup_steps in (0, 20):
-        env = LayerTyingEnv(
-            tokenizer="bytes",
-            n_layer=6,
-            n_embd=32,
-            batch_size=4,
-            seq_len=64,
-            learning_rate=3e-3,
-            schedule="constant",
-            warmup_steps=warmup_steps,
-            k=5,
-            total_steps=200,
-            validate_every=200,
-            device="cpu",
-        )
-        env.reset(seed=0)
-        truncated = False
-        while not truncated:
-            *_, truncated, info = env.step(np.arange(6))
-        found[warmup_steps] = info["validation_perplexity"]
-    counts = np.bincount(env.workload.corpus.train, minlength=256) + 1  # type: ignore[attr-defined]
-    losses = -np.log(counts / counts.sum())[np.asarray(env.windows("validation", 64))[:, 1:]]
-    frequencies = float(np.exp(losses.mean()))  # 20.2
-    assert found[0] > 0.97 * frequencies
-    assert found[20] < 0.85 * frequencies
