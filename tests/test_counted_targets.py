@@ -11,7 +11,7 @@ import transformers
 from tests.models import FAMILIES, TRAIN, T, V
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.evaluation import measure
-from tying_env.primary.tasks import CustomTask, transformers_loss
+from tying_env.primary.own_tasks import CustomTask, transformers_loss
 
 SHIFTED = {"gpt2": 1, "bert": 0}  # causal models predict the next place
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.models import T, V, make_model, own
 from tying_env.env import LayerTyingEnv
-from tying_env.primary import dependence, tasks
+from tying_env.primary import dependence, own_tasks, tasks
 from tying_env.primary.collapse import validations
 
 
@@ -107,7 +107,7 @@ def test_a_decoders_share_is_that_of_its_full_logits_whatever_its_head(bias: boo
     with torch.no_grad():
         measured = tasks.DecoderLM().measure(model, windows, logits=True).logits
         expected = model(input_ids=windows[:, :-1]).logits.flatten(0, 1)
-        owns = tasks.OwnLM().measure(model, windows, logits=True).logits
+        owns = own_tasks.OwnLM().measure(model, windows, logits=True).logits
     assert measured is not None
     assert owns is not None
     torch.testing.assert_close(measured, expected)
@@ -142,7 +142,7 @@ def test_of_a_transformers_model_of_ones_own_logits_are_taken_where_labels_are_c
     labels: torch.Tensor, shape: tuple[int, ...], kept: list[int] | None
 ) -> None:
     logits = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    measured = tasks.CustomTask().measure(Classifier(logits), {"labels": labels}, logits=True)
+    measured = own_tasks.CustomTask().measure(Classifier(logits), {"labels": labels}, logits=True)
     if kept is None:
         assert measured.logits is None
     else:

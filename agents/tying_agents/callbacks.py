@@ -102,6 +102,22 @@ class Callbacks(Callback):
             call()
 
 
+def conduct(loop: Loop, decide: Callable[[], None]) -> None:
+    """Make the decisions of a loop, and tell its callbacks of the beginning and the end.
+
+    Args:
+        loop: not begun yet.
+        decide: makes the decisions.
+    """
+    status = "failed"
+    try:
+        loop.callbacks.run_begins(loop)
+        decide()
+        status = "diverged" if loop.diverged else "finished" if loop.finished else "stopped"
+    finally:
+        loop.callbacks.run_ends(loop, status)
+
+
 def load_callbacks(specs: Sequence[str]) -> list[Callback]:
     """Return the callbacks that import strings name: classes that are called without arguments, or ready objects.
 

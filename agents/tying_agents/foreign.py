@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from numbers import Real
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from tying_agents.controllers.base import NEEDS, Controller
+from tying_agents.controllers.base import NEEDS, Controller, check_needs
 from tying_env import partition
 from tying_env.episode import Stopped
 from tying_env.plugins import ForeignCodeError, is_ours
 
 _SB3 = ("stable_baselines3.", "sb3_contrib.")
+_STATE = ("state_dict", "load_state_dict")
 
 
 class WrongReturn(ForeignCodeError, ValueError):
-    """A controller returned what it may not; the message says what was expected."""
+    """Code of the user's own returned what it may not; the message says what was expected."""
 
 
 @contextlib.contextmanager
@@ -61,26 +62,6 @@ def naming_the_algorithm(algorithm: type[Any]) -> Iterator[None]:
         raise ForeignCodeError(f"the algorithm {whose(algorithm)} raised {type(error).__name__}: {error}") from error
 
 
-@contextlib.contextmanager
-def naming_the_wrapper(env: gym.Env[Any, Any]) -> Iterator[None]:
-    """Say whose code it was that raised, where that is a wrapper of the user's own around this environment.
-
-    A wrapper is at fault when the error comes out of its code, or out of a library that its code called; what the
-    environment inside it raises is passed on.
-
-    Raises:
-        tying_env.plugins.ForeignCodeError: it raised; what it raised is chained.
-    """
-    try:
-        yield
-    except (Stopped, ForeignCodeError):
-        raise
-    except (Exception, SystemExit) as error:
-        if (wrapper := _wrapper_at_fault(env, error)) is None:
-            raise
-        raise ForeignCodeError(f"the wrapper {whose(wrapper)} raised {type(error).__name__}: {error}") from error
-
-
 def whose(thing: object) -> str:
     """Return the class of a thing, or a class, and the file that it is in: `MyController (/home/me/mine.py)`."""
     kind = thing if isinstance(thing, type) else type(thing)
@@ -92,17 +73,19 @@ def give_what_it_needs(controller: Controller, env: gym.Env[Any, Any]) -> None:
     """Give a controller the environment that offers what it needs, if it needs anything.
 
     Raises:
-        ValueError: this environment does not offer it.
+        TypeError: its needs are no set of names.
+        ValueError: this environment does not offer one of them, or there is no such need.
         tying_env.plugins.ForeignCodeError: a controller of the user's own failed.
     """
-    if not controller.needs:
-        return
+    check_needs(controller, whose(controller))
     for need in sorted(controller.needs):
         if not (hasattr(env.unwrapped, NEEDS[need]) or env.has_wrapper_attr(NEEDS[need])):
             raise ValueError(
                 f"{type(controller).__name__} needs {need}, which this environment does not offer: "
                 f"{type(env.unwrapped).__name__} has no {NEEDS[need]}()"
             )
+    if not controller.needs:
+        return
     with naming_the_controller(controller, "bind"):
         controller.bind(env if "masks" in controller.needs else env.unwrapped)
 
@@ -141,6 +124,19 @@ def checked_tying(tying: Any, env: gym.Env[Any, Any], controller: Controller) ->
     )
 
 
+def checked_notes(notes: Any, controller: Controller) -> Sequence[str]:
+    """Return what a controller has to say of a run, after checking that it is sentences.
+
+    Raises:
+        WrongReturn: it is not; the message names the controller and what was expected.
+    """
+    if isinstance(notes, (list, tuple)) and all(isinstance(text, str) for text in notes):
+        return notes
+    raise WrongReturn(
+        f"the controller {whose(controller)} must return a list of sentences from notes(), got {notes!r:.200}"
+    )
+
+
 def checked_metrics(metrics: Any, taken: Collection[str], controller: Controller) -> dict[str, float]:
     """Return what a controller says of itself, after checking that it can stand in a record.
 
@@ -173,45 +169,67 @@ def checked_state(state: Any, controller: Controller) -> dict[str, Any]:
         raise WrongReturn(
             f"the controller {whose(controller)} must return a dictionary from state_dict(), got {state!r:.200}"
         )
-    _check_entry(state, f"the state of the controller {whose(controller)}", "")
+    check_entry(state, f"the state of the controller {whose(controller)}")
     return state
 
 
-def _check_entry(value: Any, whole: str, where: str) -> None:
+def check_keeps_its_state(controller: Controller) -> None:
+    """Ask a controller of the user's own for its state before the run begins, not at the first checkpoint.
+
+    Raises:
+        TypeError: it has only one of `state_dict` and `load_state_dict`.
+        WrongReturn: its state cannot be saved; the message names the entry.
+        tying_env.plugins.ForeignCodeError: it raised.
+    """
+    kind = type(controller)
+    if is_ours(kind.__module__):
+        return
+    lacking = [name for name in _STATE if getattr(kind, name) is getattr(Controller, name)]
+    if len(lacking) == 1:
+        raise TypeError(
+            f"the controller {whose(kind)} must have both state_dict and load_state_dict, or neither: "
+            f"it lacks {lacking[0]}"
+        )
+    with naming_the_controller(controller, "state_dict"):
+        state = controller.state_dict()
+    checked_state(state, controller)
+
+
+def check_entry(value: Any, whole: str, where: str = "") -> None:
+    """Check a state, or a part of it, for what a checkpoint would not give back.
+
+    Args:
+        value: the state or part.
+        whole: the words for the whole state, for messages.
+        where: the part's place in it.
+
+    Raises:
+        WrongReturn: there is something; the message names its place.
+    """
     import torch
 
     if isinstance(value, dict):
         for key, entry in value.items():
-            if not isinstance(key, str):
-                raise WrongReturn(f"{whole} must have texts as keys, got {key!r}{where and f' in {where}'}")
-            _check_entry(entry, whole, f"{where}.{key}".removeprefix("."))
+            if not isinstance(key, str) or "/" in key:
+                raise WrongReturn(f"{whole} must have texts without '/' as keys, got {key!r}{where and f' in {where}'}")
+            check_entry(entry, whole, f"{where}.{key}".removeprefix("."))
     elif isinstance(value, (list, tuple)):
         for number, entry in enumerate(value):
-            _check_entry(entry, whole, f"{where}[{number}]")
-    elif not (value is None or isinstance(value, (bool, int, float, str, np.ndarray, np.generic, torch.Tensor))):
+            check_entry(entry, whole, f"{where}[{number}]")
+    elif not (
+        value is None
+        or isinstance(value, (bool, int, float, str, torch.Tensor))
+        or (isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biufU")  # numbers and texts
+    ):
         raise WrongReturn(
             f"{whole} must hold numbers, texts, lists, dictionaries and tensors, got {where}={value!r:.80} "
             f"({type(value).__name__})"
         )
 
 
-def _wrapper_at_fault(env: gym.Env[Any, Any], error: BaseException) -> gym.Env[Any, Any] | None:
-    """Return the wrapper out of whose code an error comes; None if it comes out of this package's."""
-    wrappers: dict[str, gym.Env[Any, Any]] = {}
-    while isinstance(env, gym.Wrapper):
-        wrappers.setdefault(type(env).__module__, env)
-        env = env.env
-    for module in reversed(_modules(error)):
-        if is_ours(module):
-            return None
-        if module in wrappers and not module.startswith("gymnasium."):
-            return wrappers[module]
-    return None
-
-
 def _out_of_it(algorithm: type[Any], error: BaseException) -> bool:
     """Return whether an error comes out of an algorithm of SB3, and not out of what it drives, which is ours."""
-    for module in reversed(_modules(error)):
+    for module in reversed(modules_through(error)):
         if is_ours(module):
             return False
         if module == algorithm.__module__ or module.startswith(_SB3):
@@ -219,7 +237,7 @@ def _out_of_it(algorithm: type[Any], error: BaseException) -> bool:
     return False
 
 
-def _modules(error: BaseException) -> list[str]:
+def modules_through(error: BaseException) -> list[str]:
     """Return the modules that an error has come through, the one that raised it last."""
     modules, trace = [], error.__traceback__
     while trace is not None:

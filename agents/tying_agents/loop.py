@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from tying_agents.callbacks import Callback, Callbacks
+from tying_agents import foreign_wrappers
+from tying_agents.callbacks import Callback, Callbacks, conduct
 from tying_agents.controllers.base import Controller, Transition
 from tying_agents.foreign import (
     checked_action,
     checked_metrics,
+    checked_notes,
     checked_tying,
     give_what_it_needs,
     naming_the_controller,
-    naming_the_wrapper,
 )
 from tying_env.distributed import agreed_stop
 from tying_env.partition import IntVector
@@ -130,8 +131,8 @@ class Loop:
         if self.episode:
             self._earlier_tokens += self._tokens()
         seed = self._seed if self.episode == 0 else None
-        with naming_the_wrapper(self.env):
-            self.observation, info = self.env.reset(seed=seed, options=None if tying is None else {"tying": tying})
+        options = None if tying is None else {"tying": tying}
+        self.observation, info = foreign_wrappers.reset(self.env, seed, options)
         self.episode += 1
         self.over, self._validated = False, math.inf
         self.callbacks.episode_begins(self, tying)
@@ -146,8 +147,7 @@ class Loop:
         self.action = np.asarray(action)
         started = time.perf_counter()
         try:
-            with naming_the_wrapper(self.env):
-                following, reward, terminated, truncated, info = self.env.step(action)
+            following, reward, terminated, truncated, info = foreign_wrappers.step(self.env, action)
         finally:
             self.seconds += time.perf_counter() - started
         self.decisions += 1
@@ -186,14 +186,14 @@ class Loop:
 
         Raises:
             ValueError: the environment does not offer what the controller needs.
-            tying_agents.foreign.WrongReturn: the controller's action is not valid. (A ForeignCodeError, as the next.)
-            tying_env.plugins.ForeignCodeError: a controller of the user's own failed; its error is chained.
+            tying_agents.foreign.WrongReturn: what the controller or a wrapper returned is not valid. (A ForeignCodeError.)
+            tying_env.plugins.ForeignCodeError: code of the user's own failed; its error is chained.
             tying_env.episode.Stopped: the environment was asked to stop; loop and controller can be saved then.
         """
         give_what_it_needs(controller, self.env)
         with naming_the_controller(controller, "notes"):
             notes = controller.notes()
-        for text in notes:
+        for text in checked_notes(notes, controller):
             self.callbacks.note(text)
         # A run that is stopped as it begins makes one decision: before that there is no network to keep.
         stopping = agreed_stop(lambda: self.stop_reason is not None and self.decisions > 0)
@@ -290,19 +290,3 @@ def drive(
     loop = Loop(env, callbacks, episodes=episodes, seed=seed)
     conduct(loop, lambda: loop.run(controller))
     return loop
-
-
-def conduct(loop: Loop, decide: Callable[[], None]) -> None:
-    """Make the decisions of a loop, and tell its callbacks of the beginning and the end.
-
-    Args:
-        loop: not begun yet.
-        decide: makes the decisions.
-    """
-    status = "failed"
-    try:
-        loop.callbacks.run_begins(loop)
-        decide()
-        status = "diverged" if loop.diverged else "finished" if loop.finished else "stopped"
-    finally:
-        loop.callbacks.run_ends(loop, status)

@@ -11,12 +11,16 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.metadata
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tying_agents import settings
-from tying_agents.controllers.base import NEEDS, Context, Controller
+from tying_agents.controllers.base import Context, Controller, check_needs
+from tying_env.config.checks import check_type
 from tying_env.plugins import foreign_code, is_import_string, load_object
 
 ENTRY_POINTS = "layer_tying.agents"
@@ -74,14 +78,16 @@ class Agent:
             ValueError, TypeError, FileNotFoundError: its settings do not suit the run.
             tying_env.plugins.ForeignCodeError: code of the user's own failed.
         """
+        for field in dataclasses.fields(chosen):
+            if not _is_finite(value := getattr(chosen, field.name)):
+                raise ValueError(f"the setting {field.name!r} of the agent {self.name!r} must be finite, got {value!r}")
         target = self.load()
         make: Callable[[Any, Context], Any] = getattr(target, "create", target)
         with foreign_code(self.target, "while the controller was made") if self.foreign else contextlib.nullcontext():
             made = make(chosen, context)
         if not isinstance(made, Controller):
             raise TypeError(f"the agent {self.name!r} must make a Controller, got {type(made).__name__}")
-        if unknown := set(made.needs) - set(NEEDS):
-            raise ValueError(f"the agent {self.name!r} needs {sorted(unknown)[0]!r}; known needs: {', '.join(NEEDS)}")
+        check_needs(made, f"the agent {self.name!r}")
         return made
 
 
@@ -99,7 +105,7 @@ def register(name: str, target: str, settings: type | None = None) -> None:
 
     Raises:
         ValueError: the name is taken by another target, or cannot be one.
-        TypeError: the settings are no dataclass whose fields have defaults.
+        TypeError: the settings are no dataclass whose fields have defaults, or are of types that files cannot hold.
     """
     if not name or set(name) & set(":/\\+, ") or name.startswith("-"):
         raise ValueError(f"an agent's name must be one word without ':', '/', '+' or ',', got {name!r}")
@@ -118,7 +124,7 @@ def find_agent(name: str) -> Agent:
 
     Raises:
         ValueError: there is no such agent; or it is no agent.
-        TypeError: its settings are no dataclass whose fields have defaults.
+        TypeError: its settings are no dataclass whose fields have defaults, or are of types that files cannot hold.
         FileNotFoundError, ImportError, tying_env.plugins.ForeignCodeError: its code cannot be had.
     """
     if name in _agents:
@@ -127,6 +133,8 @@ def find_agent(name: str) -> Agent:
         return dataclasses.replace(_agent(name, name, None), foreign=True)
     if (target := _entry_points().get(name)) is not None:
         return dataclasses.replace(_agent(name, target, None), foreign=True)
+    if ":" in name or ".py" in name or "/" in name:
+        raise ValueError(_as_import_string(name))
     near = difflib.get_close_matches(name, agent_names(), 1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(
@@ -139,6 +147,18 @@ def owner_of(option: str) -> list[str]:
     """Return the names of the registered agents that have a setting of this name."""
     fields = {name: {field.name for field in dataclasses.fields(agent.settings)} for name, agent in _agents.items()}
     return [name for name, names in fields.items() if option in names]
+
+
+def _as_import_string(name: str) -> str:
+    """Return what is wrong with an import string that is none."""
+    end = name.find(".py") + 3 if ".py" in name else name.find(":")
+    where = name if end < 0 else name[:end]
+    first = name[len(where) :].removeprefix(":").partition(":")[0].partition(".")[0]
+    said = "name one class, behind one colon" if first else "name the class too"
+    return (
+        "agent must be an import string, path/to/file.py:Class or package.module:Class, or the name of an agent, "
+        f"got {name!r}; {said}: {where}:{first if first.isidentifier() else 'MyController'}"
+    )
 
 
 def _entry_points() -> dict[str, str]:
@@ -164,12 +184,73 @@ def _agent(name: str, target: str, given: type | None) -> Agent:
 
 
 def _checked(chosen: Any, name: str) -> type:
+    """Return the class of an agent's settings, after checking that command line and files can hold them."""
     if not (isinstance(chosen, type) and dataclasses.is_dataclass(chosen)):
         raise TypeError(f"the Settings of the agent {name!r} must be a dataclass, got {chosen!r}")
     for field in dataclasses.fields(chosen):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise TypeError(f"the setting {field.name!r} of the agent {name!r} must have a default")
+    try:
+        hints = get_type_hints(chosen)
+    except Exception as error:  # whatever stands there in quotes
+        raise TypeError(f"the types of the settings of the agent {name!r} cannot be had: {error}") from error
+    for field in dataclasses.fields(chosen):
+        if not _can_be_held(hint := hints[field.name]):
+            raise TypeError(
+                f"the setting {field.name!r} of the agent {name!r} must be a number, text, path, choice (Literal), "
+                f"a tuple of these or None, got {_named(hint)}"
+            )
+        if field.default is not dataclasses.MISSING and not _fits(field.default, hint):
+            raise TypeError(
+                f"the setting {field.name!r} of the agent {name!r} must have a default of its type, "
+                f"{_named(hint)}, and finite, got {field.default!r}"
+            )
     return chosen
+
+
+def _can_be_held(hint: Any) -> bool:
+    """Return whether values of a type come back the same from a command line, from JSON and from TOML."""
+    if get_origin(hint) is tuple:
+        kinds = [kind for kind in get_args(hint) if kind is not Ellipsis]
+        return len(set(kinds)) == 1 and _is_plain(kinds[0])
+    options = [kind for kind in _options(hint) if kind is not NoneType]
+    # Only a path or only a text: in a file they look alike. A choice stands alone.
+    alone = any(kind is Path or get_origin(kind) is Literal for kind in options)
+    return all(map(_is_plain, options)) and not (alone and len(options) > 1)
+
+
+def _is_plain(hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return all(type(value) in (bool, int, str) for value in get_args(hint))
+    return hint in (bool, int, float, str, Path)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a file would give this value back."""
+    if not _is_finite(value):
+        return False
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(each, get_args(hint)[0]) for each in value)
+    try:
+        check_type("", value, hint)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether there is no infinity in a value, and no NaN: JSON has neither."""
+    if isinstance(value, tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _named(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
 
 
 for _name, _target, _settings in (

@@ -10,9 +10,11 @@ def check_type(name: str, value: object, kind: Any) -> None:
     Raises:
         ValueError: it is not.
     """
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(kind)))}, got {value!r}")
+    choices = [each for each in (kind, *get_args(kind)) if get_origin(each) is Literal]
+    if choices:
+        known = (*get_args(choices[0]), *([None] if type(None) in get_args(kind) else []))  # Literal[...] | None
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
         return
     allowed = get_args(kind) or (kind,)
     if float in allowed:

@@ -19,7 +19,7 @@ from tying_env.data.corpus import Split
 from tying_env.primary.blocks import check_blocks, find_blocks
 from tying_env.primary.building import prepared
 from tying_env.primary.models import PrimaryNetwork
-from tying_env.primary.tasks import CustomTask, Loss
+from tying_env.primary.own_tasks import CustomTask, Loss
 from tying_env.primary.workloads import Workload
 from tying_env.seeding import capture_numpy, numpy_stream, restore_numpy, torch_randomness_from, torch_stream
 

@@ -25,7 +25,7 @@ from tying_env.plugins import describe_object, foreign_code, load_object
 from tying_env.primary.building import prepared
 from tying_env.primary.custom import CustomWorkload, OwnNetwork, with_blocks
 from tying_env.primary.models import PrimaryNetwork
-from tying_env.primary.tasks import OwnLM, logits_of
+from tying_env.primary.own_tasks import OwnLM, logits_of
 from tying_env.primary.workloads import CausalText, Workload
 from tying_env.seeding import torch_randomness_from, torch_stream
 

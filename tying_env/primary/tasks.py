@@ -1,7 +1,7 @@
 """What the primary network learns: a batch in, a mean loss in nats out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,15 +13,8 @@ from tying_env.data.batches import Batch, count_examples
 from tying_env.primary.dependence import spaced
 from tying_env.primary.head import linear_cross_entropy
 
-# Loss of a network of the user's own: (model, batch on its device) -> the mean loss, a scalar.
-Loss = Callable[[nn.Module, Any], Tensor]
-
-
 # Types of decoders whose scores are the last hidden states times the head's matrix, and nothing more.
 PLAIN_HEADS = frozenset({"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3"})
-
-# The label of a place where nothing is predicted, as torch's cross-entropy and transformers have it.
-IGNORED = -100
 
 
 class Measured(NamedTuple):
@@ -97,59 +90,11 @@ class DecoderLM(Task):
             hidden = decoder.base_model(input_ids=inputs, use_cache=False).last_hidden_state  # (B, T, D)
             return _of_head(hidden.flatten(0, 1), head.weight, targets.flatten(), logits)
         scores = decoder(input_ids=inputs, use_cache=False).logits  # (B, T, V)
-        return Measured(token_loss(scores, targets), logits=_some(scores.flatten(0, 1)) if logits else None)
+        return Measured(token_loss(scores, targets), logits=some_of(scores.flatten(0, 1)) if logits else None)
 
     def count_tokens(self, batch: Tensor) -> int:
         """Return B * T."""
         return batch.shape[0] * (batch.shape[1] - 1)
-
-
-class OwnLM(Task):
-    """Predict every token from those before it, for a module of the user's own.
-
-    Args:
-        loss: (model, windows (B, T + 1)) -> the mean loss, a scalar; by default the cross-entropy of what
-            `model(input_ids)` returns: logits, or an object with `.logits`.
-    """
-
-    def __init__(self, loss: Loss | None = None) -> None:
-        self._own = None if loss is None else CustomTask(loss)
-
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        """Return the mean loss of windows (B, T + 1): tokens 0..T-1 are read, tokens 1..T predicted.
-
-        Raises:
-            TypeError: the model returns no logits (B, T, V), or the loss is no scalar.
-        """
-        return self.measure(model, batch).loss
-
-    def measure(self, model: nn.Module, batch: Tensor, *, logits: bool = False) -> Measured:
-        """Return the loss, and logits at some of the B * T positions if asked for; none with a loss of its own."""
-        if self._own is not None:
-            return self._own.measure(model, batch)
-        inputs, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
-        scores = logits_of(model(inputs), inputs, type(model).__name__)  # (B, T, V)
-        return Measured(token_loss(scores, targets), logits=_some(scores.flatten(0, 1)) if logits else None)
-
-    def count_tokens(self, batch: Tensor) -> int:
-        """Return B * T."""
-        return batch.shape[0] * (batch.shape[1] - 1)
-
-
-def logits_of(result: Any, input_ids: Tensor, name: str) -> Tensor:
-    """Return the logits (B, T, V) in what a language model of the user's own returned for tokens (B, T).
-
-    Raises:
-        TypeError: there are none; the message has the name of the model.
-    """
-    scores = getattr(result, "logits", result)
-    if not isinstance(scores, Tensor) or scores.ndim != 3 or scores.shape[:2] != input_ids.shape:
-        found = f"a tensor of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(result).__name__
-        raise TypeError(
-            "a language model must return logits (B, T, V), or an object with .logits, for token ids of shape "
-            f"{tuple(input_ids.shape)}; {name} returned {found}"
-        )
-    return scores
 
 
 def token_loss(scores: Tensor, targets: Tensor) -> Tensor:
@@ -175,7 +120,7 @@ class MaskedLM(Task):
         places = batch["positions"][..., None].expand(-1, -1, hidden.shape[-1])  # (B, M, D)
         scores = model.get_submodule("cls")(hidden.gather(1, places)).flatten(0, 1)  # (B * M, V + 1)
         loss = F.cross_entropy(scores.float() if scores.dtype == torch.bfloat16 else scores, batch["targets"].flatten())
-        return Measured(loss, logits=_some(scores) if logits else None)
+        return Measured(loss, logits=some_of(scores) if logits else None)
 
     def count_tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Return B * T: all tokens are read."""
@@ -201,74 +146,11 @@ class ImageClassification(Task):
         scores = model(pixel_values=batch["pixel_values"]).logits.float()  # (B, classes)
         labels = batch["labels"]
         correct = (scores.detach().argmax(-1) == labels).sum()
-        return Measured(F.cross_entropy(scores, labels), correct, _some(scores) if logits else None)
+        return Measured(F.cross_entropy(scores, labels), correct, some_of(scores) if logits else None)
 
     def count_tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Return B times the patches of an image."""
         return len(batch["labels"]) * self.patches
-
-
-class CustomTask(Task):
-    """The user's own loss; by default that of a transformers model, whose batch has `labels` beside its inputs.
-
-    The loss is a mean over predictions: the whole numbers in `labels` other than -100, where a batch has them, else its
-    examples. So parts of a batch, processes and batches of a measurement weigh as much as is predicted in them.
-    """
-
-    even = False
-
-    def __init__(self, loss: Loss | None = None) -> None:
-        self._loss = loss
-
-    def count(self, model: nn.Module, batch: Any) -> int:
-        """Return the labels that count, or the examples; causal models of transformers skip each sequence's first."""
-        labels = batch.get("labels") if isinstance(batch, Mapping) else None
-        if not isinstance(labels, Tensor) or labels.is_floating_point():
-            return count_examples(batch)
-        shifted = self._loss is None and getattr(model, "loss_type", "") in (None, "ForCausalLM")
-        return int((labels[:, 1:] if shifted else labels).ne(IGNORED).sum())
-
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Return the user's loss.
-
-        Raises:
-            TypeError: it is no scalar tensor.
-        """
-        return self.measure(model, batch).loss
-
-    def measure(self, model: nn.Module, batch: Any, *, logits: bool = False) -> Measured:
-        """Return the user's loss; logits, if asked for, where a transformers model gives one for each label.
-
-        Raises:
-            TypeError: the loss is no scalar tensor.
-        """
-        loss, result = transformers_loss(model, batch) if self._loss is None else (self._loss(model, batch), None)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise TypeError(f"loss(model, batch) must return a scalar tensor, got {found}")
-        return Measured(loss.reshape(()), logits=_labelled(result, batch) if logits and result is not None else None)
-
-    def count_tokens(self, batch: Any) -> int:
-        """Return the elements of `input_ids`, where the batch has them, else the examples."""
-        if isinstance(batch, Mapping) and "input_ids" in batch:
-            return int(batch["input_ids"].numel())
-        return count_examples(batch)
-
-
-def transformers_loss(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
-    """Return `model(**batch).loss`, and all that the model returned.
-
-    Raises:
-        TypeError: the batch is no dictionary, or the model gives no loss for it.
-    """
-    if not isinstance(batch, Mapping):
-        raise TypeError(f"batches must be dictionaries of inputs and labels, got {type(batch).__name__}; or give loss=")
-    result = model(**batch)
-    loss = getattr(result, "loss", None)
-    if loss is None:
-        raise TypeError(f"{type(model).__name__} gives no loss for {sorted(batch)}: add 'labels' to it, or give loss=")
-    assert isinstance(loss, Tensor)
-    return loss, result
 
 
 def _of_head(hidden: Tensor, weight: Tensor, targets: Tensor, logits: bool) -> Measured:
@@ -279,19 +161,9 @@ def _of_head(hidden: Tensor, weight: Tensor, targets: Tensor, logits: bool) -> M
     return Measured(loss, logits=spaced(hidden.detach(), len(weight)) @ weight.detach().T)
 
 
-def _some(scores: Tensor) -> Tensor:
+def some_of(scores: Tensor) -> Tensor:
     """Return the logits (N, V) at as many positions as are looked at."""
     return spaced(scores.detach(), scores.shape[-1])
-
-
-def _labelled(result: Any, batch: Mapping[str, Any]) -> Tensor | None:
-    """Return logits of a transformers model where a label is given; None unless there is one class for each place."""
-    scores, labels = getattr(result, "logits", None), batch.get("labels")
-    if not (isinstance(scores, Tensor) and isinstance(labels, Tensor)) or labels.is_floating_point():
-        return None
-    if scores.shape[:-1] != labels.shape or scores.shape[-1] < 2:
-        return None
-    return _some(scores[labels != IGNORED]) if (labels == IGNORED).any() else _some(scores.flatten(0, -2))
 
 
 def to_device(batch: Batch, device: torch.device) -> Any:

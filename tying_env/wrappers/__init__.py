@@ -40,6 +40,7 @@ __all__ = [
     "ShuffledReward",
     "SingleLayerAction",
     "TrainingProgressObservation",
+    "check_wrapper_states",
     "load_wrapper_states",
     "register_wrapper",
     "wrap",
@@ -136,6 +137,16 @@ def wrapper_states(env: AnyEnv) -> list[dict[str, Any]]:
             raise ValueError(f"the state of {name} must not have the key 'wrapper', which is its name's")
         states.append({"wrapper": name, **state})
     return states
+
+
+def check_wrapper_states(env: AnyEnv) -> None:
+    """Check that each wrapper around an environment can both give its state and take it back, or neither.
+
+    Raises:
+        TypeError: one cannot; the message names it.
+    """
+    for _ in _stateful(env):
+        pass
 
 
 def load_wrapper_states(env: AnyEnv, states: list[dict[str, Any]]) -> None:

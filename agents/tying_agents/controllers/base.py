@@ -19,6 +19,24 @@ Need = Literal["forks", "probes", "masks"]
 NEEDS: dict[Need, str] = {"forks": "fork", "probes": "evaluate", "masks": "action_masks"}
 
 
+def check_needs(controller: Controller, whose: str) -> None:
+    """Check that what a controller asks of the environment can be asked for.
+
+    Args:
+        controller: whose `needs` they are.
+        whose: the words for it, for messages.
+
+    Raises:
+        TypeError: they are no set of names.
+        ValueError: there is no such need.
+    """
+    needs: Any = controller.needs
+    if not isinstance(needs, (set, frozenset, list, tuple)) or not all(isinstance(need, str) for need in needs):
+        raise TypeError(f'the needs of {whose} must be a set of names, such as {{"forks", "masks"}}, got {needs!r}')
+    if unknown := sorted(set(needs) - set(NEEDS)):
+        raise ValueError(f"{whose} needs {unknown[0]!r}; known needs: {', '.join(NEEDS)}")
+
+
 class Transition(NamedTuple):
     """One decision and its outcome."""
 
@@ -105,7 +123,10 @@ class Controller(ABC):
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a copy of everything the next decisions depend on: numbers, texts, lists, dictionaries, tensors."""
+        """Return a copy of everything the next decisions depend on: numbers, texts, lists, dictionaries, tensors.
+
+        Asked for at every checkpoint, and once before the first episode: so that what cannot be saved is refused then.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import gymnasium as gym
 
-from tying_agents.callbacks import Callback
+from tying_agents.callbacks import Callback, conduct
 from tying_agents.controllers.base import Context, Controller
-from tying_agents.foreign import checked_state, give_what_it_needs, naming_the_controller
-from tying_agents.loop import Loop, conduct
+from tying_agents.foreign import check_keeps_its_state, checked_state, give_what_it_needs, naming_the_controller
+from tying_agents.loop import Loop
 from tying_agents.registry import Agent, find_agent
 from tying_agents.run_config import RunConfig
 from tying_env.runs import RunDirectory
@@ -130,4 +130,5 @@ def _agent_in(env: gym.Env[Any, Any], agent: Agent, settings: Any, episodes: int
     context = Context(inner.n_units, seed, inner.steps_per_decision, loop.decisions_in_all)
     controller = agent.make(settings, context)
     give_what_it_needs(controller, env)  # what the environment lacks shows before the run begins
+    check_keeps_its_state(controller)
     return ControlledRun(controller)

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from tying_agents import foreign_wrappers
 from tying_agents.callbacks import Callback, Record
 from tying_agents.controllers import traces
 from tying_agents.loop import Loop
 from tying_env.partition import IntVector
 from tying_env.runs import Checkpoints, RunDirectory, save_network
 from tying_env.runs.run_directory import BEST, JOURNAL, METRICS
-from tying_env.wrappers import load_wrapper_states, wrapper_states
+from tying_env.wrappers import load_wrapper_states
 
 # Files that only grow; a checkpoint remembers how far they were.
 LOGS = (METRICS, traces.TRACE, JOURNAL)
@@ -48,7 +49,8 @@ class Recorder(Callback):
         self.directory.append(traces.TRACE, traces.line(loop.inner.tied_at, record["tying"]))
         if loop.over:
             self.directory.append(traces.TRACE, traces.end(loop.inner.train_step))
-        self.directory.append_json(METRICS, {**record, **held(loop)})
+        with foreign_wrappers.naming_who_cannot_be_recorded(record, loop.env):
+            self.directory.append_json(METRICS, {**record, **held(loop)})
 
 
 class Checkpointer(Callback):
@@ -71,6 +73,10 @@ class Checkpointer(Callback):
         self._recorder = recorder
         self._agent_state = agent_state
 
+    def episode_begins(self, loop: Loop, tying: IntVector | None) -> None:
+        """Refuse what wrappers remember and a checkpoint could not hold, before there is anything to lose."""
+        foreign_wrappers.states(loop.env)
+
     def decision_made(self, loop: Loop, record: Record) -> None:
         """Write a checkpoint if it is time."""
         due = self._every and loop.decisions % self._every == 0
@@ -85,7 +91,7 @@ class Checkpointer(Callback):
         """
         state: dict[str, Any] = {
             "env": loop.inner.state_dict(copy=False),
-            "wrappers": wrapper_states(loop.env),
+            "wrappers": foreign_wrappers.states(loop.env),
             "controller": self._agent_state(),
             "recorder": {**loop.state_dict(), "best": self._recorder.best},
         }
@@ -103,8 +109,9 @@ def restore(state: dict[str, Any], loop: Loop, recorder: Recorder) -> None:
     if not (type(best) is float and best >= 0):
         raise ValueError(f"the recorder's best perplexity cannot be {best!r}")
     loop.check_state(own)
-    loop.observation, _ = loop.env.reset(options={"state": state["env"]})
-    load_wrapper_states(loop.env, state["wrappers"])
+    loop.observation, _ = foreign_wrappers.reset(loop.env, None, {"state": state["env"]})
+    with foreign_wrappers.naming_the_wrapper(loop.env):
+        load_wrapper_states(loop.env, state["wrappers"])
     loop.load_state_dict(own)
     recorder.best = best
 

@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium as gym
 
 from tying_agents.callbacks import Callback, Callbacks, load_callbacks
+from tying_agents.foreign_wrappers import Checked
 from tying_agents.loop import Loop
 from tying_agents.run_config import RunConfig
 from tying_agents.running.agents import RunningAgent, make_agent
@@ -31,7 +32,7 @@ from tying_env.primary.assembly import settled
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 from tying_env.runs.checkpoints import FOLDER
 from tying_env.runs.run_directory import CONFIG, JOURNAL, RESUMES
-from tying_env.wrappers import wrap
+from tying_env.wrappers import check_wrapper_states, wrap
 
 Stop = StopFile | StopSignals
 
@@ -150,8 +151,10 @@ def make_env(config: RunConfig) -> gym.Env[Any, Any]:
                 env = wrapper(env)
             if not isinstance(env, gym.Env):
                 raise TypeError(f"{name} must return an environment, got {type(env).__name__}")
+            env = Checked(env)
         else:
             env = wrap(env, [name], chosen)
+    check_wrapper_states(env)
     return env
 
 
