@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("ablations", prog="scripts/ablations.py"))
+    sys.exit(start("ablations", prog=sys.argv[0]))

@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("benchmark", prog="scripts/benchmark.py"))
+    sys.exit(start("benchmark", prog=sys.argv[0]))

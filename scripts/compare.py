@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("compare", prog="scripts/compare.py"))
+    sys.exit(start("compare", prog=sys.argv[0]))

@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("control", prog="scripts/control.py"))
+    sys.exit(start("control", prog=sys.argv[0]))

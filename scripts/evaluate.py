@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("evaluate", prog="scripts/evaluate.py"))
+    sys.exit(start("evaluate", prog=sys.argv[0]))

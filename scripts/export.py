@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("export", prog="scripts/export.py"))
+    sys.exit(start("export", prog=sys.argv[0]))

@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("finetune", prog="scripts/finetune.py"))
+    sys.exit(start("finetune", prog=sys.argv[0]))

@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("generate", prog="scripts/generate.py"))
+    sys.exit(start("generate", prog=sys.argv[0]))

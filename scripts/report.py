@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("report", prog="scripts/report.py"))
+    sys.exit(start("report", prog=sys.argv[0]))

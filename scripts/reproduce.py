@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("reproduce", prog="scripts/reproduce.py"))
+    sys.exit(start("reproduce", prog=sys.argv[0]))

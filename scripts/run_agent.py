@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("run", prog="scripts/run_agent.py"))
+    sys.exit(start("run", prog=sys.argv[0]))

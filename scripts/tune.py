@@ -6,4 +6,4 @@ import sys
 from tying_agents.commands import start
 
 if __name__ == "__main__":
-    sys.exit(start("tune", prog="scripts/tune.py"))
+    sys.exit(start("tune", prog=sys.argv[0]))

@@ -54,7 +54,7 @@ def test_a_run_with_a_controller_a_reward_and_a_callback_in_files_is_resumed_to_
     code, out = layer_tying(capsys, "run", *resume.split()[4:])
     assert code == 0, out
     assert "Resuming from" in out
-    assert "Code of your own" not in out, "it has not changed"
+    assert "has changed since" not in out, "it has not changed"
     assert outcome(parts) == outcome(whole)
     state = outcome(parts)["state"]
     assert [each["wrapper"] for each in state["wrappers"]] == ["AgainstTheMean"]

@@ -12,7 +12,7 @@ from tying_env.reports import figures
 from tying_env.reports.comparison import load_comparison
 from tying_env.reports.drawing import new_axes
 from tying_env.reports.html import make_report, render_page, write_report
-from tying_env.reports.page import check_out
+from tying_env.reports.out import check_out
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "report.py"
 VOID = {"meta", "img", "br", "link"}

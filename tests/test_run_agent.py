@@ -164,7 +164,7 @@ def test_a_run_that_was_asked_to_stop_is_resumed(
     assert process.returncode == code, out + error
     assert "Traceback" not in out + error
     assert "finishing this training step" in out
-    assert f"python scripts/run_agent.py --resume {path}" in out
+    assert f"python {SCRIPT} --resume {path}" in out
     records = RunDirectory.open(path).read_metrics()
     summary = RunDirectory.open(path).read_json("summary.json")
     assert summary["status"] == ("interrupted" if number == signal.SIGINT else "terminated")
@@ -205,7 +205,7 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_whole(
     assert "Traceback" not in out + error
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGTERM), out + error
     if number == signal.SIGINT:
-        assert f"python scripts/run_agent.py --resume {path}" in out
+        assert f"python {SCRIPT} --resume {path}" in out
     notes: list[str] = []
     newest = Checkpoints(RunDirectory.open(path), LOGS).newest(notes.append)
     assert newest is not None
@@ -230,7 +230,7 @@ def test_ctrl_c_while_the_test_split_is_measured_says_how_to_continue(text_folde
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130, out + error
-    assert f"python scripts/run_agent.py --resume {path}" in out
+    assert f"python {SCRIPT} --resume {path}" in out
     assert command("--resume", str(path)).returncode == 0
     again = command("--resume", str(path))
     assert again.returncode == 1

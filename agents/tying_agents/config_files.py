@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from tying_agents.none_in_toml import NONE, for_toml, takes_the_word, without_none
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig
 from tying_env.config import PLACE_SETTINGS, EnvConfig, with_later_settings
@@ -33,7 +34,16 @@ CODE = ("agent", "rewards", "wrappers", "callbacks", "env.model")
 
 
 class NamesCode(ValueError):
-    """A file names code of a user's own that nobody has asked to run; the message says how to ask."""
+    """A file names code of a user's own that nobody has asked to run; the message says how to ask.
+
+    Args:
+        message: the message.
+        words: the options that ask, with their values, as words of a command line.
+    """
+
+    def __init__(self, message: str, words: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.words = list(words)
 
 
 def saved_config(about: dict[str, Any], named: Collection[str] = ()) -> RunConfig:
@@ -89,17 +99,18 @@ def refuse_code(plain: dict[str, Any], named: Collection[str]) -> None:
         NamesCode: they do.
     """
     env = plain.get("env")
+    said, words = [], []
     for option in CODE:
         of_env = option.startswith("env.")
         group = (env if isinstance(env, dict) else {}) if of_env else plain
         texts = _texts(group.get(option.removeprefix("env.")))
-        for text in texts:
-            if is_import_string(text) and text not in named:
-                words = shlex.join([f"--{option.removeprefix('env.')}", *texts])
-                without = ", or --callbacks alone to do without" if option == "callbacks" else ""
-                raise NamesCode(
-                    f"{option} is {text!r}, code of your own, and a file never makes code run: add {words}{without}"
-                )
+        if unnamed := [text for text in texts if is_import_string(text) and text not in named]:
+            said.append(f"{option} is {', '.join(map(repr, unnamed))}")
+            words += [f"--{option.removeprefix('env.')}", *texts]
+    if said:
+        without = ", or --callbacks alone to do without" if "--callbacks" in words else ""
+        add = f"add {shlex.join(words)}{without}"
+        raise NamesCode(f"{' and '.join(said)}, code of your own, and a file never makes code run: {add}", words)
 
 
 def _texts(value: Any) -> list[str]:
@@ -193,19 +204,16 @@ def overlaid(config: RunConfig, plain: dict[str, Any], where: str) -> RunConfig:
 
 
 def to_toml(config: RunConfig) -> str:
-    """Return settings as TOML; those that are None are left out, because TOML has no null."""
+    """Return settings as TOML, as `read_config_file` and `overlaid` read them.
+
+    TOML has no null: None is written as "none". A text or path, which may itself read "none", is left out instead.
+
+    Raises:
+        ValueError: a text or path is None where its default is not: no file can say that.
+    """
     import tomli_w
 
-    plain = json.loads(to_json(dataclasses.asdict(config)))
-    return tomli_w.dumps(_without_none(plain))
-
-
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: _without_none(value) if isinstance(value, dict) else value
-        for name, value in values.items()
-        if value is not None
-    }
+    return tomli_w.dumps(for_toml(config))
 
 
 def differences(saved: RunConfig, asked: RunConfig) -> list[str]:
@@ -255,6 +263,9 @@ def _from_plain(kind: type[T], values: Any, where: str, strict: bool) -> T:
 
 
 def _value(hint: Any, value: Any, where: str, strict: bool) -> Any:
+    if strict and isinstance(value, str) and value == NONE and takes_the_word(hint):
+        return None
+    hint = without_none(hint) if value is not None else hint
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else _from_plain(hint, value, f"{where}.", strict)
     if get_origin(hint) is tuple:

@@ -186,7 +186,7 @@ class Loop:
 
         Raises:
             ValueError: the environment does not offer what the controller needs.
-            tying_agents.foreign.WrongReturn: what the controller or a wrapper returned is not valid. (A ForeignCodeError.)
+            tying_agents.foreign.WrongReturn: a controller's or wrapper's value is not valid. (A ForeignCodeError.)
             tying_env.plugins.ForeignCodeError: code of the user's own failed; its error is chained.
             tying_env.episode.Stopped: the environment was asked to stop; loop and controller can be saved then.
         """

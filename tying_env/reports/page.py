@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from tying_env.files import written_whole
 from tying_env.reports.drawing import as_png, as_svg
 from tying_env.reports.gallery import Picture, failure
+from tying_env.reports.out import check_out
 from tying_env.reports.template import STYLE
 
 # A larger drawing (thousands of decisions) goes in as pixels.
@@ -41,19 +42,6 @@ def write_page(text: str, path: Path, overwrite: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-
-
-def check_out(path: Path, overwrite: bool = False) -> None:
-    """Check that a report may be written to `path`.
-
-    Raises:
-        FileExistsError: there is something, and `overwrite` is off.
-        IsADirectoryError: it is a folder.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; the report is one file")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists already and is left as it is; use --force or another --out")
 
 
 def for_page(picture: Picture) -> dict[str, str]:

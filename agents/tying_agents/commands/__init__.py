@@ -5,10 +5,13 @@ Nothing heavy is imported before a command is at work: `--help` and refused opti
 
 import importlib
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 # Command -> its module, and what it does in a line.
@@ -66,8 +69,13 @@ def start(command: str, argv: Sequence[str] | None = None, prog: str | None = No
     return code
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the first argument names, and return its exit code."""
+def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:
+    """Run the command that the first argument names, and return its exit code.
+
+    Args:
+        argv: the command and its arguments; the process's by default.
+        program: how this was called, "python -m tying_env"; the installed program by default.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
@@ -80,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in COMMANDS:
         print(f"layer-tying: there is no command {words[0]!r}\n\n{usage()}", file=sys.stderr)
         return 2
-    return start(words[0], words[1:])
+    return start(words[0], words[1:], f"{program or _installed_program()} {words[0]}")
 
 
 def usage() -> str:
@@ -98,6 +106,15 @@ def usage() -> str:
             "layer-tying COMMAND --help lists the options of a command.",
         ]
     )
+
+
+def _installed_program() -> str:
+    """Return how the installed program was called: by its name, or by its path where the name does not find it."""
+    name, program = "layer-tying", Path(sys.argv[0])
+    if program.stem != name:  # called from Python
+        return name
+    found = shutil.which(name)
+    return name if found and program.exists() and os.path.samefile(found, program) else shlex.quote(str(program))
 
 
 def _with_home(word: str) -> str:

@@ -13,7 +13,7 @@ import tyro
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
-from tying_agents.commands.saved_runs import settings_of_network
+from tying_agents.commands.saved_runs import refuse_unnamed_code, settings_of_network
 from tying_env.config.network import DECODER, is_own
 from tying_env.runs.run_directory import Which
 
@@ -39,6 +39,8 @@ class Options:
     """Seed of the draws."""
     network: Which = "best"
     """The network with the best validation perplexity, or the one at the end."""
+    model: str | None = None
+    """As of evaluate and export; but a network of your own cannot continue a text."""
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
 
@@ -73,6 +75,7 @@ def generated(options: Options) -> str:
     if env["model"] not in ("gpt2", DECODER):
         what = "a network of your own" if is_own(str(env["model"])) else env["model"]
         raise ValueError(f"only a GPT-2 or another decoder of transformers can continue a text, not {what}")
+    refuse_unnamed_code(env, options.run, options.model)
     import torch
 
     from tying_env.primary.models import find_device

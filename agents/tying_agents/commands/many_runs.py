@@ -12,6 +12,7 @@ from tying_agents.commands import guard
 from tying_agents.commands.early import note_on_the_papers_recipe, refuse_options_of_others
 from tying_agents.commands.report import print_comparison
 from tying_agents.many.checks import check_comparison
+from tying_agents.many.other_code import arms_of_other_code
 from tying_agents.many.plan import ArmSpec, Backend, RunPlan, check_backend
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig, short_name, with_agent
@@ -148,6 +149,8 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
         options.address,
     )
     check_comparison(arms, plan)
+    for text in arms_of_other_code(arms, plan):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

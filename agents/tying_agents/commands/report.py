@@ -14,8 +14,8 @@ import tyro
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
-from tying_env.files import check_new
 from tying_env.reports.loading import find_runs, find_unfinished
+from tying_env.reports.out import check_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,19 +89,6 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
         return 0
 
     return guard.guarded(work)
-
-
-def check_out(path: Path, overwrite: bool) -> None:
-    """Check that the page may be written to `path`.
-
-    Raises:
-        FileExistsError: there is something, and `overwrite` is off.
-        IsADirectoryError: it is a folder.
-    """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; the report is one file")
-    if not overwrite:
-        check_new(path, "use --force or another --out")
 
 
 def print_comparison(comparison: "Comparison", console: "Console") -> None:

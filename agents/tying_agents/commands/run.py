@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shlex
 import shutil
 import sys
 import tempfile
@@ -38,6 +37,7 @@ from tying_agents.commands.early import (
     read_options,
     with_chosen_agent,
 )
+from tying_agents.commands.typed import command_line, saying_what_to_type
 from tying_agents.config_files import saved_config, to_toml
 from tying_agents.run_config import RunConfig
 from tying_agents.running.checks import check_early
@@ -165,6 +165,13 @@ def parse(argv: Sequence[str], prog: str) -> Options:
     Raises:
         FileNotFoundError, ValueError: the run to resume is not there, or its settings cannot be read.
     """
+    with saying_what_to_type(argv, prog):
+        default = _defaults(argv)
+    return read_options(Options, argv, prog, f"{__doc__}\n\n{agents_in_help()}", default)
+
+
+def _defaults(argv: Sequence[str]) -> Options:
+    """Return the options that are in force where a command line says nothing else."""
     given = early(argv, "resume", *NOT_WITH_RESUME)
     if given.resume:
         for name in NOT_WITH_RESUME:
@@ -174,11 +181,9 @@ def parse(argv: Sequence[str], prog: str) -> Options:
         if early(argv, several=("callbacks",)).callbacks is not None:
             about["callbacks"] = []  # those of the command line are in their place
         saved = with_chosen_agent(saved_config(about, named_code(argv)), argv)
-        default = Options(resume=Path(given.resume), run=saved)
-    else:
-        chosen = chosen_settings(argv)
-        default = Options(chosen.preset, chosen.semantics, config=chosen.config, run=chosen.run)
-    return read_options(Options, argv, prog, f"{__doc__}\n\n{agents_in_help()}", default)
+        return Options(resume=Path(given.resume), run=saved)
+    chosen = chosen_settings(argv)
+    return Options(chosen.preset, chosen.semantics, config=chosen.config, run=chosen.run)
 
 
 def train_and_show(options: Options, console: "Console", prog: str) -> int:
@@ -229,6 +234,5 @@ def train_and_show(options: Options, console: "Console", prog: str) -> int:
 
 def say_how_to_resume(path: Path, config: RunConfig, console: "Console", prog: str) -> None:
     """Print the command that resumes a run; code of the user's own has to be named again."""
-    command = f"python {prog}" if prog.endswith(".py") else prog
-    words = shlex.join(["--resume", str(path), *config.foreign_options()])
-    console.print(f"resume with:   {command} {words}", highlight=False, markup=False, soft_wrap=True)
+    command = command_line(prog, ["--resume", str(path), *config.foreign_options()])
+    console.print(f"resume with:   {command}", highlight=False, markup=False, soft_wrap=True)

@@ -28,8 +28,11 @@ from tying_agents.commands.early import (
     read_options,
 )
 from tying_agents.commands.many_runs import FIRST_TUNING_SEED, ArmRun, as_run, resumable
+from tying_agents.commands.typed import saying_what_to_type
+from tying_agents.config_files import to_toml
+from tying_agents.many.other_code import trials_of_other_code
 from tying_agents.many.tuning.options import arm_text, common_options
-from tying_agents.many.tuning.plan import Pruner, Sampler, Sweep, refuse_other_sweep
+from tying_agents.many.tuning.plan import TRIALS, Pruner, Sampler, Sweep, refuse_other_sweep
 from tying_agents.many.tuning.search import parse_searches, possible
 from tying_agents.run_config import RunConfig
 from tying_agents.running.checks import check_early
@@ -105,7 +108,10 @@ def main(argv: Sequence[str], prog: str = "layer-tying tune") -> int:
             threads=options.threads,
         )
         refuse_other_sweep(sweep)
+        to_toml(base)  # refuses what best.toml could not say
         check_early(possible(sweep.searches, base))
+        for text in trials_of_other_code(sweep.folder / TRIALS, base):
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
         standing = make(sweep, console)
         sum_up(sweep, options, standing, console)
         return 0
@@ -119,7 +125,8 @@ def parse(argv: Sequence[str], prog: str) -> Options:
     Raises:
         FileNotFoundError, ValueError: the configuration file cannot be read, or there is no such agent.
     """
-    chosen = chosen_settings(argv)
+    with saying_what_to_type(argv, prog):
+        chosen = chosen_settings(argv)
     _refuse_clash(chosen.run)
     run = TunedRun(**{each.name: getattr(chosen.run, each.name) for each in dataclasses.fields(RunConfig)})
     default = Options(preset=chosen.preset, semantics=chosen.semantics, config=chosen.config, run=run)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tying_agents.many.checks import check_comparison, refuse_changes
 from tying_agents.many.cluster import end_workers, in_parallel
-from tying_agents.many.one_run import make_one_run
+from tying_agents.many.one_run import make_one_run, saying_which
 from tying_agents.many.plan import ArmSpec, RunPlan, planned_run, tuning_folder, tuning_runs, with_rate
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import check
@@ -45,6 +45,7 @@ def make_comparison(
         tying_agents.stopping.StoppedBySignal: there was one.
         ValueError: arms do not fit each other, an agent cannot be made, or the folder holds finished runs with other
             settings, or something else. Nothing is written then, unless only the runs of earlier arms could show it.
+        OSError, tying_env.plugins.ForeignCodeError: a run failed; the message says which.
         FileNotFoundError: a trace or pattern file is not there.
     """
     labels, before = [arm.label for arm in arms], check_comparison(arms, plan)
@@ -79,7 +80,7 @@ def _make_runs(arms: Sequence[ArmSpec], plan: RunPlan, on_run: Callable[[int, in
         first = done
         try:
             in_parallel(
-                make_one_run,
+                _make_run,
                 [(config, plan.threads, stop) for config in waiting],
                 lambda finished: on_run(first + finished, total) if not stop.should_stop() else None,
                 backend=plan.backend,
@@ -100,6 +101,11 @@ def _make_runs(arms: Sequence[ArmSpec], plan: RunPlan, on_run: Callable[[int, in
         make_waiting([config for arm in wave for config in tuning_runs(arm, plan)])
         make_waiting([_final_run(arm, plan, seed) for arm in wave for seed in plan.seeds])
         ready |= {arm.label for arm in wave}
+
+
+def _make_run(config: RunConfig, threads: int, stop: StopFile) -> str:
+    with saying_which(config, f"arm {config.label}"):
+        return make_one_run(config, threads, stop)
 
 
 def chosen_learning_rate(arm: str, plan: RunPlan) -> float | None:

@@ -1,9 +1,10 @@
 """One run of many: made in a folder of a temporary name, resumed if it was stopped, never thrown away."""
 
+import contextlib
 import dataclasses
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tying_agents.callbacks import Callback
@@ -13,6 +14,7 @@ from tying_agents.running.runner import resume, run
 from tying_agents.running.saved import DamagedRun, NothingToResume, RunIsOver
 from tying_agents.stopping import StopFile, at_work
 from tying_env.files import set_aside
+from tying_env.plugins import ForeignCodeError
 from tying_env.reports.loading import UNFINISHED
 from tying_env.runs import RunDirectory
 from tying_env.runs.checkpoints import FOLDER as CHECKPOINTS
@@ -54,6 +56,28 @@ def make_one_run(
         if status in ("finished", "diverged") or _was_stopped_by_a_callback(status, unfinished):
             give_its_name(config)
         return status
+
+
+@contextlib.contextmanager
+def saying_which(config: RunConfig, whose: str) -> Iterator[None]:
+    """Let an error that comes out of this block say which run failed, and how the others continue.
+
+    Args:
+        config: settings of the run.
+        whose: what it belongs to, "arm dqn".
+    """
+    told = f"the run of {whose}, seed {config.seed} ({config.run_dir}) failed"
+    after = "finished runs stay: mend it and give the same command again"
+    try:
+        yield
+    except ForeignCodeError as error:
+        raise ForeignCodeError(f"{told}: {error}; {after}") from error.__cause__
+    except Exception as error:
+        for kind in (OSError, TypeError, ImportError, ValueError):  # what a command shows without a traceback
+            if isinstance(error, kind):
+                raise kind(f"{told}: {error}; {after}") from error
+        error.add_note(f"{told}; {after}")
+        raise
 
 
 def give_its_name(config: RunConfig) -> None:

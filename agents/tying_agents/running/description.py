@@ -14,11 +14,10 @@ import gymnasium as gym
 import torch
 
 from tying_agents.controllers.traces import TRACE
-from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig
+from tying_agents.running.own_code import describe_code
 from tying_env.differences import listed
 from tying_env.env import LayerTyingEnv
-from tying_env.plugins import describe_object
 from tying_env.runs.layouts import LAYOUT
 
 # Whose versions a run writes down.
@@ -51,19 +50,6 @@ def describe_inputs(config: RunConfig, env: LayerTyingEnv) -> dict[str, Any]:
         "data": env.workload.describe(),
         "file_sha256": hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else None,
     }
-
-
-def describe_code(config: RunConfig) -> dict[str, str]:
-    """Return the hash of each file of code of the user's own, by import string; an installed agent's, too."""
-    agent = find_agent(config.agent)
-    specs = dict.fromkeys([spec for _, spec in config.foreign()] + ([agent.target] if agent.foreign else []))
-    return {spec: describe_object(spec)["sha256"] for spec in specs}
-
-
-def other_code(about: dict[str, Any], config: RunConfig) -> list[str]:
-    """Return the import strings whose code is not what config.json describes, with both hashes, a line each."""
-    saved = about.get("code")
-    return listed(saved if isinstance(saved, dict) else {}, describe_code(config))
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

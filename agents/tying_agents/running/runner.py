@@ -19,7 +19,8 @@ from tying_agents.run_config import RunConfig
 from tying_agents.running.agents import RunningAgent, make_agent
 from tying_agents.running.collapse import CollapseWatch
 from tying_agents.running.curves import TensorBoard
-from tying_agents.running.description import describe, describe_machine, now, other_code, other_machine
+from tying_agents.running.description import describe, describe_machine, now, other_machine
+from tying_agents.running.own_code import changed_code, in_words
 from tying_agents.running.recorder import LOGS, Checkpointer, Recorder, restore
 from tying_agents.running.results import conclude, measure_test
 from tying_agents.running.resuming import find, refuse_other_inputs, refuse_other_sizes
@@ -117,8 +118,8 @@ def resume(
         refuse_other_inputs(found, inner)
         if differ := other_machine(found.about, inner):
             note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
-        if changed := other_code(found.about, found.config):
-            note(f"Code of your own is not what the run began with, and its results may differ: {'; '.join(changed)}.")
+        if changed := changed_code(found.about, found.config):
+            note(f"{in_words(changed)}; results may differ from what they would have been.")
         return directory, _complete(made, directory, callbacks, stop, found.checkpoint, resumed=True)
 
 

@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from tying_agents.callbacks import Callback, Record
 from tying_agents.loop import Loop
-from tying_agents.many.one_run import give_its_name, make_one_run
+from tying_agents.many.one_run import give_its_name, make_one_run, saying_which
 from tying_agents.many.plan import unfinished_folder
 from tying_agents.many.tuning.plan import Sweep
 from tying_agents.many.tuning.search import with_values
@@ -130,7 +130,8 @@ def _make_runs(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, stop: Sto
             return "pruned"
         try:
             if not (folder / SUMMARY).exists() and not _was_stopped(config):
-                status = make_one_run(config, sweep.threads, stop, [reporter])
+                with saying_which(config, label):
+                    status = make_one_run(config, sweep.threads, stop, [reporter])
                 if status in ("interrupted", "terminated", "waiting"):
                     return status
             if _was_stopped(config):
