@@ -1,4 +1,4 @@
-"""Settings for TOML, which has no word for none: "none" stands for it where no text can be meant."""
+"""Settings for TOML, which has no null: "none" stands for None where no text can be meant."""
 
 import dataclasses
 import types
@@ -16,25 +16,25 @@ def for_toml(settings: Any, where: str = "") -> dict[str, Any]:
         where: what its fields are called in messages, "controller.".
 
     Raises:
-        ValueError: a setting is none that cannot be written as "none", and its default is not none.
+        ValueError: a setting is None that cannot be written as "none", and its default is not None.
     """
     hints, plain = get_type_hints(type(settings)), {}
     for field in dataclasses.fields(settings):
         value, hint, name = getattr(settings, field.name), hints[field.name], f"{where}{field.name}"
         if value is None and field.default is None and not takes_the_word(hint):
-            continue  # left out: its default is none
+            continue  # left out: that is its default
         plain[field.name] = _written(value, hint, name)
     return plain
 
 
 def takes_the_word(hint: Any) -> bool:
-    """Tell whether a field of this type may be none, and no value of it can be the text "none"."""
+    """Tell whether a field of this type may be None, and no value of it can be the text "none"."""
     kinds = _members(hint)
     return type(None) in kinds and not any(_may_be_text(kind) for kind in kinds)
 
 
 def without_none(hint: Any) -> Any:
-    """Return what an optional list or group of settings is when it is not none; any other type as it is."""
+    """Return what an optional list or group of settings is when it is not None; any other type as it is."""
     kinds = [kind for kind in _members(hint) if kind is not type(None)]
     grouped = len(kinds) == 1 and (get_origin(kinds[0]) is tuple or dataclasses.is_dataclass(kinds[0]))
     return kinds[0] if grouped else hint
