@@ -131,7 +131,7 @@ def test_a_setting_of_an_own_agent_that_is_none_stays_none(tmp_path: Path, capsy
         assert out == " ".join(to_toml(config).split())
     code, out = layer_tying(capsys, "run", "--agent", spec, "--text", "None", "--print-config")
     assert code == 1
-    assert "controller.text is none, and a configuration file cannot say so" in out
+    assert "controller.text is None, and a configuration file cannot say so" in out
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def _written(value: Any, hint: Any, name: str) -> Any:
     if value is None:
         if not takes_the_word(hint):
             raise ValueError(
-                f"{name} is none, and a configuration file cannot say so: its default is another, and {NONE!r} might "
+                f"{name} is None, and a configuration file cannot say so: its default is another, and {NONE!r} might "
                 "be meant as text"
             )
         return NONE

@@ -40,10 +40,7 @@ PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
         "model": "vit",
         "dataset": "digits",
         "augment": "crop",
-        "n_embd": 64,
         "batch_size": 64,
-        "learning_rate": 3e-4,
-        "total_steps": 600,
         "validation_windows": 0,
     },
     ("vit", "paper"): {
