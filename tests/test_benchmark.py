@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tying_env.primary import products
+from tying_env.primary.kernels import products
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
 N_LAYER, WIDTH, SEQ_LEN, VOCABULARY = 4, 16, 16, 50257

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tying_env import EnvConfig
-from tying_env.primary import dropout
 from tying_env.primary.building import build_network
-from tying_env.primary.dropout import attend, drop, factors, random_numbers, use_fast_dropout
+from tying_env.primary.kernels import dropout
+from tying_env.primary.kernels.dropout import drop, factors, random_numbers, use_fast_dropout
+from tying_env.primary.kernels.for_transformers import attend
 from tying_env.seeding import torch_randomness_from, torch_stream
 
 SHAPE = torch.Size((101, 103))  # not a multiple of the four values that one random word decides on

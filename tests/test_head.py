@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tying_env.primary.head import linear_cross_entropy
+from tying_env.primary.kernels.head import linear_cross_entropy
 
 
 def problem(dtype: torch.dtype, n: int = 37, d: int = 8, v: int = 101) -> tuple[torch.Tensor, ...]:

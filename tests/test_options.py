@@ -9,8 +9,8 @@ from torch._dynamo.utils import counters
 
 from tying_env import partition
 from tying_env.env import LayerTyingEnv
-from tying_env.primary import products
-from tying_env.primary.head import linear_cross_entropy
+from tying_env.primary.kernels import products
+from tying_env.primary.kernels.head import linear_cross_entropy
 
 TYING = {"tying": [0, 0, 2, 0]}
 

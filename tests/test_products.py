@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from tying_env.env import LayerTyingEnv
-from tying_env.primary import products
-from tying_env.primary.head import linear_cross_entropy
+from tying_env.primary.kernels import products
+from tying_env.primary.kernels.head import linear_cross_entropy
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -168,7 +168,7 @@ def test_layers_that_compute_otherwise_are_left_alone() -> None:
 
 
 def test_the_head_gives_what_the_plain_expression_gives(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    import tying_env.primary.head as head
+    import tying_env.primary.kernels.head as head
 
     monkeypatch.setattr(head, "product", products.product)
     monkeypatch.setattr(head, "_WORDS", 40)  # several pieces, the last one shorter

@@ -13,9 +13,9 @@ from tying_env.config import EnvConfig
 from tying_env.config.network import DECODER
 from tying_env.primary.blocks import find_blocks
 from tying_env.primary.decoders import architecture_settings, check_architecture
-from tying_env.primary.dropout import use_fast_dropout
+from tying_env.primary.kernels.dropout import use_fast_dropout
+from tying_env.primary.kernels.products import use_onednn
 from tying_env.primary.models import PrimaryNetwork, Sizes, build_model
-from tying_env.primary.products import use_onednn
 from tying_env.redrawing import InitialisationRecorder
 from tying_env.seeding import torch_randomness_from
 

@@ -10,7 +10,7 @@ from torch import nn
 from tying_env.config import EnvConfig
 from tying_env.primary.blocks import find_blocks
 from tying_env.primary.decoders import build_decoder
-from tying_env.primary.dropout import ATTENTION
+from tying_env.primary.kernels.for_transformers import ATTENTION
 from tying_env.primary.relaxation import add_deltas
 from tying_env.primary.residual import add_scales
 from tying_env.redrawing import Recipe

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tying_env.data.batches import Batch, count_examples
 from tying_env.primary.dependence import spaced
-from tying_env.primary.head import linear_cross_entropy
+from tying_env.primary.kernels.head import linear_cross_entropy
 
 # Types of decoders whose scores are the last hidden states times the head's matrix, and nothing more.
 PLAIN_HEADS = frozenset({"gemma", "gpt2", "gpt_neox", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3"})

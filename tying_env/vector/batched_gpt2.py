@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tying_env.primary.dropout import factors, random_numbers
-from tying_env.primary.head import linear_cross_entropy
+from tying_env.primary.kernels.dropout import factors, random_numbers
+from tying_env.primary.kernels.head import linear_cross_entropy
 
 # From this vocabulary on the loss is computed network by network in chunks of rows: it is most of the work by then,
 # and all logits of all networks would be too large to hold.

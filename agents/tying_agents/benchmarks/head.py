@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from tying_agents.benchmarks.measurements import SEED, benchmark_env
 from tying_agents.benchmarks.settings import BenchmarkSizes
 from tying_agents.benchmarks.turns import Contender, TableRow, milliseconds, per_second, take_turns, to_rows
-from tying_env.primary.head import linear_cross_entropy
+from tying_env.primary.kernels.head import linear_cross_entropy
 from tying_env.primary.tasks import CausalLM, Task
 from tying_env.seeding import torch_stream
 

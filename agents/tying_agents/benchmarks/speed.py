@@ -19,8 +19,8 @@ from tying_agents.benchmarks.plain import PlainLoop
 from tying_agents.benchmarks.settings import BenchmarkSizes
 from tying_agents.benchmarks.turns import Contender, TableRow, milliseconds, per_second, take_turns, to_rows
 from tying_env.env import LayerTyingEnv
-from tying_env.primary.head import linear_cross_entropy
-from tying_env.primary.products import faster, product
+from tying_env.primary.kernels.head import linear_cross_entropy
+from tying_env.primary.kernels.products import faster, product
 from tying_env.primary.workloads import CausalText
 from tying_env.seeding import numpy_stream, torch_randomness_from, torch_stream
 
@@ -59,7 +59,7 @@ def measure_plain(work: BenchmarkSizes) -> list[TableRow]:
 
 
 def uses_onednn(env: LayerTyingEnv) -> bool:
-    """Tell whether the network's linear layers multiply through oneDNN here; see tying_env/primary/products.py."""
+    """Tell whether the network's linear layers multiply through oneDNN here; see `primary.kernels.products`."""
     weight = env.trainer.network.model.get_parameter("lm_head.weight")
     return faster(weight, weight, len(weight))
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 # Below as many multiplications the call costs more than it gains: about 15 microseconds against 5.
 _SMALLEST = 2**22
@@ -27,8 +26,13 @@ def use_onednn(model: nn.Module) -> None:
     of their own, not a `forward` each: torch.compile would take every one of those for another function.
     """
     if _MKL_LEAVES_AVX512:
+        from transformers.pytorch_utils import Conv1D
+
+        from tying_env.primary.kernels.for_transformers import OneDNNConv1D
+
+        classes: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: _OneDNNLinear, Conv1D: OneDNNConv1D}
         for module in model.modules():
-            module.__class__ = _CLASSES.get(type(module), type(module))
+            module.__class__ = classes.get(type(module), type(module))
 
 
 def faster(inputs: Tensor, weight: Tensor, outputs: int) -> bool:
@@ -90,22 +94,11 @@ class _OneDNNLinear(nn.Linear):
         """Compute (..., K) to (..., M)."""
         if not faster(input, self.weight, self.out_features):
             return super().forward(input)
-        return _linear(input, self.weight, self.bias, True)
+        return linear(input, self.weight, self.bias, True)
 
 
-class _OneDNNConv1D(Conv1D):  # type: ignore[misc]
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute (..., K) to (..., M)."""
-        if not faster(x, self.weight, self.nf):
-            result: Tensor = super().forward(x)
-            return result
-        return _linear(x, self.weight, self.bias, False)
-
-
-_CLASSES: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: _OneDNNLinear, Conv1D: _OneDNNConv1D}
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, rows_are_outputs: bool) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, rows_are_outputs: bool) -> Tensor:
+    """Return x @ weight.T + bias for a weight (M, K), x @ weight + bias for one of (K, M), of x (..., K), by oneDNN."""
     flat: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, rows_are_outputs)  # type: ignore[no-untyped-call]
     return flat.view(*x.shape[:-1], flat.shape[-1])
 

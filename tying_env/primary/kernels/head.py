@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tying_env.primary.products import faster, product
+from tying_env.primary.kernels.products import faster, product
 
 # On a CPU a chunk should stay near the caches, on a GPU it should fill the chip.
 CHUNK_ROWS = {"cpu": 256, "cuda": 2048}

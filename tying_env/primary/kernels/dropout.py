@@ -11,15 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-
-# What the attention below is called in the configuration of a transformers model.
-ATTENTION = "sdpa_with_fast_dropout"
 
 _STEPS = 2**16
-_NOT_OURS = ("is_causal", "position_bias", "softcap", "cache")  # of what transformers may ask of an attention
 
 
 def use_fast_dropout(model: nn.Module) -> None:
@@ -79,57 +72,13 @@ class _Drop(torch.autograd.Function):
         return grad * factors(numbers, ctx.probability, grad.dtype), None, None
 
 
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Compute what transformers' `sdpa_attention_forward` computes, with the dropout of this module where it can be.
-
-    Args:
-        module: the attention module, whose `is_causal` says whether position t sees those after it.
-        query: (B, h, T, D/h).
-        key: (B, h, T, D/h).
-        value: (B, h, T, D/h).
-        attention_mask: who sees whom; None for all, or with `is_causal` all before.
-        dropout: probability of dropping a weight.
-        scaling: of the scores; 1/sqrt(D/h) by default.
-        kwargs: what else transformers passes.
-
-    Returns:
-        The output (B, T, h, D/h), and no weights.
-    """
-    plain = attention_mask is None and query.shape == key.shape and all(kwargs.get(name) is None for name in _NOT_OURS)
-    # torch computes the softmax of 16-bit numbers in 32 bits.
-    exact = query.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    if not (dropout and plain and exact and _can_be_ours(query)):
-        result: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-        return result
-    b, h, t, d = query.shape
-    mask = query.new_full((t, t), -torch.inf).triu(1) if getattr(module, "is_causal", True) else query.new_zeros(())
-    q, k, v = (part.reshape(b * h, t, d) for part in (query, key, value))
-    scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=d**-0.5 if scaling is None else scaling)  # (B h, T, T)
-    out = torch.bmm(drop(torch.softmax(scores, -1), dropout), v)
-    return out.view(b, h, t, d).transpose(1, 2).contiguous(), None
-
-
-def _can_be_ours(x: Tensor) -> bool:
+def can_be_ours(x: Tensor) -> bool:
+    """Tell whether a value is on a CPU, and in code that is neither compiled nor transformed (`torch.func`)."""
     return x.device.type == "cpu" and not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
 class _FastDropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         """Return the input with values dropped in training."""
-        ours = self.training and 0 < self.p < 1 and _can_be_ours(input)
+        ours = self.training and 0 < self.p < 1 and can_be_ours(input)
         return drop(input, self.p) if ours else super().forward(input)
-
-
-AttentionInterface.register(ATTENTION, attend)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -1,0 +1,74 @@
+"""The kernels as transformers' models take them: an attention to name in their configuration, and a layer of theirs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.pytorch_utils import Conv1D
+
+from tying_env.primary.kernels import dropout as dropping
+from tying_env.primary.kernels.products import faster, linear
+
+# What the attention below is called in the configuration of a transformers model.
+ATTENTION = "sdpa_with_fast_dropout"
+
+_NOT_OURS = ("is_causal", "position_bias", "softcap", "cache")  # of what transformers may ask of an attention
+
+
+class OneDNNConv1D(Conv1D):  # type: ignore[misc]
+    """GPT-2's linear layer, multiplied by oneDNN where that is faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute (..., K) to (..., M)."""
+        if not faster(x, self.weight, self.nf):
+            result: Tensor = super().forward(x)
+            return result
+        return linear(x, self.weight, self.bias, False)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Compute what transformers' `sdpa_attention_forward` computes, with the dropout of `drop` where it can be.
+
+    Args:
+        module: the attention module, whose `is_causal` says whether position t sees those after it.
+        query: (B, h, T, D/h).
+        key: (B, h, T, D/h).
+        value: (B, h, T, D/h).
+        attention_mask: who sees whom; None for all, or with `is_causal` all before.
+        dropout: probability of dropping a weight.
+        scaling: of the scores; 1/sqrt(D/h) by default.
+        kwargs: what else transformers passes.
+
+    Returns:
+        The output (B, T, h, D/h), and no weights.
+    """
+    plain = attention_mask is None and query.shape == key.shape and all(kwargs.get(name) is None for name in _NOT_OURS)
+    # torch computes the softmax of 16-bit numbers in 32 bits.
+    exact = query.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    if not (dropout and plain and exact and dropping.can_be_ours(query)):
+        result: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return result
+    b, h, t, d = query.shape
+    mask = query.new_full((t, t), -torch.inf).triu(1) if getattr(module, "is_causal", True) else query.new_zeros(())
+    q, k, v = (part.reshape(b * h, t, d) for part in (query, key, value))
+    scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=d**-0.5 if scaling is None else scaling)  # (B h, T, T)
+    out = torch.bmm(dropping.drop(torch.softmax(scores, -1), dropout), v)
+    return out.view(b, h, t, d).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, attend)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
