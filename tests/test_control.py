@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tying_agents.control import experiment
 from tying_agents.control.arms import ARMS, BANDIT, find_arm
-from tying_agents.control.experiment import EndOfMark, OneRun, Plan, make_one, make_runs, read_runs, runs_of
+from tying_agents.control.experiment import ControlPlan, EndOfMark, OneRun, make_one, make_runs, read_runs, runs_of
 from tying_agents.control.notes import control_note, with_control
 from tying_agents.control.table import (
     Cell,
@@ -26,7 +26,7 @@ from tests.command_line import called
 from tests.run_folders import make_records, make_run
 from tying_env.reports.comparison import load_comparison
 
-SMALL = Plan(("random", "dqn"), ("additive",), (4,), (5, 10), seeds=2)
+SMALL = ControlPlan(("random", "dqn"), ("additive",), (4,), (5, 10), seeds=2)
 
 
 def nobody(done: int, total: int, run: OneRun | None) -> None: ...

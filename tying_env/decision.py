@@ -78,7 +78,7 @@ class Measure:
     result: Measurement | None = None  # to be filled in
 
 
-Task: TypeAlias = Train | Measure
+Computation: TypeAlias = Train | Measure
 
 
 def check_count(name: str, value: object, most: int = 2**63) -> int:

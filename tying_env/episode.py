@@ -15,7 +15,7 @@ import numpy as np
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.data import Batch, Batches
-from tying_env.decision import Decision, Measure, Outcome, Stage, Task, Train, check_count
+from tying_env.decision import Computation, Decision, Measure, Outcome, Stage, Train, check_count
 from tying_env.primary.evaluation import Measurement, perplexity
 
 T = TypeVar("T")
@@ -30,10 +30,10 @@ class Stopped(Exception):
     """
 
 
-Deciding: TypeAlias = Generator[Task, None, Outcome]
+Deciding: TypeAlias = Generator[Computation, None, Outcome]
 
 
-def advance(deciding: Deciding) -> Task | Outcome:
+def advance(deciding: Deciding) -> Computation | Outcome:
     """Return the next task of a decision, whose task before has its result; the outcome when nothing is left to do."""
     try:
         return next(deciding)

@@ -77,7 +77,7 @@ class Method:
     slow: bool = False
 
 
-class Cell(NamedTuple):
+class CoverageCell(NamedTuple):
     """What came of one method, distribution and size.
 
     `coverage` is the share of the samples whose interval holds the true value; `error` its standard error, from the
@@ -99,7 +99,7 @@ def measure_coverage(
     sizes: Sequence[int] = SIZES,
     repetitions: int = 20_000,
     seed: int = 0,
-) -> list[Cell]:
+) -> list[CoverageCell]:
     """Draw samples, make intervals, and count how many hold the true value.
 
     Args:
@@ -122,7 +122,7 @@ def measure_coverage(
                 share = float(np.mean((low <= truth[method.estimand]) & (truth[method.estimand] <= high)))
                 error = float(np.sqrt(share * (1 - share) / len(used)))
                 width = float(np.mean(high - low) / np.mean(2 * mean_half_width(used, CONFIDENCE)))
-                cells.append(Cell(method.name, method.estimand, name, n, share, error, width))
+                cells.append(CoverageCell(method.name, method.estimand, name, n, share, error, width))
     return cells
 
 
@@ -225,7 +225,7 @@ METHODS = (
 )
 
 
-def as_markdown(cells: Sequence[Cell]) -> str:
+def as_markdown(cells: Sequence[CoverageCell]) -> str:
     """Return what came out in words, and a table for each estimand: coverage in per cent, mean width in brackets."""
     sizes = sorted({cell.n for cell in cells})
     lines = [_in_words(cells), ""]
@@ -233,7 +233,7 @@ def as_markdown(cells: Sequence[Cell]) -> str:
         lines += [f"Intervals of the {estimand}:", ""]
         lines += ["| values | interval | " + " | ".join(f"n = {n}" for n in sizes) + " |"]
         lines += ["| --- | --- |" + " --- |" * len(sizes)]
-        rows: dict[tuple[str, str], dict[int, Cell]] = {}
+        rows: dict[tuple[str, str], dict[int, CoverageCell]] = {}
         for cell in cells:
             if cell.estimand == estimand:
                 rows.setdefault((cell.distribution, cell.method), {})[cell.n] = cell
@@ -244,7 +244,7 @@ def as_markdown(cells: Sequence[Cell]) -> str:
     return "\n".join(lines)
 
 
-def _in_words(cells: Sequence[Cell]) -> str:
+def _in_words(cells: Sequence[CoverageCell]) -> str:
     def span(method: Method, *sizes: int, extreme: bool = False) -> str:
         at = [cell for cell in cells if cell.method == method.name and cell.n in sizes]
         shares = [100 * cell.coverage for cell in at if extreme == (cell.distribution == EXTREME)]
@@ -266,7 +266,7 @@ def _in_words(cells: Sequence[Cell]) -> str:
     return textwrap.fill(" ".join(text.split()), 120)
 
 
-def _shown(cell: Cell) -> str:
+def _shown(cell: CoverageCell) -> str:
     width = f"{cell.width:.2f}" if np.isfinite(cell.width) else "∞"
     return f"{100 * cell.coverage:.1f} ({width})"
 

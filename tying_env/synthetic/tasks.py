@@ -24,7 +24,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Task:
+class SyntheticTask:
     """What tyings are worth: value(s) = sum over i of layer[i, s[i]] + sum over i < j of pair[i, j] where s[i] = s[j].
 
     Attributes:
@@ -56,7 +56,7 @@ class Task:
         return (value - self.chance) / (self.best - self.chance)
 
 
-def make_task(kind: Kind, n_units: int, instance: int = 0) -> Task:
+def make_task(kind: Kind, n_units: int, instance: int = 0) -> SyntheticTask:
     """Return a task. The values of all kinds are of the order of L.
 
     - "independent": the number of independent layers. All independent is best, L. There is one instance.
@@ -91,13 +91,15 @@ def make_task(kind: Kind, n_units: int, instance: int = 0) -> Task:
     half = n_units / 2 if for_tied and for_apart else float(n_units)  # L = 2 has one pair
     pair = weight * np.where(tied, half / max(for_tied, 1e-300), -half / max(for_apart, 1e-300))
     offset = half if for_apart else 0.0
-    return Task(planted, float(n_units), offset + float(pair.sum()) / 2, np.zeros_like(pair), pair, offset)
+    return SyntheticTask(planted, float(n_units), offset + float(pair.sum()) / 2, np.zeros_like(pair), pair, offset)
 
 
-def _by_layer(values: Matrix, best_tying: partition.IntVector) -> Task:
+def _by_layer(values: Matrix, best_tying: partition.IntVector) -> SyntheticTask:
     n_units = len(values)
     best = float(values[np.arange(n_units), best_tying].sum())
-    return Task(best_tying, best, float((values * leader_chances(n_units)).sum()), values, np.zeros_like(values))
+    return SyntheticTask(
+        best_tying, best, float((values * leader_chances(n_units)).sum()), values, np.zeros_like(values)
+    )
 
 
 def leader_chances(n_units: int) -> Matrix:

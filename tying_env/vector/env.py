@@ -15,7 +15,7 @@ from tying_env import partition
 from tying_env.ambient import usual_modes
 from tying_env.config import EnvConfig
 from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_windows, load_corpus
-from tying_env.decision import Measure, Outcome, Stage, Task, Train
+from tying_env.decision import Computation, Measure, Outcome, Stage, Train
 from tying_env.episode import advance
 from tying_env.primary.evaluation import Measurement
 from tying_env.primary.models import find_device
@@ -142,7 +142,7 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
         """Carry out the decisions of some environments, a stage of all of them at a time."""
         outcomes: dict[int, Outcome] = {}
         deciding = {n: self._episodes[n].decide(action) for n, action in actions.items()}
-        tasks: dict[int, Task] = {}
+        tasks: dict[int, Computation] = {}
         moving = list(actions)
         while moving or tasks:
             for n in moving:
@@ -157,7 +157,7 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
             self._perform({n: tasks.pop(n) for n in moving})
         return outcomes
 
-    def _perform(self, tasks: dict[int, Task]) -> None:
+    def _perform(self, tasks: dict[int, Computation]) -> None:
         """Compute tasks of one stage, and fill in their results."""
         trains = {n: task for n, task in tasks.items() if isinstance(task, Train)}
         measures = {n: task for n, task in tasks.items() if isinstance(task, Measure)}

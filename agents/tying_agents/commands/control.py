@@ -51,10 +51,10 @@ def main(argv: Sequence[str], prog: str = "layer-tying control") -> int:
 
     def work(console: "Console") -> int:
         options = read_options(Options, argv, prog, __doc__)
-        from tying_agents.control.experiment import Plan, make_runs, read_runs
+        from tying_agents.control.experiment import ControlPlan, make_runs, read_runs
         from tying_agents.control.table import TABLE, cells_of, tasks_of, text_table, write_table
 
-        plan = Plan(options.arms, options.kinds, options.layers, options.marks, options.seeds, options.noise)
+        plan = ControlPlan(options.arms, options.kinds, options.layers, options.marks, options.seeds, options.noise)
         _on_one_thread()
         with console.status("control") as status:
 

@@ -27,7 +27,7 @@ LAST = 0.1  # share of the decisions before a mark whose mean value counts
 
 
 @dataclass(frozen=True)
-class Plan:
+class ControlPlan:
     """Which runs to make: all that these can be combined to.
 
     Raises:
@@ -95,7 +95,7 @@ class EndOfMark(Callback):
         return {str(mark): self._sums[mark] / len(counted) for mark, counted in self._ranges.items()}
 
 
-def runs_of(plan: Plan) -> Iterator[OneRun]:
+def runs_of(plan: ControlPlan) -> Iterator[OneRun]:
     """Yield the runs of a plan, seed by seed: a plan broken off has about equally many seeds everywhere."""
     for seed, n_layer, kind, name in itertools.product(range(plan.seeds), plan.layers, plan.kinds, plan.arms):
         lengths = plan.marks if find_arm(name).goes_by_length else (max(plan.marks),)
@@ -121,7 +121,7 @@ def make_one(run: OneRun, marks: tuple[int, ...]) -> dict[str, Any]:
     return {**asdict(run), "values": ends.values(), **ends.known, "cpu_seconds": seconds}
 
 
-def make_runs(plan: Plan, folder: Path, on_run: Callable[[int, int, OneRun | None], None]) -> None:
+def make_runs(plan: ControlPlan, folder: Path, on_run: Callable[[int, int, OneRun | None], None]) -> None:
     """Make the runs of a plan that are not there yet; each is kept as soon as it is over.
 
     Args:
