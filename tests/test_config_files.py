@@ -138,7 +138,7 @@ def test_a_setting_of_an_own_agent_that_is_none_stays_none(tmp_path: Path, capsy
     ("line", "message"),
     [
         ('[env]\nk = "none"', "k must be int, got 'none'"),
-        ('[controller]\nchoice = "c"', "controller.choice must be one of 'a', 'b', none, got 'c'"),
+        ('[controller]\nchoice = "c"', "controller.choice must be one of 'a', 'b', None, got 'c'"),
         ('[controller]\ntemperature = "none"', "controller.temperature must be float, got 'none'"),
     ],
 )

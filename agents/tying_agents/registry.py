@@ -133,7 +133,7 @@ def find_agent(name: str) -> Agent:
         return dataclasses.replace(_agent(name, name, None), foreign=True)
     if (target := _entry_points().get(name)) is not None:
         return dataclasses.replace(_agent(name, target, None), foreign=True)
-    if ":" in name or ".py" in name or "/" in name:
+    if ":" in name or ".py" in name:
         raise ValueError(_as_import_string(name))
     near = difflib.get_close_matches(name, agent_names(), 1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -210,10 +210,10 @@ def _checked(chosen: Any, name: str) -> type:
 
 def _can_be_held(hint: Any) -> bool:
     """Return whether values of a type come back the same from a command line, from JSON and from TOML."""
-    if get_origin(hint) is tuple:
-        kinds = [kind for kind in get_args(hint) if kind is not Ellipsis]
-        return len(set(kinds)) == 1 and _is_plain(kinds[0])
     options = [kind for kind in _options(hint) if kind is not NoneType]
+    if len(options) == 1 and get_origin(options[0]) is tuple:
+        kinds = [kind for kind in get_args(options[0]) if kind is not Ellipsis]
+        return len(set(kinds)) == 1 and _is_plain(kinds[0])
     # Only a path or only a text: in a file they look alike. A choice stands alone.
     alone = any(kind is Path or get_origin(kind) is Literal for kind in options)
     return all(map(_is_plain, options)) and not (alone and len(options) > 1)
@@ -229,8 +229,9 @@ def _fits(value: Any, hint: Any) -> bool:
     """Return whether a file would give this value back."""
     if not _is_finite(value):
         return False
-    if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_fits(each, get_args(hint)[0]) for each in value)
+    several = next((kind for kind in _options(hint) if get_origin(kind) is tuple), None)
+    if several is not None and value is not None:
+        return isinstance(value, tuple) and all(_fits(each, get_args(several)[0]) for each in value)
     try:
         check_type("", value, hint)
     except ValueError:

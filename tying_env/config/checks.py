@@ -16,14 +16,7 @@ def check_type(name: str, value: object, kind: Any) -> None:
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
         return
-    if choices := [each for each in get_args(kind) if get_origin(each) is Literal]:  # Literal["a", "b"] | None
-        rest = [each for each in get_args(kind) if each not in choices]
-        words = [repr(word) for each in choices for word in get_args(each)]
-        if not any(value in get_args(each) for each in choices) and not isinstance(value, tuple(rest)):
-            words += ["none" if each is type(None) else each.__name__ for each in rest]
-            raise ValueError(f"{name} must be one of {', '.join(words)}, got {value!r}")
-        return
-    allowed = get_args(kind) or (kind,)
+    allowed = tuple(tuple if get_origin(each) is tuple else each for each in get_args(kind) or (kind,))
     if float in allowed:
         allowed = (*allowed, int)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
