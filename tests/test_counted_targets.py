@@ -12,19 +12,20 @@ from tests.models import FAMILIES, TRAIN, T, V
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.evaluation import measure
 from tying_env.primary.own_tasks import CustomTask, transformers_loss
+from tying_env.seeding import torch_randomness_from, torch_stream
 
 SHIFTED = {"gpt2": 1, "bert": 0}  # causal models predict the next place
 
 
 def network(family: str) -> Any:
     model, config, sizes, _ = FAMILIES[family]
-    torch.manual_seed(0)
     dropless = (
         {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
         if family == "gpt2"
         else {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     )
-    return getattr(transformers, model)(getattr(transformers, config)(**sizes | dropless)).double()
+    with torch_randomness_from(torch_stream(0, "weights")):
+        return getattr(transformers, model)(getattr(transformers, config)(**sizes | dropless)).double()
 
 
 def examples() -> dict[str, Any]:

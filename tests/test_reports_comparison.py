@@ -95,6 +95,14 @@ def test_patterns_that_decide_nothing_are_not_set_against_chance(tmp_path: Path)
     assert copied[1:4] == ("4.00 of 4\n(chance 2.08)", "–", "–")  # copies share nothing
 
 
+def test_tyings_that_change_with_as_many_groups_are_not_set_against_chance(tmp_path: Path) -> None:
+    records = make_records(10, 4, 0)
+    for i, record in enumerate(records):
+        record |= {"tying": [0, 0, 2, 2] if i % 2 else [0, 1, 0, 1], "independent_layers": 2}
+    make_run(tmp_path / "a", "random-redrawn", records=records)
+    assert cost_table(load_comparison([tmp_path])).rows[0][1:4] == ("2.00 of 4\n(chance 2.08)", "–", "–")
+
+
 def test_results_are_per_byte_where_tokens_are_bytes(tmp_path: Path) -> None:
     make_run(tmp_path / "a", "dqn")
     assert "(per byte)" in results_table(load_comparison([tmp_path])).title

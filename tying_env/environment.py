@@ -5,6 +5,7 @@ Wrappers, the loop of decisions and controllers go by `TyingEnv`, so they work i
 """
 
 from abc import abstractmethod
+from collections.abc import Set
 
 import gymnasium as gym
 import numpy as np
@@ -86,3 +87,14 @@ def check_whole(name: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
     return int(value)
+
+
+def check_keys(state: object, keys: Set[str]) -> None:
+    """Check that a state is a dictionary with these keys.
+
+    Raises:
+        ValueError: it is not; the message names what it lacks.
+    """
+    if not isinstance(state, dict) or (missing := keys - set(state)):
+        lacks = f"lacks {sorted(missing)[0]!r}" if isinstance(state, dict) else f"is a {type(state).__name__}"
+        raise ValueError(f"the state must be a dictionary that state_dict gave; it {lacks}")

@@ -9,6 +9,7 @@ import numpy as np
 from tying_env.ambient import usual_modes
 from tying_env.config import PLACE_SETTINGS, with_later_settings
 from tying_env.differences import listed
+from tying_env.environment import check_keys
 from tying_env.running import RunningEnv
 from tying_env.seeding import capture_numpy, restore_numpy
 
@@ -44,9 +45,7 @@ class SavedEnv(RunningEnv):
         Raises:
             ValueError: the state does not fit, and in what; this environment is as before then.
         """
-        if not isinstance(state, dict) or (missing := _STATE_KEYS - set(state)):
-            lacks = f"lacks {sorted(missing)[0]!r}" if isinstance(state, dict) else f"is a {type(state).__name__}"
-            raise ValueError(f"the state must be a dictionary that state_dict gave; it {lacks}")
+        check_keys(state, _STATE_KEYS)
         if differ := listed(with_later_settings(state["config"]), dataclasses.asdict(self.config), PLACE_SETTINGS):
             raise ValueError(f"the state is of an environment with other settings: {'; '.join(differ)}")
         try:

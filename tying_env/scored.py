@@ -14,7 +14,7 @@ import numpy as np
 
 from tying_env import partition
 from tying_env.differences import listed
-from tying_env.environment import TyingEnv, check_whole, tying_space
+from tying_env.environment import TyingEnv, check_keys, check_whole, tying_space
 from tying_env.render import replication_map_image, replication_map_text
 from tying_env.seeding import capture_numpy, check_seed, restore_numpy
 
@@ -183,9 +183,7 @@ class ScoredEnv(TyingEnv):
         Raises:
             ValueError: the state does not fit, and in what; this environment is as before then.
         """
-        if not isinstance(state, dict) or (missing := _STATE_KEYS - set(state)):
-            lacks = f"lacks {sorted(missing)[0]!r}" if isinstance(state, dict) else f"is a {type(state).__name__}"
-            raise ValueError(f"the state must be a dictionary that state_dict gave; it {lacks}")
+        check_keys(state, _STATE_KEYS)
         if differ := listed(state["settings"], self.settings()):
             raise ValueError(f"the state is of an environment with other settings: {'; '.join(differ)}")
         if not partition.is_tying(state["tying"]) or len(state["tying"]) != self._n_units:

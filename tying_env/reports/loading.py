@@ -114,9 +114,9 @@ class Run:
 
     @property
     def decides(self) -> bool:
-        """Whether the tying ever changed: a fixed pattern decides nothing that could be set against chance."""
-        tyings = self.column("tying")
-        return len(tyings) < 2 or any(tying != tyings[0] for tying in tyings)
+        """Whether the number of independent layers ever changed: one that is kept to is not set against chance."""
+        numbers = self.column("independent_layers")
+        return len(numbers) < 2 or any(number != numbers[0] for number in numbers)
 
     @property
     def frozen_steps(self) -> int:
