@@ -1,5 +1,6 @@
 """When a network counts as collapsed to token frequencies, and where that is said."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,15 @@ def test_a_report_has_the_line_of_frequencies_and_names_a_collapse(tmp_path: Pat
     assert above.get_title() == "Has the network learned? It has collapsed."
     assert [list(line.get_ydata()) for line in above.lines[1:]] == [[20.5, 20.5]]
     assert below.lines[0].get_ydata()[-1] == pytest.approx(1e-6)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("perplexity", "told"), [(20.25, True), (30.0, True), (20.0, False)])
+def test_a_report_says_which_networks_have_not_learned_yet(tmp_path: Path, perplexity: float, told: bool) -> None:
+    path = learned_nothing(tmp_path / "dqn", "dqn", collapsed=False)
+    test = json.loads((path / "summary.json").read_text())["test"]
+    change(path, "summary.json", test=test | {"best": test["best"] | {"perplexity": perplexity}})
+    notes = load_comparison([tmp_path]).notes
+    assert told == any(n.startswith("dqn is no better than frequencies alone in 1 of 1 runs (seeds 0)") for n in notes)
 
 
 def test_runs_that_do_not_know_frequencies_are_reported_without_them(tmp_path: Path) -> None:

@@ -157,6 +157,12 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
                 "networks ended at the frequencies of the training split, with an output that hardly depends on the "
                 "input. Such runs say nothing about tying; docs/recipe.md has the remedy."
             )
+    for arm in arms:
+        if behind := [run.seed for run in arm.runs if not run.collapsed and _is_behind_frequencies(run, metric)]:
+            notes.append(
+                f"{arm.label} is no better than frequencies alone in {len(behind)} of {len(arm.runs)} runs (seeds "
+                f"{_listed(behind)}): those networks have not learned yet, and say nothing about tying. Train longer."
+            )
     notes += _edge_notes(arms)
     for arm in arms:
         steps = [run.records[-1]["counterfactual_steps"] for run in arm.runs if "counterfactual_steps" in run.last]
@@ -182,6 +188,13 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
     if any(run.config.get("episodes", 1) > 1 for run in runs):
         notes.append("Some agents learned over several episodes; everything here is about each run's last one.")
     return notes
+
+
+def _is_behind_frequencies(run: Run, metric: Metric) -> bool:
+    mine, theirs = run.result(metric), run.frequencies(metric)
+    if mine is None or theirs is None:
+        return False
+    return mine <= theirs if metric.higher else mine >= theirs
 
 
 def _left_out_note(arm: Arm, run: Run) -> str:
