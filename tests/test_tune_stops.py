@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 from tying_agents.commands.tune import main as tune
+from tying_agents.many.tuning import study as studies
 from tying_agents.many.tuning.plan import Sweep
 from tying_agents.many.tuning.search import parse_searches
 from tying_agents.many.tuning.study import claim, opened
@@ -85,7 +86,8 @@ def test_two_processes_share_the_trials(text_folder: Path, tmp_path: Path) -> No
     arguments = ["--search", RATES, "--trials", "6", "--sampler", "random", *options(out, text_folder)]
     first, second = begin(arguments), begin(arguments)
     texts = [process.communicate(timeout=300)[0] for process in (first, second)]
-    assert (first.returncode, second.returncode) == (0, 0), texts
+    assert first.returncode == 0, texts[0][-3000:]
+    assert second.returncode == 0, texts[1][-3000:]
     trials = trials_of(out)
     assert len(trials) == 6 and not any(trial.state == TrialState.RUNNING for trial in trials)
     assert len({trial.params["learning_rate"] for trial in trials}) == 6
@@ -113,6 +115,27 @@ def test_a_trial_that_another_process_is_at_work_on_is_not_taken(tmp_path: Path)
         assert (again.trial.number, again.trial.params) == (0, first.trial.params)
         again.release()
         second.release()
+
+
+def test_a_trial_that_ends_while_it_is_looked_at_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between another process's reading of the list and its trying of the lock, a trial's own process may end it."""
+    sweep = Sweep(tmp_path, base(), parse_searches([RATES], base()), (1000,), trials=1)
+    with opened(sweep) as own, opened(sweep) as others:
+        first = claim(own, sweep)
+        assert first is not None
+        lock = studies._locked
+
+        def ends_first(sweep: Sweep, number: int) -> Any:
+            own.tell(first.trial, state=TrialState.PRUNED)
+            first.release()
+            return lock(sweep, number)
+
+        monkeypatch.setattr(studies, "_locked", ends_first)
+        assert claim(others, sweep) is None
+        monkeypatch.undo()
+        held = studies._locked(sweep, 0)
+        assert held is not None, "nobody holds the lock of a trial that is over"
+        held.release()
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "grid"])

@@ -169,6 +169,11 @@ def claim(study: optuna.Study, sweep: Sweep) -> Claim | None:
         trials = study.get_trials(deepcopy=False)
         for left in trials:
             if left.state == TrialState.RUNNING and (lock := _locked(sweep, left.number)) is not None:
+                # A trial's process ends it before it drops the trial's lock, but it may do both after the list above
+                # was read: what the storage says now, with the lock held, is what holds.
+                if study._storage.get_trial(left._trial_id).state.is_finished():
+                    lock.release()
+                    continue
                 # Optuna has no call that gives a running trial back: its own retry makes a new one of another number.
                 return Claim(_suggested(optuna.Trial(study, left._trial_id), sweep.searches), lock)
         if len(trials) >= sweep.wanted:
