@@ -20,6 +20,7 @@ __all__ = ["PAPER", "PRESETS", "EnvConfig", "OwnNetwork"]
 _ENTRY_POINT = "tying_env.env:LayerTyingEnv"
 _VECTOR_ENTRY_POINT = "tying_env.vector:VectorTyingEnv"
 _SYNTHETIC = "LayerTying-Synthetic-v0"
+_TABLE = "LayerTying-Table-v0"
 
 _NAMES = {"gpt2": "GPT2", "bert": "BERT", "vit": "ViT"}
 
@@ -31,6 +32,13 @@ for (_model, _size), _settings in PRESETS.items():
 
 if _SYNTHETIC not in registry:  # nothing is trained in it: the positive control of controllers
     register(id=_SYNTHETIC, entry_point="tying_env.synthetic:SyntheticTyingEnv")
+
+if _TABLE not in registry:  # every tying of six layers, trained before
+    register(
+        id=_TABLE,
+        entry_point="tying_env.table.env:TableTyingEnv",
+        vector_entry_point="tying_env.table.vector:TableVectorEnv",
+    )
 
 # What needs torch is imported when it is asked for.
 _LATE = {"OwnNetwork": "tying_env.primary.custom"}

@@ -17,11 +17,26 @@ def draw(seed: int, decision: int, row: int, n_seeds: int) -> int:
 
 
 def draws(
-    seeds: npt.NDArray[np.uint64], decisions: npt.NDArray[np.uint64], rows: npt.NDArray[np.uint64], n_seeds: int
+    seeds: npt.NDArray[np.uint64], decision: int, rows: npt.NDArray[np.int64], n_seeds: int
 ) -> npt.NDArray[np.int64]:
-    """Return the same as `draw` for each of N environments, shape (N,)."""
-    mixed = _mixed_all(_mixed_all(_mixed_all(seeds) ^ decisions) ^ rows)
-    return np.asarray(mixed % np.uint64(n_seeds), dtype=np.int64)
+    """Return the same as `draw` for each of N environments, shape (N,).
+
+    Args:
+        seeds: what `mixed` made of the seeds. # (N,)
+        decision: its number, in all of them.
+        rows: what is asked for. # (N,)
+        n_seeds: of the table.
+    """
+    found = mixed(mixed(seeds ^ np.uint64(decision)) ^ rows.astype(np.uint64))
+    return np.asarray(found % np.uint64(n_seeds), dtype=np.int64)
+
+
+def mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return other numbers for the numbers, each as good as random."""
+    values = values + np.uint64(_GOLDEN)  # wraps, as it should
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(_FIRST)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(_SECOND)
+    return np.asarray(values ^ (values >> np.uint64(31)), dtype=np.uint64)
 
 
 def _mixed(value: int) -> int:
@@ -29,10 +44,3 @@ def _mixed(value: int) -> int:
     value = ((value ^ (value >> 30)) * _FIRST) & _MASK
     value = ((value ^ (value >> 27)) * _SECOND) & _MASK
     return value ^ (value >> 31)
-
-
-def _mixed_all(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    values = values + np.uint64(_GOLDEN)  # wraps, as it should
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(_FIRST)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(_SECOND)
-    return np.asarray(values ^ (values >> np.uint64(31)), dtype=np.uint64)

@@ -18,6 +18,7 @@ A `.npz` without pickles:
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -68,7 +69,7 @@ class CorpusTable:
         """
         if not len(self.whole_seeds):
             raise ValueError("no seed has every tying at every learning rate yet")
-        last = self.losses[:, self.whole_seeds, :, VALIDATION, -1].mean(axis=1)  # (R, T)
+        last = self.losses[..., VALIDATION, -1][:, self.whole_seeds].mean(axis=1)  # (R, T)
         return np.asarray(last.argmin(axis=0), dtype=np.int64)
 
     def at_rate(self, learning_rate: float | None = None) -> Floats:
@@ -183,9 +184,10 @@ def _opened(path: Path) -> TyingTable:
 
 def _read(path: Path) -> TyingTable:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a file open that it opened and cannot read.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError, zlib.error) as error:
         raise ValueError(f"{path} is not a tying table, or is damaged: {error}") from error
     if "version" not in arrays or arrays["version"].shape != () or arrays["version"].dtype.kind != "i":
         raise ValueError(f"{path} is not a tying table: it has no version")
