@@ -165,6 +165,29 @@ class ReplayConfig:
 
 
 @dataclass(frozen=True)
+class EvolutionConfig:
+    """Settings of regularised evolution.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    population_size: int = 20
+    """Tyings that live; the first so many decisions are random."""
+    tournament_size: int = 5
+    """Of so many drawn from the population the best has the next child: itself with one entry changed."""
+
+    def __post_init__(self) -> None:
+        if self.population_size < 2:
+            raise ValueError(f"population_size must be at least 2, got {self.population_size!r}")
+        if not 1 <= self.tournament_size <= self.population_size:
+            raise ValueError(
+                f"tournament_size must be from 1 to the population's {self.population_size}, got "
+                f"{self.tournament_size!r}"
+            )
+
+
+@dataclass(frozen=True)
 class SearchConfig:
     """Settings of hill-climbing, annealing and tree-search.
 
