@@ -69,7 +69,6 @@ def evaluated(options: Options) -> "Table":
         )
     if dataset := options.dataset or env.get("dataset"):
         check_dataset(str(env["model"]), str(dataset))
-    from rich.markup import escape
     from rich.table import Table
 
     from tying_env.partition import leaders
@@ -80,8 +79,10 @@ def evaluated(options: Options) -> "Table":
     data = options.dataset or run.config.dataset
     workload = run.open_workload(options.dataset)
     result = workload.evaluate(run.model, options.split, options.windows, device)
-    table = Table(show_header=False, title=escape(f"{options.run}, {options.network} network"), title_justify="left")
-    table.add_row("data", escape(f"{data}, {options.split} split"))
+    table = Table(show_header=False, title=f"{options.run}, {options.network} network", title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is as long as it is
+    table.add_row("data", f"{data}, {options.split} split")
     table.add_row("independent layers", f"{len(leaders(run.tying))} of {len(run.tying)}")
     table.add_row("predictions", f"{result.tokens:,}")
     table.add_row("cross-entropy", f"{result.mean_loss:.4f} nats per prediction")
