@@ -90,8 +90,8 @@ def legend_right(figure: Figure) -> None:
 def as_label(text: str) -> str:
     """Return a text of the user's as matplotlib draws it: no "$" begins a formula, and no "_" hides it from a legend.
 
-    A character that the fonts of `matplotlib.rcParams` do not have is written as its number, "\\u6570", so that labels
-    can still be told apart.
+    A character that the fonts of `matplotlib.rcParams` do not have is written as its number in hexadecimal, so that
+    labels can still be told apart.
     """
     fonts = [get_font(path) for path in _font_paths()]
     missing = {character for character in text if not any(font.get_char_index(ord(character)) for font in fonts)}
@@ -103,11 +103,11 @@ def as_label(text: str) -> str:
 
 def _font_paths() -> list[str]:
     """Return the files of the fonts that text is drawn in, those that are there."""
-    paths = []
+    paths: list[str] = []
     for family in matplotlib.rcParams["font.family"]:
         with contextlib.suppress(ValueError):
-            paths.append(findfont(FontProperties(family=[family]), fallback_to_default=False))
-    return paths or [findfont(FontProperties())]
+            paths.append(str(findfont(FontProperties(family=[family]), fallback_to_default=False)))
+    return paths or [str(findfont(FontProperties()))]
 
 
 def in_lines(label: str) -> str:
