@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from tying_env.config import EnvConfig
 from tying_env.config.network import CUSTOM
@@ -160,7 +161,15 @@ class CustomWorkload(Workload):
     def _make(self) -> Any:
         """Return a network of its own; its weights may be drawn from torch's global generator."""
         source = self._parts.model
-        return copy.deepcopy(source) if isinstance(source, nn.Module) else source()
+        if not isinstance(source, nn.Module):
+            return source()
+        try:
+            return copy.deepcopy(source)
+        except Exception as error:  # whatever its parts raise
+            raise TypeError(
+                f"every episode trains a copy of the {type(source).__name__}, and it cannot be copied ({error}): give "
+                "a function that makes one, model=make_network, or leave out of it what cannot be copied"
+            ) from error
 
     def _stream(self, kind: type[RandomExamples], rng: np.random.Generator) -> Batches:
         batches = self._parts.batches
@@ -193,9 +202,37 @@ def with_blocks(model: Any, blocks: str | Sequence[str] | None) -> PrimaryNetwor
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, or a function that makes one, got {type(model).__name__}")
+    _check_trainable(model)
     paths = find_blocks(model) if blocks is None else (blocks,) if isinstance(blocks, str) else tuple(blocks)
     check_blocks(model, paths)
-    return PrimaryNetwork(model, paths)
+    network = PrimaryNetwork(model, paths)
+    named = dict(zip(network.block_names, network.blocks, strict=True))
+    held = {path: list(block.parameters()) for path, block in named.items()}
+    if frozen := [path for path, found in held.items() if found and not any(p.requires_grad for p in found)]:
+        raise ValueError(
+            f"the block {frozen[0]!r} is frozen, none of its parameters takes a gradient, and what is tied has to "
+            "train: call requires_grad_(True) on it, or leave it out of the list of blocks"
+        )
+    return network
+
+
+def _check_trainable(model: nn.Module) -> None:
+    """Refuse by name what cannot be trained here.
+
+    Raises:
+        ValueError: a parameter has no shape yet, or an embedding has sparse gradients.
+    """
+    for path, module in model.named_modules():
+        if any(isinstance(p, UninitializedParameter) for p in module.parameters(recurse=False)):
+            raise ValueError(
+                f"{path!r} is a {type(module).__name__}, whose parameters have no shape before it has seen a batch: "
+                "run one through the network first, or use a module with sizes"
+            )
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
+            raise ValueError(
+                f"{path!r} is an {type(module).__name__} with sparse=True, and sparse gradients have no norm to be "
+                "clipped: make it with sparse=False"
+            )
 
 
 def _check_examples(parts: OwnNetwork) -> None:
