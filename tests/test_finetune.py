@@ -244,7 +244,7 @@ def test_the_script_says_what_diverged_and_what_is_not_there(
     assert start("finetune", [str(runs["gpt2"]), *options, "--learning-rate", "1e30"]) == 0
     shown = capsys.readouterr().out
     assert "seed 1: training diverged at step 2 of 5" in shown
-    assert "│ diverged: 2" in shown
+    assert shown.count("diverged: 2") == 1
     assert start("finetune", [str(tmp_path), *options]) == 1
     assert "there is no network file" in capsys.readouterr().out
     (tmp_path / "other.json").write_text("{}")

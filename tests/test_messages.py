@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tying_agents import commands
+from tying_agents.commands import start
 from tying_agents.commands.typed import command_line
 from tying_agents.many.one_run import saying_which
 from tying_agents.many.other_code import trials_of_other_code
@@ -176,3 +177,19 @@ def test_generate_explains_a_network_of_your_own_alike_with_and_without_model(tm
     code, out = layer_tying(capsys, "generate", tmp_path / "gpt2", "--prompt", "a", *model)
     assert code == 1
     assert "--model is for a network of code of the user's own" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "--lr", "1e-3"], "there is no option --lr: it is called --learning-rate here"),
+        (["compare", "--lr=1e-3", "--out", "x"], "there is no option --lr: it is called --learning-rate here"),
+        (["run", "--layers", "3"], "there is no option --layers: it is called --n-layer here"),
+        (["run", "--model", "vit", "--dataset", "a.npy"], "images must be in an .npz file"),
+    ],
+)
+def test_what_is_called_otherwise_elsewhere_is_named(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(words[0], words[1:]) == 1
+    assert message in " ".join(capsys.readouterr().out.split())

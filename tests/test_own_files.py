@@ -19,7 +19,7 @@ from tests.own_networks import DATA, TEXT, action, make, settings
 from tests.reliability.runs import Watcher, interrupt, outcome
 from tying_env import EnvConfig, OwnNetwork, plugins
 from tying_env.env import LayerTyingEnv
-from tying_env.export import export_tied
+from tying_env.export import export_tied, load_tied
 from tying_env.plugins import ForeignCodeError, describe_object
 from tying_env.primary.assembly import settled
 from tying_env.primary.own import make_own, own_network
@@ -263,8 +263,8 @@ def test_the_weights_of_a_module_are_exported(
     env = make(files[kind], kind, text_folder)
     env.reset(seed=0)
     env.step(action(env))
-    with pytest.raises(TypeError, match=r"only transformers models can be exported, got Net; .*dense=True writes"):
-        export_tied(env, tmp_path / "tied")
+    tied = load_tied(export_tied(env, tmp_path / "tied"), model=own_network(env.config).model)
+    assert env.workload.evaluate(tied, "test", 0, env.device) == env.evaluate("test", 0)
     export_tied(env, tmp_path / "dense", dense=True)
     model = own_network(env.config).model
     load_model(model, tmp_path / "dense" / "model.safetensors")

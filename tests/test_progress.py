@@ -1,10 +1,16 @@
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
+from tying_agents.run_config import RunConfig
+from tying_agents.running import progress
 from tying_agents.running.progress import ProgressBar
+from tying_agents.running.runner import run
+
+from tying_env import EnvConfig
 
 RECORD: dict[str, Any] = {
     "train_step": 299,
@@ -54,3 +60,44 @@ def test_perplexities_take_few_characters(perplexity: float, text: str) -> None:
         f"· ppl {text} · val - ·"
         in shown(RECORD | {"perplexity": perplexity, "validation_perplexity": float("inf")}, 80)[-1]
     )
+
+
+class Clock:
+    """A clock that a minute passes on between any two readings."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 60.0
+        return self.now
+
+
+def lines_of_a_run(tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch, **changed: Any) -> list[str]:
+    monkeypatch.setattr(progress, "time", Clock())
+    console = Console(file=io.StringIO(), force_terminal=False, width=200)
+    settings = tiny | {"k": 5, "total_steps": 12} | changed
+    run(
+        RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**settings), test_windows=4), [ProgressBar(console)]
+    )
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_a_log_file_counts_training_steps_from_the_first_on(
+    tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = lines_of_a_run(tmp_path, tiny, monkeypatch)
+    assert lines[:5] == [f"step {step}/12, before the first decision" for step in range(5)]
+    assert [line.split()[1] for line in lines if line.startswith("step ")][-1] == "12/12"
+    assert "step 11/12" in lines
+
+
+def test_the_bar_of_a_resumed_run_begins_where_it_goes_on() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    bar = ProgressBar(console)
+    with console.capture():
+        bar.run_begins(SimpleNamespace(train_step=200, total_steps=300))  # type: ignore[arg-type]
+        (task,) = bar._bar.tasks
+        assert (task.completed, task.total, task.speed) == (200, 300, None)
+        bar.run_ends(SimpleNamespace(), "stopped")  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import torch
 
 from tests.blocks import L, Net, change_failing_at, same, snapshot, train, values
 from tests.blocks import make as make_tied
+from tests.models import Mixed, own
 from tying_env import partition
 from tying_env.tied_blocks import TiedBlocks
 
@@ -133,3 +134,13 @@ def test_an_exception_at_any_line_of_a_change_leaves_everything_as_it_was(replic
         point += 1
     assert point > 50  # it went through the whole change, which then succeeded
     assert tied.tying.tolist() == [0, 1, 0, 3, 4, 1]
+
+
+def test_the_lowest_block_of_each_kind_keeps_its_optimizer_state_at_the_first_change() -> None:
+    env = own(Mixed((4, 8, 4, 8)), replication="copied", unequal_blocks="within-kind", total_steps=8)
+    env.reset(seed=0)
+    env.step(np.array([0, 1, 0, 3]))  # two frozen steps, in which blocks 0 and 1 train, and two more
+    steps = [
+        {int(env.trainer.optimizer.state[p]["step"]) for p in env.trainer.tied.weights(i).values()} for i in range(4)
+    ]
+    assert steps == [{4}, {4}, {4}, {2}]  # block 2 is a copy of block 0, with its state

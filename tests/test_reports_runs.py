@@ -16,6 +16,17 @@ def test_runs_are_found_at_any_depth_and_once(tmp_path: Path) -> None:
     assert find_runs([tmp_path / "b", tmp_path]) == [tmp_path / "b", tmp_path / "a" / "deep" / "run"]
 
 
+def test_networks_that_lie_among_runs_are_passed_over(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "a")
+    for name, text in (("exported", '{"architectures": ["GPT2LMHeadModel"]}'), ("hub", '{"model_type": "llama"}')):
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "config.json").write_text(text)
+    (tmp_path / "runs" / "exported" / "tying.json").write_text("{}")
+    assert find_runs([tmp_path]) == [tmp_path / "runs" / "a"]
+    with pytest.raises(FileNotFoundError, match="no runs found in"):
+        find_runs([tmp_path / "runs" / "exported"])
+
+
 def test_of_a_comparison_the_tuning_runs_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text("{}")
     for name in ("tuning/dqn/lr0.1/seed9", "runs/dqn/seed0"):

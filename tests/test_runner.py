@@ -1,5 +1,6 @@
 """Runs made in this process: equal for equal seeds, with a true record, a true summary and the best network."""
 
+import dataclasses
 import json
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +15,11 @@ from tying_agents.controllers.patterns import PATTERNS
 from tying_agents.loop import Loop
 from tying_agents.registry import agent_names
 from tying_agents.run_config import RunConfig
-from tying_agents.running.runner import default_folder, run
+from tying_agents.running.runner import default_folder, resume, run
+from tying_agents.running.saved import OtherSettings
 
 from tying_env import EnvConfig
+from tying_env.export import export_tied
 from tying_env.reports.summary import summary_rows
 from tying_env.runs import RunDirectory
 
@@ -125,3 +128,15 @@ def test_two_runs_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeyp
         found.append(default_folder(RunConfig("random", seed=4)))
         found[-1].mkdir(parents=True)
     assert [folder.name.removeprefix("20260102-120000-random-seed4") for folder in found] == ["", "-2", "-3"]
+
+
+def test_a_run_that_is_to_be_longer_is_refused_with_the_way_that_works(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    config = RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny), test_windows=4)
+    run(config)
+    longer = dataclasses.replace(config, env=EnvConfig(**tiny | {"total_steps": 40}))
+    with pytest.raises(OtherSettings, match=r"total_steps is 20 there, 40 here\. A run's length .*--init-from FOLDER"):
+        resume(tmp_path / "run", asked=longer)
+    folder = export_tied(tmp_path / "run", tmp_path / "dense", network="final", dense=True)
+    env = EnvConfig(**tiny | {"init_from": str(folder)})
+    _, status = run(RunConfig("random", run_dir=tmp_path / "more", env=env, test_windows=4))
+    assert status == "finished"

@@ -183,3 +183,13 @@ def test_patterns_from_settings(tmp_path: Path) -> None:
         tying("pattern", pattern=file)
     with pytest.raises(ValueError, match="groups must be at least 0"):
         RandomStaticConfig(groups=-1)
+
+
+def test_the_trace_of_a_run_without_the_frozen_start_says_so(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    env = EnvConfig(**tiny | {"freeze_at_start": False, "total_steps": 6})
+    run(RunConfig("random", run_dir=tmp_path / "run", env=env, test_windows=4))
+    assert (tmp_path / "run" / "trace.txt").read_text().splitlines()[1] == "start independent"
+    settings = ReplayConfig(trace=tmp_path / "run")
+    run(RunConfig("replay", run_dir=tmp_path / "again", env=env, test_windows=4, controller=settings))
+    first, second = ((tmp_path / name / "trace.txt").read_text() for name in ("run", "again"))
+    assert first == second

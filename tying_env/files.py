@@ -96,6 +96,14 @@ def write_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] 
         path.chmod(mode)
 
 
+def umask() -> int:
+    """Return the permissions that new files do not get."""
+    # Python can only ask by setting.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """Return `value` as JSON: NumPy values as lists and numbers, what is not a finite number as null."""
     return json.dumps(_plain(value), indent=indent, allow_nan=False)

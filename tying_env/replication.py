@@ -120,7 +120,8 @@ class Copied:
         for i, source in enumerate(after.tolist()):
             if source != i and (present.frozen or source != present.tying[i]):
                 weights.append(present.copy(source))
-            elif present.frozen and i > 0:  # its own initial values, which train from now on
+            elif any(not p.requires_grad for p in present.weights[i].values()):
+                # Its own initial values, which train from now on. (Of each kind of block the lowest trains already.)
                 weights.append(aliases(present.weights[i], requires_grad=True))
             else:
                 weights.append(present.weights[i])

@@ -38,6 +38,9 @@ class Callback:
     def episode_begins(self, loop: Loop, tying: IntVector | None) -> None:
         """An episode begins with this tying, shape (L,); None is the frozen start."""
 
+    def training_step(self, loop: Loop) -> None:
+        """A training step, or a measurement, is about to begin; `loop.steps_done` are done. This has to be quick."""
+
     def validation_measured(self, loop: Loop, record: Record) -> None:
         """The network was measured on the validation split at this decision; `decision_made` follows."""
 
@@ -73,6 +76,10 @@ class Callbacks(Callback):
     def episode_begins(self, loop: Loop, tying: IntVector | None) -> None:
         """Tell each."""
         self._tell("episode_begins", lambda one: one.episode_begins(loop, tying))
+
+    def training_step(self, loop: Loop) -> None:
+        """Tell each."""
+        self._tell("training_step", lambda one: one.training_step(loop))
 
     def decision_made(self, loop: Loop, record: Record) -> None:
         """Tell each."""

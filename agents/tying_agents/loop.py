@@ -112,6 +112,13 @@ class Loop:
         return int(before + (self.inner.train_step if self.episode else 0))
 
     @property
+    def steps_done(self) -> int:
+        """Training steps done in all episodes together, those of the decision under way and of the frozen start too."""
+        if not self.episode or getattr(self.inner, "trainer", None) is None:
+            return self.train_step
+        return int((self.episode - 1) * self.inner.total_steps + self.inner.trainer.rates.steps)
+
+    @property
     def tokens_per_second(self) -> float:
         """Tokens trained on, over the time spent in `env.step`; 0 before the first step."""
         tokens = self._earlier_tokens + self._tokens()

@@ -51,7 +51,10 @@ def check_tying(config: EnvConfig) -> None:
     """
     check_at_least(1, k=config.k)
     if config.k > config.total_steps:
-        raise ValueError(f"k must be at most total_steps={config.total_steps}, got {config.k!r}")
+        raise ValueError(
+            f"k must be at most total_steps={config.total_steps}, got {config.k!r}: it is the training steps between "
+            "two decisions, and there would be none; lower k, or raise total_steps"
+        )
     check_at_least(0, residual_ramp=config.residual_ramp)
     if config.residual_scale not in ("sqrt", "linear") and config.residual_ramp != TyingSettings.residual_ramp:
         raise ValueError(

@@ -1,6 +1,7 @@
 """What a batch is, and what a stream of batches can do."""
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -8,7 +9,8 @@ import numpy.typing as npt
 
 from tying_env.seeding import numpy_stream
 
-# An array whose first axis counts the examples, or several of them: by name or in order.
+# An array whose first axis counts the examples, or several of them: in a dictionary, tuple, named tuple or dataclass,
+# or in several such in each other.
 Batch = Any
 
 
@@ -28,11 +30,46 @@ class Batches(Protocol):
         ...
 
 
+def parts_of(batch: Batch) -> dict[str, Any] | None:
+    """Return the parts of a batch by name, or by number where they have none; None of a single array."""
+    if isinstance(batch, Mapping):
+        return dict(batch)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return {each.name: getattr(batch, each.name) for each in dataclasses.fields(batch)}
+    if isinstance(batch, (list, tuple)):
+        return dict(zip(getattr(batch, "_fields", map(str, range(len(batch)))), batch, strict=True))
+    return None
+
+
+def mapped(batch: Batch, change: Callable[[Any], Any]) -> Batch:
+    """Return a batch of the same kind whose arrays are changed; what is None, a part that is left out, stays so.
+
+    Named tuples and dataclasses stay what they are; a mapping becomes a dictionary.
+    """
+    parts = parts_of(batch)
+    if parts is None:
+        return None if batch is None else change(batch)
+    made = {name: mapped(part, change) for name, part in parts.items()}
+    if isinstance(batch, Mapping):
+        return made
+    if not isinstance(batch, (list, tuple)):
+        return dataclasses.replace(batch, **made)
+    return type(batch)(**made) if hasattr(batch, "_fields") else type(batch)(made.values())
+
+
+def arrays_of(batch: Batch) -> Iterator[Any]:
+    """Yield the arrays of a batch, in order."""
+    parts = parts_of(batch)
+    if parts is not None:
+        for part in parts.values():
+            yield from arrays_of(part)
+    elif batch is not None:
+        yield batch
+
+
 def count_examples(batch: Batch) -> int:
     """Return the number of examples: the length of the batch's first array."""
-    if isinstance(batch, Mapping):
-        return count_examples(next(iter(batch.values())))
-    return count_examples(batch[0]) if isinstance(batch, (list, tuple)) else len(batch)
+    return len(next(arrays_of(batch)))
 
 
 def cut(examples: Batch, size: int) -> Iterator[Batch]:
@@ -43,11 +80,7 @@ def cut(examples: Batch, size: int) -> Iterator[Batch]:
 
 def take(examples: Batch, index: slice | npt.NDArray[np.integer[Any]]) -> Batch:
     """Return the examples at these places, a batch of the same kind."""
-    if isinstance(examples, Mapping):
-        return {name: take(part, index) for name, part in examples.items()}
-    if isinstance(examples, (list, tuple)):
-        return type(examples)(take(part, index) for part in examples)
-    return examples[index]
+    return mapped(examples, lambda array: array[index])
 
 
 def sample(count: int, most: int) -> npt.NDArray[np.int64]:

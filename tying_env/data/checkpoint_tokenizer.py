@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tying_env.data.byte_level import byte_of_character
 from tying_env.data.tokenizers import TokenArray, Tokenizer, token_type
 
 # A longer text is encoded in pieces, each cut before a space, so that memory stays bounded.
@@ -127,7 +128,7 @@ def _pieces(tokens: list[str], added: set[int], described: dict[str, Any]) -> tu
     """Return the bytes of each token; and why they are not to be had, None if they are."""
     kinds = _decoders(described.get("decoder"))
     if "ByteLevel" in kinds:
-        table = _byte_of_character()
+        table = byte_of_character()
         if all(set(token) <= set(table) for i, token in enumerate(tokens) if i not in added):
             return [
                 token.encode() if i in added else bytes(table[character] for character in token)
@@ -150,13 +151,6 @@ def _decoders(decoder: Any) -> list[str]:
     if decoder.get("type") == "Sequence":
         return [kind for part in decoder.get("decoders") or [] for kind in _decoders(part)]
     return [str(decoder.get("type"))]
-
-
-def _byte_of_character() -> dict[str, int]:
-    """Return the byte that each character of a byte-level vocabulary stands for (openai/gpt-2, src/encoder.py)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def tolerance(sizes: list[int]) -> int:

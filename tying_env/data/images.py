@@ -103,6 +103,10 @@ def check_images(dataset: str) -> None:
     Raises:
         ValueError: neither.
     """
+    if dataset not in KNOWN_IMAGES and dataset.endswith(".npy"):
+        raise ValueError(
+            f"images must be in an .npz file, which has several arrays, and {dataset!r} is one array: {PACKED_HINT}"
+        )
     if dataset not in KNOWN_IMAGES and not Path(dataset).expanduser().is_file():
         raise ValueError(
             f"unknown images {dataset!r}: no such file, and not one of {', '.join(KNOWN_IMAGES)}; {PACKED_HINT}"

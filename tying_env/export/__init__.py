@@ -1,6 +1,7 @@
 """Exports a trained network: a small folder in which every weight is stored once, or a plain checkpoint."""
 
+from tying_env.export.reading import load_export
 from tying_env.export.tied_folder import load_tied
 from tying_env.export.writing import export_tied
 
-__all__ = ["export_tied", "load_tied"]
+__all__ = ["export_tied", "load_export", "load_tied"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tying_env.config.network import DECODER, is_own
+from tying_env.data.byte_level import byte_backend
 from tying_env.data.tokenizers import gpt2_merges
 from tying_env.files import to_json, written_whole
 from tying_env.primary.checkpoint import TOKENIZER
@@ -31,13 +32,16 @@ def name_in_config(config: Any, env: dict[str, Any], data: dict[str, Any], sizes
         config.mask_token_id = sizes["vocab_size"]
 
 
-def write_companions(folder: Path, env: dict[str, Any], data: dict[str, Any], files: Mapping[str, bytes]) -> None:
+def write_companions(
+    folder: Path, env: dict[str, Any], data: dict[str, Any], sizes: dict[str, Any], files: Mapping[str, bytes]
+) -> None:
     """Write into a folder what `AutoTokenizer` or `AutoImageProcessor` of transformers opens, where there is any.
 
     Args:
         folder: where; the model's config.json is there already.
         env: settings of the environment.
         data: what its workload says of its data.
+        sizes: what the network knows of its data.
         files: what a run directory keeps of a checkpoint; see `Workload.files`.
 
     Raises:
@@ -57,13 +61,8 @@ def write_companions(folder: Path, env: dict[str, Any], data: dict[str, Any], fi
         ).save_pretrained(folder)
         with written_whole(folder / TOKENIZER) as unfinished:  # as it was, to the byte
             unfinished.write_bytes(files[TOKENIZER])
-    if env["model"] in ("gpt2", "bert", DECODER) and env["tokenizer"] == "gpt2":
-        from transformers import GPT2Tokenizer
-
-        vocabulary, merges = gpt2_merges()
-        mask = {"mask_token": _MASK} if env["model"] == "bert" else {}
-        tokenizer = GPT2Tokenizer(vocab=vocabulary, merges=merges, model_max_length=env["seq_len"], **mask)
-        tokenizer.save_pretrained(folder)
+    if "vocab_size" in sizes and env["tokenizer"] != "checkpoint":
+        _tokenizer(env).save_pretrained(folder)
     if env["model"] == "vit" and "pixel_mean" in data:
         about = {
             "image_processor_type": "ViTImageProcessor",
@@ -76,6 +75,17 @@ def write_companions(folder: Path, env: dict[str, Any], data: dict[str, Any], fi
         }
         with written_whole(folder / PIXELS) as unfinished:
             unfinished.write_text(to_json(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _tokenizer(env: dict[str, Any]) -> Any:
+    """Return GPT-2's tokenizer of transformers, or one whose tokens are bytes."""
+    from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
+
+    options = {"model_max_length": env["seq_len"], **({"mask_token": _MASK} if env["model"] == "bert" else {})}
+    if env["tokenizer"] == "gpt2":
+        vocabulary, merges = gpt2_merges()
+        return GPT2Tokenizer(vocab=vocabulary, merges=merges, **options)
+    return PreTrainedTokenizerFast(tokenizer_object=byte_backend(), clean_up_tokenization_spaces=False, **options)
 
 
 def input_section(env: dict[str, Any], data: dict[str, Any], sizes: dict[str, Any]) -> str:
@@ -99,6 +109,6 @@ def input_section(env: dict[str, Any], data: dict[str, Any], sizes: dict[str, An
     how = {
         "gpt2": f"GPT-2's tokens: {opened}",
         "checkpoint": f"The tokens of the checkpoint that it started from: {opened}",
-        "bytes": "A token is a byte of UTF-8: `list(text.encode())`, and back `bytes(tokens).decode()`.",
+        "bytes": f"A token is a byte of UTF-8, `list(text.encode())`: {opened}",
     }[env["tokenizer"]]
     return f"\n## Input\n\nUp to {env['seq_len']} tokens. {how}{mask}\n"

@@ -2,7 +2,8 @@
 
 tied.safetensors    each weight under the name of the layer that owns it, and the model's buffers
 tying.json          which layers share: where the blocks are, and for each the layer that owns its weights
-config.json         transformers' configuration of the model
+config.json         transformers' configuration of the model; a network of the user's own has none
+training.json       how it was trained: see tying_env.runs.exported
 README.md           the model card
 
 The weights have a name of their own: `from_pretrained` of transformers would fill the layers that a file under its name
@@ -14,21 +15,24 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from tying_env import partition
-from tying_env.files import to_json, written_whole
+from tying_env.export.merging import refuse_merging
+from tying_env.files import to_json, write_tensors, written_whole
 from tying_env.named_tensors import check_dtypes, check_tensors
 from tying_env.primary.blocks import check_blocks
 from tying_env.primary.building import cast
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.owned import owned_tensors
+from tying_env.runs.exported import TYING
 from tying_env.seeding import torch_randomness_from, torch_stream
 from tying_env.slots import find_kinds
 from tying_env.tied_blocks import TiedBlocks
 
-WEIGHTS, TYING, CONFIG, CARD = "tied.safetensors", "tying.json", "config.json", "README.md"
+WEIGHTS, CONFIG, CARD = "tied.safetensors", "config.json", "README.md"
 FORMAT = "tied model 1"
 
 
@@ -39,24 +43,23 @@ def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: l
         TypeError, ValueError: `load_tied` could not make the model of them again.
         OSError: a file cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    _check_class(network.model)
+    own = not is_transformers(network.model)
+    if not own:
+        _check_class(network.model)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in owned_tensors(network, tied).items()}
     with written_whole(folder / WEIGHTS) as unfinished:
-        try:
-            save_file(tensors, unfinished, metadata={"format": "pt"})
-        except SafetensorError as error:  # its own class, for a full disk too
-            raise OSError(f"cannot write the weights to {folder}: {error}") from error
+        write_tensors(unfinished, tensors, {"format": "pt"})
     about = {
         "format": FORMAT,
+        **({"own_network": type(network.model).__name__} if own else {}),
         "blocks": list(network.blocks_paths),
         "sources": tied.sources(),
         "tying": tying,
         "tied_parameters": tied.only,
     }
     _write(folder / TYING, to_json(about, indent=2) + "\n")
+    if own:
+        return
     _write(folder / CONFIG, model_config(network.model).to_json_string(use_diff=False))
     try:
         _open(folder, torch.device("meta"))
@@ -64,47 +67,92 @@ def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: l
         raise ValueError(f"load_tied could not make this model again; export it with dense=True: {error}") from error
 
 
-def load_tied(folder: str | Path, device: str | torch.device = "cpu") -> nn.Module:
-    """Return the transformers model in a folder that `export_tied` wrote, in evaluation mode.
+def load_tied(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    model: nn.Module | None = None,
+    tied: bool = True,
+) -> nn.Module:
+    """Return the network in a folder that `export_tied` wrote, in evaluation mode.
 
-    Tied layers share memory; each keeps its own layer index, so that `generate()` works with its cache.
+    Tied layers share memory; each keeps its own layer index, so that `generate()` of transformers works with its cache.
+
+    Args:
+        folder: what `export_tied` wrote, not as a dense checkpoint.
+        device: where the network goes.
+        model: of a network of the user's own a new module of its class, which is filled and returned; of a model of
+            transformers None: config.json describes it.
+        tied: False gives every layer memory of its own, as adapters need that are to be merged into their layers.
 
     Raises:
         FileNotFoundError: the folder lacks a file.
-        ValueError: a file is damaged, or they do not fit each other; the message says which, and names a tensor that
-            is missing, unexpected or of another shape.
+        TypeError: `model` is missing, or not wanted.
+        ValueError: a file is damaged, or they do not fit each other or `model`; the message says which, and names a
+            tensor that is missing, unexpected or of another shape.
     """
-    network, own, tensors = _open(Path(folder), torch.device("cpu"))
-    for name, tensor in own.items():
-        tensor.copy_(tensors[name])
+    network, blocks = open_tied(Path(folder), model)
+    if tied:
+        refuse_merging(dict(zip(network.block_names, network.blocks, strict=True)))
+    else:
+        blocks.change(np.arange(blocks.n_units))
     network.model.to(device).eval()
     return network.model
 
 
-def _open(folder: Path, place: torch.device) -> tuple[PrimaryNetwork, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return a new network, tied as the folder says, its tensors, and those of the file, which fit them.
+def open_tied(folder: Path, model: nn.Module | None = None) -> tuple[PrimaryNetwork, TiedBlocks]:
+    """Return the network in a folder, on the CPU, and its blocks, which share memory.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_tied`.
+        FileNotFoundError, TypeError, ValueError: as `load_tied`.
+    """
+    network, tied, own, tensors = _open(folder, torch.device("cpu"), model)
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
+    return network, tied
+
+
+def _open(
+    folder: Path, place: torch.device, given: nn.Module | None = None
+) -> tuple[PrimaryNetwork, TiedBlocks, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return a network, tied as the folder says, its blocks, its tensors, and those of the file, which fit them.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: as `load_tied`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    for name in (WEIGHTS, TYING, CONFIG):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is not a folder of export_tied: it has no {name}")
+    for file in (WEIGHTS, TYING):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder} is not a folder of export_tied: it has no {file}")
     about = _read_json(folder / TYING)
     if about.get("format") != FORMAT:
         raise ValueError(f"{folder / TYING} is of the format {about.get('format')!r}, expected {FORMAT!r}")
+    name = about.get("own_network")
+    if name is None and not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"{folder} is not a folder of export_tied: it has no {CONFIG}")
+    if name is not None and given is None:
+        raise TypeError(
+            f"{folder} is of a network of the user's own, a {name}: give load_tied a new one, "
+            f"load_tied(folder, model={name}(...))"
+        )
+    if name is None and given is not None:
+        raise TypeError(f"{folder} is of a model of transformers, which its {CONFIG} describes: leave model= out")
     try:
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{folder / WEIGHTS} is damaged: {error}") from error
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}  # buffers may be whole numbers
-    if len(dtypes) != 1:
+    if len(dtypes) != 1 and given is None:
         raise ValueError(f"{folder / WEIGHTS} must hold numbers of one type, got {sorted(map(str, dtypes))}")
-    with place:
-        model = cast(_new_model(folder / CONFIG), dtypes.pop())
+    if given is not None:
+        model = given.to(device=place)
+        if len(dtypes) == 1:
+            model.to(dtype=dtypes.pop())
+    else:
+        with place:
+            model = cast(_new_model(folder / CONFIG), dtypes.pop())
     try:
         paths = tuple(map(str, about["blocks"]))
         check_blocks(model, paths)
@@ -116,11 +164,11 @@ def _open(folder: Path, place: torch.device) -> tuple[PrimaryNetwork, dict[str, 
         kinds = find_kinds(network.blocks, network.lists, only)
         tied = TiedBlocks(network.blocks, sources, kinds=kinds, only=only)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / TYING} does not fit the model of {CONFIG}: {error}") from error
+        raise ValueError(f"{folder / TYING} does not fit the model, a {type(model).__name__}: {error}") from error
     own = owned_tensors(network, tied)
     check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, str(folder / WEIGHTS))
     check_dtypes(tensors, {name: t.dtype for name, t in own.items()}, str(folder / WEIGHTS))
-    return network, own, tensors
+    return network, tied, own, tensors
 
 
 def _check_class(model: nn.Module) -> None:
@@ -138,17 +186,8 @@ def _check_class(model: nn.Module) -> None:
         )
 
 
-def model_config(model: nn.Module) -> Any:
-    """Return a copy of a transformers model's configuration that its class can be found by, with its cache on.
-
-    Raises:
-        TypeError: it is no transformers model.
-    """
-    if not is_transformers(model):
-        raise TypeError(
-            f"only transformers models can be exported, got {type(model).__name__}; of a network that an import string "
-            "names, dense=True writes the weights"
-        )
+def model_config(model: Any) -> Any:
+    """Return a copy of a transformers model's configuration that its class can be found by, with its cache on."""
     config: Any = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     if hasattr(config, "use_cache"):
@@ -163,22 +202,30 @@ def is_transformers(model: nn.Module) -> bool:
     return isinstance(model, PreTrainedModel)
 
 
-def _new_model(path: Path) -> Any:
-    """Return a new model as config.json describes it."""
+def model_class(path: Path) -> Any:
+    """Return the class of transformers that a config.json names.
+
+    Raises:
+        ValueError: it names none.
+    """
     import transformers
 
-    stored = _read_json(path)
-    name = (stored.get("architectures") or [None])[0]
-    model_class: Any = getattr(transformers, name, None) if isinstance(name, str) else None
-    is_model = isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)
-    if not is_model:
+    name = (_read_json(path).get("architectures") or [None])[0]
+    found: Any = getattr(transformers, name, None) if isinstance(name, str) else None
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
         raise ValueError(f"{path} must name a model of transformers under 'architectures', got {name!r}")
+    return found
+
+
+def _new_model(path: Path) -> Any:
+    """Return a new model as config.json describes it."""
+    made = model_class(path)
     try:
-        config = model_class.config_class.from_dict(stored)
+        config = made.config_class.from_dict(_read_json(path))
         with torch_randomness_from(torch_stream(0, "weights")):
-            return model_class(config)
+            return made(config)
     except Exception as error:  # transformers' checks of a configuration have classes of their own
-        raise ValueError(f"{path} does not describe a {name}: {error}") from error
+        raise ValueError(f"{path} does not describe a {made.__name__}: {error}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Exports the network of a run or of an environment, with a model card."""
 
-import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -8,23 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from tying_env.config.network import CUSTOM, is_own
+from tying_env.config import with_later_settings
 from tying_env.env import LayerTyingEnv
+from tying_env.export.card import MODEL, model_card
 from tying_env.export.companions import input_section, name_in_config, write_companions
 from tying_env.export.tied_folder import CARD, is_transformers, model_config, write_tied
-from tying_env.files import check_new, written_whole
-from tying_env.partition import leaders
+from tying_env.files import check_new, to_json, umask, written_whole
 from tying_env.primary.checkpoint import TOKENIZER
 from tying_env.primary.models import PrimaryNetwork
-from tying_env.primary.owned import owned_parameters
 from tying_env.primary.relaxation import has_deltas, merge_deltas
 from tying_env.primary.residual import has_scales, merge_scales
-from tying_env.render import replication_map_text
 from tying_env.runs import RunDirectory, load_network
-from tying_env.runs.run_directory import BEST, CONFIG, FINAL, SUMMARY, Which
+from tying_env.runs.exported import FORMAT, TRAINING, is_absolute, without_folders
+from tying_env.runs.run_directory import CONFIG, SUMMARY, Which
 from tying_env.tied_blocks import TiedBlocks
-
-MODEL = "model.safetensors"  # as transformers names it, too
 
 
 def export_tied(
@@ -36,6 +32,8 @@ def export_tied(
     model: str | None = None,
 ) -> Path:
     """Write a trained network into a new folder, every weight once; `load_tied` opens it.
+
+    A module of the user's own is exported like a model of transformers; `load_tied` is given a new one to fill.
 
     Args:
         run: a run directory; or an environment, whose network is taken as it is.
@@ -53,8 +51,8 @@ def export_tied(
     Raises:
         FileExistsError: the folder exists.
         FileNotFoundError: there is no such run or network.
-        TypeError: the network is no transformers model; or it has low-rank deltas, scaled residual branches, or a class
-            of the user's own, and is not to be `dense`.
+        TypeError: the network has low-rank deltas, scaled residual branches, or a class of the user's own that builds
+            on transformers', and is not to be `dense`.
         ValueError: the run is damaged, or `load_tied` could not make the model again.
         OSError: the folder cannot be written; nothing is left of it then.
     """
@@ -69,16 +67,15 @@ def export_tied(
         files = run.workload.files()
     else:
         directory = RunDirectory.open(Path(run))
-        saved = load_network(directory.path / (BEST if network == "best" else FINAL), model=model)
+        saved = load_network(directory.network_file(network), model=model)
         kept = directory.path / TOKENIZER
         files = {TOKENIZER: kept.read_bytes()} if saved.config.tokenizer == "checkpoint" else {}
         primary, tied, tying, sizes = saved.network, saved.tied, saved.tying, dict(saved.sizes)
         about = directory.read_json(CONFIG)
+        about["env"] = with_later_settings(about["env"])
         summary = directory.read_json(SUMMARY) if (directory.path / SUMMARY).exists() else {}
         numbers = (summary.get("test") or {}).get(network)
     env, data = about["env"], about["data"]
-    if not (dense and is_own(env["model"])):
-        model_config(primary.model)  # whether it can be exported at all
     if has_deltas(primary.model) and not dense:
         raise TypeError(
             "its layers have low-rank deltas of their own, unknown to transformers: export it with dense=True"
@@ -89,7 +86,7 @@ def export_tied(
         raise TypeError(
             "its residual branches are scaled (residual_scale), unknown to transformers: export it with dense=True"
         )
-    card = _card(primary, tied, tying, about, numbers, dense, input_section(env, data, sizes), sizes)
+    card = model_card(primary, tied, tying, about, numbers, dense, input_section(env, data, sizes), sizes)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
         unfinished = Path(aside) / folder.name
@@ -98,9 +95,14 @@ def export_tied(
             _write_dense(unfinished, primary, tied)
         else:
             write_tied(unfinished, primary, tied, tying)
-        write_companions(unfinished, env, data, files)
+        write_companions(unfinished, env, data, sizes, files)
+        training = _training(env, sizes, tying, primary, dense, None if isinstance(run, LayerTyingEnv) else network)
+        with written_whole(unfinished / TRAINING) as path:
+            path.write_text(to_json(training, indent=2) + "\n", encoding="utf-8")
         with written_whole(unfinished / CARD) as path:
             path.write_text(card, encoding="utf-8")
+        for path in unfinished.iterdir():  # safetensors lets only the user read what it writes
+            path.chmod(0o666 & ~umask())
         unfinished.rename(folder)
     return folder
 
@@ -125,77 +127,23 @@ def _copy_of(env: LayerTyingEnv) -> tuple[PrimaryNetwork, TiedBlocks]:
     return trainer.network, trainer.tied
 
 
-def _card(
-    network: PrimaryNetwork,
-    tied: TiedBlocks,
-    tying: list[int],
-    about: dict[str, Any],
-    numbers: dict[str, Any] | None,
-    dense: bool,
-    its_input: str,
+def _training(
+    env: dict[str, Any],
     sizes: dict[str, Any],
-) -> str:
-    """Return the model card: what it is, how it is tied, on what it was trained, how well it does."""
-    unique = sum(p.numel() for _, p in owned_parameters(network, tied))
-    borrowed = [i for i in range(tied.n_units) if i not in tied.owners()]
-    conventional = unique + sum(p.numel() for i in borrowed for p in dict.fromkeys(tied.weights(i).values()))
-    env = about["env"]
-    name = type(network.model).__name__
-    if not dense:
-        load = "from tying_env.export import load_tied  # pip install tying-env\n\nmodel = load_tied(folder)"
-    elif is_transformers(network.model):
-        load = f"from transformers import {name}\n\nmodel = {name}.from_pretrained(folder)"
-    else:
-        code = about["data"].get("code", {})
-        load = (
-            f"from safetensors.torch import load_model\n\nmodel = ...  # as {code.get('import')} makes it, sha256 "
-            f'{code.get("sha256")}\nload_model(model, f"{{folder}}/{MODEL}")'
-        )
-    library = "transformers" if is_transformers(network.model) else "pytorch"
-    stored = (
-        "Every layer is stored with weights of its own."
-        if dense
-        else "Every weight is stored once. `from_pretrained` and `save_pretrained` of transformers know nothing of "
-        "that: for a checkpoint in their form, export once more with `--dense` (`export_tied(..., dense=True)`)."
-    )
-    own_data = env["model"] == CUSTOM or (is_own(env["model"]) and "vocab_size" not in sizes)
-    data = "data of the user's own" if own_data else env["dataset"]
-    tokens = f", tokenizer `{env['tokenizer']}`" if "vocab_size" in sizes else ""
-    start = "random weights" if env["init_from"] is None else f"the checkpoint `{env['init_from']}`"
-    measured = "Not measured on a test split."
-    if numbers is not None:
-        rows = [f"| {key.replace('_', ' ')} | {value:,.6g} |" for key, value in numbers.items() if value is not None]
-        measured = "\n".join(["| on the test split | |", "| --- | --- |", *rows])
-    training = {key: about[key] for key in ("agent", "seed", "data", "started", "git_commit") if key in about}
-    return f"""---
-library_name: {library}
-tags: [layer-tying]
----
-# {name} with {len(leaders(tying))} of {len(tying)} layers independent
-
-{unique:,} parameters, {unique / conventional:.0%} of the {conventional:,} that it has with every layer independent.
-{stored}
-
-```python
-{load}
-```
-{its_input}
-## Tying
-
-```
-{replication_map_text(tying)}
-```
-
-## Training
-
-Trained from {start} on `{data}`{tokens} while a controller tied its layers (Hay & Wolf, "Dynamic Layer Tying for
-Parameter-Efficient Transformers", ICLR 2024).
-
-```json
-{json.dumps({**training, "env": env}, indent=2, default=str)}
-```
-
-## Results
-
-{measured}
-"""
+    tying: list[int],
+    primary: PrimaryNetwork,
+    dense: bool,
+    network: Which | None,
+) -> dict[str, Any]:
+    """Return what training.json says; see `tying_env.runs.exported`."""
+    # A data set's name can be opened anywhere, a path on this machine alone.
+    dataset = None if is_absolute(env.get("dataset")) else env.get("dataset")
+    return {
+        "format": FORMAT,
+        "network": network,
+        "dense": dense,
+        "blocks": list(primary.blocks_paths),
+        "tying": tying,
+        "sizes": without_folders(sizes),
+        "env": {**without_folders(env), "dataset": dataset, "cache_dir": None},
+    }

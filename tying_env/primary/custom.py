@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from tying_env.config import EnvConfig
 from tying_env.config.network import CUSTOM
 from tying_env.data import Batch, Batches, RandomExamples, ShuffledExamples
-from tying_env.data.batches import count_examples, sample, take
+from tying_env.data.batches import count_examples, mapped, parts_of, sample, take
 from tying_env.data.corpus import Split
+from tying_env.data.examples import Change
 from tying_env.primary.blocks import check_blocks, find_blocks
 from tying_env.primary.building import prepared
 from tying_env.primary.models import PrimaryNetwork
@@ -42,7 +44,9 @@ class OwnNetwork:
         validation: examples to validate on. Without them validation is not measured.
         test: examples to test on.
 
-    Examples are arrays or tensors with the examples along their first axis: one, or several in a dictionary or tuple.
+    Examples are arrays or tensors with the examples along their first axis: one, or several in a dictionary, tuple,
+    named tuple or dataclass, also in each other. Floating-point numbers come to the network in its type, the setting
+    `dtype`.
     """
 
     model: nn.Module | Callable[[], nn.Module]
@@ -54,15 +58,16 @@ class OwnNetwork:
 
 
 class DrawnBatches:
-    """A stream of batches that a function draws; its position is that of the generator."""
+    """A stream of batches that a function draws and `change` finishes; its position is that of the generator."""
 
-    def __init__(self, draw: Draw, rng: np.random.Generator) -> None:
+    def __init__(self, draw: Draw, rng: np.random.Generator, change: Change) -> None:
         self._draw = draw
         self._rng = rng
+        self._change = change
 
     def next_batch(self) -> Batch:
         """Return what the function draws next."""
-        return self._draw(self._rng)
+        return self._change(self._draw(self._rng), self._rng)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator, ready for JSON."""
@@ -140,7 +145,7 @@ class CustomWorkload(Workload):
         if examples is None:
             argument = "batches= as examples, not as a function" if split == "train" else f"{split}="
             raise ValueError(f"there are no examples of the split {split!r}: give the environment {argument}")
-        return take(examples, sample(count_examples(examples), most))
+        return self._in_its_type(take(examples, sample(count_examples(examples), most)))
 
     def describe(self) -> dict[str, Any]:
         """Return the kinds of module and the number of examples."""
@@ -156,11 +161,32 @@ class CustomWorkload(Workload):
     def _make(self) -> Any:
         """Return a network of its own; its weights may be drawn from torch's global generator."""
         source = self._parts.model
-        return copy.deepcopy(source) if isinstance(source, nn.Module) else source()
+        if not isinstance(source, nn.Module):
+            return source()
+        try:
+            return copy.deepcopy(source)
+        except Exception as error:  # whatever its parts raise
+            raise TypeError(
+                f"every episode trains a copy of the {type(source).__name__}, and it cannot be copied ({error}): give "
+                "a function that makes one, model=make_network, or leave out of it what cannot be copied"
+            ) from error
 
     def _stream(self, kind: type[RandomExamples], rng: np.random.Generator) -> Batches:
         batches = self._parts.batches
-        return DrawnBatches(batches, rng) if callable(batches) else kind(batches, self.config.batch_size, rng)
+        if callable(batches):
+            return DrawnBatches(batches, rng, self._in_its_type)
+        return kind(batches, self.config.batch_size, rng, self._in_its_type)
+
+    def _in_its_type(self, batch: Batch, _: np.random.Generator | None = None) -> Batch:
+        """Return a batch whose floating-point numbers are of the network's type, as its weights are."""
+        dtype = getattr(torch, self.config.dtype)
+
+        def change(array: Any) -> Any:
+            floating = np.issubdtype(array.dtype, np.floating) if isinstance(array, np.ndarray) else False
+            tensor = torch.from_numpy(array) if floating else array
+            return tensor.to(dtype) if isinstance(tensor, Tensor) and tensor.is_floating_point() else tensor
+
+        return mapped(batch, change)
 
     def _count(self, part: str) -> int | None:
         examples = getattr(self._parts, part)
@@ -176,9 +202,37 @@ def with_blocks(model: Any, blocks: str | Sequence[str] | None) -> PrimaryNetwor
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, or a function that makes one, got {type(model).__name__}")
+    _check_trainable(model)
     paths = find_blocks(model) if blocks is None else (blocks,) if isinstance(blocks, str) else tuple(blocks)
     check_blocks(model, paths)
-    return PrimaryNetwork(model, paths)
+    network = PrimaryNetwork(model, paths)
+    named = dict(zip(network.block_names, network.blocks, strict=True))
+    held = {path: list(block.parameters()) for path, block in named.items()}
+    if frozen := [path for path, found in held.items() if found and not any(p.requires_grad for p in found)]:
+        raise ValueError(
+            f"the block {frozen[0]!r} is frozen, none of its parameters takes a gradient, and what is tied has to "
+            "train: call requires_grad_(True) on it, or leave it out of the list of blocks"
+        )
+    return network
+
+
+def _check_trainable(model: nn.Module) -> None:
+    """Refuse by name what cannot be trained here.
+
+    Raises:
+        ValueError: a parameter has no shape yet, or an embedding has sparse gradients.
+    """
+    for path, module in model.named_modules():
+        if any(isinstance(p, UninitializedParameter) for p in module.parameters(recurse=False)):
+            raise ValueError(
+                f"{path!r} is a {type(module).__name__}, whose parameters have no shape before it has seen a batch: "
+                "run one through the network first, or use a module with sizes"
+            )
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
+            raise ValueError(
+                f"{path!r} is an {type(module).__name__} with sparse=True, and sparse gradients have no norm to be "
+                "clipped: make it with sparse=False"
+            )
 
 
 def _check_examples(parts: OwnNetwork) -> None:
@@ -195,20 +249,18 @@ def _check_examples(parts: OwnNetwork) -> None:
 
 
 def _lengths(name: str, examples: Any) -> list[int]:
-    if isinstance(examples, Mapping):
-        return [length for part in examples.values() for length in _lengths(name, part)]
-    if isinstance(examples, list) and any(isinstance(part, (Mapping, list, tuple)) for part in examples):
+    if isinstance(examples, list) and any(parts_of(part) is not None for part in examples):
         function = ", or give a function that draws a batch" if name == "batches" else ""
         raise TypeError(
             f"{name} must be examples, not a list of {len(examples)} batches: "
             f"join them along their first axis{function}"
         )
-    if isinstance(examples, (list, tuple)):
-        return [length for part in examples for length in _lengths(name, part)]
+    if (parts := parts_of(examples)) is not None:
+        return [length for part in parts.values() if part is not None for length in _lengths(name, part)]
     if not isinstance(examples, (np.ndarray, Tensor)) or examples.ndim == 0:
         function = "a function that draws a batch, or " if name == "batches" else ""
         raise TypeError(
-            f"{name} must be {function}an array of examples, or several in a dictionary or tuple, "
+            f"{name} must be {function}an array of examples, or several in a dictionary, tuple or dataclass, "
             f"got {type(examples).__name__}"
         )
     return [len(examples)]

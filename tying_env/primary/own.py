@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch import nn
 
 from tying_env.config import EnvConfig
 from tying_env.data import Batch, load_tokenizer
+from tying_env.data.batches import parts_of
 from tying_env.plugins import describe_object, foreign_code, load_object
 from tying_env.primary.building import prepared
 from tying_env.primary.custom import CustomWorkload, OwnNetwork, with_blocks
@@ -177,14 +178,13 @@ def _content_key(parts: OwnNetwork) -> str:
 
 def _add(examples: Batch, digest: Any) -> None:
     """Add examples to a hash: their names, types, shapes and bytes."""
-    if isinstance(examples, Mapping):
-        for name in examples:
-            digest.update(f"\0{name}".encode())
-            _add(examples[name], digest)
-    elif isinstance(examples, (list, tuple)):
-        for part in examples:
+    parts = parts_of(examples)
+    if parts is not None:
+        for name, part in parts.items():
+            if not isinstance(examples, (list, tuple)):  # they have their order
+                digest.update(f"\0{name}".encode())
             _add(part, digest)
-    else:
+    elif examples is not None:
         tensor = torch.as_tensor(examples).detach().cpu().contiguous()
         digest.update(f"\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         data: Any = tensor.reshape(-1).view(torch.uint8).numpy()

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from tying_env.data.batches import count_examples
+from tying_env.data.batches import arrays_of, count_examples, parts_of
 from tying_env.primary.tasks import Measured, Task, some_of, token_loss
 
 # (model, batch on its device) -> the mean loss, a scalar.
@@ -77,7 +78,7 @@ class CustomTask(Task):
 
     def count(self, model: nn.Module, batch: Any) -> int:
         """Return the labels that count, or the examples; causal models of transformers skip each sequence's first."""
-        labels = batch.get("labels") if isinstance(batch, Mapping) else None
+        labels = (parts_of(batch) or {}).get("labels")
         if not isinstance(labels, Tensor) or labels.is_floating_point():
             return count_examples(batch)
         shifted = self._loss is None and getattr(model, "loss_type", "") in (None, "ForCausalLM")
@@ -104,10 +105,10 @@ class CustomTask(Task):
         return Measured(loss.reshape(()), logits=_labelled(result, batch) if logits and result is not None else None)
 
     def count_tokens(self, batch: Any) -> int:
-        """Return the elements of `input_ids`, where the batch has them, else the examples."""
-        if isinstance(batch, Mapping) and "input_ids" in batch:
-            return int(batch["input_ids"].numel())
-        return count_examples(batch)
+        """Return the elements of `input_ids`, or of a first array of whole numbers (B, T); else the examples."""
+        first = (parts_of(batch) or {}).get("input_ids", next(arrays_of(batch)))
+        tokens = isinstance(first, Tensor) and first.ndim == 2 and first.dtype == torch.int64
+        return int(first.numel()) if tokens else count_examples(batch)
 
 
 def transformers_loss(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:

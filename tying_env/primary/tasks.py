@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tying_env.data.batches import Batch, count_examples
+from tying_env.data.batches import Batch, count_examples, mapped
 from tying_env.primary.dependence import spaced
 from tying_env.primary.kernels.head import linear_cross_entropy
 
@@ -168,13 +168,14 @@ def some_of(scores: Tensor) -> Tensor:
 
 def to_device(batch: Batch, device: torch.device) -> Any:
     """Copy a batch to the device, whole numbers as int64, without waiting where the device can work meanwhile."""
-    if isinstance(batch, Mapping):
-        return {name: to_device(part, device) for name, part in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(to_device(part, device) for part in batch)
-    if isinstance(batch, np.ndarray):
-        whole = np.issubdtype(batch.dtype, np.integer)
-        batch = torch.from_numpy(batch.astype(np.int64) if whole else batch)
-    if device.type != "cuda" or batch.is_cuda:
-        return batch.to(device)
-    return batch.pin_memory().to(device, non_blocking=True)
+    return mapped(batch, lambda array: _on(array, device))
+
+
+def _on(array: Any, device: torch.device) -> Tensor:
+    if isinstance(array, np.ndarray):
+        whole = np.issubdtype(array.dtype, np.integer)
+        array = torch.from_numpy(array.astype(np.int64) if whole else array)
+    tensor: Tensor = array
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

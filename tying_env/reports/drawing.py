@@ -1,5 +1,6 @@
 """What all figures share: colours, figures without global state, axes, and files that are equal for equal figures."""
 
+import contextlib
 import io
 import textwrap
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -83,6 +85,29 @@ def legend_right(figure: Figure) -> None:
     legend = figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_text(in_lines(text.get_text()))
+
+
+def as_label(text: str) -> str:
+    """Return a text of the user's as matplotlib draws it: no "$" begins a formula, and no "_" hides it from a legend.
+
+    A character that the fonts of `matplotlib.rcParams` do not have is written as its number in hexadecimal, so that
+    labels can still be told apart.
+    """
+    fonts = [get_font(path) for path in _font_paths()]
+    missing = {character for character in text if not any(font.get_char_index(ord(character)) for font in fonts)}
+    shown = "".join(
+        c.encode("ascii", "backslashreplace").decode() if c in missing and c.isprintable() else c for c in text
+    )
+    return ("\u200b" if shown.startswith("_") else "") + shown.replace("$", r"\$")
+
+
+def _font_paths() -> list[str]:
+    """Return the files of the fonts that text is drawn in, those that are there."""
+    paths: list[str] = []
+    for family in matplotlib.rcParams["font.family"]:
+        with contextlib.suppress(ValueError):
+            paths.append(str(findfont(FontProperties(family=[family]), fallback_to_default=False)))
+    return paths or [str(findfont(FontProperties()))]
 
 
 def in_lines(label: str) -> str:

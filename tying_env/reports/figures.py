@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from tying_env.reports.arms import Arm
 from tying_env.reports.comparison import Comparison
-from tying_env.reports.drawing import Style, arm_styles, fit_log_axis, in_lines, legend_right, new_axes
+from tying_env.reports.drawing import Style, arm_styles, as_label, fit_log_axis, in_lines, legend_right, new_axes
 from tying_env.reports.frequencies import frequency_result
 from tying_env.reports.learned import draw_frequencies
 from tying_env.reports.loading import METRICS_BY_KEY, Run, unit_of_perplexity
@@ -164,7 +164,7 @@ def training_speed(arms: Sequence[Arm]) -> Figure:
             largest = max(largest, *speeds)
     if not largest:
         raise ValueError("no run has ended: there is no speed to show")
-    axes.set_yticks(range(len(arms)), [in_lines(arm.label) for arm in arms])
+    axes.set_yticks(range(len(arms)), [in_lines(as_label(arm.label)) for arm in arms])
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_xlim(0, 1.05 * largest)
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -199,7 +199,7 @@ def _draw_results(
         x, y = float(np.mean(places)), summary.centre
         if summary.interval is not None:
             axes.plot([x, x], summary.interval, "-", color=style.colour, lw=1.4)
-        label = f"{summary.arm.label} ({told(summary.counted)})"
+        label = f"{as_label(summary.arm.label)} ({told(summary.counted)})"
         axes.plot(x, y, style.marker, color=style.colour, markersize=9, markeredgecolor="white", label=label)
         centres.append((x, y))
         values += results
@@ -221,7 +221,7 @@ def _draw_arm(
     if len(curves) > 2:  # two seeds' interval is 42 times as wide as they are apart: it would hide the rest
         band = mean_band(values)
         axes.fill_between(points, band.low, band.high, color=style.colour, alpha=0.18, lw=0)
-    name = f"{label} (n = {len(curves)})"
+    name = f"{as_label(label)} (n = {len(curves)})"
     axes.plot(points, mean, style.line, marker=style.marker, markersize=3, color=style.colour, lw=1.4, label=name)
     return [float(v) for v in values.ravel()]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tying_env.runs.exported import is_export
 from tying_env.runs.layouts import modern
 from tying_env.runs.run_directory import CONFIG, METRICS, SUMMARY
 
@@ -248,7 +249,19 @@ def _run_directories(path: Path) -> Iterable[Path]:
             arms = []
         if CONFIG in files:
             inside.clear()  # what a run keeps in itself is not another run
-            yield Path(folder)
+            if not _is_checkpoint(Path(folder)):
+                yield Path(folder)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder's config.json is of a network: an export, or another checkpoint of transformers."""
+    if is_export(folder):
+        return True
+    try:
+        config = _read_json(folder / CONFIG)
+    except ValueError:
+        return False  # a damaged run is said to be one
+    return "agent" not in config and ("architectures" in config or "model_type" in config)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

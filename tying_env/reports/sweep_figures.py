@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tying_env.reports.drawing import COLOURS, fit_log_axis, legend_right, name_axes, new_axes, new_figure
+from tying_env.reports.drawing import COLOURS, as_label, fit_log_axis, legend_right, name_axes, new_axes, new_figure
 
 State = Literal["complete", "pruned", "failed", "running"]
 STATES: tuple[State, ...] = ("complete", "pruned", "failed", "running")
@@ -199,7 +199,7 @@ def each_setting(result: SweepResult) -> Figure:
                 place(result.best), result.best.value, "*", color=_BEST, ms=15, mec="white", label="best", zorder=4
             )
         if places:
-            axes.set_xticks(list(places.values()), [str(value).lower() for value in places])
+            axes.set_xticks(list(places.values()), [as_label(str(value).lower()) for value in places])
             axes.set_xlim(-0.5, len(places) - 0.5)
         elif setting.log:
             axes.set_xscale("log")

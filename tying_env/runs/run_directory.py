@@ -27,7 +27,8 @@ from typing import Any, Literal, Self
 
 from filelock import FileLock, Timeout
 
-from tying_env.files import naming, sync, to_json, written_whole
+from tying_env.files import naming, sync, to_json, umask, written_whole
+from tying_env.runs.exported import is_export
 
 CONFIG, METRICS, SUMMARY = "config.json", "metrics.jsonl", "summary.json"
 JOURNAL, RESUMES, LOCK = "journal.jsonl", "resumes.jsonl", "lock"
@@ -61,7 +62,7 @@ class RunDirectory:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
-            unfinished.chmod(0o777 & ~_umask())
+            unfinished.chmod(0o777 & ~umask())
             for name, content in (files or {}).items():
                 (unfinished / name).write_bytes(content)
             cls(unfinished).write_json(CONFIG, about)
@@ -79,6 +80,8 @@ class RunDirectory:
         Raises:
             FileNotFoundError: there is no run at this path.
         """
+        if is_export(path):
+            raise FileNotFoundError(f"{path} is not a run directory, but an exported network: give that of its run")
         if not (path / CONFIG).is_file():
             raise FileNotFoundError(f"{path} is not a run directory: it has no {CONFIG}")
         return cls(path)
@@ -194,11 +197,3 @@ class RunDirectory:
 def _no_link(path: str, flags: int) -> int:
     """Open a file, but nothing that a link at its place leads to."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
-
-
-def _umask() -> int:
-    """Return the permissions that new files do not get."""
-    # Python can only ask by setting.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

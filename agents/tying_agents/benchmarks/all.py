@@ -59,7 +59,7 @@ def measure_all(options: BenchmarkOptions, console: Console) -> dict[str, Any]:
     versions = {name: machine["versions"][name] for name in ("python", "torch")}
     console.print(", ".join(f"{name} {value}" for name, value in ({n: machine[n] for n in shown} | versions).items()))
     if load > BUSY:
-        console.print("[yellow]warning:[/] this machine is busy; threads then wait for each other, expect noise")
+        console.print("warning: this machine is busy; threads then wait for each other, expect noise", style="yellow")
     for i, name in enumerate(options.only):
         title, work = MEASUREMENTS[name]
         console.print(f"[{i + 1}/{len(options.only)}] measuring {name} ...", markup=False)

@@ -88,6 +88,8 @@ def _as_rich(title: str, rows: Sequence[Sequence[str]]) -> "Table":
     from rich.table import Table
 
     shown = Table(*rows[0], title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in shown.columns:
+        column.overflow = "fold"
     for row in rows[1:]:
         shown.add_row(*row)
     return shown

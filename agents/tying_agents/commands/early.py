@@ -5,7 +5,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -58,7 +58,11 @@ def read_options(kind: type[T], argv: Sequence[str], prog: str, about: str | Non
         prog: how the command was called, for its help text.
         about: what the command does, for its help text.
         default: values of options that are not given, where those of the class will not do.
+
+    Raises:
+        ValueError: an option has the name that other programs have for one of these.
     """
+    _refuse_usual_names(kind, argv)
     return tyro.cli(
         kind,
         prog=prog,
@@ -67,6 +71,35 @@ def read_options(kind: type[T], argv: Sequence[str], prog: str, about: str | Non
         description=re.sub(r"\n(?=layer-tying |python |torchrun )", "\n\n", about or ""),  # each example a paragraph
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+# What other programs call an option -> what it is called here.
+_USUAL_NAMES = {
+    **{"lr": "learning-rate", "steps": "total-steps", "max-steps": "total-steps", "bs": "batch-size"},
+    **{"layers": "n-layer", "num-layers": "n-layer", "heads": "n-head", "hidden-size": "n-embd", "wd": "weight-decay"},
+    **{"block-size": "seq-len", "context": "seq-len", "output": "out", "output-dir": "run-dir"},
+}
+
+
+def _refuse_usual_names(kind: Any, argv: Sequence[str]) -> None:
+    """Refuse an option that is none, but has a well-known name of one.
+
+    Raises:
+        ValueError: there is one; the message says what it is called here.
+    """
+    known = {name.replace("_", "-") for name in _field_names(kind)}
+    for word in argv:
+        name = word.removeprefix("--").partition("=")[0].replace("_", "-")
+        meant = _USUAL_NAMES.get(name)
+        if word.startswith("--") and name not in known and meant in known:
+            raise ValueError(f"there is no option --{name}: it is called --{meant} here")
+
+
+def _field_names(kind: Any) -> set[str]:
+    names = set()
+    for name, hint in get_type_hints(kind).items():
+        names |= _field_names(hint) if dataclasses.is_dataclass(hint) else {name}
+    return names
 
 
 def early(argv: Sequence[str], *names: str, several: Sequence[str] = ()) -> argparse.Namespace:

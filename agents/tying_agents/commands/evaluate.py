@@ -1,7 +1,8 @@
-"""Measure the network of a run on a split of its own data, or of others.
+"""Measure the network of a run, or an exported one, on a split of its own data, or of others.
 
 layer-tying evaluate runs/one
 layer-tying evaluate runs/one --dataset path/to/folder --split validation --windows 0
+layer-tying evaluate exported/one
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import tyro
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
-from tying_agents.commands.saved_runs import refuse_unnamed_code, settings_of_network
+from tying_agents.commands.saved_runs import open_network, refuse_unnamed_code, settings_of_network
 from tying_agents.running.checks import check_dataset
 from tying_env.runs.run_directory import Which
 
@@ -27,7 +28,7 @@ class Options:
     """Measure the network of a run."""
 
     run: tyro.conf.Positional[Path]
-    """The run directory."""
+    """The run directory, or the folder of an exported network."""
     dataset: str | None = None
     """Data to measure on; the default is what it was trained on."""
     split: Literal["train", "validation", "test"] = "test"
@@ -62,20 +63,25 @@ def evaluated(options: Options) -> "Table":
         raise ValueError(f"windows must be at least 0 (0: the whole split), got {options.windows}")
     env = settings_of_network(options.run, options.network)
     refuse_unnamed_code(env, options.run, options.model)
+    if options.dataset is None and env.get("dataset", "") is None:
+        raise ValueError(
+            f"{options.run} does not say where the data are that it was trained on: name some by --dataset"
+        )
     if dataset := options.dataset or env.get("dataset"):
         check_dataset(str(env["model"]), str(dataset))
     from rich.table import Table
 
     from tying_env.partition import leaders
     from tying_env.primary.models import find_device
-    from tying_env.runs import load_run
 
     device = find_device(options.device)
-    run = load_run(options.run, options.network, device, options.model)
+    run = open_network(options.run, options.network, device, options.model)
     data = options.dataset or run.config.dataset
     workload = run.open_workload(options.dataset)
     result = workload.evaluate(run.model, options.split, options.windows, device)
     table = Table(show_header=False, title=f"{options.run}, {options.network} network", title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")  # a path is as long as it is
     table.add_row("data", f"{data}, {options.split} split")
     table.add_row("independent layers", f"{len(leaders(run.tying))} of {len(run.tying)}")
     table.add_row("predictions", f"{result.tokens:,}")

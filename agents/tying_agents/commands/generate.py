@@ -1,7 +1,8 @@
-"""Let the network of a run continue a text.
+"""Let the network of a run, or an exported one, continue a text.
 
 layer-tying generate runs/one --prompt "The state of the union"
 layer-tying generate runs/one --prompt "The state" --tokens 50 --temperature 0.8 --seed 3
+layer-tying generate exported/one --prompt "The state of the union"
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import tyro
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
-from tying_agents.commands.saved_runs import refuse_unnamed_code, settings_of_network
+from tying_agents.commands.saved_runs import open_network, refuse_unnamed_code, settings_of_network
 from tying_env.config.network import DECODER, is_own
 from tying_env.runs.run_directory import Which
 
@@ -26,7 +27,7 @@ class Options:
     """Let the network of a run continue a text."""
 
     run: tyro.conf.Positional[Path]
-    """The run directory."""
+    """The run directory, or the folder of an exported network."""
     prompt: str = ""
     """The text to continue; it cannot be left out."""
     tokens: int = 50
@@ -79,11 +80,10 @@ def generated(options: Options) -> str:
     import torch
 
     from tying_env.primary.models import find_device
-    from tying_env.runs import load_run
     from tying_env.seeding import torch_randomness_from, torch_stream
 
     device = find_device(options.device)
-    run = load_run(options.run, options.network, device)
+    run = open_network(options.run, options.network, device, None)
     assert run.tokenizer is not None  # every GPT-2 and every decoder has one
     prompt = run.tokenizer.encode(options.prompt).tolist()
     room = run.config.seq_len - len(prompt)

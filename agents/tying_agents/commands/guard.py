@@ -21,11 +21,9 @@ def guarded(work: Callable[[Console], int], hint: str = "", console: Console | N
         hint: what to say after Ctrl-C.
         console: where to write; a new one by default.
     """
-    from rich.console import Console
-
     from tying_env.plugins import ForeignCodeError
 
-    shown = console or Console(emoji=False)
+    shown = console or plain_console()
     try:
         return work(shown)
     except KeyboardInterrupt:
@@ -40,8 +38,15 @@ def guarded(work: Callable[[Console], int], hint: str = "", console: Console | N
         return 1
 
 
+def plain_console() -> Console:
+    """Return a console that prints texts as they are: paths and names in them, in tables too, are no markup."""
+    from rich.console import Console
+
+    return Console(emoji=False, markup=False)
+
+
 def say_error(console: Console, text: str) -> None:
     """Print an error; paths and names in it are no markup."""
-    from rich.markup import escape
+    from rich.text import Text
 
-    console.print(f"[bold red]error:[/] {escape(text)}", highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error:", "bold red"), " ", text), highlight=False, soft_wrap=True)

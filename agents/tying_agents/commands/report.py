@@ -103,15 +103,14 @@ def print_comparison(comparison: "Comparison", console: "Console") -> None:
 
 def _as_rich(table: "TextTable") -> "Table":
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
     from rich.table import Table
 
     shown = Table(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading, *cells in zip(table.headings, *table.rows, strict=True):
         # Where the terminal is too narrow the widest columns fold, between words if they can; nothing is cut off.
-        shown.add_column(escape(_folded(heading, cells)), overflow="fold")
+        shown.add_column(_folded(heading, cells), overflow="fold")
     for row in table.rows:
-        shown.add_row(*map(escape, row))
+        shown.add_row(*row)
     return shown
 
 

@@ -77,7 +77,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying run") -> int:
     from rich.logging import RichHandler
 
     rank = int(os.environ.get("RANK", 0))  # torchrun's number of this process: the first one alone writes and prints
-    console, quiet = Console(emoji=False), Console(quiet=True)
+    console, quiet = guard.plain_console(), Console(quiet=True)
     logger = logging.getLogger("tying_env")
     if not logger.handlers:
         logger.addHandler(RichHandler(console=console, show_path=False, show_time=False, show_level=False))
@@ -215,6 +215,8 @@ def train_and_show(options: Options, console: "Console", prog: str) -> int:
             say_how_to_resume(path, config, console, prog)
         raise
     table = Table(show_header=False, title="Dynamic layer tying", title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in summary_rows(directory):
         table.add_row(name, value)
     console.print(table)

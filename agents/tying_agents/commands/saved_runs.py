@@ -1,31 +1,57 @@
-"""Run directories that a command is given, looked at before torch is imported, which takes seconds."""
+"""Run directories and exports that a command is given, looked at before torch is imported, which takes seconds."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tying_env.config.network import is_own
 from tying_env.plugins import named_again
+from tying_env.runs.exported import is_export, read_training
 from tying_env.runs.layouts import modern
 from tying_env.runs.run_directory import CONFIG, RunDirectory, Which
+
+if TYPE_CHECKING:
+    import torch
+
+    from tying_env.runs import LoadedRun
 
 
 def settings_of_network(path: Path, network: Which) -> dict[str, Any]:
     """Return the settings of the environment in which a network was trained, as config.json has them.
 
     Args:
-        path: the run directory.
+        path: the run directory, or an exported folder.
         network: which of its networks.
 
     Raises:
         FileNotFoundError: there is no run, or it has no network yet.
-        ValueError: config.json is damaged.
+        ValueError: config.json is damaged, or an exported folder has not this network.
     """
+    if is_export(path):
+        about = read_training(path)
+        if network == "final" and about.get("network") != "final":
+            raise ValueError(f"{path} is an exported folder, which has one network: leave --network out")
+        return {"model": "gpt2", **about["env"]}
     directory = RunDirectory.open(path)
     directory.network_file(network)
     env = modern(directory.read_json(CONFIG)).get("env")
     if not isinstance(env, dict):
         raise ValueError(f"{path / CONFIG} is not of a run: it has no settings of an environment")
     return {"model": "gpt2", **env}
+
+
+def open_network(path: Path, network: Which, device: "torch.device", model: str | None) -> "LoadedRun":
+    """Read the network of a run directory or an exported folder.
+
+    Raises:
+        As `load_run` and `load_export`.
+    """
+    if is_export(path):
+        from tying_env.export import load_export
+
+        return load_export(path, device, model)
+    from tying_env.runs import load_run
+
+    return load_run(path, network, device, model)
 
 
 def refuse_unnamed_code(env: dict[str, Any], path: Path, model: str | None) -> None:

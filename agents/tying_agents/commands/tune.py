@@ -204,6 +204,8 @@ def sum_up(sweep: Sweep, options: Options, standing: "Standing", console: "Conso
         best_config(sweep, result)  # raises what is wrong
         return
     table = Table(show_header=False, title=f"Best of {standing.done} trials: trial {best.number}", title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")
     for setting in result.settings:
         table.add_row(setting.name, as_text(best.values[setting.name]))
     table.add_row(result.value_axis, f"{best.value:,.2f}")

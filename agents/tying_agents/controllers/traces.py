@@ -7,7 +7,8 @@
     end 15
 
 The first number of a line is the training step at which the tying was applied, the others are the tying. A decision
-comes every k training steps, with the frozen start the first one after k. The last line says at which training step the
+comes every k training steps, with the frozen start the first one after k; so it does where nothing is frozen there
+("start independent"). The last line says at which training step the
 run ended; the trace of a run that was stopped has none. A run of several episodes has all this once for each, and the
 last is what is replayed: the run's networks and results are of the last episode, too.
 """
@@ -27,6 +28,7 @@ from tying_env.seeding import numpy_stream
 
 TRACE = "trace.txt"
 _HEADER = "# tying trace, "
+_INDEPENDENT = "independent"  # in k steps before the first decision, without the frozen start
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Trace:
 
     Attributes:
         n_units: L.
-        start: the tying it began with, shape (L,); None for the frozen start.
+        start: the tying it began with, shape (L,); None for the k steps before the first decision, with all layers but
+            one frozen or with none.
         tyings: one per decision, shape (L,) each.
         k: training steps between two decisions; None where a single decision does not tell.
         whole: whether the episode came to its end. Without, its run was stopped, or the file was cut off.
@@ -48,9 +51,15 @@ class Trace:
     whole: bool
 
 
-def header(n_units: int, start: IntVector | None) -> str:
-    """Return the first two lines of a trace."""
-    begin = "frozen" if start is None else " ".join(map(str, start.tolist()))
+def header(n_units: int, start: IntVector | None, frozen: bool = True) -> str:
+    """Return the first two lines of a trace.
+
+    Args:
+        n_units: L.
+        start: the tying that the episode began with, shape (L,); None: as the environment begins.
+        frozen: whether it then begins with all layers but one frozen.
+    """
+    begin = ("frozen" if frozen else _INDEPENDENT) if start is None else " ".join(map(str, start.tolist()))
     return f"{_HEADER}{n_units} layers\nstart {begin}\n"
 
 
@@ -100,9 +109,9 @@ def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
         raise ValueError(f"{file} line {number} must read '{_HEADER}N layers', got {lines[0]!r}")
     n_units = int(counted[0])
     if len(lines) < 2 or not lines[1].startswith("start "):
-        raise damaged(1, "it must read 'start frozen' or 'start' and a tying")
+        raise damaged(1, f"it must read 'start frozen', 'start {_INDEPENDENT}' or 'start' and a tying")
     begin = lines[1].removeprefix("start ")
-    start = None if begin == "frozen" else _tying(begin.split(), n_units, file, number + 1)
+    start = None if begin in ("frozen", _INDEPENDENT) else _tying(begin.split(), n_units, file, number + 1)
     whole = lines[-1].startswith("end ")
     decisions = lines[2:-1] if whole else lines[2:]
     if not decisions:

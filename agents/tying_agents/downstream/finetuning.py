@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -113,9 +114,10 @@ def measures(options: FinetuneOptions) -> list[str]:
 def scores_table(options: FinetuneOptions, results: list[dict[str, Any]]) -> Table:
     """Return a row for each run and method: means over the seeds that did not diverge, with standard deviations."""
     title = f"{TASKS[options.task].folder}, development split: mean (standard deviation) over {options.seeds} seeds"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
     for column in ("run", "method", "trainable parameters", "independent adapters", "seconds", *measures(options)):
-        table.add_column(column)
+        # Where the terminal is too narrow cells fold; nothing is cut off.
+        table.add_column(column, overflow="fold")
     for run, method in dict.fromkeys((result["run"], result["method"]) for result in results):
         rows = [result for result in results if (result["run"], result["method"]) == (run, method)]
         sound = [row for row in rows if not row["diverged"]]

@@ -48,6 +48,10 @@ class FinetuneOptions:
     def __post_init__(self) -> None:
         if not self.runs:
             raise ValueError("give at least one run directory")
+        places = [run.resolve() for run in self.runs]
+        for values, what, same in ((self.runs, "run", places), (self.methods, "method", list(self.methods))):
+            if twice := [value for i, value in enumerate(values) if same[i] in same[:i]]:
+                raise ValueError(f"each {what} must be given once, got {twice[0]} twice")
         for name, least in (("seeds", 1), ("k", 1), ("rank", 1), ("train_examples", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")

@@ -120,7 +120,9 @@ def _megabytes(n: float) -> str:
 
 def as_table(results: Results) -> Table:
     """Return the results for the terminal."""
-    table = Table(*COLUMNS)
+    table = Table()
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold")
     for line in lines(results):
         table.add_row(*line)
     return table

@@ -30,7 +30,7 @@ class ProgressBar(Callback):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._last_line = -math.inf
+        self._last_line = self._began = -math.inf
         self._bar = _Bar(
             TextColumn("[bold]step {task.completed}/{task.total}"),
             BarColumn(bar_width=30),
@@ -44,12 +44,25 @@ class ProgressBar(Callback):
 
     def run_begins(self, loop: Loop) -> None:
         """Show where the run begins: a resumed one has steps behind it."""
-        self._bar.update(self._task, completed=loop.train_step, total=loop.total_steps)
+        # A new beginning for its clock, too: steps of before do not count as done in no time.
+        self._bar.reset(self._task, completed=loop.train_step, total=loop.total_steps)
+        self._began = time.monotonic()
         self._bar.start()
 
     def run_ends(self, loop: Loop, status: str) -> None:
         """Leave the terminal in order."""
         self._bar.stop()
+
+    def training_step(self, loop: Loop) -> None:
+        """Show how far it is, also before the first decision and in a long one."""
+        done = loop.steps_done
+        self._bar.update(self._task, completed=done, total=loop.total_steps)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - max(self._last_line, self._began) >= _LOG_SECONDS:
+            self._last_line = now
+            first = "" if loop.decisions else ", before the first decision"
+            line = f"step {done}/{loop.total_steps}{first}"
+            self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def decision_made(self, loop: Loop, record: Record) -> None:
         """Show one decision."""

@@ -36,7 +36,8 @@ class Recorder(Callback):
     def episode_begins(self, loop: Loop, tying: IntVector | None) -> None:
         """Begin a trace."""
         self.best = math.inf
-        self.directory.append(traces.TRACE, traces.header(loop.inner.config.n_units, tying))
+        config = loop.inner.config
+        self.directory.append(traces.TRACE, traces.header(config.n_units, tying, config.freeze_at_start))
 
     def validation_measured(self, loop: Loop, record: Record) -> None:
         """Keep the network if it is the best of the episode."""

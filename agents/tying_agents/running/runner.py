@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import signal
@@ -206,7 +207,7 @@ def _complete(
     status = "failed"
     try:
         with stop or StopSignals(loop.callbacks.note) as signals:
-            loop.inner.should_stop = signals.should_stop
+            loop.inner.should_stop = functools.partial(_between_steps, loop, signals)
             if resumed:
                 _continue(loop, recorder, agent, checkpoint, config)
             loop.callbacks.run_begins(loop)
@@ -228,6 +229,12 @@ def _complete(
         finally:
             env.close()
     return status
+
+
+def _between_steps(loop: Loop, signals: Stop) -> bool:
+    """Tell the callbacks that a training step is due, and return whether to stop instead."""
+    loop.callbacks.training_step(loop)
+    return signals.should_stop()
 
 
 def _continue(

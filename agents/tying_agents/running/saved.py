@@ -28,6 +28,13 @@ class DamagedRun(ValueError):
     """The files of the run do not hold, and there is no checkpoint that can be used."""
 
 
+_LENGTH_IS_FIXED = (
+    ". A run's length is decided when it begins: its learning rates and its controller go by it. To train its "
+    "network on, layer-tying export RUN FOLDER --network final --dense, then layer-tying run --init-from FOLDER "
+    "--total-steps ..."
+)
+
+
 def settings_to_resume(directory: RunDirectory, asked: RunConfig | None) -> tuple[dict[str, Any], RunConfig, RunConfig]:
     """Read the settings of a run that is to be resumed; nothing is changed.
 
@@ -56,7 +63,8 @@ def settings_to_resume(directory: RunDirectory, asked: RunConfig | None) -> tupl
     if config.label is None:
         config = dataclasses.replace(config, label=saved.label)
     if differ := differences(saved, config):
-        raise OtherSettings(f"{path} is a run with other settings: {'; '.join(differ)}")
+        hint = _LENGTH_IS_FIXED if saved.env.total_steps != config.env.total_steps else ""
+        raise OtherSettings(f"{path} is a run with other settings: {'; '.join(differ)}{hint}")
     _refuse_what_is_over(directory, config)
     return about, saved, config
 

@@ -1,0 +1,65 @@
+"""Networks of the user's own that cannot be trained here are refused by name, with the way out."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.models import Mixed, own
+
+
+def changed(**parts: Any) -> nn.Module:
+    model = Mixed((4, 4, 4))
+    for name, part in parts.items():
+        setattr(model, name, part)
+    return model
+
+
+def frozen_first() -> nn.Module:
+    model = Mixed((4, 4, 4))
+    model.layers[0].requires_grad_(False)
+    return model
+
+
+def lazy_blocks() -> nn.Module:
+    return changed(layers=nn.ModuleList(nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 3)) for _ in range(3)))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (
+            lambda: changed(lock=threading.Lock()),
+            TypeError,
+            "cannot be copied .*lock.*: give a function that makes one",
+        ),
+        (lambda: changed(kept=torch.ones(2, requires_grad=True) * 2), TypeError, "a copy of the Mixed, and it cannot"),
+        (
+            lambda: changed(single=nn.LazyLinear(3)),
+            ValueError,
+            "'single' is a LazyLinear, whose parameters have no shape",
+        ),
+        (lazy_blocks, ValueError, r"'layers\.0\.0' is a LazyLinear, .*run one through the network first"),
+        (frozen_first, ValueError, r"the block 'layers\.0' is frozen, .*call requires_grad_\(True\) on it"),
+        (
+            lambda: changed(table=nn.Embedding(5, 3, sparse=True)),
+            ValueError,
+            "'table' is an Embedding with sparse=True, .*make it with sparse=False",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused(
+    make: Callable[[], nn.Module], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        own(make())
+
+
+def test_what_cannot_be_copied_is_made_by_a_function() -> None:
+    env = own(lambda: changed(lock=threading.Lock()))
+    env.reset(seed=0)
+    assert np.isfinite(env.step(np.array([0, 0, 1]))[1])

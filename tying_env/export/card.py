@@ -1,0 +1,106 @@
+"""The card of an exported network: what it is, how it is tied, on what it was trained, how well it does."""
+
+import json
+from typing import Any
+
+from tying_env.config.network import CUSTOM, is_own
+from tying_env.export.tied_folder import is_transformers
+from tying_env.partition import leaders
+from tying_env.primary.models import PrimaryNetwork
+from tying_env.primary.owned import owned_parameters
+from tying_env.render import replication_map_text
+from tying_env.runs.exported import without_folders
+from tying_env.tied_blocks import TiedBlocks
+
+MODEL = "model.safetensors"  # as transformers names it, too
+
+
+def model_card(
+    network: PrimaryNetwork,
+    tied: TiedBlocks,
+    tying: list[int],
+    about: dict[str, Any],
+    numbers: dict[str, Any] | None,
+    dense: bool,
+    its_input: str,
+    sizes: dict[str, Any],
+) -> str:
+    """Return the model card, in Markdown.
+
+    Args:
+        network: what is exported.
+        tied: its blocks.
+        tying: the tying that was reported, (L,).
+        about: settings and data of the run, or of the environment.
+        numbers: what was measured on the test split; None for nothing.
+        dense: whether every layer is stored with weights of its own.
+        its_input: what is said of input.
+        sizes: what the network knows of its data.
+    """
+    about = without_folders(about)
+    unique = sum(p.numel() for _, p in owned_parameters(network, tied))
+    borrowed = [i for i in range(tied.n_units) if i not in tied.owners()]
+    conventional = unique + sum(p.numel() for i in borrowed for p in dict.fromkeys(tied.weights(i).values()))
+    env = about["env"]
+    name = type(network.model).__name__
+    code = about["data"].get("code", {})
+    made = f"  # as {code['import']} makes it, sha256 {code['sha256']}" if code else ""
+    install = "from tying_env.export import load_tied  # pip install tying-env"
+    if not is_transformers(network.model):
+        load = f"{install}\n\nmodel = load_tied(folder, model={name}(...)){made}"
+        if dense:
+            load = f"from safetensors.torch import load_model\n\nmodel = {name}(...){made}\n"
+            load += f'load_model(model, f"{{folder}}/{MODEL}")'
+    elif dense:
+        load = f"from transformers import {name}\n\nmodel = {name}.from_pretrained(folder)"
+    else:
+        load = f"{install}\n\nmodel = load_tied(folder)"
+    library = "transformers" if is_transformers(network.model) else "pytorch"
+    stored = (
+        "Every layer is stored with weights of its own."
+        if dense
+        else "Every weight is stored once. `from_pretrained` and `save_pretrained` of transformers know nothing of "
+        "that: for a checkpoint in their form, export once more with `--dense` (`export_tied(..., dense=True)`). "
+        "Adapters (LoRA) are merged into `load_tied(folder, tied=False)`, where no layers share weights."
+    )
+    own_data = env["model"] == CUSTOM or (is_own(env["model"]) and "vocab_size" not in sizes)
+    data = "data of the user's own" if own_data else env["dataset"]
+    tokens = f", tokenizer `{env['tokenizer']}`" if "vocab_size" in sizes else ""
+    start = "random weights" if env["init_from"] is None else f"the checkpoint `{env['init_from']}`"
+    measured = "Not measured on a test split."
+    if numbers is not None:
+        rows = [f"| {key.replace('_', ' ')} | {value:,.6g} |" for key, value in numbers.items() if value is not None]
+        measured = "\n".join(["| on the test split | |", "| --- | --- |", *rows])
+    training = {key: about[key] for key in ("agent", "seed", "data", "started", "git_commit") if key in about}
+    return f"""---
+library_name: {library}
+tags: [layer-tying]
+---
+# {name} with {len(leaders(tying))} of {len(tying)} layers independent
+
+{unique:,} parameters, {unique / conventional:.0%} of the {conventional:,} that it has with every layer independent.
+{stored}
+
+```python
+{load}
+```
+{its_input}
+## Tying
+
+```
+{replication_map_text(tying)}
+```
+
+## Training
+
+Trained from {start} on `{data}`{tokens} while a controller tied its layers (Hay & Wolf, "Dynamic Layer Tying for
+Parameter-Efficient Transformers", ICLR 2024).
+
+```json
+{json.dumps({**training, "env": env}, indent=2, default=str)}
+```
+
+## Results
+
+{measured}
+"""
