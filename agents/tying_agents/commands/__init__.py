@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export", "export the network of a run"),
     "reproduce": ("reproduce", "the paper's Table 1, in slices of a given time"),
     "control": ("control", "controllers on tasks whose best tying is known"),
+    "studies": ("studies", "make the studies of docs/results"),
     "tabulate": ("tabulate", "train every tying of six layers: the tying table"),
     "benchmark": ("benchmark", "measure speed and memory, side by side"),
     "completion": ("completion", "print a completion script for the shell"),

@@ -1,0 +1,68 @@
+"""Make a study of docs/results, or list them: each is a question, what would answer it, a budget and some commands.
+
+A study that was stopped, or killed, resumes when it is called again, as its commands do.
+
+layer-tying studies
+layer-tying studies --study controllers-sotu
+layer-tying studies --study controllers-wikitext --dataset path/to/wikitext-2 --out studies
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tying_agents.commands import guard
+from tying_agents.commands.early import read_options
+from tying_agents.studies import STUDIES, commands_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Options:
+    """Make a study of docs/results, or list them."""
+
+    study: str | None = None
+    """Which one; without it, all are listed."""
+    dataset: str | None = None
+    """A text file or folder, for the studies that are not about the packaged text."""
+    out: Path = Path("studies")
+    """Folder of the runs, with a folder for each study."""
+
+    def __post_init__(self) -> None:
+        if self.study is None:
+            return
+        if self.study not in STUDIES:
+            raise ValueError(f"study must be one of {', '.join(STUDIES)}, got {self.study!r}")
+        if STUDIES[self.study].dataset != (self.dataset is not None):
+            needs = "needs" if STUDIES[self.study].dataset else "takes no"
+            raise ValueError(f"the study {self.study!r} {needs} --dataset")
+
+
+def main(argv: Sequence[str], prog: str = "layer-tying studies") -> int:
+    """Run the commands of a study, or list all studies; return the exit code of the first command that failed."""
+
+    def work(console: "Console") -> int:
+        options = read_options(Options, argv, prog, __doc__)
+        if options.study is None:
+            for name, study in STUDIES.items():
+                text = f"{name} ({study.hours:g} CPU hours)\n  question: {study.question}\n  answer:   {study.answer}"
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
+                for words in commands_of(name, options.out, "PATH" if study.dataset else None):
+                    command = shlex.join(["layer-tying", *words])
+                    console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+            return 0
+        environment = {"OMP_NUM_THREADS": "1"} | os.environ  # compare gives each of its runs one thread
+        for words in commands_of(options.study, options.out, options.dataset):
+            done = subprocess.run([sys.executable, "-m", "tying_env", *words], check=False, env=environment)
+            if done.returncode:
+                return done.returncode
+        return 0
+
+    return guard.guarded(work, "The same command resumes from what is in the folder.")
