@@ -5,7 +5,6 @@ and table.md, the means over seeds (`tying_agents.control.table`).
 """
 
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from tying_agents.callbacks import Callback, Record
 from tying_agents.control.arms import ARMS, ControlArm, find_arm
 from tying_agents.loop import Loop
 from tying_agents.running.agents import drive_agent
-from tying_env.files import naming, to_json
+from tying_env.json_lines import append_line, read_lines
 from tying_env.synthetic import KINDS, Kind
 
 ENV_ID = "LayerTying-Synthetic-v0"
@@ -145,9 +144,7 @@ def make_runs(plan: ControlPlan, folder: Path, on_run: Callable[[int, int, OneRu
     done = total - len(waiting)
     for run in waiting:
         on_run(done, total, run)
-        text = to_json(make_one(run, plan.marks))
-        with naming(folder / RUNS), open(folder / RUNS, "a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        append_line(folder / RUNS, make_one(run, plan.marks))
         done += 1
     on_run(done, total, None)
 
@@ -158,24 +155,15 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: another line is damaged; the message names it.
     """
-    path = folder / RUNS
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    lines = []
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            found: dict[str, Any] = json.loads(line)
-            _run_of(found)
-            _ = [float(found[name]) for name in ("best", "chance", "cpu_seconds")]
-            _ = [int(mark) + float(value) for mark, value in found["values"].items()]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} line {number} is damaged: {error!r}") from error
-        lines.append(found)
-    return lines
+    return read_lines(folder / RUNS, _checked)
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    found: dict[str, Any] = line
+    _run_of(found)
+    _ = [float(found[name]) for name in ("best", "chance", "cpu_seconds")]
+    _ = [int(mark) + float(value) for mark, value in found["values"].items()]
+    return found
 
 
 def _run_of(line: dict[str, Any]) -> OneRun:

@@ -20,11 +20,12 @@ from filelock import FileLock
 from tying_agents.tabulating.plan import Row, TablePlan
 from tying_agents.tabulating.training import TrainedRow
 from tying_env.differences import listed
-from tying_env.files import naming, to_json, written_whole
+from tying_env.files import to_json, written_whole
+from tying_env.json_lines import append_line, read_lines
 from tying_env.partition import all_tyings
 from tying_env.table.file import CorpusTable, TyingTable
 
-PLAN, ROWS, LOCK = "plan.json", "rows.jsonl", "rows.lock"
+PLAN, ROWS, LOCK = "plan.json", "rows.jsonl", "plan.lock"
 
 
 def begin(folder: Path, shared: dict[str, Any]) -> None:
@@ -62,9 +63,7 @@ def append_row(folder: Path, row: Row, trained: TrainedRow) -> None:
     """
     losses = [[loss if math.isfinite(loss) else None for loss in curve] for curve in trained.losses]
     line = {**dataclasses.asdict(row), **dataclasses.asdict(trained), "losses": losses}
-    path = folder / ROWS
-    with FileLock(folder / LOCK), naming(path), open(path, "a", encoding="utf-8") as file:
-        file.write(to_json(line) + "\n")
+    append_line(folder / ROWS, line)
 
 
 def read_rows(folder: Path) -> dict[Row, TrainedRow]:
@@ -73,26 +72,7 @@ def read_rows(folder: Path) -> dict[Row, TrainedRow]:
     Raises:
         ValueError: a line is damaged; the message names it.
     """
-    path = folder / ROWS
-    if not path.exists():
-        return {}
-    with FileLock(folder / LOCK):
-        text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:  # a crash while a line was written
-            with written_whole(path) as unfinished:
-                unfinished.write_text(whole, encoding="utf-8")
-    rows: dict[Row, TrainedRow] = {}
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            found = json.loads(line)
-            row = Row(int(found["seed"]), float(found["learning_rate"]), tuple(map(int, found["tying"])))
-            losses = [[math.inf if loss is None else float(loss) for loss in curve] for curve in found["losses"]]
-            rest = int(found["parameters"]), int(found["memory"]), float(found["seconds"])
-            rows[row] = TrainedRow(losses, *rest)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} line {number} is damaged: {error!r}") from error
-    return rows
+    return dict(read_lines(folder / ROWS, _row_of))
 
 
 def rows_of(table: TyingTable, corpus: str) -> dict[Row, TrainedRow]:
@@ -143,6 +123,12 @@ def as_table(
                 losses[where], seconds[where] = trained.losses, trained.seconds
         corpora[name] = CorpusTable(np.array(rates), np.array(seeds), losses, seconds)
     return TyingTable(settings, tyings, np.array(plans[0].points), parameters, memory, corpora)
+
+
+def _row_of(line: Any) -> tuple[Row, TrainedRow]:
+    row = Row(int(line["seed"]), float(line["learning_rate"]), tuple(map(int, line["tying"])))
+    losses = [[math.inf if loss is None else float(loss) for loss in curve] for curve in line["losses"]]
+    return row, TrainedRow(losses, int(line["parameters"]), int(line["memory"]), float(line["seconds"]))
 
 
 def _all_rows(

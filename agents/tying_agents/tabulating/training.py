@@ -67,6 +67,7 @@ def train_row(plan: TablePlan, row: Row) -> TrainedRow:
         measured = [mean_loss(network, task, windows, _AT_ONCE, env.device) for windows in held_out]
         for split, loss in enumerate((float(info["train_loss"]), *measured)):
             losses[split][place] = loss
-        memory = memory or env.trainer.memory().total
+        held = env.trainer.memory()  # between two steps, when gradients have been let go
+        memory = held.weights + max(held.gradients, held.weights) + held.optimizer_state
     env.close()
     return TrainedRow(losses, parameters, memory, round(time.process_time() - started, 3))
