@@ -131,7 +131,7 @@ def test_a_network_is_as_it_was_after_the_check() -> None:
         else:
             check_kinds(list(net.layers), kinds, within=net)
         after = list(places(net))
-        assert [(p.path, id(p.tensor)) for p in after] == [(p.path, id(p.tensor)) for p in before]
+        assert [(p.path, id(p.part)) for p in after] == [(p.path, id(p.part)) for p in before]
 
 
 class Recurrent(nn.Module):

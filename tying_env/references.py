@@ -20,12 +20,12 @@ _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 
 
 class Place(NamedTuple):
-    """Where a tensor hangs."""
+    """Where a tensor or a module hangs."""
 
     path: str  # as Python would write it, seen from the network
     owner: int  # the id of what it hangs on
     name: object  # its attribute, key or position there
-    tensor: Tensor
+    part: Tensor | nn.Module
 
 
 def storage_of(tensor: Tensor) -> int | None:
@@ -38,7 +38,7 @@ def storage_of(tensor: Tensor) -> int | None:
 
 
 def places(root: object) -> Iterator[Place]:
-    """Yield where tensors hang in an object: in modules, containers, functions, methods, partials, attributes."""
+    """Yield where tensors and modules hang: in modules, containers, functions, methods, partials, attributes."""
     waiting: list[tuple[str, Any]] = [("", root)]
     seen: dict[int, object] = {}  # holds what it saw, so that no two have the same id
     while waiting:
@@ -47,14 +47,16 @@ def places(root: object) -> Iterator[Place]:
             continue
         seen[id(owner)] = owner
         for label, name, part in _parts(owner):
-            if isinstance(part, Tensor):
+            if isinstance(part, (Tensor, nn.Module)):
                 yield Place(f"{path}{label}".removeprefix("."), id(owner), name, part)
-            elif not isinstance(part, _ENDS):
+            if not isinstance(part, (Tensor, *_ENDS)):
                 waiting.append((f"{path}{label}", part))
 
 
-def find(root: object, wanted: Mapping[int, str], known: Collection[tuple[int, object]] = ()) -> Iterator[Place]:
-    """Yield where some tensors, or others on their memory, hang in an object.
+def find(
+    root: object, wanted: Mapping[int | None, str], known: Collection[tuple[int, object]] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield where some tensors, or others on their memory, hang: the path and the tensor's name.
 
     Args:
         root: where to look.
@@ -62,8 +64,21 @@ def find(root: object, wanted: Mapping[int, str], known: Collection[tuple[int, o
         known: owners (by id) and names of places that do not count.
     """
     for place in places(root):
-        if storage_of(place.tensor) in wanted and (place.owner, place.name) not in known:
-            yield place
+        if (place.owner, place.name) in known or isinstance(place.part, nn.Module):
+            continue
+        if (storage := storage_of(place.part)) is not None and storage in wanted:
+            yield place.path, wanted[storage]
+
+
+def original_in(copied: nn.Module, original: nn.Module) -> Place | None:
+    """Return where something of a network hangs in a copy of it, a module or a tensor; None if nothing does."""
+    modules = set(map(id, original.modules()))
+    memory = {storage_of(tensor) for tensor in (*original.parameters(), *original.buffers())} - {None}
+    for place in places(copied):
+        part = place.part
+        if id(part) in modules or (isinstance(part, Tensor) and storage_of(part) in memory):
+            return place
+    return None
 
 
 def _parts(owner: Any) -> Iterator[tuple[str, object, Any]]:

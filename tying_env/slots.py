@@ -108,8 +108,8 @@ def check_kinds(
                     f"{name!r} is {here} in block {kinds[i]} and {there} in block {i}"
                 )
     tied = [slots(block, only) for block in blocks]
-    _check_apart(tied)
     _check_plain(tied)
+    _check_apart(tied)
     _check_reached(tied, blocks if within is None else within)
 
 
@@ -148,7 +148,7 @@ def _check_reached(tied: list[dict[str, Slot]], within: object) -> None:
     """Check that nothing would compute with a Parameter that a tying has replaced."""
     known = {(id(module), attribute) for places in tied for module, attribute in places.values()}
     names = {(i, name): get(slot) for i, places in enumerate(tied) for name, slot in places.items()}
-    wanted = {storage: f"{name!r} of block {i}" for (i, name), p in names.items() if (storage := storage_of(p))}
+    wanted = {storage_of(p): f"{name!r} of block {i}" for (i, name), p in names.items()}
     if not any(find(within, wanted, known)):
         return
     # Some modules, such as torch's LSTM, keep a list of their own that follows. So try.
@@ -160,9 +160,10 @@ def _check_reached(tied: list[dict[str, Slot]], within: object) -> None:
         for i, places in enumerate(tied):
             put(places, {name: names[i, name] for name in places})
     if left is not None:
+        path, name = left
         raise ValueError(
-            f"{wanted[storage_of(left.tensor) or 0]} is held at {left.path!r} as well, which would compute with the "
-            "old one after a tying: look it up in its block each time instead"
+            f"{name} is held at {path!r} as well, which would compute with the old one after a tying: look it up in "
+            "its block each time instead"
         )
 
 

@@ -21,7 +21,11 @@ from tying_env.primary.building import prepared
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.own_tasks import CustomTask, Loss
 from tying_env.primary.workloads import Workload
+from tying_env.references import original_in
 from tying_env.seeding import capture_numpy, numpy_stream, restore_numpy, torch_randomness_from, torch_stream
+
+# Marks Parameters of a network that was made.
+_TAKEN = "_of_a_network_that_was_made"
 
 # Draws one random training batch.
 Draw = Callable[[np.random.Generator], Batch]
@@ -96,6 +100,7 @@ class CustomWorkload(Workload):
         self.sizes = {}
         _check_examples(parts)
         network = self._network(torch_stream(0, "weights"))
+        _check_copy(network)
         blocks = network.blocks
         if settings.get("n_layer", len(blocks)) != len(blocks):
             raise ValueError(f"n_layer is the number of blocks, {len(blocks)}, got {settings['n_layer']!r}")
@@ -149,14 +154,15 @@ class CustomWorkload(Workload):
 
     def _network(self, generator: torch.Generator) -> PrimaryNetwork:
         with torch_randomness_from(generator):
-            network = with_blocks(self._make(), self._parts.blocks)
+            model, original = self._make()
+        network = with_blocks(model, self._parts.blocks, original)
         self._class_name, self._paths = type(network.model).__name__, network.blocks_paths
         return network
 
-    def _make(self) -> Any:
-        """Return a network of its own; its weights may be drawn from torch's global generator."""
+    def _make(self) -> tuple[Any, nn.Module | None]:
+        """Return a network of its own, and what it is a copy of; its weights may come from the global generators."""
         source = self._parts.model
-        return copy.deepcopy(source) if isinstance(source, nn.Module) else source()
+        return (copy.deepcopy(source), source) if isinstance(source, nn.Module) else (source(), None)
 
     def _stream(self, kind: type[RandomExamples], rng: np.random.Generator) -> Batches:
         batches = self._parts.batches
@@ -167,18 +173,46 @@ class CustomWorkload(Workload):
         return None if examples is None or callable(examples) else count_examples(examples)
 
 
-def with_blocks(model: Any, blocks: str | Sequence[str] | None) -> PrimaryNetwork:
+def with_blocks(model: Any, blocks: str | Sequence[str] | None, original: nn.Module | None = None) -> PrimaryNetwork:
     """Return a network with its blocks, at the paths that are named or those that are found.
+
+    Args:
+        model: what was made; it is not for another network any more.
+        blocks: paths.
+        original: what `model` is a copy of.
 
     Raises:
         TypeError: it is no module.
-        ValueError: there are no blocks.
+        ValueError: there are no blocks, or weights that train are those of a network that was made before.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, or a function that makes one, got {type(model).__name__}")
     paths = find_blocks(model) if blocks is None else (blocks,) if isinstance(blocks, str) else tuple(blocks)
     check_blocks(model, paths)
-    return PrimaryNetwork(model, paths)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    for name, parameter in trained.items():
+        if getattr(parameter, _TAKEN, False):
+            raise ValueError(
+                f"a function that makes a network must make a new one each time, and {name!r} of "
+                f"{type(model).__name__} is that of a network it made before: every episode would begin with what the "
+                "last one trained"
+            )
+    for parameter in trained.values():
+        setattr(parameter, _TAKEN, True)  # copies do not have it
+    return PrimaryNetwork(model, paths, original=original)
+
+
+def _check_copy(network: PrimaryNetwork) -> None:
+    """Check that a copy of a network stands on its own.
+
+    Raises:
+        ValueError: something in it leads to the original.
+    """
+    if network.original is not None and (place := original_in(network.model, network.original)) is not None:
+        raise ValueError(
+            f"every episode trains a copy of model, and {place.path!r} of the copy is still the original's: functions "
+            "are not copied with what they refer to. Give a function that makes the network, model=make_network"
+        )
 
 
 def _check_examples(parts: OwnNetwork) -> None:

@@ -146,8 +146,8 @@ class OwnData(CustomWorkload):
         """Return the kinds of module, the number of examples and their hash, and hash and name of the code."""
         return {**super().describe(), "content_key": _content_key(self._parts), "code": self.sizes["code"]}
 
-    def _make(self) -> Any:
-        return _make(self._asked, self._parts)
+    def _make(self) -> tuple[Any, None]:
+        return _make(self._asked, self._parts), None
 
 
 def _make(config: EnvConfig, parts: OwnNetwork, first: bool = False) -> Any:

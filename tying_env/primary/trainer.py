@@ -86,6 +86,8 @@ class Trainer:
         self.optimizer = make(make_groups(config, outside, tied))
         self.rates = LearningRates(self.optimizer, Schedule.of(config))
         self.residual = ResidualScales(network, tied, config)
+        if network.original is not None:
+            tied.left_behind.watch_original(network.original)
 
     def tie(self, tying: npt.ArrayLike) -> partition.TyingEvents:
         """Put a tying in force, shape (L,), all or nothing, as `TiedBlocks.change` does; the optimizer follows."""
@@ -146,7 +148,8 @@ class Trainer:
             Mean loss in nats and the gradient's norm before clipping, shape (2,), float64, on the device.
         """
         trained = self.trainable_parameters()
-        mean = self.gradients.compute(batch, whole or count_examples(batch), trained)
+        with self.tied.left_behind.untouched():
+            mean = self.gradients.compute(batch, whole or count_examples(batch), trained)
         norm = nn.utils.clip_grad_norm_(trained, self._config.max_grad_norm)
         return torch.stack([mean, norm.double()])
 
