@@ -22,7 +22,7 @@ from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.own_tasks import CustomTask, Loss
 from tying_env.primary.workloads import Workload
 from tying_env.references import original_in
-from tying_env.seeding import capture_numpy, numpy_stream, restore_numpy, torch_randomness_from, torch_stream
+from tying_env.seeding import all_randomness_from, capture_numpy, numpy_stream, restore_numpy, torch_stream
 
 # Marks Parameters of a network that was made.
 _TAKEN = "_of_a_network_that_was_made"
@@ -153,7 +153,7 @@ class CustomWorkload(Workload):
         return {"network": self._class_name, "blocks": list(self._paths), **counts}
 
     def _network(self, generator: torch.Generator) -> PrimaryNetwork:
-        with torch_randomness_from(generator):
+        with all_randomness_from(generator):
             model, original = self._make()
         network = with_blocks(model, self._parts.blocks, original)
         self._class_name, self._paths = type(network.model).__name__, network.blocks_paths

@@ -23,6 +23,7 @@ from tying_env.primary.owned import owned_parameters, owned_tensors
 from tying_env.primary.residual import ResidualScales
 from tying_env.primary.schedule import LearningRates, Schedule
 from tying_env.primary.tasks import Task
+from tying_env.seeding import GlobalStreams
 from tying_env.tied_blocks import TiedBlocks
 
 
@@ -54,6 +55,7 @@ class Trainer:
         batches: the training batches.
         config: the training recipe, and how a step is computed.
         dropout: the generator that dropout draws from; on the device of the network.
+        streams: what a network or its batches draw from that use the generators of Python, NumPy and torch's CPU.
         device: where the network is.
         make_optimizer: makes the optimizer; by default that of the settings.
     """
@@ -67,12 +69,14 @@ class Trainer:
         config: EnvConfig,
         *,
         dropout: torch.Generator,
+        streams: GlobalStreams,
         device: torch.device,
         make_optimizer: MakeOptimizer | None = None,
     ) -> None:
         self.network = network
         self.tied = tied
         self.device = device
+        self.streams = streams
         self.feed = Feed(batches, device, config.prefetch)
         self.gradients = Gradients(network.model, task, config, device, dropout)
         self.tokens = 0  # trained on so far
@@ -110,30 +114,31 @@ class Trainer:
         losses: list[float] = []
         diverged = stopped = False
         self._follow_the_tying()
-        for step in range(n_steps):
-            if stopped := should_stop():
-                break
-            # 1. A batch, and its gradients.
-            batch, whole = self.feed.next()
-            outcome = self.compute_gradients(batch, whole)
-            # 2. The next batch, while a GPU computes.
-            if step + 1 < n_steps:
-                self.feed.fetch_ahead()
-            # 3. One pair of numbers to wait for, that of a finite step or the last one.
-            loss, norm = outcome.tolist()
-            if diverged := not (math.isfinite(loss) and math.isfinite(norm)):
-                break
-            # 4. Weights move, then what goes by training steps.
-            self.optimizer.step()
-            self.rates.step()
-            self.residual.step()
-            # 5. Count.
-            losses.append(loss)
-            self.norms = (self.norms[0] + norm, self.norms[1] + 1)
-            self.tokens += self.task.count_tokens(batch) * whole // count_examples(batch)
-            if len(losses) == n_steps:
-                self.memory_in_training = self.memory()
-            self.optimizer.zero_grad(set_to_none=True)
+        with self.streams.lent():
+            for step in range(n_steps):
+                if stopped := should_stop():
+                    break
+                # 1. A batch, and its gradients.
+                batch, whole = self.feed.next()
+                outcome = self.compute_gradients(batch, whole)
+                # 2. The next batch, while a GPU computes.
+                if step + 1 < n_steps:
+                    self.feed.fetch_ahead()
+                # 3. One pair of numbers to wait for, that of a finite step or the last one.
+                loss, norm = outcome.tolist()
+                if diverged := not (math.isfinite(loss) and math.isfinite(norm)):
+                    break
+                # 4. Weights move, then what goes by training steps.
+                self.optimizer.step()
+                self.rates.step()
+                self.residual.step()
+                # 5. Count.
+                losses.append(loss)
+                self.norms = (self.norms[0] + norm, self.norms[1] + 1)
+                self.tokens += self.task.count_tokens(batch) * whole // count_examples(batch)
+                if len(losses) == n_steps:
+                    self.memory_in_training = self.memory()
+                self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.zero_grad(set_to_none=True)
         return TrainResult(losses, diverged or not self.is_finite(), stopped)
 
