@@ -62,6 +62,19 @@ def test_a_module_whose_copy_leads_to_the_original_is_refused_and_its_function_i
     assert env.fork().step(TIE)[1] == env.step(TIE)[1]
 
 
+def test_what_a_copy_loses_is_refused_as_in_a_network_that_a_function_makes() -> None:
+    def values(net: Any) -> None:
+        net.values = net.layers[1].up.weight.detach()
+
+    def hook(net: Any) -> None:
+        net.layers[1].up.weight.register_hook(lambda grad: 2 * grad)
+
+    for odd, message in ((values, "'up.weight' of block 1 is held at 'values'"), (hook, "has a hook of its own")):
+        for model in (Net(odd), lambda odd=odd: Net(odd)):
+            with pytest.raises(ValueError, match=message):
+                own(model)
+
+
 class Calling(Net):
     """What is copied with what it refers to: bound methods, partials of them, modules in lists."""
 

@@ -112,6 +112,8 @@ class CustomWorkload(Workload):
             settings = settings | {"validate_every": 0}
         self.config = EnvConfig.from_settings({"model": CUSTOM} | settings | {"n_layer": len(blocks)})
         self._find_kinds(network)
+        if network.original is not None:  # what a Parameter shares with a tensor, or hooks on it, a copy has lost
+            self._find_kinds(PrimaryNetwork(network.original, network.blocks_paths))
 
     def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
         """Return a copy of the module, or a new one whose weights `generator` draws."""

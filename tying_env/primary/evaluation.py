@@ -1,5 +1,6 @@
 """How well a network predicts: mean loss, perplexity, bits per byte, accuracy."""
 
+import contextlib
 import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -61,7 +62,8 @@ def measure(
     total, correct, predictions, examples = 0.0, 0.0, 0, 0
     classified = True
     spread: Spread | None = None
-    with all_randomness_from(torch_stream(0, "measuring", device)):
+    stream = all_randomness_from(torch_stream(0, "measuring", device)) if task.foreign else contextlib.nullcontext()
+    with stream:
         for batch in batches:
             there = to_device(batch, device)
             measured, count = task.measure(model, there, logits=dependence), task.count(model, there)

@@ -1,5 +1,6 @@
 """Trains one primary network whose blocks are tied; a training step reads here as a few numbered stages."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -114,7 +115,7 @@ class Trainer:
         losses: list[float] = []
         diverged = stopped = False
         self._follow_the_tying()
-        with self.streams.lent():
+        with self.streams.lent() if self.task.foreign else contextlib.nullcontext():
             for step in range(n_steps):
                 if stopped := should_stop():
                     break
