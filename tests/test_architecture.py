@@ -16,8 +16,9 @@ FLOORS = [
     ["tying_env.partition", "tying_env.seeding", "tying_env.plugins", "tying_env.config", "tying_env.files"],
     ["tying_env.differences", "tying_env.rule"],
     ["tying_env"],  # its __init__: registration
-    ["tying_env.slots", "tying_env.redrawing", "tying_env.distributed", "tying_env.forking", "tying_env.named_tensors"],
-    ["tying_env.ambient"],
+    ["tying_env.references", "tying_env.distributed", "tying_env.forking", "tying_env.named_tensors"],
+    ["tying_env.slots", "tying_env.redrawing"],
+    ["tying_env.ambient", "tying_env.left_behind"],
     ["tying_env.replication"],
     ["tying_env.tied_blocks", "tying_env.data", "tying_env.render", "tying_env.environment"],
     ["tying_env.scored"],

@@ -5,6 +5,7 @@ same training batches, and equal seeds give equal bits whatever else runs in the
 """
 
 import contextlib
+import random
 import threading
 import zlib
 from collections.abc import Iterator
@@ -61,6 +62,73 @@ def torch_randomness_from(generator: "torch.Generator") -> Iterator[None]:
         finally:
             generator.set_state(get_state())
             set_state(outside)
+
+
+class GlobalStreams:
+    """Streams for code that draws from the generators that all code in a process shares, such as a user's network.
+
+    Those are Python's `random`, `numpy.random` and torch's on the CPU. In several processes they are alike: what one
+    drops, all drop.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._python = random.Random(int(_sequence(seed, "python").generate_state(1)[0])).getstate()
+        self._numpy = np.random.RandomState(_sequence(seed, "numpy").generate_state(4)).get_state(legacy=False)
+        self._torch = torch_stream(seed, "torch")
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """Let the shared generators continue these streams; afterwards they are as they were."""
+        with torch_randomness_from(self._torch):
+            outside = random.getstate(), np.random.get_state(legacy=False)
+            random.setstate(self._python)
+            np.random.set_state(self._numpy)
+            try:
+                yield
+            finally:
+                self._python, self._numpy = random.getstate(), np.random.get_state(legacy=False)
+                random.setstate(outside[0])
+                np.random.set_state(outside[1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the streams are, ready for JSON."""
+        version, words, gauss = self._python
+        numpy = self._numpy | {"state": {name: np.asarray(v).tolist() for name, v in self._numpy["state"].items()}}
+        torch = self._torch.get_state().numpy().tobytes().hex()
+        return {"python": [version, list(words), gauss], "numpy": numpy, "torch": torch}
+
+    def check(self, state: Any) -> "GlobalStreams":
+        """Return streams where `state` was taken; these stay where they are.
+
+        Raises:
+            ValueError: it is no state that `state_dict` gave.
+        """
+        import torch
+
+        found = GlobalStreams(0)
+        try:
+            version, words, gauss = state["python"]
+            python, numpy = random.Random(0), np.random.RandomState(0)
+            python.setstate((version, tuple(words), gauss))
+            numpy.set_state(state["numpy"])
+            found._python, found._numpy = python.getstate(), numpy.get_state(legacy=False)
+            found._torch.set_state(torch.frombuffer(bytearray.fromhex(state["torch"]), dtype=torch.uint8))
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise ValueError(f"not a state of the streams of Python, NumPy and torch: {error!r:.200}") from error
+        return found
+
+
+@contextlib.contextmanager
+def all_randomness_from(generator: "torch.Generator") -> Iterator[None]:
+    """Let every generator that code shares draw from `generator`, or from its seed; afterwards they are as they were.
+
+    For what happens once, such as making a network: Python's and NumPy's streams begin at the generator's seed.
+    """
+    with GlobalStreams(generator.initial_seed()).lent(), torch_randomness_from(generator):
+        yield
 
 
 def stream_of(rank: int, size: int, generator: "torch.Generator") -> "torch.Generator":

@@ -1,12 +1,14 @@
 """The places in a block where the Parameters hang that are tied, and which blocks are alike."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
+
+from tying_env.references import find, storage_of
 
 # The weights of one block: name inside the block -> Parameter.
 Weights = dict[str, nn.Parameter]
@@ -17,24 +19,30 @@ TiedParameters = Literal["all", "matrices"]
 
 _WHAT = {"all": "parameters", "matrices": "matrices"}
 
-# How peft names the Parameters of a low-rank update.
-_LOW_RANK = re.compile(r"(^|\.)lora_[AB]\.")
+# The attribute that marks modules whose Parameters are never tied.
+_KEPT = "_every_layers_own"
 
 # A place in a block where a Parameter hangs: the submodule and its attribute.
 Slot = tuple[nn.Module, str]
 
 
-def slots(block: nn.Module, only: TiedParameters = "all") -> dict[str, Slot]:
-    """Return the places of a block's Parameters that are tied, by name; those of LoRA beside them stay the block's own.
+def keep_own(module: nn.Module) -> None:
+    """Have the Parameters of a module in a block stay every layer's own, whatever the layer is tied to."""
+    for part in module.modules():
+        setattr(part, _KEPT, True)
 
-    (Where nothing but LoRA's trains, it is those that are tied: see the agents' adapters.)
+
+def slots(block: nn.Module, only: TiedParameters = "all") -> dict[str, Slot]:
+    """Return the places of a block's Parameters that are tied, by name: of those that train, all but `keep_own`'s.
+
+    What their names are does not matter: of a network that only trains adapters of whatever kind, all of these are.
     """
-    trainable = {
+    places = {
         name: (block.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
         for name, parameter in block.named_parameters(remove_duplicate=False)
         if parameter.requires_grad and (only == "all" or parameter.ndim >= 2)
     }
-    return {name: slot for name, slot in trainable.items() if not _LOW_RANK.search(name)} or trainable
+    return {name: slot for name, slot in places.items() if _KEPT not in slot[0].__dict__}
 
 
 def get(slot: Slot) -> nn.Parameter:
@@ -66,17 +74,28 @@ def find_kinds(
     return np.array([marks.index(mark) for mark in marks], dtype=np.int64)
 
 
-def check_kinds(blocks: Sequence[nn.Module], kinds: npt.NDArray[Any], only: TiedParameters = "all") -> None:
-    """Check that blocks of one kind are alike, and that no two blocks share anything yet.
+def check_kinds(
+    blocks: Sequence[nn.Module],
+    kinds: npt.NDArray[Any],
+    only: TiedParameters = "all",
+    *,
+    within: nn.Module | None = None,
+) -> None:
+    """Check that blocks of one kind are alike, that no two share anything yet, and that a tying would reach all of it.
+
+    Args:
+        blocks: L modules.
+        kinds: for each block the lowest one of its kind, shape (L,).
+        only: what of a block is tied.
+        within: the network that the blocks are in, which may hold their Parameters as well; None: not known.
 
     Raises:
-        ValueError: they are not, or do, or there are none.
+        ValueError: it is not so, or there are no blocks; the message names the Parameter.
     """
     if not blocks:
         raise ValueError("blocks must hold at least one module, got none")
     if kinds.shape != (len(blocks),) or (kinds > np.arange(len(blocks))).any() or (kinds[kinds] != kinds).any():
         raise ValueError(f"kinds must name the lowest block of each block's kind, got {kinds.tolist()}")
-    seen: dict[int, int] = {}
     for i, block in enumerate(blocks):
         first, shapes = _shapes(blocks[kinds[i]], only), _shapes(block, only)
         if not shapes:
@@ -88,12 +107,64 @@ def check_kinds(blocks: Sequence[nn.Module], kinds: npt.NDArray[Any], only: Tied
                     "blocks must have parameters of the same names, shapes and dtypes: "
                     f"{name!r} is {here} in block {kinds[i]} and {there} in block {i}"
                 )
-        for name, slot in slots(block, only).items():
-            if seen.get(id(get(slot)), i) != i:
+    tied = [slots(block, only) for block in blocks]
+    _check_plain(tied)
+    _check_apart(tied)
+    _check_reached(tied, blocks if within is None else within)
+
+
+def _check_apart(tied: list[dict[str, Slot]]) -> None:
+    """Check that no two blocks share memory, and within a block none but by sharing a Parameter."""
+    seen: dict[int | None, tuple[int, str, nn.Parameter]] = {}
+    for i, places in enumerate(tied):
+        for name, slot in places.items():
+            parameter = get(slot)
+            j, other_name, other = seen.setdefault(storage_of(parameter), (i, name, parameter))
+            if i != j:
+                raise ValueError(f"blocks must not share Parameters yet: blocks {j} and {i} share {name!r}")
+            if other is not parameter and other.data_ptr() == parameter.data_ptr() and not parameter.is_meta:
                 raise ValueError(
-                    f"blocks must not share Parameters yet: blocks {seen[id(get(slot))]} and {i} share {name!r}"
+                    f"{other_name!r} and {name!r} of block {i} are two Parameters on the same memory, which would part "
+                    "at a tying: let both be one Parameter"
                 )
-        seen |= {id(get(slot)): i for slot in slots(block, only).values()}
+
+
+def _check_plain(tied: list[dict[str, Slot]]) -> None:
+    """Check that a new Parameter can take the place of each."""
+    for i, places in enumerate(tied):
+        for name, slot in places.items():
+            parameter: Any = get(slot)
+            if type(parameter) is not nn.Parameter or parameter.layout is not torch.strided:
+                what = f"a {type(parameter).__name__}, {parameter.layout}"
+                raise ValueError(f"{name!r} of block {i} must be an ordinary dense nn.Parameter to be tied, got {what}")
+            if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+                raise ValueError(
+                    f"{name!r} of block {i} has a hook of its own, which a new Parameter in its place would not have: "
+                    "put it on the module"
+                )
+
+
+def _check_reached(tied: list[dict[str, Slot]], within: object) -> None:
+    """Check that nothing would compute with a Parameter that a tying has replaced."""
+    known = {(id(module), attribute) for places in tied for module, attribute in places.values()}
+    names = {(i, name): get(slot) for i, places in enumerate(tied) for name, slot in places.items()}
+    wanted = {storage_of(p): f"{name!r} of block {i}" for (i, name), p in names.items()}
+    if not any(find(within, wanted, known)):
+        return
+    # Some modules, such as torch's LSTM, keep a list of their own that follows. So try.
+    try:
+        for places in tied:
+            put(places, {name: nn.Parameter(torch.empty_like(get(slot))) for name, slot in places.items()})
+        left = next(find(within, wanted, known), None)
+    finally:
+        for i, places in enumerate(tied):
+            put(places, {name: names[i, name] for name in places})
+    if left is not None:
+        path, name = left
+        raise ValueError(
+            f"{name} is held at {path!r} as well, which would compute with the old one after a tying: look it up in "
+            "its block each time instead"
+        )
 
 
 def _shapes(block: nn.Module, only: TiedParameters) -> dict[str, str]:

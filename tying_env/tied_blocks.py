@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from tying_env import partition, rule
+from tying_env.left_behind import LeftBehind
 from tying_env.redrawing import Recipe, ReleasedWeights
 from tying_env.replication import Present, Replication, Tied, check_choice
 from tying_env.rule import GroupLR
@@ -95,6 +96,7 @@ class TiedBlocks:
         self.optimizer_state: OptimizerState = optimizer_state
         self.group_lr: GroupLR = group_lr
         self.only: TiedParameters = only
+        self.left_behind = LeftBehind()
         self._slots = [slots(block, only) for block in self.blocks]
         self._tying = self.kinds.copy()
         self._frozen = True
@@ -195,6 +197,7 @@ class TiedBlocks:
             self._put(plan, optimizer)
             self._tying, self._frozen = after, False
             self._released.layers.clear()  # they copy others from now on
+            self.left_behind.watch_replaced(before.weights, plan.weights)
             return events
         except BaseException:  # Ctrl-C too
             self._put(before, optimizer)

@@ -16,7 +16,7 @@ from tying_env.downstream.classifier import Classifier, classification_loss
 from tying_env.downstream.settings import TuningConfig
 from tying_env.primary.schedule import LearningRates, Schedule
 from tying_env.primary.tasks import to_device
-from tying_env.seeding import numpy_stream, torch_randomness_from, torch_stream
+from tying_env.seeding import all_randomness_from, numpy_stream, torch_stream
 
 
 class Tuned(NamedTuple):
@@ -59,7 +59,7 @@ def tune(
     classifier.train()
     losses: list[float] = []
     started = time.perf_counter()
-    with torch_randomness_from(torch_stream(seed, "downstream dropout", device)):
+    with all_randomness_from(torch_stream(seed, "downstream dropout", device)):
         for step in range(steps):
             loss = classification_loss(classifier, to_device(stream.next_batch(), device))
             loss.backward()

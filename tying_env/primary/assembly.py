@@ -18,7 +18,7 @@ from tying_env.primary.optimizers import MakeOptimizer
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload, open_workload
 from tying_env.replication import find_replication
-from tying_env.seeding import torch_stream
+from tying_env.seeding import GlobalStreams, torch_stream
 from tying_env.tied_blocks import TiedBlocks
 
 
@@ -112,6 +112,7 @@ def build_trainer(
         workload.training_batches(seed),
         config,
         dropout=torch_stream(seed, "dropout", device),
+        streams=GlobalStreams(seed),
         device=device,
         make_optimizer=make_optimizer,
     )

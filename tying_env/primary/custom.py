@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
 from tying_env.config import EnvConfig
 from tying_env.config.network import CUSTOM
@@ -21,9 +20,10 @@ from tying_env.data.examples import Change
 from tying_env.primary.blocks import check_blocks, find_blocks
 from tying_env.primary.building import prepared
 from tying_env.primary.models import PrimaryNetwork
+from tying_env.primary.own_checks import check_copy, check_own, check_trainable
 from tying_env.primary.own_tasks import CustomTask, Loss
 from tying_env.primary.workloads import Workload
-from tying_env.seeding import capture_numpy, numpy_stream, restore_numpy, torch_randomness_from, torch_stream
+from tying_env.seeding import all_randomness_from, capture_numpy, numpy_stream, restore_numpy, torch_stream
 
 # Draws one random training batch.
 Draw = Callable[[np.random.Generator], Batch]
@@ -101,6 +101,7 @@ class CustomWorkload(Workload):
         self.sizes = {}
         _check_examples(parts)
         network = self._network(torch_stream(0, "weights"))
+        check_copy(network)
         blocks = network.blocks
         if settings.get("n_layer", len(blocks)) != len(blocks):
             raise ValueError(f"n_layer is the number of blocks, {len(blocks)}, got {settings['n_layer']!r}")
@@ -112,6 +113,8 @@ class CustomWorkload(Workload):
             settings = settings | {"validate_every": 0}
         self.config = EnvConfig.from_settings({"model": CUSTOM} | settings | {"n_layer": len(blocks)})
         self._find_kinds(network)
+        if network.original is not None:  # what a Parameter shares with a tensor, or hooks on it, a copy has lost
+            self._find_kinds(PrimaryNetwork(network.original, network.blocks_paths))
 
     def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
         """Return a copy of the module, or a new one whose weights `generator` draws."""
@@ -153,18 +156,19 @@ class CustomWorkload(Workload):
         return {"network": self._class_name, "blocks": list(self._paths), **counts}
 
     def _network(self, generator: torch.Generator) -> PrimaryNetwork:
-        with torch_randomness_from(generator):
-            network = with_blocks(self._make(), self._parts.blocks)
+        with all_randomness_from(generator):
+            model, original = self._make()
+        network = with_blocks(model, self._parts.blocks, original)
         self._class_name, self._paths = type(network.model).__name__, network.blocks_paths
         return network
 
-    def _make(self) -> Any:
-        """Return a network of its own; its weights may be drawn from torch's global generator."""
+    def _make(self) -> tuple[Any, nn.Module | None]:
+        """Return a network of its own, and what it is a copy of; its weights may come from the global generators."""
         source = self._parts.model
         if not isinstance(source, nn.Module):
-            return source()
+            return source(), None
         try:
-            return copy.deepcopy(source)
+            return copy.deepcopy(source), source
         except Exception as error:  # whatever its parts raise
             raise TypeError(
                 f"every episode trains a copy of the {type(source).__name__}, and it cannot be copied ({error}): give "
@@ -193,46 +197,26 @@ class CustomWorkload(Workload):
         return None if examples is None or callable(examples) else count_examples(examples)
 
 
-def with_blocks(model: Any, blocks: str | Sequence[str] | None) -> PrimaryNetwork:
+def with_blocks(model: Any, blocks: str | Sequence[str] | None, original: nn.Module | None = None) -> PrimaryNetwork:
     """Return a network with its blocks, at the paths that are named or those that are found.
+
+    Args:
+        model: what was made; it is not for another network any more.
+        blocks: paths.
+        original: what `model` is a copy of.
 
     Raises:
         TypeError: it is no module.
-        ValueError: there are no blocks.
+        ValueError: there are no blocks, or weights that train are those of a network that was made before.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, or a function that makes one, got {type(model).__name__}")
-    _check_trainable(model)
+    check_trainable(model)
     paths = find_blocks(model) if blocks is None else (blocks,) if isinstance(blocks, str) else tuple(blocks)
     check_blocks(model, paths)
-    network = PrimaryNetwork(model, paths)
-    named = dict(zip(network.block_names, network.blocks, strict=True))
-    held = {path: list(block.parameters()) for path, block in named.items()}
-    if frozen := [path for path, found in held.items() if found and not any(p.requires_grad for p in found)]:
-        raise ValueError(
-            f"the block {frozen[0]!r} is frozen, none of its parameters takes a gradient, and what is tied has to "
-            "train: call requires_grad_(True) on it, or leave it out of the list of blocks"
-        )
+    network = PrimaryNetwork(model, paths, original=original)
+    check_own(network)
     return network
-
-
-def _check_trainable(model: nn.Module) -> None:
-    """Refuse by name what cannot be trained here.
-
-    Raises:
-        ValueError: a parameter has no shape yet, or an embedding has sparse gradients.
-    """
-    for path, module in model.named_modules():
-        if any(isinstance(p, UninitializedParameter) for p in module.parameters(recurse=False)):
-            raise ValueError(
-                f"{path!r} is a {type(module).__name__}, whose parameters have no shape before it has seen a batch: "
-                "run one through the network first, or use a module with sizes"
-            )
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
-            raise ValueError(
-                f"{path!r} is an {type(module).__name__} with sparse=True, and sparse gradients have no norm to be "
-                "clipped: make it with sparse=False"
-            )
 
 
 def _check_examples(parts: OwnNetwork) -> None:

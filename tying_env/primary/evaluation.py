@@ -1,5 +1,6 @@
 """How well a network predicts: mean loss, perplexity, bits per byte, accuracy."""
 
+import contextlib
 import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from torch import nn
 from tying_env.data.batches import Batch, count_examples, cut
 from tying_env.primary.dependence import Spread, input_dependence, merged, spread_of
 from tying_env.primary.tasks import Task, to_device
+from tying_env.seeding import all_randomness_from, torch_stream
 
 # exp of a larger mean loss says nothing more, and soon it overflows. e^20 is 4.9e8; a uniform guess among GPT-2's
 # 50,257 tokens is e^10.8.
@@ -53,23 +55,26 @@ def measure(
 ) -> Measurement:
     """Return the means over all predictions and examples, without dropout; if asked for, input dependence on the first.
 
-    Where examples are classified it is measured on all of them, since they may be sorted by class.
+    Where examples are classified it is measured on all of them, since they may be sorted by class. A network that draws
+    numbers without dropout, too, draws the same ones in every measurement.
     """
     model.eval()
     total, correct, predictions, examples = 0.0, 0.0, 0, 0
     classified = True
     spread: Spread | None = None
-    for batch in batches:
-        there = to_device(batch, device)
-        measured, count = task.measure(model, there, logits=dependence), task.count(model, there)
-        total += measured.loss.item() * count if count else 0.0  # the mean of nothing is no number
-        predictions += count
-        classified = classified and measured.correct is not None
-        correct += 0.0 if measured.correct is None else measured.correct.item()
-        examples += count_examples(batch)
-        if measured.logits is not None:
-            spread = merged(spread, spread_of(measured.logits))
-            dependence = classified or spread.positions < ENOUGH_POSITIONS
+    stream = all_randomness_from(torch_stream(0, "measuring", device)) if task.foreign else contextlib.nullcontext()
+    with stream:
+        for batch in batches:
+            there = to_device(batch, device)
+            measured, count = task.measure(model, there, logits=dependence), task.count(model, there)
+            total += measured.loss.item() * count if count else 0.0  # the mean of nothing is no number
+            predictions += count
+            classified = classified and measured.correct is not None
+            correct += 0.0 if measured.correct is None else measured.correct.item()
+            examples += count_examples(batch)
+            if measured.logits is not None:
+                spread = merged(spread, spread_of(measured.logits))
+                dependence = classified or spread.positions < ENOUGH_POSITIONS
     mean, accuracy = total / predictions if predictions else math.inf, correct / examples if classified else None
     return Measurement(mean if math.isfinite(mean) else math.inf, accuracy, input_dependence(spread))
 

@@ -29,11 +29,13 @@ class PrimaryNetwork:
         model: the whole network.
         blocks_paths: where the lists of blocks hang in `model`, in dots; one, or an encoder's and a decoder's.
         recipes: how to draw the initial values of Parameters that are on the meta device.
+        original: what `model` is a copy of, if it is one.
     """
 
     model: nn.Module
     blocks_paths: tuple[str, ...]
     recipes: Mapping[nn.Parameter, Recipe] = field(default_factory=dict)
+    original: nn.Module | None = None
 
     @property
     def blocks(self) -> list[nn.Module]:

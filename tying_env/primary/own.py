@@ -28,7 +28,7 @@ from tying_env.primary.custom import CustomWorkload, OwnNetwork, with_blocks
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.own_tasks import OwnLM, logits_of
 from tying_env.primary.workloads import CausalText, Workload
-from tying_env.seeding import torch_randomness_from, torch_stream
+from tying_env.seeding import all_randomness_from, torch_stream
 
 WHAT = "a function that makes a network"
 _MAKES = "while it made a network"
@@ -65,7 +65,7 @@ def open_own(config: EnvConfig) -> Workload:
     Raises:
         As `make_own`; TypeError, ValueError: also where a part or a setting is wrong.
     """
-    with torch_randomness_from(torch_stream(0, "weights")):
+    with all_randomness_from(torch_stream(0, "weights")):
         parts = make_own(config)
     return OwnText(config, parts) if parts.batches is None else OwnData(config, parts)
 
@@ -76,7 +76,7 @@ def own_network(config: EnvConfig) -> PrimaryNetwork:
     Raises:
         As `make_own`.
     """
-    with torch_randomness_from(torch_stream(0, "weights")):
+    with all_randomness_from(torch_stream(0, "weights")):
         parts = make_own(config)
         network = with_blocks(_make(config, parts, first=True), parts.blocks)
     network.model.to(dtype=getattr(torch, config.dtype))
@@ -99,7 +99,7 @@ class OwnText(CausalText):
 
     def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
         """Return a new network, whose weights `generator` draws."""
-        with torch_randomness_from(generator):
+        with all_randomness_from(generator):
             network = with_blocks(_make(self._asked, self._parts), self._parts.blocks)
         network.model.to(device=device, dtype=getattr(torch, self.config.dtype))
         return prepared(network, self.config)
@@ -119,7 +119,7 @@ class OwnText(CausalText):
             TypeError, ValueError, ForeignCodeError: it does not, or raises.
         """
         tokens = torch.zeros(1, min(2, self.config.seq_len), dtype=torch.int64)
-        with torch.no_grad(), torch_randomness_from(torch_stream(0, "weights")):
+        with torch.no_grad(), all_randomness_from(torch_stream(0, "weights")):
             with foreign_code(self.config.model, "while it read two tokens"):
                 result = model.eval()(tokens)
             scores = logits_of(result, tokens, self.config.model)
@@ -147,8 +147,8 @@ class OwnData(CustomWorkload):
         """Return the kinds of module, the number of examples and their hash, and hash and name of the code."""
         return {**super().describe(), "content_key": _content_key(self._parts), "code": self.sizes["code"]}
 
-    def _make(self) -> Any:
-        return _make(self._asked, self._parts)
+    def _make(self) -> tuple[Any, None]:
+        return _make(self._asked, self._parts), None
 
 
 def _make(config: EnvConfig, parts: OwnNetwork, first: bool = False) -> Any:

@@ -24,6 +24,8 @@ class OwnLM(Task):
             `model(input_ids)` returns: logits, or an object with `.logits`.
     """
 
+    foreign = True
+
     def __init__(self, loss: Loss | None = None) -> None:
         self._own = None if loss is None else CustomTask(loss)
 
@@ -72,6 +74,7 @@ class CustomTask(Task):
     """
 
     even = False
+    foreign = True
 
     def __init__(self, loss: Loss | None = None) -> None:
         self._loss = loss

@@ -17,10 +17,12 @@ def owned_parameters(network: PrimaryNetwork, tied: TiedBlocks) -> Iterator[tupl
     Frozen layers that draw their initial values again hold them from here on.
     """
     tied.hold()
-    owners, names = set(tied.owners()), network.block_names
-    borrowed = {f"{names[i]}.{name}" for i in range(tied.n_units) if i not in owners for name in tied.weights(i)}
+    owners = set(tied.owners())
+    owned = {id(p) for i in owners for p in tied.weights(i).values()}
+    # Not by name: a block may be registered in a second place, whose name comes first.
+    borrowed = {id(p) for i in range(tied.n_units) if i not in owners for p in tied.weights(i).values()} - owned
     for name, parameter in network.model.named_parameters():
-        if name not in borrowed:
+        if id(parameter) not in borrowed:
             yield name, parameter
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from tying_env.slots import keep_own
+
 
 def add_deltas(model: nn.Module, block_names: list[str], rank: int) -> None:
     """Give every matrix in the blocks a delta, drawn from torch's global generator.
@@ -20,6 +22,7 @@ def add_deltas(model: nn.Module, block_names: list[str], rank: int) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ImportError("low-rank deltas need the package `peft` (pip install 'tying-env[finetune]')") from error
+    from peft.tuners.lora import LoraLayer
     from transformers.pytorch_utils import Conv1D
 
     matrices = [
@@ -31,6 +34,11 @@ def add_deltas(model: nn.Module, block_names: list[str], rank: int) -> None:
     transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in matrices)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=matrices, fan_in_fan_out=transposed)
     inject_adapter_in_model(config, model)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            layer: Any = module
+            keep_own(layer.lora_A)
+            keep_own(layer.lora_B)
     model.requires_grad_(True)  # peft would train the deltas alone
 
 

@@ -30,9 +30,11 @@ class Task(ABC):
 
     Attributes:
         even: whether every example has as many predictions, so that examples weigh alike.
+        foreign: whether the network is code from elsewhere, which may draw numbers from any generator that code shares.
     """
 
     even = True
+    foreign = False
 
     def count(self, model: nn.Module, batch: Any) -> int:
         """Return of how many predictions the loss of a batch is the mean: what it weighs among others."""
@@ -76,6 +78,8 @@ class DecoderLM(Task):
     Where scores are the plain product of the last hidden states and a matrix, they are computed a few rows at a time;
     other heads, with a bias, a scale or a soft cap, are left to the model.
     """
+
+    foreign = True
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         """Return the mean cross-entropy of windows (B, T + 1): tokens 0..T-1 are read, tokens 1..T predicted."""

@@ -1,5 +1,6 @@
 """Trains one primary network whose blocks are tied; a training step reads here as a few numbered stages."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from tying_env.primary.owned import owned_parameters, owned_tensors
 from tying_env.primary.residual import ResidualScales
 from tying_env.primary.schedule import LearningRates, Schedule
 from tying_env.primary.tasks import Task
+from tying_env.seeding import GlobalStreams
 from tying_env.tied_blocks import TiedBlocks
 
 
@@ -54,6 +56,7 @@ class Trainer:
         batches: the training batches.
         config: the training recipe, and how a step is computed.
         dropout: the generator that dropout draws from; on the device of the network.
+        streams: what a network or its batches draw from that use the generators of Python, NumPy and torch's CPU.
         device: where the network is.
         make_optimizer: makes the optimizer; by default that of the settings.
     """
@@ -67,12 +70,14 @@ class Trainer:
         config: EnvConfig,
         *,
         dropout: torch.Generator,
+        streams: GlobalStreams,
         device: torch.device,
         make_optimizer: MakeOptimizer | None = None,
     ) -> None:
         self.network = network
         self.tied = tied
         self.device = device
+        self.streams = streams
         self.feed = Feed(batches, device, config.prefetch)
         self.gradients = Gradients(network.model, task, config, device, dropout)
         self.tokens = 0  # trained on so far
@@ -86,6 +91,8 @@ class Trainer:
         self.optimizer = make(make_groups(config, outside, tied))
         self.rates = LearningRates(self.optimizer, Schedule.of(config))
         self.residual = ResidualScales(network, tied, config)
+        if network.original is not None:
+            tied.left_behind.watch_original(network.original)
 
     def tie(self, tying: npt.ArrayLike) -> partition.TyingEvents:
         """Put a tying in force, shape (L,), all or nothing, as `TiedBlocks.change` does; the optimizer follows."""
@@ -108,30 +115,31 @@ class Trainer:
         losses: list[float] = []
         diverged = stopped = False
         self._follow_the_tying()
-        for step in range(n_steps):
-            if stopped := should_stop():
-                break
-            # 1. A batch, and its gradients.
-            batch, whole = self.feed.next()
-            outcome = self.compute_gradients(batch, whole)
-            # 2. The next batch, while a GPU computes.
-            if step + 1 < n_steps:
-                self.feed.fetch_ahead()
-            # 3. One pair of numbers to wait for, that of a finite step or the last one.
-            loss, norm = outcome.tolist()
-            if diverged := not (math.isfinite(loss) and math.isfinite(norm)):
-                break
-            # 4. Weights move, then what goes by training steps.
-            self.optimizer.step()
-            self.rates.step()
-            self.residual.step()
-            # 5. Count.
-            losses.append(loss)
-            self.norms = (self.norms[0] + norm, self.norms[1] + 1)
-            self.tokens += self.task.count_tokens(batch) * whole // count_examples(batch)
-            if len(losses) == n_steps:
-                self.memory_in_training = self.memory()
-            self.optimizer.zero_grad(set_to_none=True)
+        with self.streams.lent() if self.task.foreign else contextlib.nullcontext():
+            for step in range(n_steps):
+                if stopped := should_stop():
+                    break
+                # 1. A batch, and its gradients.
+                batch, whole = self.feed.next()
+                outcome = self.compute_gradients(batch, whole)
+                # 2. The next batch, while a GPU computes.
+                if step + 1 < n_steps:
+                    self.feed.fetch_ahead()
+                # 3. One pair of numbers to wait for, that of a finite step or the last one.
+                loss, norm = outcome.tolist()
+                if diverged := not (math.isfinite(loss) and math.isfinite(norm)):
+                    break
+                # 4. Weights move, then what goes by training steps.
+                self.optimizer.step()
+                self.rates.step()
+                self.residual.step()
+                # 5. Count.
+                losses.append(loss)
+                self.norms = (self.norms[0] + norm, self.norms[1] + 1)
+                self.tokens += self.task.count_tokens(batch) * whole // count_examples(batch)
+                if len(losses) == n_steps:
+                    self.memory_in_training = self.memory()
+                self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.zero_grad(set_to_none=True)
         return TrainResult(losses, diverged or not self.is_finite(), stopped)
 
@@ -146,7 +154,8 @@ class Trainer:
             Mean loss in nats and the gradient's norm before clipping, shape (2,), float64, on the device.
         """
         trained = self.trainable_parameters()
-        mean = self.gradients.compute(batch, whole or count_examples(batch), trained)
+        with self.tied.left_behind.untouched():
+            mean = self.gradients.compute(batch, whole or count_examples(batch), trained)
         norm = nn.utils.clip_grad_norm_(trained, self._config.max_grad_norm)
         return torch.stack([mean, norm.double()])
 

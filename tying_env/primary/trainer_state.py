@@ -36,6 +36,7 @@ def capture(trainer: Trainer, copy: bool = True) -> dict[str, Any]:
         "memory_in_training": list(trainer.memory_in_training),
         "batches": trainer.feed.state_dict(),
         "dropout": trainer.gradients.dropout.get_state(),
+        "streams": trainer.streams.state_dict(),
         "weights": {name: t.clone() if copy else t for name, t in trainer.named_tensors().items()},
         "optimizer": {
             names[id(p)]: {k: v.clone() if copy and isinstance(v, Tensor) else v for k, v in entries.items()}
@@ -50,9 +51,9 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     Raises:
         ValueError: names, shapes or the tying do not fit; the message says which. Nothing is changed then.
     """
-    # What states of before there were schedules and scales do not have is as a new trainer has it.
+    # What states of before there were schedules, scales and these streams do not have is as a new trainer has it.
     new = {"ages": trainer.rates.ages, "residual": trainer.residual.state_dict(), "norms": [0.0, 0]}
-    state = new | state
+    state = new | {"streams": trainer.streams.state_dict()} | state
     # 1. Check.
     own, groups = trainer.named_tensors(), trainer.groups()
     trained = {name: p for name, p in trainer.network.model.named_parameters() if p in groups}
@@ -76,9 +77,11 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         raise ValueError(f"the state's ages must be whole numbers, or none, for all leaders, got {ages}")
     trainer.residual.check(state["residual"])
     restored_torch(trainer.gradients.dropout, state["dropout"])
+    streams = trainer.streams.check(state["streams"])
     # 2. Change; the feed checks its part first.
     trainer.feed.load_state_dict(state["batches"])
     trainer.gradients.dropout.set_state(state["dropout"])
+    trainer.streams = streams
     trainer.norms = (total, count)
     trainer.tokens, trainer.memory_in_training = state["tokens"], MemoryBytes(*state["memory_in_training"])
     with torch.no_grad():

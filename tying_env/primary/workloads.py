@@ -133,7 +133,7 @@ class Workload(ABC):
             self.kinds = find_kinds(blocks, network.lists, self.config.tied_parameters)
         try:
             kinds = np.zeros(len(blocks), dtype=np.int64) if self.kinds is None else self.kinds
-            check_kinds(blocks, kinds, self.config.tied_parameters)
+            check_kinds(blocks, kinds, self.config.tied_parameters, within=network.model)
         except ValueError as error:
             if self.kinds is not None or "same names" not in str(error):
                 raise

@@ -1,0 +1,67 @@
+"""What a network of the user's own must be, so that its blocks can be tied and trained."""
+
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from tying_env.primary.models import PrimaryNetwork
+from tying_env.references import original_in
+
+# Marks Parameters of a network that was made.
+_TAKEN = "_of_a_network_that_was_made"
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Refuse by name what cannot be trained here.
+
+    Raises:
+        ValueError: a parameter has no shape yet, or an embedding has sparse gradients.
+    """
+    for path, module in model.named_modules():
+        if any(isinstance(p, UninitializedParameter) for p in module.parameters(recurse=False)):
+            raise ValueError(
+                f"{path!r} is a {type(module).__name__}, whose parameters have no shape before it has seen a batch: "
+                "run one through the network first, or use a module with sizes"
+            )
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse:
+            raise ValueError(
+                f"{path!r} is an {type(module).__name__} with sparse=True, and sparse gradients have no norm to be "
+                "clipped: make it with sparse=False"
+            )
+
+
+def check_own(network: PrimaryNetwork) -> None:
+    """Check that every block trains, and that no weight is that of a network that was made before; mark its weights.
+
+    Raises:
+        ValueError: a block is frozen, or a weight is not new.
+    """
+    named = dict(zip(network.block_names, network.blocks, strict=True))
+    held = {path: list(block.parameters()) for path, block in named.items()}
+    if frozen := [path for path, found in held.items() if found and not any(p.requires_grad for p in found)]:
+        raise ValueError(
+            f"the block {frozen[0]!r} is frozen, none of its parameters takes a gradient, and what is tied has to "
+            "train: call requires_grad_(True) on it, or leave it out of the list of blocks"
+        )
+    trained = {name: p for name, p in network.model.named_parameters() if p.requires_grad}
+    for name, parameter in trained.items():
+        if getattr(parameter, _TAKEN, False):
+            raise ValueError(
+                f"a function that makes a network must make a new one each time, and {name!r} of "
+                f"{type(network.model).__name__} is that of a network it made before: every episode would begin with "
+                "what the last one trained"
+            )
+    for parameter in trained.values():
+        setattr(parameter, _TAKEN, True)  # copies do not have it
+
+
+def check_copy(network: PrimaryNetwork) -> None:
+    """Check that a copy of a network stands on its own.
+
+    Raises:
+        ValueError: something in it leads to the original.
+    """
+    if network.original is not None and (place := original_in(network.model, network.original)) is not None:
+        raise ValueError(
+            f"every episode trains a copy of model, and {place.path!r} of the copy is still the original's: functions "
+            "are not copied with what they refer to. Give a function that makes the network, model=make_network"
+        )

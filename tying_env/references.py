@@ -1,0 +1,125 @@
+"""Finds the tensors that a network can compute with, wherever they hang: in its modules, in lists, in closures.
+
+A tying puts other Parameters into the modules of a block, and a copy of a network has Parameters of its own. A plain
+list, a closure or a partial that holds a Parameter knows nothing of either: the network would compute with the old one.
+"""
+
+import functools
+import sys
+import types
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+# Nothing hangs on these. (What a function finds in its module, or a class, is looked up by name when it is needed.)
+_ENDS = (str, bytes, int, float, complex, type(None), type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)
+# Of the standard library's own objects only containers are looked into: a logger leads everywhere.
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+
+
+class Place(NamedTuple):
+    """Where a tensor or a module hangs."""
+
+    path: str  # as Python would write it, seen from the network
+    owner: int  # the id of what it hangs on
+    name: object  # its attribute, key or position there
+    part: Tensor | nn.Module
+
+
+def storage_of(tensor: Tensor) -> int | None:
+    """Return what is equal for tensors that share memory, as a Parameter and its `.data` do; None if there is none."""
+    try:  # not by address: on the meta device all would have the same
+        storage: int = tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError):  # a sparse one
+        return None
+    return storage
+
+
+def places(root: object) -> Iterator[Place]:
+    """Yield where tensors and modules hang: in modules, containers, functions, methods, partials, attributes."""
+    waiting: list[tuple[str, Any]] = [("", root)]
+    seen: dict[int, object] = {}  # holds what it saw, so that no two have the same id
+    while waiting:
+        path, owner = waiting.pop()
+        if id(owner) in seen:
+            continue
+        seen[id(owner)] = owner
+        for label, name, part in _parts(owner):
+            if isinstance(part, (Tensor, nn.Module)):
+                yield Place(f"{path}{label}".removeprefix("."), id(owner), name, part)
+            if not isinstance(part, (Tensor, *_ENDS)):
+                waiting.append((f"{path}{label}", part))
+
+
+def find(
+    root: object, wanted: Mapping[int | None, str], known: Collection[tuple[int, object]] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield where some tensors, or others on their memory, hang: the path and the tensor's name.
+
+    Args:
+        root: where to look.
+        wanted: what `storage_of` says of the tensors, and their names.
+        known: owners (by id) and names of places that do not count.
+    """
+    for place in places(root):
+        if (place.owner, place.name) in known or isinstance(place.part, nn.Module):
+            continue
+        if (storage := storage_of(place.part)) is not None and storage in wanted:
+            yield place.path, wanted[storage]
+
+
+def original_in(copied: nn.Module, original: nn.Module) -> Place | None:
+    """Return where something of a network hangs in a copy of it, a module or a tensor; None if nothing does."""
+    modules = set(map(id, original.modules()))
+    memory = {storage_of(tensor) for tensor in (*original.parameters(), *original.buffers())} - {None}
+    for place in places(copied):
+        part = place.part
+        if id(part) in modules or (isinstance(part, Tensor) and storage_of(part) in memory):
+            return place
+    return None
+
+
+def _parts(owner: Any) -> Iterator[tuple[str, object, Any]]:
+    """Yield what hangs on an object: how Python would write it, its name there, and itself."""
+    if isinstance(owner, nn.Module):
+        for name, value in vars(owner).items():
+            if name in ("_parameters", "_buffers", "_modules"):
+                yield from ((f".{key}", key, part) for key, part in value.items())
+            else:
+                yield f".{name}", name, value
+    elif isinstance(owner, Mapping):
+        for key, value in list(owner.items()):
+            yield f"[{_short(key)}]", key, value
+            if not isinstance(key, _ENDS):
+                yield f"[{_short(key)}] (the key)", key, key
+    elif isinstance(owner, _CONTAINERS):
+        yield from ((f"[{i}]", i, part) for i, part in enumerate(owner))
+    elif isinstance(owner, functools.partial):
+        yield ".func", "func", owner.func
+        yield ".args", "args", owner.args
+        yield ".keywords", "keywords", owner.keywords
+    elif isinstance(owner, types.MethodType):
+        yield ".__self__", "self", owner.__self__
+        yield ".__func__", "func", owner.__func__
+    elif isinstance(owner, types.FunctionType):
+        for name, cell in zip(owner.__code__.co_freevars, owner.__closure__ or (), strict=True):
+            try:
+                yield f"'s variable {name!r}", name, cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+        yield ".__defaults__", "defaults", owner.__defaults__
+        yield ".__kwdefaults__", "kwdefaults", owner.__kwdefaults__
+        yield ".__dict__", "dict", vars(owner)
+    elif type(owner).__module__.partition(".")[0] not in sys.stdlib_module_names:
+        yield from ((f".{name}", name, value) for name, value in getattr(owner, "__dict__", {}).items())
+        for kind in type(owner).__mro__:
+            names = vars(kind).get("__slots__", ())
+            for name in (names,) if isinstance(names, str) else names:
+                if isinstance(vars(kind).get(name), types.MemberDescriptorType) and hasattr(owner, name):
+                    yield f".{name}", name, getattr(owner, name)
+
+
+def _short(key: object) -> str:
+    return repr(key) if isinstance(key, (str, int)) else type(key).__name__
