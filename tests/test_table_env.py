@@ -94,6 +94,19 @@ def test_forks_pay_from_the_same_budget(path: Path) -> None:
     assert over and info["cost"] == 96 * 11  # what was tried for the last decision
 
 
+def test_the_regret_of_earlier_is_known_to_the_training(path: Path) -> None:
+    env = TableTyingEnv(table=path, budget=96 * 60)
+    env.reset(seed=3)
+    rng, regrets = np.random.default_rng(0), [math.inf]
+    for number in range(60):
+        tried = env.fork() if number % 4 == 1 else env  # forks' trainings count where they are bought
+        *_, info = tried.step(np.array([0, 0, 0, *rng.integers(0, [4, 5, 6])]))
+        regrets.append(info["regret"])
+    assert [env.regret_after(96 * bought) for bought in range(61)] == regrets
+    assert env.regret_after(95) == math.inf and env.regret_after(10**9) == regrets[-1]
+    assert len(set(regrets)) >= 4
+
+
 def test_priced_and_limited_objectives(path: Path) -> None:
     table = made_up_table()
     true = np.exp(table.corpora["sotu"].at_rate()[:, :, TEST, -1].mean(axis=0))

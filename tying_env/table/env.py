@@ -34,7 +34,7 @@ class TableTyingEnv(ScoredEnv):
     It shows the first steps of a training whose learning rate is meant for the whole.
 
     ## Observation Space
-    `MultiDiscrete([1, 2, ..., L])`: the last tying, in canonical form; not to be written to.
+    `MultiDiscrete([1, 2, ..., L])`: the last tying, in canonical form.
 
     ## Rewards
     Minus what the training of one seed, drawn at random, shows on validation: under the objective "perplexity" the
@@ -167,6 +167,10 @@ class TableTyingEnv(ScoredEnv):
         self._row = self.table.row(tying)
         return tying, info | self._known(self._row) | {"train_step": 0}
 
+    def regret_after(self, steps: int) -> float:
+        """Return the regret of this episode when so many training steps had been bought, forks' among them."""
+        return self._regret(self._ledger.found_by(steps))
+
     def permitted(self, action: object) -> partition.IntVector:
         """Check an action, and return its tying entries, shape (L,).
 
@@ -195,12 +199,12 @@ class TableTyingEnv(ScoredEnv):
             row = self._look_up(action)
         shown, ledger = self._shown(row, point), self._ledger
         ledger.buy(row, point, self._points[point], shown)
-        before, self._row, self._tying = self._row, row, self._tyings[row]
+        before, self._row, self._tying = self._row, row, self._tyings[row].copy()
         self._decisions += 1
         self._over = self._budget - ledger.cost < self._cheapest
         events = self._events.get((before, row)) or self._count_events(before, row)
         info = {
-            "tying": self._tying,
+            "tying": self._tying.copy(),
             "independent_layers": self._independent[row],
             "tied_events": events[0],
             "untied_events": events[1],
@@ -209,9 +213,9 @@ class TableTyingEnv(ScoredEnv):
             "perplexity": shown,
             "cost": ledger.cost,
             "trainable_parameters": self._parameters[row],
-            "regret": self._true[ledger.found] - self.scores.best,
+            "regret": self._regret(ledger.found),
         }
-        return self._tying, -shown, False, self._over, info
+        return self._tying.copy(), -shown, False, self._over, info
 
     def fork(self) -> Self:
         """Return an environment in the same state, to try a tying in; it pays from the budget of this one."""
@@ -265,9 +269,15 @@ class TableTyingEnv(ScoredEnv):
         return events
 
     def _known(self, row: int) -> dict[str, Any]:
-        found = self._ledger.found
-        regret = math.inf if found < 0 else self._true[found] - self.scores.best
-        return {"cost": self._ledger.cost, "trainable_parameters": self._parameters[row], "regret": regret}
+        ledger = self._ledger
+        return {
+            "cost": ledger.cost,
+            "trainable_parameters": self._parameters[row],
+            "regret": self._regret(ledger.found),
+        }
+
+    def _regret(self, found: int) -> float:
+        return math.inf if found < 0 else self._true[found] - self.scores.best
 
 
 def check_budget(budget: object, cheapest: int) -> int:

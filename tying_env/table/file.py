@@ -169,6 +169,10 @@ def open_table(path: Path | str | None = None) -> TyingTable:
         OSError: it cannot be read.
         ValueError: it is no table, is damaged, or of another version; the message says which.
     """
+    if path is None and not PACKAGED.exists():
+        raise FileNotFoundError(
+            f"this package has no tying table, {PACKAGED.name}: `layer-tying tabulate` makes one; name its file"
+        )
     return _opened(PACKAGED if path is None else Path(path))
 
 

@@ -1,11 +1,12 @@
 """What an episode on the tying table has bought, and the best tying it has found. No torch."""
 
+import bisect
 import math
 from typing import Any
 
 from tying_env.environment import check_keys, check_whole
 
-_KEYS = {"cost", "longest", "sums", "counts"}
+_KEYS = {"cost", "longest", "sums", "counts", "history"}
 
 
 class Ledger:
@@ -19,12 +20,14 @@ class Ledger:
         longest: the highest point of the curve that was bought; -1 before the first.
         found: row of the best tying found; -1 before the first.
         mean: of what it showed.
+        history: (cost, found) whenever another tying was the best found.
     """
 
     def __init__(self) -> None:
         self.cost = 0
         self.longest = self.found = -1
         self.mean = math.inf
+        self.history: list[tuple[int, int]] = []
         self._sums: dict[int, float] = {}
         self._counts: dict[int, int] = {}
 
@@ -40,9 +43,18 @@ class Ledger:
         total = self._sums[row] = self._sums.get(row, 0.0) + shown
         mean = total / count
         if mean < self.mean:
+            if row != self.found:
+                self.history.append((self.cost, row))
             self.found, self.mean = row, mean
         elif row == self.found and mean > self.mean:
             self._find()
+            if row != self.found:
+                self.history.append((self.cost, self.found))
+
+    def found_by(self, cost: int) -> int:
+        """Return the row of the best tying found when so much had been bought; -1 for none."""
+        place = bisect.bisect_right(self.history, cost, key=lambda entry: entry[0])
+        return self.history[place - 1][1] if place else -1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state, ready for JSON."""
@@ -51,6 +63,7 @@ class Ledger:
             "longest": self.longest,
             "sums": sorted(map(list, self._sums.items())),
             "counts": sorted(map(list, self._counts.items())),
+            "history": list(map(list, self.history)),
         }
 
     @classmethod
@@ -67,9 +80,13 @@ class Ledger:
         try:
             ledger._sums = {check_whole("a row", row, 0): float(value) for row, value in state["sums"]}
             ledger._counts = {check_whole("a row", row, 0): check_whole("a count", n, 1) for row, n in state["counts"]}
+            ledger.history = [
+                (check_whole("a cost", at, 0), check_whole("a row", row, 0)) for at, row in state["history"]
+            ]
         except (TypeError, ValueError) as error:
-            raise ValueError(f"the ledger's sums and counts are damaged: {error}") from error
-        beyond = max(ledger._sums, default=-1) >= rows or ledger.longest >= points
+            raise ValueError(f"the ledger's sums, counts and history are damaged: {error}") from error
+        known = [*ledger._sums, *(row for _, row in ledger.history)]
+        beyond = max(known, default=-1) >= rows or ledger.longest >= points
         if beyond or ledger._sums.keys() != ledger._counts.keys():
             raise ValueError("the ledger's rows and points do not fit the table")
         ledger._find()

@@ -4,6 +4,7 @@ layer-tying compare --agents dqn random random-static conventional --seeds 5 --o
 layer-tying compare --agents dqn dqn+shuffled random --learning-rates 3e-4 1e-3 3e-3 --out comparisons/tuned
 layer-tying compare --agents random --arms "replay: --agent dqn --replay-size 100" --out comparisons/replay
 layer-tying compare --agents random --arms "code: --semantics published-code" --out comparisons/published
+layer-tying compare --env table --agents random tpe evolution dqn --seeds 20
 
 Stopped (Ctrl-C), it resumes where it was when called again in the same way. More agents, arms, seeds and rates can be
 asked for later: finished runs stay.
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tying_agents.commands import contest
 from tying_agents.commands.early import (
     Semantics,
     agents_in_help,
@@ -67,6 +69,8 @@ class ArmOptions:
 
 def main(argv: Sequence[str], prog: str = "layer-tying compare") -> int:
     """Make the runs that are not there yet, write the report, print the table."""
+    if contest.is_table(argv):
+        return contest.compare(argv, prog)
 
     def work(console: "Console") -> int:
         preset, env = chosen_preset(argv)

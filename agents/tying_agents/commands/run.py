@@ -6,6 +6,7 @@ layer-tying run --agent my_folder/my_controller.py:MyController
 layer-tying run --agent replay --trace runs/one --permute 1
 layer-tying run --model vit --agent random --reward accuracy
 layer-tying run --semantics published-code
+layer-tying run --env table --agent evolution
 layer-tying run --preset paper --device cuda
 layer-tying run --config run.toml
 torchrun --nproc-per-node 2 -m tying_env run --agent dqn
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tying_agents.commands import guard
+from tying_agents.commands import contest, guard
 from tying_agents.commands.early import (
     Semantics,
     agents_in_help,
@@ -73,6 +74,9 @@ class Options:
 
 def main(argv: Sequence[str], prog: str = "layer-tying run") -> int:
     """Run, print what came of it, and return the exit code."""
+    if contest.is_table(argv):
+        return contest.run(argv, prog)
+
     from rich.console import Console
     from rich.logging import RichHandler
 

@@ -1,0 +1,1 @@
+"""Agents on the tying table: who finds a good tying with the fewest trainings?"""

@@ -1,0 +1,174 @@
+"""Makes the runs of a contest, a line of a file each, so that it can be stopped at any time.
+
+<folder>/runs.jsonl has for every run: which agent, with which settings, on which task; the regret after so many
+trainings; the tying found; and CPU seconds.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from tying_agents.contest.arms import ContestArm
+from tying_env.differences import listed
+from tying_env.files import to_json
+from tying_env.json_lines import append_line, read_lines
+from tying_env.table.objectives import Objective
+
+ENV_ID = "LayerTying-Table-v0"
+RUNS = "runs.jsonl"
+MARKS = (5, 10, 20, 50, 100, 200)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be found.
+
+    Attributes:
+        corpus: of the table.
+        objective: see `tying_env.table.objectives`.
+        trainings: that the budget pays for, whole ones.
+        price: of the objective "priced".
+        max_parameters: of "limited".
+        table: the table's file; None for the package's own.
+    """
+
+    corpus: str = "sotu"
+    objective: Objective = "perplexity"
+    trainings: int = MARKS[-1]
+    price: float = 1.0
+    max_parameters: int | None = None
+    table: Path | None = None
+
+    def make(self) -> gym.Env[Any, Any]:
+        """Return a new environment.
+
+        Raises:
+            ValueError, OSError: the table does not offer this; the message names what.
+        """
+        from tying_env.table import open_table
+
+        if self.trainings < 1:
+            raise ValueError(f"trainings must be at least 1, got {self.trainings}")
+        settings = {name: value for name, value in vars(self).items() if name != "trainings"}
+        budget = self.trainings * int(open_table(self.table).points[-1])
+        return gym.make(ENV_ID, budget=budget, **settings)
+
+    @property
+    def marks(self) -> tuple[int, ...]:
+        """Trainings after which the regret is looked at."""
+        return tuple(sorted({mark for mark in MARKS if mark <= self.trainings} | {self.trainings}))
+
+    def described(self) -> dict[str, Any]:
+        """Return the task as runs have it, without the file's path."""
+        return {name: value for name, value in vars(self).items() if name != "table"}
+
+
+@dataclass(frozen=True)
+class Played:
+    """A run.
+
+    Attributes:
+        arm: the agent's name.
+        settings: of the agent.
+        task: as `Task.described`.
+        seed: of agent and environment.
+        regret: mark -> regret of the best tying found by then; infinity where none was.
+        decisions: that the agent made.
+        seconds: of the CPU.
+    """
+
+    arm: str
+    settings: dict[str, Any]
+    task: dict[str, Any]
+    seed: int
+    regret: dict[int, float]
+    decisions: int
+    seconds: float
+
+
+def play(arm: ContestArm, task: Task, seed: int) -> Played:
+    """Let an agent search once.
+
+    Raises:
+        ValueError, OSError, ImportError: the agent or the table cannot be had.
+        tying_env.plugins.ForeignCodeError: code of the user's own failed.
+    """
+    from tying_agents.running.agents import drive_agent
+
+    env = task.make()
+    inner: Any = env.unwrapped
+    started = time.process_time()
+    loop = drive_agent(arm.agent, env, settings=arm.settings, seed=seed)
+    seconds = round(time.process_time() - started, 3)
+    regret = {mark: inner.regret_after(mark * inner.steps_per_decision) for mark in task.marks}
+    settings = dataclasses.asdict(arm.settings)
+    return Played(arm.name, settings, task.described(), seed, regret, loop.decisions, seconds)
+
+
+def make_runs(
+    arms: Iterable[ContestArm], task: Task, seeds: int, folder: Path, on_run: Callable[[int, int, str], None]
+) -> list[Played]:
+    """Make the runs that are not there yet; each is kept as soon as it is over.
+
+    Args:
+        arms: whom to let search.
+        task: what for.
+        seeds: of each, 0, 1, 2, ...
+        folder: for the file of runs.
+        on_run: is told (runs done, runs in all, whose is next) before the first run and after each.
+
+    Returns:
+        All runs of these arms on this task.
+
+    Raises:
+        ValueError: the file is damaged, or has runs of an arm of this name with other settings; the message says which.
+        ValueError, OSError, ImportError, tying_env.plugins.ForeignCodeError: as `play`.
+    """
+    task.make().close()  # what is wrong with the task shows before anything is written
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = {arm.name: arm for arm in arms}
+    there: dict[tuple[str, int], Played] = {}
+    for run in read_runs(folder):
+        if run.arm in chosen and run.task == task.described() and run.seed < seeds:
+            _check_same(run, chosen[run.arm], folder)
+            there[run.arm, run.seed] = run
+    wanted = [(arm, seed) for arm in chosen.values() for seed in range(seeds)]
+    waiting = [(arm, seed) for arm, seed in wanted if (arm.name, seed) not in there]
+    done = len(wanted) - len(waiting)
+    for arm, seed in waiting:
+        on_run(done, len(wanted), arm.name)
+        run = play(arm, task, seed)
+        append_line(folder / RUNS, dataclasses.asdict(run))
+        there[arm.name, seed] = run
+        done += 1
+    on_run(done, len(wanted), "")
+    return list(there.values())
+
+
+def read_runs(folder: Path) -> list[Played]:
+    """Return the runs of a folder.
+
+    Raises:
+        ValueError: a line is damaged; the message names it.
+    """
+    return read_lines(folder / RUNS, _played)
+
+
+def _played(line: Any) -> Played:
+    regret = {int(mark): math.inf if value is None else float(value) for mark, value in line["regret"].items()}
+    rest = {field.name: line[field.name] for field in dataclasses.fields(Played) if field.name != "regret"}
+    return Played(**rest, regret=regret)
+
+
+def _check_same(run: Played, arm: ContestArm, folder: Path) -> None:
+    if differ := listed(run.settings, json.loads(to_json(dataclasses.asdict(arm.settings)))):
+        raise ValueError(
+            f"{folder / RUNS} has runs of {arm.name!r} with other settings: {'; '.join(differ)}: choose another --out"
+        )

@@ -1,0 +1,152 @@
+"""Agents on the tying table: all of them run, looks are paid for, runs are kept and compared."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tying_agents.commands.compare import main as compare
+from tying_agents.commands.run import main as run
+from tying_agents.contest.arms import arm_of
+from tying_agents.contest.runs import MARKS, Task, make_runs, play, read_runs
+from tying_agents.contest.standings import markdown, standings, text_rows
+from tying_agents.registry import agent_names
+
+from tests.own_code import write
+from tests.tables import made_up_table, written
+from tying_env.table.file import TEST
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("table"))
+
+
+@pytest.mark.parametrize("name", [name for name in agent_names() if name not in ("pattern", "replay")])
+def test_every_agent_searches_the_table(name: str, path: Path) -> None:
+    task = Task(table=path, trainings=12)
+    played = play(arm_of(name), task, seed=1)
+    assert list(played.regret) == [5, 10, 12]
+    assert all(0 <= regret < math.inf for regret in played.regret.values())
+    again = play(arm_of(name), task, seed=1)
+    assert (again.regret, again.decisions) == (played.regret, played.decisions)
+
+
+def test_regret_of_patterns_is_known(path: Path) -> None:
+    true = np.exp(made_up_table().corpora["sotu"].at_rate()[:, :, TEST, -1].mean(axis=0))
+    for name, row in (("albert", 0), ("conventional", 202)):
+        found = play(arm_of(name), Task(table=path, trainings=5), seed=0)
+        assert found.regret == {5: pytest.approx(true[row] - true.min())}
+        assert found.decisions == 5
+
+
+def test_what_is_tried_in_forks_is_paid_for(path: Path) -> None:
+    played = play(arm_of("hill-climbing"), Task(table=path, trainings=60), seed=0)
+    assert played.decisions <= 60 / 3 + 1  # two or three looks, and the step
+
+
+def test_runs_are_kept_and_not_made_again(path: Path, tmp_path: Path) -> None:
+    task, arms, told = Task(table=path, trainings=5), [arm_of("random"), arm_of("cycle")], list[tuple[int, int, str]]()
+    first = make_runs(arms, task, 2, tmp_path, lambda *at: told.append(at))
+    assert told[0] == (0, 4, "random") and told[-1] == (4, 4, "")
+    lines = (tmp_path / "runs.jsonl").read_text().splitlines()
+    (tmp_path / "runs.jsonl").write_text("\n".join([*lines[:3], lines[3][:40]]))  # as a crash leaves it
+    told.clear()
+    assert sorted(map(str, make_runs(arms, task, 3, tmp_path, lambda *at: told.append(at))))[0]
+    assert told[0] == (3, 6, "random")
+    kept = {(played.arm, played.seed): played.regret for played in read_runs(tmp_path)}
+    assert all(kept[played.arm, played.seed] == played.regret for played in first)
+    assert len(make_runs(arms, Task(table=path, trainings=6), 1, tmp_path, lambda *at: None)) == 2  # another task
+    (tmp_path / "runs.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match=r"runs\.jsonl line 1 is damaged"):
+        read_runs(tmp_path)
+
+
+def test_standings_are_means_with_intervals(path: Path, tmp_path: Path) -> None:
+    runs = make_runs(
+        [arm_of("random"), arm_of("albert")], Task(table=path, trainings=50), 6, tmp_path, lambda *at: None
+    )
+    found = standings(runs)
+    assert [standing.arm for standing in found] == ["random", "albert"]  # the lower regret first
+    values = [played.regret[50] for played in runs if played.arm == "random"]
+    mean = found[0].regret[50]
+    assert mean is not None and mean.value == pytest.approx(np.mean(values))
+    # t quantile of 98.5 %, which covers 93 % or more also of skewed values, 5 degrees of freedom
+    assert mean.half_width == pytest.approx(3.5 * np.std(values, ddof=1) / 6**0.5, rel=0.05)
+    rows = text_rows(found)
+    assert rows[0] == ("agent", "runs", "after 5", "after 10", "after 20", "after 50", "CPU seconds")
+    assert markdown(rows).splitlines()[1] == "| --- | --- | --- | --- | --- | --- | --- |"
+    limited = Task(table=path, trainings=5, objective="limited", max_parameters=2000)
+    nothing = standings([play(arm_of("conventional"), limited, 0)])
+    assert text_rows(nothing)[1][2] == "none yet"
+
+
+def test_marks_end_with_the_budget() -> None:
+    assert Task().marks == MARKS == (5, 10, 20, 50, 100, 200)
+    assert Task(trainings=30).marks == (5, 10, 20, 30)
+    assert Task(trainings=3).marks == (3,)
+
+
+def test_the_commands_search_the_table(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = write(tmp_path, "mine.py", OWN)
+    common = ["--env", "table", "--table", str(path), "--trainings", "10"]
+    assert run([*common, "--agent", "dqn", "--gamma", "0"], "run") == 0
+    assert "after   10 trainings: regret" in capsys.readouterr().out
+    agents = ["--agents", "random", f"{own}:Mine", "--seeds", "2", "--out", str(tmp_path / "out")]
+    assert compare([*common, *agents], "compare") == 0
+    printed = capsys.readouterr().out
+    assert "runs 4/4" in printed and "Mine" in printed and "standings:" in printed
+    assert "| Mine | 2 |" in (tmp_path / "out/standings.md").read_text()
+    # Again: nothing is left to be made; with other settings the runs of before are not those that are asked for.
+    assert compare([*common, *agents], "compare") == 0
+    assert capsys.readouterr().out.startswith("runs 4/4")
+    assert compare([*common, *agents, "--row", "2"], "compare") == 1
+    assert "has runs of 'Mine' with other settings: row is 1 there, 2 here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--corpus", "bible"], "corpus must be one of 'other', 'sotu', got 'bible'"),
+        (["--trainings", "0"], "trainings must be at least 1, got 0"),
+        (["--objective", "limited"], "max_parameters goes with objective='limited'"),
+        (["--agent", "rnadom"], "did you mean 'random'?"),
+    ],
+)
+def test_wrong_options_are_named(
+    words: list[str], message: str, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["--env", "table", "--table", str(path), "--agent", "random", *words], "run") == 1
+    assert message in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--env", "table", "--agent", "random", "--table", str(tmp_path / "none.npz")], "run") == 1
+    assert "none.npz" in capsys.readouterr().out
+
+
+OWN = '''
+from dataclasses import dataclass
+
+import numpy as np
+from tying_agents import Controller
+
+
+@dataclass(frozen=True)
+class Settings:
+    row: int = 1
+
+
+class Mine(Controller):
+    """Always the same tying."""
+
+    Settings = Settings
+
+    def __init__(self, settings, context):
+        self.row = settings.row
+
+    def act(self, observation):
+        action = np.arange(6)
+        action[self.row :] = 0
+        return action
+'''
