@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
-from tying_agents.studies import STUDIES, commands_of
+from tying_agents.studies.plan import STUDIES, commands_of, text_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,6 +58,13 @@ def main(argv: Sequence[str], prog: str = "layer-tying studies") -> int:
                     command = shlex.join(["layer-tying", *words])
                     console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
             return 0
+        study = STUDIES[options.study]
+        if study.train_bytes:
+            from tying_agents.studies.text import cut_text
+
+            for train_bytes in study.train_bytes:
+                folder = text_folder(options.study, options.out, train_bytes)
+                cut_text(options.dataset or "sotu", train_bytes, folder)
         environment = {"OMP_NUM_THREADS": "1"} | os.environ  # compare gives each of its runs one thread
         for words in commands_of(options.study, options.out, options.dataset):
             done = subprocess.run([sys.executable, "-m", "tying_env", *words], check=False, env=environment)

@@ -1,0 +1,163 @@
+"""The studies of docs/results: question, what would answer it, budget and commands, written before they are run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+# Learning rates of the small GPT-2 preset, 12 layers x 64: chosen with three tuning seeds (dqn, random, conventional;
+# docs/tuning.md) or two (the others; the study "rates"). No outcome lies at an edge of its grid.
+_RATES = {
+    "dqn": "1e-3",
+    "random": "1e-3",
+    "ppo": "1e-3",
+    "random-static": "2e-3",
+    "sandwich": "2e-3",
+    "albert": "2e-3",
+    "conventional": "4e-3",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked, written down before it is run.
+
+    Attributes:
+        question: what is asked.
+        answer: what counts as an answer.
+        hours: CPU hours it may take.
+        commands: each the arguments of `layer-tying`; the folder is added, and the data where `--dataset` names some.
+        dataset: whether it needs `--dataset`.
+        train_bytes: the commands are made for each of these amounts of training text; none for all there is.
+    """
+
+    question: str
+    answer: str
+    hours: float
+    commands: tuple[tuple[str, ...], ...]
+    dataset: bool = False
+    train_bytes: tuple[int, ...] = ()
+
+
+def _arm(name: str, options: str, rate: str) -> str:
+    return f"{name}: {options} --learning-rate {rate}"
+
+
+def _arms(*agents: str) -> tuple[str, ...]:
+    return tuple(_arm(name, f"--agent {name}", _RATES[name]) for name in agents)
+
+
+# With rewards that mean nothing, at the rate of the agent itself.
+_SHUFFLED = _arm("dqn+shuffled", "--agent dqn --rewards shuffled", _RATES["dqn"])
+_BETTER = (
+    "p < 0.05 after Holm's correction, exact paired test over ten seeds, on the test split: dqn or ppo better than "
+    "random is learning if they are also better than themselves with shuffled rewards. Else no controller is better "
+    "than chance in so many decisions. Static arms say what dynamic tying has to beat."
+)
+
+STUDIES = {
+    "rates": Study(
+        "Which learning rate is best, by validation, for the arms of `controllers` that have none yet?",
+        "A rate whose neighbours in the grid are both worse in the mean of two tuning seeds; a rate at an edge means "
+        "a wider grid.",
+        0.9,
+        (
+            (
+                *("compare", "--agents", "random-static", "sandwich", "albert", "ppo", "--seeds", "1"),
+                *("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "--tuning-seeds", "2"),
+            ),
+        ),
+    ),
+    "controllers-sotu": Study(
+        "GPT-2 preset (12 layers x 64, bytes, 600 steps): is a learned controller better than chance, and is tying "
+        "that changes better than tying that stays?",
+        _BETTER,
+        1.8,
+        (("compare", "--agents", "--arms", *_arms(*_RATES), _SHUFFLED, "--seeds", "10"),),
+    ),
+    "controllers-wikitext": Study(
+        "Is it the same on another corpus, with the rates chosen on sotu?",
+        _BETTER,
+        1.4,
+        (
+            (
+                *("compare", "--agents", "--arms"),
+                *(*_arms("dqn", "random", "random-static", "sandwich", "albert", "conventional"), _SHUFFLED),
+                *("--seeds", "10"),
+            ),
+        ),
+        dataset=True,
+    ),
+    "frozen-start": Study(
+        "What do five frozen steps at the start cost, with a warm-up of the learning rate and without?",
+        "Paired differences in percent between an arm with the frozen start and the same without, each at its own best "
+        "rate; an interval that does not contain 0, over five seeds. By docs/LOG.md: much without, nothing with.",
+        1.6,
+        (
+            (
+                *("compare", "--agents", "--arms"),
+                *(
+                    f"{name}{', no warm-up' if warmup else ''}: --agent {options} {warmup}".rstrip()
+                    for warmup in ("", "--warmup-steps 0")
+                    for name, options in (
+                        ("random, frozen start", "random"),
+                        ("random", "random --no-freeze-at-start"),
+                        ("conventional, frozen start", "random-redrawn --groups 12 --redraw-every 0 --no-from-start"),
+                        ("conventional", "conventional"),
+                    )
+                ),
+                *("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "--tuning-seeds", "1", "--seeds", "5"),
+            ),
+        ),
+    ),
+    "cost-of-change": Study(
+        "What does a change of the tying cost: three random groups, drawn again every 1, 2, 4, 8, 16 or 32 decisions, "
+        "or never?",
+        "Test perplexity against changes per run, five paired seeds, each arm at its own best of two rates: a slope "
+        "with an interval, and whether the first doublings cost as much as the last.",
+        1.0,
+        (
+            (
+                *("compare", "--agents", "--arms"),
+                *(
+                    f"every {every}: --agent random-redrawn --groups 3 --redraw-every {every}"
+                    for every in (1, 2, 4, 8, 16, 32)
+                ),
+                "never: --agent random-redrawn --groups 3 --redraw-every 0",
+                *("--learning-rates", "1e-3", "2e-3", "--tuning-seeds", "1", "--seeds", "5"),
+            ),
+        ),
+    ),
+    "regimes": Study(
+        "Where does tying help: against how much training text, trained until validation no longer gets better?",
+        "At each amount of text, three paired seeds, each arm at its best of two rates and two dropouts: an arm with "
+        "fewer parameters that is better than conventional at little text and not at much would be regularisation.",
+        6.0,
+        tuple(
+            (
+                *("compare", "--total-steps", "1800", "--dropout", dropout, "--agents", "--arms"),
+                *_arms("conventional", "random-static", "sandwich", "albert", "random", "dqn"),
+                *("--seeds", "3"),
+            )
+            for dropout in ("0.1", "0.3")
+        ),
+        train_bytes=(30_000, 120_000, 500_000, 2_000_000),
+    ),
+}
+
+
+def commands_of(name: str, out: Path, dataset: str | None) -> list[list[str]]:
+    """Return the commands of a study, each with a folder of its own."""
+    study = STUDIES[name]
+    found = []
+    for train_bytes in study.train_bytes or (None,):
+        data = text_folder(name, out, train_bytes) if train_bytes else dataset
+        for number, words in enumerate(study.commands):
+            parts = [f"{train_bytes // 1000}KB"] if train_bytes else []
+            parts += [str(number)] if len(study.commands) > 1 else []
+            named = ["--dataset", str(data)] if data else []
+            found.append([*words, *named, "--out", str(out.joinpath(name, *parts))])
+    return found
+
+
+def text_folder(name: str, out: Path, train_bytes: int) -> Path:
+    """Return where so much training text of a study lies."""
+    return out / name / "texts" / f"{train_bytes // 1000}KB"

