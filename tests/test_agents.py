@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from tying_agents.controllers.base import Transition
 from tying_agents.controllers.dqn import FactorizedDQN
-from tying_agents.controllers.patterns import PATTERNS, FixedController, RandomController
+from tying_agents.controllers.patterns import PATTERNS, FixedController, RandomController, contiguous
 from tying_agents.settings import DQNConfig, RandomRedrawnConfig
 
 from tests.controllers import make_controller
@@ -176,6 +176,10 @@ def test_the_patterns_of_the_paper() -> None:
     assert PATTERNS["cycle-rev"](7).tolist() == [0, 1, 2, 3, 2, 1, 0]
     assert PATTERNS["sequence"](6).tolist() == [0, 0, 2, 2, 4, 4]
     assert PATTERNS["sequence"](7).tolist() == [0, 0, 2, 2, 4, 4, 6]
+    assert contiguous(7, 3).tolist() == [0, 0, 0, 3, 3, 5, 5]
+    assert contiguous(12, 12).tolist() == list(range(12)) and contiguous(12, 1).tolist() == [0] * 12
+    with pytest.raises(ValueError, match="groups must be between 1 and the number of layers 6, got 7"):
+        contiguous(6, 7)
 
 
 def test_random_tyings_are_redrawn_every_so_many_decisions_with_as_many_groups() -> None:

@@ -7,7 +7,7 @@ from tying_agents.controllers.traces import ReplayController, header, line, read
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run
-from tying_agents.settings import RandomStaticConfig, ReplayConfig
+from tying_agents.settings import GroupsConfig, ReplayConfig
 
 from tests.controllers import make_controller
 from tying_env import EnvConfig, partition
@@ -182,7 +182,7 @@ def test_patterns_from_settings(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"pattern.txt is not a pattern for 6 layers: it is not UTF-8 text"):
         tying("pattern", pattern=file)
     with pytest.raises(ValueError, match="groups must be at least 0"):
-        RandomStaticConfig(groups=-1)
+        GroupsConfig(groups=-1)
 
 
 def test_the_trace_of_a_run_without_the_frozen_start_says_so(tmp_path: Path, tiny: dict[str, Any]) -> None:

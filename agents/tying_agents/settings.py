@@ -82,15 +82,15 @@ class DQNConfig:
 
 
 @dataclass(frozen=True)
-class RandomStaticConfig:
-    """Settings of random-static.
+class GroupsConfig:
+    """Settings of random-static and contiguous.
 
     Raises:
         ValueError: a setting is outside its range.
     """
 
     groups: int = 0
-    """Number of groups of the one random tying; 0 for what chance gives, H_L rounded."""
+    """Number of groups; 0 for what chance gives, H_L rounded."""
 
     def __post_init__(self) -> None:
         if self.groups < 0:

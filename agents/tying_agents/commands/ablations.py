@@ -24,7 +24,7 @@ from tying_agents.commands.many_runs import (
 )
 from tying_agents.many.plan import ArmSpec
 from tying_agents.run_config import RunConfig, with_agent
-from tying_agents.settings import RandomStaticConfig, ReplayConfig
+from tying_agents.settings import GroupsConfig, ReplayConfig
 from tying_env.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def make_arms(base: RunConfig, seeds: tuple[int, ...]) -> list[ArmSpec]:
         return dataclasses.replace(with_agent(base, "conventional"), env=env)
 
     def as_many_groups(runs: Path, seed: int) -> RunConfig:
-        return with_agent(base, "random-static", RandomStaticConfig(independent_layers(runs, seeds)))
+        return with_agent(base, "random-static", GroupsConfig(independent_layers(runs, seeds)))
 
     return [
         fixed(FULL, "dqn"),

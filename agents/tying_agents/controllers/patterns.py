@@ -8,11 +8,11 @@ import numpy as np
 
 from tying_agents.controllers.base import Context, Controller
 from tying_agents.settings import (
+    GroupsConfig,
     NoSettings,
     PatternConfig,
     PeriodicConfig,
     RandomRedrawnConfig,
-    RandomStaticConfig,
     SandwichConfig,
 )
 from tying_env import partition
@@ -135,6 +135,17 @@ def sequence(n_units: int) -> IntVector:
     return np.arange(n_units) // 2 * 2
 
 
+def contiguous(n_units: int, groups: int) -> IntVector:
+    """Runs of layers tied, of equal lengths or lengths that differ by one, the longer ones first.
+
+    Raises:
+        ValueError: not 1 <= groups <= L.
+    """
+    if not 1 <= groups <= n_units:
+        raise ValueError(f"groups must be between 1 and the number of layers {n_units}, got {groups}")
+    return np.concatenate([np.full(len(run), run[0]) for run in np.array_split(np.arange(n_units), groups)])
+
+
 def periodic(n_units: int, period: int) -> IntVector:
     """Layers i and i + period tied: the trunk of `period` layers is gone through again and again.
 
@@ -201,10 +212,15 @@ PATTERNS: dict[str, Callable[[int], IntVector]] = {
 make_conventional, make_albert, make_cycle, make_cycle_rev, make_sequence = map(fixed, PATTERNS.values())
 
 
-def make_random_static(settings: RandomStaticConfig, context: Context) -> FixedController:
+def make_random_static(settings: GroupsConfig, context: Context) -> FixedController:
     """Return a controller that keeps to one random tying."""
     groups = settings.groups or chance_groups(context.n_units)
     return FixedController(partition.random_tying(context.n_units, groups, context.rng()))
+
+
+def make_contiguous(settings: GroupsConfig, context: Context) -> FixedController:
+    """Return a controller that keeps to `contiguous`."""
+    return FixedController(contiguous(context.n_units, settings.groups or chance_groups(context.n_units)))
 
 
 def make_periodic(settings: PeriodicConfig, context: Context) -> FixedController:
