@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # Ground floor first; a module may import from its own floor and from those before it.
 FLOORS = [
     ["tying_env.partition", "tying_env.seeding", "tying_env.plugins", "tying_env.config", "tying_env.files"],
-    ["tying_env.differences", "tying_env.rule"],
+    ["tying_env.differences", "tying_env.rule", "tying_env.json_lines"],
     ["tying_env"],  # its __init__: registration
     ["tying_env.references", "tying_env.distributed", "tying_env.forking", "tying_env.named_tensors"],
     ["tying_env.slots", "tying_env.redrawing"],
@@ -22,7 +23,7 @@ FLOORS = [
     ["tying_env.replication"],
     ["tying_env.tied_blocks", "tying_env.data", "tying_env.render", "tying_env.environment"],
     ["tying_env.scored"],
-    ["tying_env.synthetic"],
+    ["tying_env.synthetic", "tying_env.table"],
     ["tying_env.primary"],
     ["tying_env.decision"],
     ["tying_env.episode"],
@@ -36,7 +37,7 @@ FLOORS = [
     ["tying_env.export", "tying_env.downstream"],
     ["tying_env.reports"],
     # agents/: settings and doors first
-    ["tying_agents.settings"],
+    ["tying_agents.settings", "tying_agents.by_trial"],
     ["tying_agents.controllers"],
     ["tying_agents.registry"],
     ["tying_agents.run_config", "tying_agents.stopping"],
@@ -46,6 +47,7 @@ FLOORS = [
     ["tying_agents"],  # its __init__: what strangers need
     ["tying_agents.control"],
     ["tying_agents.many", "tying_agents.downstream", "tying_agents.reproducing", "tying_agents.benchmarks"],
+    ["tying_agents.contest", "tying_agents.studies", "tying_agents.tabulating"],
     ["tying_agents.commands"],
     ["scripts", "tying_env.__main__"],
 ]
@@ -163,3 +165,18 @@ def test_no_module_uses_a_global_generator(path: Path) -> None:
             if dotted.startswith(("np.random.", "numpy.random.", "random.")):
                 assert node.attr not in banned, f"{path}:{node.lineno}: {dotted}"
             assert dotted not in ("torch.manual_seed", "torch.seed"), f"{path}:{node.lineno}: {dotted}"
+
+
+def test_scripts_do_not_stand_in_for_packages_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "tabulate.py").write_text("WHOSE = 'a package that torch uses'")
+    code = (
+        "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); script = sys.argv[1]; sys.argv = [script, '--help']\n"
+        "try: runpy.run_path(script, run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "import tabulate; print(tabulate.WHOSE)"
+    )
+    scripts = ROOT / "scripts"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}:{ROOT / 'agents'}"}
+    words = [sys.executable, "-c", code, str(scripts), str(scripts / "compare.py")]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == "a package that torch uses"

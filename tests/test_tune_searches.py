@@ -1,5 +1,6 @@
 """What a sweep can search, and what is refused with nothing written."""
 
+import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ def test_wrong_searches_are_refused(searches: list[str], message: str) -> None:
         (["--trials", "0"], "trials must be at least 1, got 0"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
         (["--sampler", "grid"], "learning-rate has endlessly many values"),
-        (["--sampler", "cmaes"], "cmaes"),
+        (["--sampler", "cmaes"], "the sampler 'cmaes' needs the package cmaes: pip install 'tying-env[search]'"),
         (["--validate-every", "0"], "validate_every must be at least 1"),
         (["--dataset", "no/such/folder"], "no/such/folder"),
         (["--agent", "replay"], "needs --trace"),
@@ -102,8 +103,15 @@ def test_wrong_searches_are_refused(searches: list[str], message: str) -> None:
     ],
 )
 def test_wrong_sweeps_are_refused_with_nothing_written(
-    arguments: list[str], message: str, text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    text_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *at: None if name == "cmaes" else find(name, *at))
     out = tmp_path / "out"
     searched = ["--search", RATES if arguments else "learning-rat: 0..1"]
     assert tune([*searched, *options(out, text_folder), *arguments]) == 1

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from tying_env.references import find, storage_of
 
@@ -134,7 +135,8 @@ def _check_plain(tied: list[dict[str, Slot]]) -> None:
     for i, places in enumerate(tied):
         for name, slot in places.items():
             parameter: Any = get(slot)
-            if type(parameter) is not nn.Parameter or parameter.layout is not torch.strided:
+            # A FakeTensor has shapes alone: torch's way of counting memory without having it.
+            if type(parameter) not in (nn.Parameter, FakeTensor) or parameter.layout is not torch.strided:
                 what = f"a {type(parameter).__name__}, {parameter.layout}"
                 raise ValueError(f"{name!r} of block {i} must be an ordinary dense nn.Parameter to be tied, got {what}")
             if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:

@@ -46,6 +46,7 @@ def start(command: str, argv: Sequence[str] | None = None, prog: str | None = No
         argv: its arguments; the process's by default.
         prog: how the command was called, for its help text.
     """
+    _leave_the_scripts()
     # A shell starts a command in the background with SIGINT ignored; who sends it to one means it.
     watches = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) in (
         signal.default_int_handler,
@@ -108,6 +109,16 @@ def usage() -> str:
             "layer-tying COMMAND --help lists the options of a command.",
         ]
     )
+
+
+def _leave_the_scripts() -> None:
+    """Take scripts/ off the path of imports, where Python puts it first: packages have its files' names, too.
+
+    (torch imports a package `tabulate` where there is one, and would get scripts/tabulate.py.)
+    """
+    folder = os.path.dirname(os.path.abspath(sys.argv[0]))
+    if sys.path and sys.path[0] == folder and os.path.exists(os.path.join(folder, "run_agent.py")):
+        del sys.path[0]
 
 
 def _installed_program() -> str:

@@ -74,7 +74,7 @@ class Sweep:
             raise ImportError("sweeps need the package optuna: pip install 'tying-env[tune]'")
         if self.sampler == "cmaes":
             if importlib.util.find_spec("cmaes") is None:
-                raise ImportError("the sampler 'cmaes' needs the package cmaes: pip install cmaes")
+                raise ImportError("the sampler 'cmaes' needs the package cmaes: pip install 'tying-env[search]'")
             if chosen := [search.option for search in self.searches if search.choices]:
                 raise ValueError(f"the sampler 'cmaes' searches ranges of numbers only; {chosen[0]} is a choice")
         if self.sampler == "grid" and (endless := [s.option for s in self.searches if s.grid() is None]):
