@@ -8,7 +8,7 @@ from tying_agents.commands import COMMANDS
 from tying_agents.commands.compare import parse_arm
 from tying_agents.commands.studies import main
 from tying_agents.run_config import RunConfig
-from tying_agents.studies.plan import STUDIES, commands_of
+from tying_agents.studies.plan import STUDIES, Study, commands_of
 from tying_agents.studies.text import cut_text
 
 from tying_env.data.corpus import open_source
@@ -50,6 +50,15 @@ def test_wrong_options_are_named(words: list[str], message: str, capsys: pytest.
         main(words)
     captured = capsys.readouterr()
     assert message in " ".join((captured.out + captured.err).replace("│", " ").split())
+
+
+def test_a_study_makes_its_commands_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = ("control", "--arms", "random", "--kinds", "additive", "--layers", "3", "--marks", "5", "--seeds")
+    study = Study("?", "any", 0.001, ((*common, "1"), (*common, "0"), (*common, "2")))
+    monkeypatch.setitem(STUDIES, "tiny", study)
+    assert main(["--study", "tiny", "--out", str(tmp_path)]) == 1  # the second fails, and the third is not begun
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["0"]
+    assert len((tmp_path / "tiny/0/runs.jsonl").read_text().splitlines()) == 1
 
 
 def test_less_text_is_a_mixture_like_the_whole(tmp_path: Path) -> None:

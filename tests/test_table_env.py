@@ -71,8 +71,7 @@ def test_shorter_trainings_cost_less_and_longer_ones_decide(path: Path) -> None:
     assert short[4]["cost"] == 32
     longer = env.step(np.array([*ALL_TIED, 1]))
     assert longer[4]["cost"] == 96
-    regret = made_up_table().corpora["sotu"].losses  # what the shorter training showed no longer counts
-    assert longer[4]["regret"] > short[4]["regret"] and regret.size
+    assert longer[4]["regret"] > short[4]["regret"]  # what the shorter training showed no longer counts
     assert env.step(np.array([*ALL_TIED, 2]))[4]["cost"] == 192
     *_, over, info = env.step(np.array([*INDEPENDENT, 2]))  # the budget pays for the shortest
     assert (over, info["cost"]) == (True, 224)

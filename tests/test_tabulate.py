@@ -30,7 +30,6 @@ SMALL |= {"warmup_steps": 2}
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the table have three layers and eight steps."""
     monkeypatch.setattr(plans, "SETTINGS", SMALL)
-    monkeypatch.setattr(plans, "WINDOWS", 4)
 
 
 def options(out: Path, text: Path, *more: str) -> list[str]:
@@ -153,7 +152,7 @@ def test_a_generator_that_is_killed_loses_the_rows_in_progress_alone(
     longer = SMALL | {"total_steps": 60, "k": 30}  # so that it is killed within a row
     code = (
         "import sys; from tying_agents.tabulating import plan; from tying_agents.commands.tabulate import main\n"
-        f"plan.SETTINGS.update({longer!r}); plan.WINDOWS = 4\n"
+        f"plan.SETTINGS.update({longer!r})\n"
         f"sys.exit(main({options(out, text_folder)!r}))"
     )
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'agents'}"}
@@ -171,7 +170,6 @@ def test_a_generator_that_is_killed_loses_the_rows_in_progress_alone(
     left = read_rows(out / "mine")
     assert 2 <= len(left) < 5
     monkeypatch.setattr(plans, "SETTINGS", longer)
-    monkeypatch.setattr(plans, "WINDOWS", 4)
     assert tabulate(options(out, text_folder)) == 0
     assert "rows 5/5" in capsys.readouterr().out
     assert read_rows(out / "mine").items() >= left.items()

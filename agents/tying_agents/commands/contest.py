@@ -46,8 +46,6 @@ class TableOptions:
     """Of the objective "limited"."""
     table: Path | None = None
     """A table's file (`layer-tying tabulate` makes one); the package's own by default."""
-    out: Path = Path("contests/latest")
-    """Folder of the runs and the standings."""
 
     def task(self) -> Task:
         """Return the task."""
@@ -74,6 +72,8 @@ class CompareOptions(TableOptions):
     """Names or import strings of agents."""
     seeds: int = 20
     """Searches of each: seeds 0, 1, 2, ..."""
+    out: Path = Path("contests/latest")
+    """Folder of the runs and the standings."""
     settings: object = None
     """Settings of the agents that are compared: all that take one have it."""
 

@@ -7,14 +7,12 @@ layer-tying studies --study controllers-sotu
 layer-tying studies --study controllers-wikitext --dataset path/to/wikitext-2 --out studies
 """
 
-import os
+import importlib
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
@@ -65,11 +63,10 @@ def main(argv: Sequence[str], prog: str = "layer-tying studies") -> int:
             for train_bytes in study.train_bytes:
                 folder = text_folder(options.study, options.out, train_bytes)
                 cut_text(options.dataset or "sotu", train_bytes, folder)
-        environment = {"OMP_NUM_THREADS": "1"} | os.environ  # compare gives each of its runs one thread
         for words in commands_of(options.study, options.out, options.dataset):
-            done = subprocess.run([sys.executable, "-m", "tying_env", *words], check=False, env=environment)
-            if done.returncode:
-                return done.returncode
+            module: Any = importlib.import_module(f"tying_agents.commands.{words[0]}")
+            if code := module.main(words[1:], f"layer-tying {words[0]}"):
+                return int(code)
         return 0
 
     return guard.guarded(work, "The same command resumes from what is in the folder.")
