@@ -244,7 +244,8 @@ class Loop:
         Raises:
             ValueError: it does not fit this loop.
         """
-        for name, most in zip(_COUNTERS, (self.episodes, self.decisions_in_all, 2**63), strict=True):
+        # `decisions_in_all` is no bound: an episode that begins with a controller's own tying makes one decision more.
+        for name, most in zip(_COUNTERS, (self.episodes, self.total_steps, 2**63), strict=True):
             if type(state[name]) is not int or not 0 <= state[name] <= most:
                 raise ValueError(f"the recorder's {name} must be a whole number up to {most}, got {state[name]!r}")
         validated = state.get("validated")

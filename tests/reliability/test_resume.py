@@ -141,17 +141,19 @@ def test_a_run_tells_when_it_was_resumed(tiny: dict[str, Any], tmp_path: Path) -
     assert resumed["versions"]["torch"]
 
 
+# An agent with a tying of its own has no frozen start, and makes one decision more than others.
+@pytest.mark.parametrize("agent", ["dqn", "albert", "conventional"])
 def test_a_signal_while_results_are_saved_is_not_lost(
-    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, conclude = outcome(finish(small(tiny, tmp_path / "whole"))), runner.conclude
+    expected, conclude = outcome(finish(small(tiny, tmp_path / "whole", agent))), runner.conclude
 
     def interrupted(*given: Any) -> str:
         interrupt()
         return conclude(*given)
 
     monkeypatch.setattr(runner, "conclude", interrupted)
-    assert run(small(tiny, tmp_path / "run"), [Watcher()])[1] == "interrupted"
+    assert run(small(tiny, tmp_path / "run", agent), [Watcher()])[1] == "interrupted"
     monkeypatch.undo()
     resume_until_it_ends(tmp_path / "run")  # the test split was not measured yet
     assert outcome(tmp_path / "run") == expected
