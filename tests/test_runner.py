@@ -134,7 +134,7 @@ def test_a_run_that_is_to_be_longer_is_refused_with_the_way_that_works(tmp_path:
     config = RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny), test_windows=4)
     run(config)
     longer = dataclasses.replace(config, env=EnvConfig(**tiny | {"total_steps": 40}))
-    with pytest.raises(OtherSettings, match=r"total_steps is 20 there, 40 here\. A run's length .*--init-from FOLDER"):
+    with pytest.raises(OtherSettings, match=r"total_steps is 20 there, 40 here: the cosine .*--init-from FOLDER"):
         resume(tmp_path / "run", asked=longer)
     folder = export_tied(tmp_path / "run", tmp_path / "dense", network="final", dense=True)
     env = EnvConfig(**tiny | {"init_from": str(folder)})

@@ -10,6 +10,7 @@ A checkpoint is written under another name, synced and renamed, so one that is t
 its hashes hold, and nothing in it is ever run: tensors are safetensors, the rest is JSON.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -31,7 +32,7 @@ from tying_env.runs.manifest import (
     sealed,
     sha256,
 )
-from tying_env.runs.run_directory import BEST, CONFIG, RunDirectory
+from tying_env.runs.run_directory import BEST, CONFIG, RunDirectory, json_text
 from tying_env.runs.state_tree import join, part
 
 FOLDER = "checkpoints"
@@ -85,13 +86,21 @@ class Checkpoints:
         self._logs = logs
         self._keep = keep
 
-    def write(self, state: dict[str, Any], validation_perplexity: float | None, episode: int = 1) -> Path:
+    def write(
+        self,
+        state: dict[str, Any],
+        validation_perplexity: float | None,
+        episode: int = 1,
+        config: dict[str, Any] | None = None,
+    ) -> Path:
         """Write a checkpoint, then remove those that are no longer to be kept.
 
         Args:
             state: nested dictionaries, ready for JSON but for the tensors in them.
             validation_perplexity: of the network in it, as last measured; None if it was not.
             episode: within which validation perplexities are compared.
+            config: what config.json is going to hold, where it is about to be replaced. Until then the earlier
+                checkpoints count, so none is removed; from then on this one alone does.
 
         Raises:
             OSError: it cannot be written (no space left, say); the earlier ones are whole.
@@ -104,13 +113,19 @@ class Checkpoints:
             with naming(unfinished):
                 unfinished.mkdir()
                 about = {"number": number, "episode": episode, "validation_perplexity": validation_perplexity}
-                self._fill(unfinished, about, state)
+                belongs_to = (
+                    sha256(self._run.path / CONFIG)
+                    if config is None
+                    else hashlib.sha256(json_text(config).encode()).hexdigest()
+                )
+                self._fill(unfinished, {**about, "config": belongs_to}, state)
                 os.rename(unfinished, final)
                 sync(self._folder)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-        self._forget()
+        if config is None:
+            self._forget()
         return final
 
     def newest(self, note: Callable[[str], None]) -> Checkpoint | None:
@@ -153,7 +168,6 @@ class Checkpoints:
         manifest = {
             "format": FORMAT,
             **about,
-            "config": sha256(self._run.path / CONFIG),
             "files": {path.name: describe_file(path) for path in sorted(folder.iterdir())},
             "logs": {name: describe_file(self._run.path / name) for name in self._logs},
         }

@@ -117,7 +117,7 @@ class RunDirectory:
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
         with written_whole(self.path / name) as unfinished:
-            unfinished.write_text(to_json(value, indent=2) + "\n", encoding="utf-8")
+            unfinished.write_text(json_text(value), encoding="utf-8")
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file.
@@ -192,6 +192,11 @@ class RunDirectory:
             return []
         *lines, _ = path.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines]
+
+
+def json_text(value: dict[str, Any]) -> str:
+    """Return what a JSON file of a run holds."""
+    return to_json(value, indent=2) + "\n"
 
 
 def _no_link(path: str, flags: int) -> int:

@@ -9,7 +9,8 @@
 The first number of a line is the training step at which the tying was applied, the others are the tying. A decision
 comes every k training steps, with the frozen start the first one after k; so it does where nothing is frozen there
 ("start independent"). The last line says at which training step the
-run ended; the trace of a run that was stopped has none. A run of several episodes has all this once for each, and the
+run ended; the trace of a run that was stopped has none, and that of a run that was made longer has one in its midst for
+each time that it had ended. A run of several episodes has all this once for each, and the
 last is what is replayed: the run's networks and results are of the last episode, too.
 """
 
@@ -113,11 +114,17 @@ def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
     begin = lines[1].removeprefix("start ")
     start = None if begin in ("frozen", _INDEPENDENT) else _tying(begin.split(), n_units, file, number + 1)
     whole = lines[-1].startswith("end ")
-    decisions = lines[2:-1] if whole else lines[2:]
+    within = list(enumerate(lines[2:-1] if whole else lines[2:], 2))
+    # Where a run had ended before it was made longer, it goes on.
+    decisions = [(offset, line) for offset, line in within if not line.startswith("end ")]
+    for offset, line in within:
+        following = lines[offset + 1].split() if offset + 1 < len(lines) else []
+        if line.startswith("end ") and line.split()[1:] != following[:1]:
+            raise damaged(offset, f"{line!r} is not the last line, and what follows does not begin there")
     if not decisions:
         raise ValueError(f"{file} holds no decision" + ("" if number == 1 else f" of the episode in line {number}"))
     steps, tyings = [], []
-    for offset, line in enumerate(decisions, 2):
+    for offset, line in decisions:
         step, *words = line.split() or [""]
         if not step.isdecimal():
             raise damaged(offset, f"it must begin with a training step, got {step!r}")
@@ -126,7 +133,7 @@ def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
     # Decisions are k training steps apart, and so is the first one from the frozen start: gaps are missing lines.
     k = steps[1] - steps[0] if len(steps) > 1 else None
     expected = 0 if start is not None else steps[0] if k is None else k
-    for offset, found in enumerate(steps, 2):
+    for (offset, _), found in zip(decisions, steps, strict=True):
         if found != expected:
             raise damaged(offset, f"training step {found} where {expected} is due; lines are missing or out of order")
         expected += k or 0

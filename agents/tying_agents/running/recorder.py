@@ -84,8 +84,12 @@ class Checkpointer(Callback):
         if due and not (loop.diverged or loop.finished):
             self.write(loop)
 
-    def write(self, loop: Loop) -> None:
+    def write(self, loop: Loop, config: dict[str, Any] | None = None) -> None:
         """Write a checkpoint.
+
+        Args:
+            loop: the run.
+            config: what config.json is going to hold, where it is about to be replaced.
 
         Raises:
             OSError: it cannot be written; the earlier ones are whole.
@@ -96,7 +100,7 @@ class Checkpointer(Callback):
             "controller": self._agent_state(),
             "recorder": {**loop.state_dict(), "best": self._recorder.best},
         }
-        self._checkpoints.write(state, state["env"]["validation_perplexity"], loop.episode)
+        self._checkpoints.write(state, state["env"]["validation_perplexity"], loop.episode, config)
 
 
 def restore(state: dict[str, Any], loop: Loop, recorder: Recorder) -> None:

@@ -1,5 +1,6 @@
 """Whether a run can be resumed, and from where: everything is looked at before anything is changed."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any
 
 from tying_agents.run_config import RunConfig
 from tying_agents.running.description import describe_inputs
+from tying_agents.running.longer import LengthIsFixed, lengthened
 from tying_agents.running.recorder import LOGS
 from tying_agents.running.saved import DamagedRun, NothingToResume, OtherSettings, settings_to_resume
 from tying_env import partition
@@ -23,16 +25,20 @@ class Found:
     """A run that can be resumed.
 
     Attributes:
+        directory: of the run.
         about: its config.json.
         config: its settings, in the folder where it is now.
         checkpoints: all it has.
         checkpoint: where it is resumed from; None: it was stopped before its first one, and starts over.
+        longer: whether the run is made longer than it was begun.
     """
 
+    directory: RunDirectory
     about: dict[str, Any]
     config: RunConfig
     checkpoints: Checkpoints
     checkpoint: Checkpoint | None
+    longer: bool = False
 
 
 def find(directory: RunDirectory, note: Callable[[str], None], asked: RunConfig | None) -> Found:
@@ -48,10 +54,18 @@ def find(directory: RunDirectory, note: Callable[[str], None], asked: RunConfig 
         checkpoint = checkpoints.newest(note)
     except ValueError as error:
         raise DamagedRun(str(error)) from error
+    longer = saved.env.total_steps != config.env.total_steps
+    if longer and checkpoint is not None:
+        try:
+            checkpoint = dataclasses.replace(checkpoint, state=lengthened(checkpoint.state, config))
+        except LengthIsFixed as error:
+            raise OtherSettings(f"{path} cannot be made longer: {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DamagedRun(f"the checkpoint {checkpoint.folder} is damaged: {error!r}") from error
     every = _checkpoint_every(directory, saved)
     if checkpoint is None and every and len(directory.read_metrics()) > every:
         raise NothingToResume(f"{path} has no checkpoint to resume from, though it was past its first one")
-    return Found(about, config, checkpoints, checkpoint)
+    return Found(directory, about, config, checkpoints, checkpoint, longer)
 
 
 def refuse_other_sizes(found: Found, env: LayerTyingEnv) -> None:

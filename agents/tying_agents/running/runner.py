@@ -21,19 +21,20 @@ from tying_agents.running.agents import RunningAgent, make_agent
 from tying_agents.running.collapse import CollapseWatch
 from tying_agents.running.curves import TensorBoard
 from tying_agents.running.description import describe, describe_machine, now, other_machine
+from tying_agents.running.longer import about_longer
 from tying_agents.running.own_code import changed_code, in_words
 from tying_agents.running.recorder import LOGS, Checkpointer, Recorder, restore
 from tying_agents.running.results import conclude, measure_test
-from tying_agents.running.resuming import find, refuse_other_inputs, refuse_other_sizes
+from tying_agents.running.resuming import Found, find, refuse_other_inputs, refuse_other_sizes
 from tying_agents.running.saved import DamagedRun, NothingToResume
 from tying_agents.stopping import StopFile, StopSignals
 from tying_env.distributed import wait_for_all, world
 from tying_env.episode import Stopped
 from tying_env.plugins import foreign_code, is_import_string, load_object
 from tying_env.primary.assembly import settled
-from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
+from tying_env.runs import Checkpoints, RunDirectory
 from tying_env.runs.checkpoints import FOLDER
-from tying_env.runs.run_directory import CONFIG, JOURNAL, RESUMES
+from tying_env.runs.run_directory import CONFIG, JOURNAL, RESUMES, SUMMARY
 from tying_env.wrappers import check_wrapper_states, wrap
 
 Stop = StopFile | StopSignals
@@ -70,7 +71,7 @@ def run(config: RunConfig, callbacks: Sequence[Callback] = (), stop: Stop | None
     about, files = describe(made.config, made.env), inner.workload.files()
     directory = RunDirectory.create(config.run_dir or default_folder(config), about, files)
     with directory.lock():
-        return directory, _complete(made, directory, callbacks, stop, None, resumed=False)
+        return directory, _complete(made, directory, callbacks, stop)
 
 
 def resume(
@@ -121,7 +122,7 @@ def resume(
             note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
         if changed := changed_code(found.about, found.config):
             note(f"{in_words(changed)}; results may differ from what they would have been.")
-        return directory, _complete(made, directory, callbacks, stop, found.checkpoint, resumed=True)
+        return directory, _complete(made, directory, callbacks, stop, found)
 
 
 def check(config: RunConfig) -> None:
@@ -191,15 +192,14 @@ def _complete(
     directory: RunDirectory,
     callbacks: Sequence[Callback],
     stop: Stop | None,
-    checkpoint: Checkpoint | None,
-    resumed: bool,
+    found: Found | None = None,
 ) -> str:
-    """Make a run, or what is left of it, until it ends or is asked to stop; return how it ended."""
+    """Make a run, or what is left of one that was found, until it ends or is asked to stop; return how it ended."""
     config, env, agent = made.config, made.env, made.agent
     recorder = Recorder(directory)
     checkpoints = Checkpoints(directory, LOGS, config.keep_checkpoints)
     checkpointer = Checkpointer(checkpoints, config.checkpoint_every, recorder, agent.state_dict)
-    ours = [recorder, TensorBoard(directory.path, resumed), CollapseWatch(directory)]
+    ours = [recorder, TensorBoard(directory.path, resumed=found is not None), CollapseWatch(directory)]
     told = [*ours, *made.callbacks, *callbacks, checkpointer]
     foreign = dict(zip(range(len(ours), len(ours) + len(made.callbacks)), config.callbacks, strict=False))
     loop = Loop(env, Callbacks(told, foreign), episodes=config.episodes, seed=config.seed)
@@ -208,8 +208,8 @@ def _complete(
     try:
         with stop or StopSignals(loop.callbacks.note) as signals:
             loop.inner.should_stop = functools.partial(_between_steps, loop, signals)
-            if resumed:
-                _continue(loop, recorder, agent, checkpoint, config)
+            if found is not None:
+                _continue(loop, recorder, agent, found, checkpointer)
             loop.callbacks.run_begins(loop)
             with contextlib.suppress(Stopped):
                 agent.run(loop, directory)
@@ -237,15 +237,13 @@ def _between_steps(loop: Loop, signals: Stop) -> bool:
     return signals.should_stop()
 
 
-def _continue(
-    loop: Loop, recorder: Recorder, agent: RunningAgent, checkpoint: Checkpoint | None, config: RunConfig
-) -> None:
+def _continue(loop: Loop, recorder: Recorder, agent: RunningAgent, found: Found, checkpointer: Checkpointer) -> None:
     """Bring everything to where a checkpoint was taken, or (None) to the start.
 
     Raises:
         ValueError: the checkpoint does not fit; no file of the run is changed then.
     """
-    directory = recorder.directory
+    directory, checkpoint, config = recorder.directory, found.checkpoint, found.config
     if checkpoint is None:
         loop.callbacks.note(f"{directory.path} was stopped before its first checkpoint: starting over.")
     else:
@@ -265,3 +263,20 @@ def _continue(
         checkpoint.restore_best(directory)
     resumed = {"at": now(), "from": checkpoint and checkpoint.folder.name, "checkpoint_every": config.checkpoint_every}
     directory.append_json(RESUMES, resumed | describe_machine(loop.inner.device))
+    if found.longer:
+        _lengthen(loop, checkpointer, found)
+
+
+def _lengthen(loop: Loop, checkpointer: Checkpointer, found: Found) -> None:
+    """Make a run longer that has just been resumed.
+
+    Its checkpoints belong to its config.json. So one that belongs to the next one comes first, and a crash between any
+    two of these steps leaves either the shorter run or the longer one.
+    """
+    directory = found.directory
+    about = about_longer(directory.read_json(CONFIG), found.config)
+    if found.checkpoint is not None:
+        checkpointer.write(loop, about)
+    directory.write_json(CONFIG, about)
+    (directory.path / SUMMARY).unlink(missing_ok=True)  # of the shorter run
+    loop.callbacks.note(f"The run is made longer: {found.config.env.total_steps} training steps.")

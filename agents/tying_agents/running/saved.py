@@ -5,6 +5,7 @@ from typing import Any
 
 from tying_agents.config_files import NamesCode, as_named, differences, saved_config
 from tying_agents.run_config import RunConfig
+from tying_agents.running.longer import LengthIsFixed, same_but_longer
 from tying_env.runs.run_directory import CONFIG, SUMMARY, RunDirectory
 
 
@@ -28,19 +29,12 @@ class DamagedRun(ValueError):
     """The files of the run do not hold, and there is no checkpoint that can be used."""
 
 
-_LENGTH_IS_FIXED = (
-    ". A run's length is decided when it begins: its learning rates and its controller go by it. To train its "
-    "network on, layer-tying export RUN FOLDER --network final --dense, then layer-tying run --init-from FOLDER "
-    "--total-steps ..."
-)
-
-
 def settings_to_resume(directory: RunDirectory, asked: RunConfig | None) -> tuple[dict[str, Any], RunConfig, RunConfig]:
     """Read the settings of a run that is to be resumed; nothing is changed.
 
     Args:
         directory: of the run.
-        asked: settings to resume with; None for the run's own.
+        asked: settings to resume with; None for the run's own. More `total_steps` make the run longer.
 
     Returns:
         Its config.json, the settings it has, and those it is resumed with: in the folder where it is now.
@@ -62,9 +56,18 @@ def settings_to_resume(directory: RunDirectory, asked: RunConfig | None) -> tupl
     config = dataclasses.replace(asked or saved, run_dir=path)
     if config.label is None:
         config = dataclasses.replace(config, label=saved.label)
-    if differ := differences(saved, config):
-        hint = _LENGTH_IS_FIXED if saved.env.total_steps != config.env.total_steps else ""
-        raise OtherSettings(f"{path} is a run with other settings: {'; '.join(differ)}{hint}")
+    same = saved
+    if saved.env.total_steps != config.env.total_steps:
+        try:
+            same = same_but_longer(saved, config)
+        except LengthIsFixed as error:
+            raise OtherSettings(f"{path} is a run with other settings: {error}") from error
+        if config.env.warmup_steps is None:
+            config = dataclasses.replace(
+                config, env=dataclasses.replace(config.env, warmup_steps=same.env.warmup_steps)
+            )
+    if differ := differences(same, config):
+        raise OtherSettings(f"{path} is a run with other settings: {'; '.join(differ)}")
     _refuse_what_is_over(directory, config)
     return about, saved, config
 
@@ -85,11 +88,11 @@ def _refuse_what_is_over(directory: RunDirectory, config: RunConfig) -> None:
     """
     try:
         summary = directory.read_json(SUMMARY)
-        status, step, measured = summary["status"], summary["train_step"], summary["test"] is not None
+        status, step, measured = summary["status"], int(summary["train_step"]), summary["test"] is not None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return  # it is written again at the end
     if status == "diverged":
         where = f"{directory.path}: the run diverged at training step {step}"
         raise RunIsOver(f"{where}; there is nothing to resume", status)
-    if status == "finished" and (measured or not config.measure_test):
+    if status == "finished" and step >= config.env.total_steps and (measured or not config.measure_test):
         raise RunIsOver(f"{directory.path} is finished: there is nothing to resume", status)
