@@ -15,28 +15,41 @@ from tying_env.reports.summary import summary_rows
 from tying_env.runs import RunDirectory, load_run
 from tying_env.runs.layouts import LAYOUT, modern
 
-OLD = Path(__file__).parent / "old_runs" / "layout_1"
+LAYOUTS = Path(__file__).parent / "old_runs"
+OLD = LAYOUTS / "layout_1"
 
 
-def test_a_run_of_layout_1_has_the_settings_it_had() -> None:
-    config = saved_config(RunDirectory.open(OLD / "finished").read_json("config.json"))
+@pytest.fixture(params=sorted(path.name for path in LAYOUTS.iterdir() if path.is_dir()))
+def kept(request: pytest.FixtureRequest) -> Path:
+    """Return the folder of the runs of a layout."""
+    return LAYOUTS / str(request.param)
+
+
+def test_there_is_a_run_of_every_layout() -> None:
+    assert sorted(path.name for path in LAYOUTS.glob("layout_*")) == [f"layout_{n}" for n in range(1, LAYOUT + 1)]
+
+
+def test_a_run_of_every_layout_has_the_settings_it_had(kept: Path) -> None:
+    config = saved_config(RunDirectory.open(kept / "finished").read_json("config.json"))
     assert (config.agent, config.seed, config.env.n_layer, config.env.k) == ("dqn", 1, 3, 2)
     assert config.controller == DQNConfig(gamma=0.5)
     assert (config.wrappers, config.callbacks) == ((), ())
 
 
-def test_a_run_of_layout_1_is_reported_summed_up_and_its_network_read() -> None:
-    read = load_for_report(OLD / "finished")
+def test_a_run_of_every_layout_is_reported_summed_up_and_its_network_read(kept: Path) -> None:
+    read = load_for_report(kept / "finished")
     assert read.config["controller"]["gamma"] == 0.5
     assert len(read.records) == 5
-    assert dict(summary_rows(RunDirectory.open(OLD / "finished")))["run"] == "dqn, seed 1, finished"
-    assert load_run(OLD / "finished").tying.tolist() == read.records[-1]["tying"]
+    assert dict(summary_rows(RunDirectory.open(kept / "finished")))["run"] == "dqn, seed 1, finished"
+    assert load_run(kept / "finished").tying.tolist() == read.records[-1]["tying"]
 
 
-def test_a_run_of_layout_1_that_was_stopped_is_resumed_to_what_it_would_have_come_to(tmp_path: Path) -> None:
-    path = Path(shutil.copytree(OLD / "stopped", tmp_path / "run"))
+def test_a_run_of_every_layout_that_was_stopped_is_resumed_to_what_it_would_have_come_to(
+    kept: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(kept / "stopped", tmp_path / "run"))
     assert resume(path)[1] == "finished"
-    theirs, ours = RunDirectory.open(OLD / "finished").read_metrics(), RunDirectory.open(path).read_metrics()
+    theirs, ours = RunDirectory.open(kept / "finished").read_metrics(), RunDirectory.open(path).read_metrics()
     assert [record["tying"] for record in ours] == [record["tying"] for record in theirs]
     for mine, old in zip(ours, theirs, strict=True):
         # Another processor rounds otherwise.
@@ -44,11 +57,11 @@ def test_a_run_of_layout_1_that_was_stopped_is_resumed_to_what_it_would_have_com
         assert old.keys() <= mine.keys()
 
 
-def test_the_same_settings_give_what_they_gave_then(tmp_path: Path) -> None:
-    config = saved_config(RunDirectory.open(OLD / "finished").read_json("config.json"))
+def test_the_same_settings_give_what_they_gave_then(kept: Path, tmp_path: Path) -> None:
+    config = saved_config(RunDirectory.open(kept / "finished").read_json("config.json"))
     directory, status = run(RunConfig(**vars(config) | {"run_dir": tmp_path / "again"}))
     assert status == "finished"
-    theirs = RunDirectory.open(OLD / "finished").read_metrics()
+    theirs = RunDirectory.open(kept / "finished").read_metrics()
     for mine, old in zip(directory.read_metrics(), theirs, strict=True):
         assert (mine["tying"], mine["action"]) == (old["tying"], old["action"])
         assert mine["perplexity"] == pytest.approx(old["perplexity"], rel=1e-4)
