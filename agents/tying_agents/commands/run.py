@@ -14,8 +14,8 @@ layer-tying run --resume runs/one
 layer-tying run --resume runs/one --total-steps 1200
 
 Ctrl-C or SIGTERM ends a run after the training step in progress; --resume continues it, to the same bits. More
---total-steps make a run longer, also a finished one, if its learning rates do not go by its length: --schedule constant,
-or wsd before it decays.
+--total-steps make a run longer, also a finished one, if its learning rates do not go by its length (--schedule
+constant, or wsd before it decays).
 """
 
 import contextlib
@@ -67,7 +67,7 @@ class Options:
     semantics: Semantics = "paper"
     """Which defaults decide what tying means: the paper's Algorithm 1, or what its published code does instead."""
     resume: Path | None = None
-    """Resume this run, from its newest checkpoint. Its settings hold; others are refused, but for more --total-steps."""
+    """Resume this run, from its newest checkpoint. Its settings hold; of others only more --total-steps are taken."""
     config: Path | None = None
     """Settings in a TOML file (--print-config writes one), or an earlier run's config.json; options overrule it."""
     print_config: bool = False
