@@ -167,6 +167,25 @@ def test_the_script_writes_page_and_figures_and_prints_the_table(tmp_path: Path)
     assert report(tmp_path / "runs", "--out", out, "--force", "--metric", "bits-per-byte").returncode == 0
 
 
+def test_the_tables_in_markdown(tmp_path: Path) -> None:
+    for label, rate in (("a|b", 0.001), ("random", 0.004)):
+        for seed in range(3):
+            folder = tmp_path / "runs" / f"{rate}" / str(seed)
+            make_run(folder, "random", seed, env={"learning_rate": rate}, config={"label": label})
+    out = tmp_path / "page.md"
+    assert report(tmp_path / "runs", "--out", out).returncode == 0
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("**Test perplexity")
+    assert lines[2].startswith("| arm | learning rate | seeds | IQM [95%] |")
+    assert [line.split(" | ")[:3] for line in lines if line.startswith(("| a", "| random"))][:3] == [
+        ["| arm", "learning rate", "seeds"],
+        ["| a\\|b", "0.001", "3/3"],
+        ["| random", "0.004", "3/3"],
+    ]
+    tables = [line for line in lines if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in tables} == {10, 8}  # every row as wide as its heading
+
+
 def test_names_of_arms_stay_whole_on_a_narrow_terminal(tmp_path: Path) -> None:
     make_arms(tmp_path / "runs")
     for label, perplexity in (("random-static", 13_593.4), ("conventional", 14_000.1)):

@@ -1,6 +1,7 @@
-"""Make one HTML page of finished runs: tables, tests against a reference arm, figures.
+"""Make one page of finished runs: tables, tests against a reference arm, figures.
 
 layer-tying report runs --out report.html
+layer-tying report runs --out report.md
 layer-tying report comparisons/first --out first.html --reference random --figures figures
 """
 
@@ -35,13 +36,14 @@ MetricName = Literal[
 
 @dataclass(frozen=True)
 class Options:
-    """Make one HTML page of finished runs: tables, tests against a reference arm, figures."""
+    """Make one page of finished runs: tables, tests against a reference arm, figures."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run directories, or folders that hold some at any depth. Runs with one label are one arm over seeds; of several
     runs of one seed the newest finished one counts."""
     out: Path
-    """The page to write; it must not exist yet."""
+    """The page to write; it must not exist yet. HTML with all figures in it; where the name ends in .md, the tables in
+    Markdown."""
     reference: str | None = None
     """Label of the arm that the others are compared with; the default is "random" if it is there, else the first."""
     metric: MetricName = "test-perplexity"
@@ -66,12 +68,17 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
         from tying_env.reports.drawing import save_figure
         from tying_env.reports.gallery import failure
         from tying_env.reports.html import make_report, write_report
+        from tying_env.reports.markdown import as_markdown
+        from tying_env.reports.page import write_page
 
         print_comparison(comparison, console)
         for folder in find_unfinished(options.runs):
             console.print(f"- left out: {folder} is not over", highlight=False, markup=False, soft_wrap=True)
         report = make_report(comparison)
-        write_report(report, options.out, options.force)
+        if options.out.suffix.lower() == ".md":
+            write_page(as_markdown(comparison), options.out, options.force)
+        else:
+            write_report(report, options.out, options.force)
         for picture in report.all_pictures():
             problem = picture.problem
             if picture.figure is not None and options.figures is not None:
