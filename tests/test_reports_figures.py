@@ -161,6 +161,7 @@ def test_wide_intervals_of_few_seeds_leave_the_curves_their_room(tmp_path: Path)
             record["validation_perplexity"] = 10.0 + seed
         make_run(tmp_path / str(seed), "dqn", seed, records=records, perplexity=10.0 + seed)
     found = load_comparison([tmp_path])
+    assert figures.results_by_arm(found).axes[0].get_xlim() == pytest.approx((9.9, 12.1))
     for figure in (figures.learning_curves([found.arms[0].arm]), figures.pareto(found)):
         assert figure.axes[0].get_ylim() == pytest.approx((9.9, 12.1))
     interval = found.arms[0].interval
@@ -172,7 +173,12 @@ def test_long_names_of_arms_leave_room_for_the_axes(tmp_path: Path) -> None:
     make_run(tmp_path / "b", "dqn", env={"n_layer": 6, "learning_rate": 0.0003, "total_steps": 40, "batch_size": 64})
     comparison = load_comparison([tmp_path])
     arms = [summary.arm for summary in comparison.arms]
-    for figure in (figures.learning_curves(arms), figures.pareto(comparison), figures.training_speed(arms)):
+    for figure in (
+        figures.learning_curves(arms),
+        figures.pareto(comparison),
+        figures.training_speed(arms),
+        figures.results_by_arm(comparison),
+    ):
         assert drawn(figure)
         assert figure.axes[0].get_position().width > 0.5
 

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -69,15 +70,16 @@ def name_axes(axes: Axes, x: str, y: str) -> None:
     axes.spines[["right", "top"]].set_visible(False)
 
 
-def fit_log_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Make the y axis logarithmic if the values call for it; ticks are plain numbers."""
+def fit_log_axis(axes: Axes, values: Sequence[float], name: Literal["x", "y"] = "y") -> None:
+    """Make an axis, y or x, logarithmic if the values on it call for it; ticks are plain numbers."""
     if min(values) <= 0 or max(values) < _LOG_FROM * min(values):
         return
-    axes.set_yscale("log")
+    axes.set(**{f"{name}scale": "log"})
+    axis = axes.yaxis if name == "y" else axes.xaxis
     wide = max(values) > 100 * min(values)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def legend_right(figure: Figure) -> None:

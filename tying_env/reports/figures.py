@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from tying_env.reports.arms import Arm
 from tying_env.reports.comparison import Comparison
 from tying_env.reports.drawing import Style, arm_styles, as_label, fit_log_axis, in_lines, legend_right, new_axes
-from tying_env.reports.frequencies import frequency_result
+from tying_env.reports.frequencies import ALONE, frequency_result
 from tying_env.reports.learned import draw_frequencies
 from tying_env.reports.loading import METRICS_BY_KEY, Run, unit_of_perplexity
 from tying_env.reports.statistics import mean_band
@@ -144,6 +144,35 @@ def cost_of_change(comparison: Comparison) -> Figure:
     return figure
 
 
+def results_by_arm(comparison: Comparison) -> Figure:
+    """Draw a row for each arm: small every run, large the centre over seeds with its interval."""
+    metric = comparison.metric
+    shown = [(summary, summary.centre) for summary in comparison.arms if summary.centre is not None]
+    styles = arm_styles([summary.arm.label for summary in comparison.arms])
+    name = f"{metric.name.split(' of ')[0]} ({metric.unit})"
+    figure, axes = new_axes("Results of the arms", name, "", (7.5, 1.6 + 0.4 * len(shown)))
+    values: list[float] = []
+    for row, (summary, centre) in enumerate(shown):
+        style, results = styles[summary.arm.label], list(summary.arm.results(metric).values())
+        below = [row + 0.24] * len(results)
+        axes.plot(results, below, style.marker, color=style.colour, alpha=0.5, markersize=4, markeredgewidth=0)
+        if summary.interval is not None:
+            axes.plot(summary.interval, [row, row], "-", color=style.colour, lw=1.4)
+        axes.plot(centre, row, style.marker, color=style.colour, markersize=7, markeredgecolor="white")
+        values += results
+    known = frequency_result([run for summary, _ in shown for run in summary.counted], metric)
+    if known is not None:
+        # Far from all results its line would leave them no room: it is seen where the axis reaches.
+        axes.axvline(known, color="black", ls=":", lw=1.2, zorder=1)
+        axes.set_title(f"Results of the arms (dotted: {ALONE}, {known:,.2f})", fontsize=11)
+    fit_log_axis(axes, values, "x")
+    _cut_to(axes, values, "x")
+    axes.set_yticks(range(len(shown)), [in_lines(as_label(summary.arm.label)) for summary, _ in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.grid(axis="x", alpha=0.25)
+    return figure
+
+
 def training_speed(arms: Sequence[Arm]) -> Figure:
     """Draw the tokens per second of every run, and each arm's mean as a line.
 
@@ -226,9 +255,9 @@ def _draw_arm(
     return [float(v) for v in values.ravel()]
 
 
-def _cut_to(axes: Axes, values: Sequence[float]) -> None:
-    """End the y axis a little beyond these values: few seeds have intervals so wide that the rest would look flat."""
-    scale = axes.yaxis.get_transform()
+def _cut_to(axes: Axes, values: Sequence[float], name: Literal["x", "y"] = "y") -> None:
+    """End an axis a little beyond these values: few seeds have intervals so wide that the rest would look flat."""
+    scale = (axes.yaxis if name == "y" else axes.xaxis).get_transform()
     low, high = scale.transform([min(values), max(values)])
     margin = 0.05 * (high - low) or 0.5
-    axes.set_ylim(*scale.inverted().transform([low - margin, high + margin]))
+    axes.set(**{f"{name}lim": scale.inverted().transform([low - margin, high + margin])})

@@ -87,6 +87,12 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
             lambda: figures.learning_curves(arms),
         ),
         picture(
+            "results",
+            "Small: one run. Large: the interquartile mean over seeds, with its 95% interval, cut off where it goes "
+            "beyond all runs. Dotted, where the axis reaches so far: what the training split's frequencies alone give.",
+            lambda: figures.results_by_arm(comparison),
+        ),
+        picture(
             "pareto",
             "Small: one run. Large: the interquartile mean over seeds, with its 95% interval, cut off where it goes "
             "beyond all runs. A good result far to the left is best; the grey steps join the arms that no other arm "
