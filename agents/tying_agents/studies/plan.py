@@ -62,6 +62,11 @@ _ABLATED = (
     "Paired differences to the full method in percent, over ten seeds, each row at its own best rate; p < 0.05 after "
     "Holm's correction."
 )
+_THREE = ("--agents", "conventional", "dqn", "random", "--tuning-seeds", "3", "--seeds", "10")
+_LEARNS = (
+    "dqn has at least half of conventional's gain over knowing nothing (token frequencies; the most frequent class), "
+    "medians of ten seeds on the test split, each arm at its own best rate of three tuning seeds."
+)
 _BETTER = (
     "p < 0.05 after Holm's correction, exact paired test over ten seeds, on the test split: dqn or ppo better than "
     "random is learning if they are also better than themselves with shuffled rewards. Else no controller is better "
@@ -143,6 +148,36 @@ STUDIES = {
     ),
     "ablations-sotu": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *_QUICK, *_RATES_AND_SEEDS),)),
     "ablations-wikitext": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *_QUICK, *_RATES_AND_SEEDS),), dataset=True),
+    "weight-decay": Study(
+        "Weight decay on all parameters (torch's default, the published code's) or on matrices alone (the field's "
+        "convention)?",
+        "Paired differences in percent over ten seeds, for training that never ties and for tyings that change, each "
+        "at its own best rate: an interval that does not contain 0. Else it makes no difference at this length.",
+        0.3,
+        (
+            (
+                *("compare", *_QUICK, "--weight-decay", "0.1", "--agents", "--arms"),
+                *(
+                    f"{agent}, {kind}: --agent {agent} --decayed-parameters {kind}"
+                    for agent in ("conventional", "random")
+                    for kind in ("all", "matrices")
+                ),
+                *_RATES_AND_SEEDS,
+            ),
+        ),
+    ),
+    "bert": Study(
+        "Does BERT's preset learn, conventionally and while the paper's DQN or chance ties its layers?",
+        _LEARNS,
+        2.0,
+        (("compare", "--model", "bert", *_THREE, "--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3"),),
+    ),
+    "vit": Study(
+        "Does the ViT's preset learn, conventionally and while the paper's DQN or chance ties its layers?",
+        _LEARNS,
+        2.0,
+        (("compare", "--model", "vit", *_THREE, "--learning-rates", "3e-4", "1e-3", "2e-3", "4e-3", "8e-3"),),
+    ),
     "regimes": Study(
         "Where does tying help: against how much training text, trained until validation no longer gets better?",
         "At each amount of text, three paired seeds, each arm at its rate of 600 steps and the better of two dropouts "
