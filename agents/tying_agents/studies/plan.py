@@ -47,12 +47,18 @@ def _arms(*agents: str) -> tuple[str, ...]:
 
 # With rewards that mean nothing, at the rate of the agent itself.
 _SHUFFLED = _arm("dqn+shuffled", "--agent dqn --rewards shuffled", _RATES["dqn"])
+
+
 # A network that trains in a tenth of the preset's time and reaches the same perplexity, for studies of many arms: the
 # recipe of the tying table (docs/tuning.md) with twelve layers.
-_QUICK = (
-    *("--n-embd", "32", "--n-head", "2", "--seq-len", "64", "--batch-size", "8", "--dropout", "0", "--beta2", "0.95"),
-    *("--total-steps", "384", "--warmup-steps", "96", "--k", "4", "--validate-every", "48", "--test-windows", "512"),
-)
+def _quick(total_steps: int = 384, warmup_steps: int = 96) -> tuple[str, ...]:
+    return (
+        *("--n-embd", "32", "--n-head", "2", "--seq-len", "64", "--batch-size", "8", "--dropout", "0"),
+        *("--beta2", "0.95", "--total-steps", str(total_steps), "--warmup-steps", str(warmup_steps), "--k", "4"),
+        *("--validate-every", "48", "--test-windows", "512"),
+    )
+
+
 _RATES_AND_SEEDS = (
     *("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2"),
     *("--tuning-seeds", "2", "--seeds", "10"),
@@ -113,7 +119,7 @@ STUDIES = {
         1.0,
         (
             (
-                *("compare", *_QUICK, "--agents", "--arms"),
+                *("compare", *_quick(), "--agents", "--arms"),
                 *(
                     f"{name}{', no warm-up' if warmup else ''}: --agent {options} {warmup}".rstrip()
                     for warmup in ("", "--warmup-steps 0")
@@ -136,7 +142,7 @@ STUDIES = {
         0.9,
         (
             (
-                *("compare", *_QUICK, "--agents", "--arms"),
+                *("compare", *_quick(), "--agents", "--arms"),
                 *(
                     f"every {every}: --agent random-redrawn --groups 3 --redraw-every {every}"
                     for every in (1, 2, 4, 8, 16, 32)
@@ -146,8 +152,10 @@ STUDIES = {
             ),
         ),
     ),
-    "ablations-sotu": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *_QUICK, *_RATES_AND_SEEDS),)),
-    "ablations-wikitext": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *_QUICK, *_RATES_AND_SEEDS),), dataset=True),
+    "ablations-sotu": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *_quick(), *_RATES_AND_SEEDS),)),
+    "ablations-wikitext": Study(
+        _ABLATIONS, _ABLATED, 1.6, (("ablations", *_quick(), *_RATES_AND_SEEDS),), dataset=True
+    ),
     "weight-decay": Study(
         "Weight decay on all parameters (torch's default, the published code's) or on matrices alone (the field's "
         "convention)?",
@@ -156,7 +164,7 @@ STUDIES = {
         0.3,
         (
             (
-                *("compare", *_QUICK, "--weight-decay", "0.1", "--agents", "--arms"),
+                *("compare", *_quick(), "--weight-decay", "0.1", "--agents", "--arms"),
                 *(
                     f"{agent}, {kind}: --agent {agent} --decayed-parameters {kind}"
                     for agent in ("conventional", "random")
@@ -180,19 +188,23 @@ STUDIES = {
     ),
     "regimes": Study(
         "Where does tying help: against how much training text, trained until validation no longer gets better?",
-        "At each amount of text, three paired seeds, each arm at its rate of 600 steps and the better of two dropouts "
-        "by validation: an arm with fewer parameters that is better than conventional at little text and not at much "
-        "would be regularisation. Rates are not tuned again for each amount, which limits what it can say.",
-        6.0,
-        tuple(
+        "At each amount of text three paired seeds, each arm at its own best rate and the better of two dropouts, both "
+        "by validation, best network of the run: an arm with fewer parameters that is better than conventional at "
+        "little text and not at much would be regularisation.",
+        5.5,
+        (
             (
-                *("compare", "--total-steps", "1800", "--dropout", dropout, "--agents", "--arms"),
-                *_arms("conventional", "random-static", "sandwich", "albert", "random", "dqn"),
-                *("--seeds", "3"),
-            )
-            for dropout in ("0.1", "0.3")
+                *("compare", *_quick(6144, 384)),
+                *("--agents", "--arms"),
+                *(
+                    f"{agent}, dropout {dropout}: --agent {agent} --dropout {dropout}"
+                    for agent in ("conventional", "sandwich", "albert", "random", "dqn")
+                    for dropout in ("0", "0.1")
+                ),
+                *("--learning-rates", "1e-3", "4e-3", "--tuning-seeds", "1", "--seeds", "3"),
+            ),
         ),
-        train_bytes=(30_000, 120_000, 500_000, 2_000_000),
+        train_bytes=(30_000, 250_000, 2_000_000),
     ),
 }
 
