@@ -162,7 +162,6 @@ def results_by_arm(comparison: Comparison) -> Figure:
         values += results
     known = frequency_result([run for summary, _ in shown for run in summary.counted], metric)
     if known is not None:
-        # Far from all results its line would leave them no room: it is seen where the axis reaches.
         axes.axvline(known, color="black", ls=":", lw=1.2, zorder=1)
         axes.set_title(f"Results of the arms (dotted: {ALONE}, {known:,.2f})", fontsize=11)
     fit_log_axis(axes, values, "x")
@@ -213,7 +212,7 @@ def _draw_results(
         told: what the legend says of an arm's runs, beside its name.
 
     Returns:
-        The arms' centres, and all values on the y axis.
+        The arms' centres, and all results.
     """
     styles = arm_styles([summary.arm.label for summary in comparison.arms])
     centres: list[tuple[float, float]] = []
@@ -233,7 +232,8 @@ def _draw_results(
         centres.append((x, y))
         values += results
     runs = [run for summary in comparison.arms for run in summary.counted]
-    values += draw_frequencies(axes, frequency_result(runs, comparison.metric))
+    # Far from all results its line would leave them no room: it is seen where the axis reaches.
+    draw_frequencies(axes, frequency_result(runs, comparison.metric))
     return centres, values
 
 
