@@ -1,5 +1,6 @@
 import copy
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,21 @@ import torch
 from torch import nn
 from tying_agents.controllers.base import Transition
 from tying_agents.controllers.dqn import FactorizedDQN
-from tying_agents.controllers.patterns import PATTERNS, FixedController, RandomController, contiguous
-from tying_agents.settings import DQNConfig, RandomRedrawnConfig
+from tying_agents.controllers.patterns import (
+    FixedController,
+    RandomController,
+    albert,
+    contiguous,
+    conventional,
+    cycle,
+    cycle_rev,
+    sequence,
+)
+from tying_agents.settings import CycleConfig, DQNConfig, RandomRedrawnConfig
 
 from tests.controllers import make_controller
 from tying_env import partition
+from tying_env.partition import IntVector
 
 
 def dqn(n_layer: int = 4, seed: int = 0, **settings: Any) -> FactorizedDQN:
@@ -158,9 +169,9 @@ def test_equal_seeds_give_equal_controllers() -> None:
 
 
 @pytest.mark.parametrize("n_layer", range(1, 10))
-@pytest.mark.parametrize("name", PATTERNS)
-def test_patterns_are_tyings_for_every_number_of_layers(name: str, n_layer: int) -> None:
-    tying = PATTERNS[name](n_layer)
+@pytest.mark.parametrize("pattern", [conventional, albert, cycle, cycle_rev, sequence])
+def test_patterns_are_tyings_for_every_number_of_layers(pattern: Callable[[int], IntVector], n_layer: int) -> None:
+    tying, name = pattern(n_layer), pattern.__name__.replace("_", "-")
     assert partition.is_tying(tying)
     controller = make_controller(name, n_layer, 0)  # type: ignore[arg-type]
     assert (controller.initial_tying() == tying).all()
@@ -168,18 +179,45 @@ def test_patterns_are_tyings_for_every_number_of_layers(name: str, n_layer: int)
 
 
 def test_the_patterns_of_the_paper() -> None:
-    assert PATTERNS["conventional"](4).tolist() == [0, 1, 2, 3]
-    assert PATTERNS["albert"](4).tolist() == [0, 0, 0, 0]
-    assert PATTERNS["cycle"](6).tolist() == [0, 1, 2, 0, 1, 2]
-    assert PATTERNS["cycle"](7).tolist() == [0, 1, 2, 3, 0, 1, 2]
-    assert PATTERNS["cycle-rev"](6).tolist() == [0, 1, 2, 2, 1, 0]
-    assert PATTERNS["cycle-rev"](7).tolist() == [0, 1, 2, 3, 2, 1, 0]
-    assert PATTERNS["sequence"](6).tolist() == [0, 0, 2, 2, 4, 4]
-    assert PATTERNS["sequence"](7).tolist() == [0, 0, 2, 2, 4, 4, 6]
+    assert conventional(4).tolist() == [0, 1, 2, 3]
+    assert albert(4).tolist() == [0, 0, 0, 0]
+    assert cycle(6).tolist() == [0, 1, 2, 0, 1, 2]
+    assert cycle(7).tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert cycle_rev(6).tolist() == [0, 1, 2, 2, 1, 0]
+    assert cycle_rev(7).tolist() == [0, 1, 2, 3, 2, 1, 0]
+    assert sequence(6).tolist() == [0, 0, 2, 2, 4, 4]
+    assert sequence(7).tolist() == [0, 0, 2, 2, 4, 4, 6]
     assert contiguous(7, 3).tolist() == [0, 0, 0, 3, 3, 5, 5]
     assert contiguous(12, 12).tolist() == list(range(12)) and contiguous(12, 1).tolist() == [0] * 12
     with pytest.raises(ValueError, match="groups must be between 1 and the number of layers 6, got 7"):
         contiguous(6, 7)
+
+
+@pytest.mark.parametrize("n_layer", range(1, 10))
+@pytest.mark.parametrize("pattern", [cycle, cycle_rev, sequence, contiguous])
+def test_patterns_have_as_many_groups_as_asked_for(pattern: Callable[[int, int], IntVector], n_layer: int) -> None:
+    for groups in range(1, n_layer + 1):
+        tying = pattern(n_layer, groups)
+        assert partition.is_tying(tying)
+        assert len(set(tying.tolist())) == groups
+    with pytest.raises(ValueError, match=f"number of layers {n_layer}, got {n_layer + 1}"):
+        pattern(n_layer, n_layer + 1)
+
+
+def test_the_patterns_of_takase_and_kiyono() -> None:
+    # Their Figure 1: six layers with the parameters of three.
+    assert sequence(6, 3).tolist() == [0, 0, 2, 2, 4, 4]
+    assert cycle(6, 3).tolist() == [0, 1, 2, 0, 1, 2]
+    assert cycle_rev(6, 3).tolist() == [0, 1, 2, 2, 1, 0]
+    # Eighteen layers with those of six: three passes, of which the last goes back.
+    there, back = list(range(6)), list(range(5, -1, -1))
+    assert cycle(18, 6).tolist() == there * 3 and cycle_rev(18, 6).tolist() == there * 2 + back
+    assert sequence(18, 6).tolist() == [layer // 3 * 3 for layer in range(18)]
+    # Seven with those of three.
+    assert cycle_rev(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 2]
+    assert sequence(7, 3).tolist() == [0, 0, 2, 2, 4, 4, 4]
+    controller = make_controller("cycle-rev", 4, 0, CycleConfig(groups=2))
+    assert controller.act(np.zeros(4, dtype=np.int64)).tolist() == [0, 1, 1, 0]
 
 
 def test_random_tyings_are_redrawn_every_so_many_decisions_with_as_many_groups() -> None:

@@ -137,6 +137,22 @@ class SandwichConfig:
 
 
 @dataclass(frozen=True)
+class CycleConfig:
+    """Settings of cycle, cycle-rev and sequence.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    groups: int = 0
+    """Number of groups, M of Takase & Kiyono; 0 for half as many as layers."""
+
+    def __post_init__(self) -> None:
+        if self.groups < 0:
+            raise ValueError(f"groups must be at least 0, got {self.groups}")
+
+
+@dataclass(frozen=True)
 class PatternConfig:
     """Settings of pattern."""
 

@@ -1,6 +1,6 @@
 """Controllers that do not learn: chance, and fixed patterns of tying."""
 
-from collections.abc import Callable
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from tying_agents.controllers.base import Context, Controller
 from tying_agents.settings import (
+    CycleConfig,
     GroupsConfig,
     NoSettings,
     PatternConfig,
@@ -118,21 +119,59 @@ def albert(n_units: int) -> IntVector:
     return np.zeros(n_units, dtype=np.int64)
 
 
-def cycle(n_units: int) -> IntVector:
-    """Layers i and L/2 + i tied (paper, ablation vii; Takase & Kiyono, 2021). For odd L the middle layer is alone."""
-    half = (n_units + 1) // 2
-    return np.arange(n_units) % half
+def cycle(n_units: int, groups: int = 0) -> IntVector:
+    """Layers i and i + M tied: M layers, gone through again and again (paper, ablation vii; Takase & Kiyono, 2021).
+
+    Args:
+        n_units: L.
+        groups: M; 0 for half of L, rounded up.
+
+    Raises:
+        ValueError: not 1 <= groups <= L.
+    """
+    return np.arange(n_units) % _half_or(groups, n_units)
 
 
-def cycle_rev(n_units: int) -> IntVector:
-    """Layers i and L-1-i tied (paper, ablation viii). For odd L the middle layer is alone."""
+def cycle_rev(n_units: int, groups: int = 0) -> IntVector:
+    """As `cycle`, but the last M layers, or as many as are left of them, in reverse (paper, ablation viii).
+
+    Args:
+        n_units: L.
+        groups: M; 0 for half of L, where layers i and L-1-i are tied, and for odd L the middle layer is alone.
+
+    Raises:
+        ValueError: not 1 <= groups <= L.
+    """
     layers = np.arange(n_units)
-    return np.minimum(layers, n_units - 1 - layers)
+    if groups == 0:
+        return np.minimum(layers, n_units - 1 - layers)
+    m = _half_or(groups, n_units)
+    # Takase & Kiyono, Algorithm 1: the last of ceil(L / M) passes goes back.
+    return np.where(layers < max(m, m * (math.ceil(n_units / m) - 1)), layers % m, m - 1 - layers % m)
 
 
-def sequence(n_units: int) -> IntVector:
-    """Consecutive pairs tied (paper, ablation ix). For odd L the last layer is alone."""
-    return np.arange(n_units) // 2 * 2
+def sequence(n_units: int, groups: int = 0) -> IntVector:
+    """Consecutive layers tied, floor(L / M) of them at a time (paper, ablation ix).
+
+    Args:
+        n_units: L.
+        groups: M; 0 for pairs, where for odd L the last layer is alone. Where M does not divide L, the layers that are
+            left belong to the last group; `contiguous` shares them out.
+
+    Raises:
+        ValueError: not 1 <= groups <= L.
+    """
+    layers = np.arange(n_units)
+    if groups == 0:
+        return layers // 2 * 2
+    length = n_units // _half_or(groups, n_units)
+    return np.minimum(layers // length, groups - 1) * length
+
+
+def _half_or(groups: int, n_units: int) -> int:
+    if not 0 <= groups <= n_units:
+        raise ValueError(f"groups must be from 0 to the number of layers {n_units}, got {groups}")
+    return groups or (n_units + 1) // 2
 
 
 def contiguous(n_units: int, groups: int) -> IntVector:
@@ -197,19 +236,29 @@ def read_pattern(path: Path, n_units: int) -> IntVector:
         raise ValueError(f"{path} is not a pattern for {n_units} layers: {error}") from error
 
 
-def fixed(pattern: Callable[[int], IntVector]) -> Callable[[NoSettings, Context], FixedController]:
-    """Return a maker of controllers that keep to a pattern which depends on L alone."""
-    return lambda settings, context: FixedController(pattern(context.n_units))
+def make_conventional(settings: NoSettings, context: Context) -> FixedController:
+    """Return a controller that keeps to `conventional`."""
+    return FixedController(conventional(context.n_units))
 
 
-PATTERNS: dict[str, Callable[[int], IntVector]] = {
-    "conventional": conventional,
-    "albert": albert,
-    "cycle": cycle,
-    "cycle-rev": cycle_rev,
-    "sequence": sequence,
-}
-make_conventional, make_albert, make_cycle, make_cycle_rev, make_sequence = map(fixed, PATTERNS.values())
+def make_albert(settings: NoSettings, context: Context) -> FixedController:
+    """Return a controller that keeps to `albert`."""
+    return FixedController(albert(context.n_units))
+
+
+def make_cycle(settings: CycleConfig, context: Context) -> FixedController:
+    """Return a controller that keeps to `cycle`."""
+    return FixedController(cycle(context.n_units, settings.groups))
+
+
+def make_cycle_rev(settings: CycleConfig, context: Context) -> FixedController:
+    """Return a controller that keeps to `cycle_rev`."""
+    return FixedController(cycle_rev(context.n_units, settings.groups))
+
+
+def make_sequence(settings: CycleConfig, context: Context) -> FixedController:
+    """Return a controller that keeps to `sequence`."""
+    return FixedController(sequence(context.n_units, settings.groups))
 
 
 def make_random_static(settings: GroupsConfig, context: Context) -> FixedController:
