@@ -67,6 +67,22 @@ def main(argv: Sequence[str], prog: str = "layer-tying studies") -> int:
             module: Any = importlib.import_module(f"tying_agents.commands.{words[0]}")
             if code := module.main(words[1:], f"layer-tying {words[0]}"):
                 return int(code)
+        if study.train_bytes:
+            write_map(options.out / options.study, study.train_bytes, console)
         return 0
 
     return guard.guarded(work, "The same command resumes from what is in the folder.")
+
+
+def write_map(folder: Path, train_bytes: Sequence[int], console: "Console") -> None:
+    """Write the regime map of a study into its folder, as a table and a figure, and print the table."""
+    from tying_agents.studies.regimes import as_table, draw_regimes, read_regimes
+    from tying_env.reports.drawing import save_figure
+    from tying_env.reports.page import write_page
+
+    regimes = read_regimes({size: folder / f"{size // 1000}KB" / "runs" for size in train_bytes})
+    write_page(as_table(regimes), folder / "regimes.md", overwrite=True)
+    paths = save_figure(draw_regimes(regimes), folder, "regimes")
+    console.print(as_table(regimes), highlight=False, markup=False, soft_wrap=True)
+    for path in (folder / "regimes.md", *paths):
+        console.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
