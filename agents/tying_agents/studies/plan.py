@@ -156,6 +156,46 @@ STUDIES = {
     "ablations-wikitext": Study(
         _ABLATIONS, _ABLATED, 1.6, (("ablations", *_quick(), *_RATES_AND_SEEDS),), dataset=True
     ),
+    "options": Study(
+        "Which of the recipe's options for tying earn their keep: scaled residual branches, matrices alone tied, a "
+        "warm-up after changes, fewer changes, a rate that falls with the size of the group?",
+        "Paired differences in percent to the same agent without the option, over ten seeds, each arm at its own best "
+        "rate: an option whose interval is below 0 for every agent that can have it becomes a default.",
+        1.7,
+        tuple(
+            (
+                *("compare", *_quick(), "--agents", "--arms"),
+                *(f"{agent}{f', {name}' if name else ''}: --agent {agent} {option}".rstrip() for name, option in own),
+                *_RATES_AND_SEEDS,
+            )
+            for agent, own in (
+                (
+                    "random",
+                    (
+                        ("", ""),
+                        ("residual sqrt", "--residual-scale sqrt"),
+                        ("residual depth-sqrt", "--residual-scale depth-sqrt"),
+                        ("matrices tied", "--tied-parameters matrices"),
+                        ("warm-up after changes", "--change-warmup-steps 8"),
+                        ("one change", "--wrappers limit-changes"),
+                        ("settled after 0.66", "--wrappers settle"),
+                        ("group lr sqrt", "--group-lr sqrt"),
+                    ),
+                ),
+                (
+                    "sandwich",
+                    (
+                        ("", ""),
+                        ("residual sqrt", "--residual-scale sqrt"),
+                        ("residual depth-sqrt", "--residual-scale depth-sqrt"),
+                        ("matrices tied", "--tied-parameters matrices"),
+                        ("group lr sqrt", "--group-lr sqrt"),
+                    ),
+                ),
+                ("conventional", (("", ""), ("residual depth-sqrt", "--residual-scale depth-sqrt"))),
+            )
+        ),
+    ),
     "weight-decay": Study(
         "Weight decay on all parameters (torch's default, the published code's) or on matrices alone (the field's "
         "convention)?",
