@@ -31,7 +31,10 @@ def call_until_stopped(
         folder: where workers see that they are to stop; it is there.
         on_done: is told after each how many are done; not after a signal.
         note: is told of a signal.
-        jobs, threads, backend, address: as `tying_agents.many.cluster.in_parallel`.
+        jobs: calls at a time.
+        threads: CPU threads of each call.
+        backend: where, as `tying_agents.many.cluster.in_parallel`.
+        address: of the cluster's scheduler.
 
     Raises:
         tying_agents.stopping.StoppedBySignal: there was a signal.
