@@ -58,7 +58,7 @@ ENTRIES: dict[str, Entry] = {
         *_defaults("of Stable-Baselines3", "ppo", "a2c", "sb3-dqn", "qrdqn", "maskable-ppo"),
         *_defaults("searching", "hill-climbing", "annealing", "tree-search", "tpe", "cma-es", "evolution"),
         *_defaults("not learning", RANDOM, "random-static", "random-redrawn", "conventional", "albert", "cycle"),
-        *_defaults("not learning", "cycle-rev", "sequence", "contiguous", "periodic", "sandwich"),
+        *_defaults("not learning", "cycle-rev", "sequence", "contiguous", "prior", "periodic", "sandwich"),
     )
 }
 
