@@ -46,17 +46,15 @@ def test_a_prior_is_there_for_many_layers_at_once() -> None:
 
 def test_the_agent_keeps_to_it() -> None:
     env = gym.make("LayerTying-Synthetic-v0", n_layer=12)
-    tyings = []
     drive_agent("prior", env, settings=PriorConfig(groups=3))
-    tyings.append(env.unwrapped.tying.tolist())  # type: ignore[attr-defined]
-    assert tyings == [[0, *[1] * 10, 11]]
+    assert env.unwrapped.tying.tolist() == [0, *[1] * 10, 11]  # type: ignore[attr-defined]
     assert find_agent("prior").light
     context = Context(12, 0, 1, 10)
     assert len(leaders(rules.make_prior(PriorConfig(), context).initial_tying())) == 3  # H_12 is 3.1
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(ValueError, match="rule must be one of 'own-ends', .* got 'best'"):
+    with pytest.raises(ValueError, match=r"rule must be one of 'own-ends', .* got 'best'"):
         PriorConfig(rule="best")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="groups must be at least 0, got -1"):
         PriorConfig(groups=-1)
