@@ -27,7 +27,8 @@ def groups(tying: IntVector) -> float:
 def effective_size(tying: IntVector) -> float:
     """Return the sum over groups of their size to the power 0.46 (arXiv 2604.21106)."""
     # Rounded, so that tyings with groups of the same sizes are equal in whatever order they are added up.
-    return round(sum(len(group) ** SHARING_EXPONENT for group in partition.groups(tying).values()), 9)
+    sizes = map(len, partition.groups(tying).values())
+    return round(sum(float(size) ** SHARING_EXPONENT for size in sizes), 9)
 
 
 def own_first(tying: IntVector) -> float:

@@ -12,19 +12,19 @@ FOLDS = 10
 
 def group_count(tyings: Ints) -> Floats:
     """Return the number of groups of each tying, shape (T, 1)."""
-    return np.count_nonzero(tyings == np.arange(tyings.shape[1]), axis=1)[:, None].astype(float)
+    return np.asarray(np.count_nonzero(tyings == np.arange(tyings.shape[1]), axis=1)[:, None], dtype=np.float64)
 
 
 def shares(tyings: Ints) -> Floats:
     """Return for each tying which layers share their weights, shape (T, L)."""
     same = tyings[:, :, None] == tyings[:, None]  # (T, L, L)
-    return (same.sum(axis=2) > 1).astype(float)
+    return np.asarray(same.sum(axis=2) > 1, dtype=np.float64)
 
 
 def pairs(tyings: Ints) -> Floats:
     """Return for each tying which pairs of layers are tied, shape (T, L (L - 1) / 2): 0-1, 0-2, ..., 1-2, ..."""
     i, j = np.triu_indices(tyings.shape[1], 1)
-    return (tyings[:, i] == tyings[:, j]).astype(float)
+    return np.asarray(tyings[:, i] == tyings[:, j], dtype=np.float64)
 
 
 MODELS = {

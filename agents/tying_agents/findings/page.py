@@ -147,7 +147,7 @@ def _ceiling(found: Sequence[Losses]) -> list[str]:
     text = (
         "Kendall's tau between seeds (pairs share seeds, so those intervals are somewhat narrow), and of one seed's "
         "validation loss with the mean test loss of the others: so well one training of each tying ranks them. Each "
-        "tying's rate is the best by the mean of the same seeds, which makes agreement between them look a little lower."
+        "tying's rate is the best by the mean of the same seeds, so they agree a little less than at one rate."
     )
     return [text, _table(rows)]
 
