@@ -4,6 +4,7 @@ A rule gives every tying a score, the higher the better. docs/results/tying_tabl
 of the tying table.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ def effective_size(tying: IntVector) -> float:
     """Return the sum over groups of their size to the power 0.46 (arXiv 2604.21106)."""
     # Rounded, so that tyings with groups of the same sizes are equal in whatever order they are added up.
     sizes = map(len, partition.groups(tying).values())
-    return round(sum(float(size) ** SHARING_EXPONENT for size in sizes), 9)
+    return round(sum(math.pow(size, SHARING_EXPONENT) for size in sizes), 9)
 
 
 def own_first(tying: IntVector) -> float:
