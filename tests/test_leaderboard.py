@@ -63,12 +63,19 @@ def test_the_command_makes_it_and_resumes(tmp_path: Path, capsys: pytest.Capture
     assert leaderboard([*words, "--pages", str(tmp_path / "pages")]) == 0
     assert (tmp_path / "out/runs.jsonl").read_text() == runs
     assert (tmp_path / "pages/leaderboard.html").exists()
+    limited = ["--objective", "limited", "--max-parameters", "1500", "--corpora", "other"]
+    assert leaderboard([*words, *limited]) == 0
+    page = (tmp_path / "out/leaderboard.md").read_text()
+    assert "the lowest perplexity with at most 1,500 parameters." in page and "## sotu" not in page
+    regret = page.split("| Mine | 2 | ")[1].split(" |")[0]
+    assert regret == "0.000 ± 0.000"  # all layers tied, which is all that the limit allows
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--agents", "rnadom"], "did you mean 'random'?"),
+        (["--objective", "limited"], "max_parameters goes with objective='limited'"),
         (["--corpora", "bible"], "corpus must be one of 'other', 'sotu', got 'bible'"),
     ],
 )

@@ -5,6 +5,7 @@ the same command resumes. With 500 runs of all agents it takes hours of CPU time
 agents; the page says how much.
 
 layer-tying leaderboard --table tables/tying_table_v1.npz
+layer-tying leaderboard --objective limited --max-parameters 50000 --out contests/limited
 layer-tying leaderboard --agents random dqn evolution my_folder/my_controller.py:MyController --seeds 100
 """
 
@@ -17,6 +18,8 @@ from tying_agents.commands.early import read_options
 from tying_agents.commands.many_runs import resumable
 from tying_agents.commands.typed import command_line
 from tying_agents.contest.entries import CHOSEN_ON, ENTRIES, entry_of
+from tying_agents.contest.runs import Task
+from tying_env.table.objectives import Objective
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +37,12 @@ class Options:
     """Which texts the networks of the table were trained on; by default all that the table has."""
     seeds: int = 500
     """Searches of each agent on each corpus: seeds 0, 1, 2, ..."""
+    objective: Objective = "perplexity"
+    """The lowest perplexity; perplexity plus a price for parameters; the lowest under a limit on parameters."""
+    price: float = 1.0
+    """Of the objective "priced": what conventional training's parameters cost, in units of perplexity."""
+    max_parameters: int | None = None
+    """Of the objective "limited"."""
     trainings: int = 200
     """Trainings that a search may buy."""
     jobs: int = 2
@@ -52,6 +61,10 @@ class Options:
         if not self.agents:
             raise ValueError("agents must name at least one agent, got none")
 
+    def task(self, corpus: str) -> Task:
+        """Return what is to be found on a corpus."""
+        return Task(corpus, self.objective, self.trainings, self.price, self.max_parameters, self.table)
+
 
 def main(argv: Sequence[str], prog: str = "layer-tying leaderboard") -> int:
     """Make the runs that are not there yet, write the leaderboard, and return the exit code."""
@@ -62,14 +75,14 @@ def main(argv: Sequence[str], prog: str = "layer-tying leaderboard") -> int:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from tying_agents.contest.leaderboard import Board, write_board
-        from tying_agents.contest.runs import Task, make_runs
+        from tying_agents.contest.runs import make_runs
         from tying_agents.contest.standings import standings
         from tying_env.table import open_table
 
         table = open_table(options.table)
         names = options.corpora or sorted(table.corpora, key=lambda name: (name != CHOSEN_ON, name))
         for name in names:
-            table.corpus(name)
+            options.task(name).make().close()  # what is wrong with one of them shows before anything is written
         arms, found = [entry.arm() for entry in entries], {}
         each = len(arms) * options.seeds
         columns = (MofNCompleteColumn(), BarColumn(), TextColumn("eta"), TimeRemainingColumn())
@@ -87,7 +100,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying leaderboard") -> int:
                         eta = "" if left is None else f", {left / 60:,.0f} minutes left"
                         console.print(f"searches {before + done}/{len(names) * each}{eta}", highlight=False)
 
-                task = Task(corpus=name, trainings=options.trainings, table=options.table)
+                task = options.task(name)
                 found[name] = standings(
                     make_runs(
                         arms,
@@ -100,7 +113,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying leaderboard") -> int:
                     )
                 )
         about = f"The table's sha256 begins with {table.sha256[:16]}; it has {len(table.tyings)} tyings of L = "
-        about += f"{table.n_layer} layers."
+        about += f"{table.n_layer} layers. {options.task(names[0]).in_words()}"
         board = Board(
             entries, found, options.seeds, int(table.points[-1]), about, command_line("layer-tying leaderboard", argv)
         )

@@ -89,7 +89,8 @@ def paragraphs(board: Board) -> list[str]:
         f"A search buys trainings, {board.steps} training steps each; so equal numbers of trainings are equal "
         "training steps, and what an agent tries in forks before it decides counts, too. The regret is how much "
         "worse, in perplexity per byte on the test split and means over seeds, the best tying found is than the best "
-        "of all. ± is half the width of a 95% interval (t, at level 98.5%, which makes up for skew).",
+        "there is; “none yet”: some search had found none that is allowed. ± is half the width of a 95% interval (t, "
+        "at level 98.5%, which makes up for skew).",
         f"The searches took {cost} of CPU time; the slowest agent is {slowest.arm}, {slowest.seconds:.2g} s for each.",
     ]
 

@@ -66,6 +66,12 @@ class Task:
         """Trainings after which the regret is looked at."""
         return tuple(sorted({mark for mark in MARKS if mark <= self.trainings} | {self.trainings}))
 
+    def in_words(self) -> str:
+        """Return what is to be found, as a sentence."""
+        limit = "" if self.max_parameters is None else f" with at most {self.max_parameters:,} parameters"
+        price = f" plus {self.price:g} for as many parameters as conventional training has"
+        return f"To be found: the lowest perplexity{limit}{price if self.objective == 'priced' else ''}."
+
     def described(self) -> dict[str, Any]:
         """Return the task as runs have it: of the table the beginning of its sha256, wherever the file lies.
 
