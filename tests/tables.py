@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+from tying_agents.tabulating.plan import Row, TablePlan
+from tying_agents.tabulating.training import TrainedRow, train_row
 
 from tying_env import partition
 from tying_env.table import CorpusTable, TyingTable, write_table
@@ -38,3 +40,9 @@ def written(folder: Path, table: TyingTable | None = None) -> Path:
     path = folder / "table.npz"
     write_table(made_up_table() if table is None else table, path)
     return path
+
+
+def trained_again(table: TyingTable, row: Row, corpus: str, dataset: str) -> TrainedRow:
+    """Train a row anew, with what the table's file says of its trainings."""
+    settings, windows = dict(table.settings["settings"]), table.settings["windows"]
+    return train_row(TablePlan(corpus, dataset, (row.learning_rate,), 1, settings, windows), row)

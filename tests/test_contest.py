@@ -53,10 +53,14 @@ def test_runs_are_kept_and_not_made_again(path: Path, tmp_path: Path) -> None:
     (tmp_path / "runs.jsonl").write_text("\n".join([*lines[:3], lines[3][:40]]))  # as a crash leaves it
     told.clear()
     assert sorted(map(str, make_runs(arms, task, 3, tmp_path, lambda *at: told.append(at))))[0]
-    assert told[0] == (3, 6, "random")
+    assert told[0] == (3, 6, "cycle")
     kept = {(played.arm, played.seed): played.regret for played in read_runs(tmp_path)}
     assert all(kept[played.arm, played.seed] == played.regret for played in first)
     assert len(make_runs(arms, Task(table=path, trainings=6), 1, tmp_path, lambda *at: None)) == 2  # another task
+    other = Task(table=written(tmp_path, made_up_table(seeds=2)), trainings=5)
+    told.clear()
+    make_runs(arms, other, 3, tmp_path, lambda *at: told.append(at), jobs=2)  # another table
+    assert told[0] == (0, 6, "random") and told[-1] == (6, 6, "")
     (tmp_path / "runs.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"runs\.jsonl line 1 is damaged"):
         read_runs(tmp_path)

@@ -1,5 +1,6 @@
 """Making the tying table: rows that are kept as they come, resumed, taken over, and the same whenever they are made."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,9 +15,10 @@ import pytest
 from tying_agents.commands.tabulate import main as tabulate
 from tying_agents.tabulating import plan as plans
 from tying_agents.tabulating.plan import Row, TablePlan
-from tying_agents.tabulating.store import append_row, read_rows
+from tying_agents.tabulating.store import append_row, read_rows, rows_of
 from tying_agents.tabulating.training import TrainedRow, train_row
 
+from tests.tables import trained_again
 from tying_env.env import LayerTyingEnv
 from tying_env.partition import bell_number
 from tying_env.table import open_table
@@ -92,6 +94,20 @@ def test_a_table_is_made_resumed_and_made_longer(
     assert tabulate(options(tmp_path / "third", text_folder, *known, "--seeds", "2")) == 0
     assert len((tmp_path / "third/mine/rows.jsonl").read_text().splitlines()) == 5
     assert len(open_table(tmp_path / "third/tying_table_v1.npz").corpora["mine"].whole_seeds) == 2
+
+
+@pytest.mark.usefixtures("small")
+def test_a_row_of_a_table_trains_to_the_same_bits_again(text_folder: Path, tmp_path: Path) -> None:
+    assert tabulate(options(tmp_path, text_folder)) == 0
+    table = open_table(tmp_path / "tying_table_v1.npz")
+    rows = rows_of(table, "mine")
+    row = sorted(rows, key=str)[np.random.default_rng(0).integers(len(rows))]
+    again = trained_again(table, row, "mine", str(text_folder))
+    assert again.losses == rows[row].losses
+    assert (again.parameters, again.memory) == (rows[row].parameters, rows[row].memory)
+    # Another row is not the same, so that this test could fail.
+    other = dataclasses.replace(row, tying=(0, 0, 0) if row.tying != (0, 0, 0) else (0, 1, 2))
+    assert trained_again(table, other, "mine", str(text_folder)).losses != rows[row].losses
 
 
 @pytest.mark.usefixtures("small")

@@ -55,7 +55,8 @@ class Agent:
     @property
     def light(self) -> bool:
         """Whether it is made without torch: a pattern or a trace."""
-        return self.target.startswith((f"{_CONTROLLERS}.patterns:", f"{_CONTROLLERS}.traces:"))
+        rooms = ("patterns", "rules", "traces")
+        return self.target.startswith(tuple(f"{_CONTROLLERS}.{room}:" for room in rooms))
 
     def load(self) -> Any:
         """Return the class or function.
@@ -266,6 +267,7 @@ for _name, _target, _settings in (
     ("cycle-rev", f"{_CONTROLLERS}.patterns:make_cycle_rev", settings.CycleConfig),
     ("sequence", f"{_CONTROLLERS}.patterns:make_sequence", settings.CycleConfig),
     ("contiguous", f"{_CONTROLLERS}.patterns:make_contiguous", settings.GroupsConfig),
+    ("prior", f"{_CONTROLLERS}.rules:make_prior", settings.PriorConfig),
     ("periodic", f"{_CONTROLLERS}.patterns:make_periodic", settings.PeriodicConfig),
     ("sandwich", f"{_CONTROLLERS}.patterns:make_sandwich", settings.SandwichConfig),
     ("pattern", f"{_CONTROLLERS}.patterns:make_pattern", settings.PatternConfig),

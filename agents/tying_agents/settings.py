@@ -8,6 +8,7 @@ from tying_env.seeding import check_seed
 
 RewardScale = Literal["none", "running"]
 StateScale = Literal["raw", "unit"]
+PriorRule = Literal["own-ends", "own-first", "own-last", "contiguous", "periodic"]
 
 # What the paper's algorithm does not have. A state fits only a controller with the same of these.
 OPTIONS = ("replay_size", "replay_batch", "target_every", "double_q", "dueling", "reward_scale", "state_scale")
@@ -95,6 +96,24 @@ class GroupsConfig:
     def __post_init__(self) -> None:
         if self.groups < 0:
             raise ValueError(f"groups must be at least 0, got {self.groups}")
+
+
+@dataclass(frozen=True)
+class PriorConfig(GroupsConfig):
+    """Settings of prior.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    rule: PriorRule = "own-ends"
+    """What makes a tying good, beside many groups: first and last layer alone (or one of them) and equal runs between;
+    equal runs; or layers in turn."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rule not in get_args(PriorRule):
+            raise ValueError(f"rule must be one of {', '.join(map(repr, get_args(PriorRule)))}, got {self.rule!r}")
 
 
 @dataclass(frozen=True)

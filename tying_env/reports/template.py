@@ -156,3 +156,19 @@ SWEEP_PAGE = (
 </html>
 """
 )
+
+# Of texts, figures and tables, one after the other.
+TABLES_PAGE = (
+    _HEAD
+    + """{% for paragraph in paragraphs %}
+<p>{{ paragraph }}</p>
+{% endfor %}
+<pre>{{ commands }}</pre>
+{{ gallery(pictures) }}
+{% for table in tables %}
+{{ show(table) }}
+{% endfor %}
+</body>
+</html>
+"""
+)

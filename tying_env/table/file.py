@@ -100,6 +100,7 @@ class TyingTable:
         parameters: trainable. # (T,)
         memory: bytes of weights, gradients and optimizer state while training. # (T,)
         corpora: name -> its trainings.
+        sha256: of the file that it was read from; empty if it was not.
     """
 
     settings: Mapping[str, Any]
@@ -108,6 +109,7 @@ class TyingTable:
     parameters: Ints
     memory: Ints
     corpora: Mapping[str, CorpusTable]
+    sha256: str = ""
 
     @property
     def n_layer(self) -> int:
@@ -214,6 +216,7 @@ def _read(path: Path) -> TyingTable:
         arrays["parameters"],
         arrays["memory"],
         corpora,
+        found,
     )
 
 

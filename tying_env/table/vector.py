@@ -134,12 +134,13 @@ class TableVectorEnv(gym.vector.VectorEnv[IntArray, IntArray, npt.NDArray[np.flo
         self._note(rows, shown)
         self._decisions += 1
         over = np.full(self.num_envs, self._decisions >= self._per_episode)
-        return self.table.tyings[rows], -shown, none, over, self._info(rows, shown)
+        return self.table.tyings.take(rows, axis=0), -shown, none, over, self._info(rows, shown)
 
     def _begin(self, seeds: npt.NDArray[np.uint64]) -> None:
         size = self.num_envs * len(self.table.tyings)
         self._seeds, self._decisions = seeds, 0
         self._sums, self._counts = np.zeros(size), np.zeros(size, dtype=np.int64)
+        self._means = np.full(size, np.inf)  # of what was not tried, too
         self._found, self._mean = np.full(self.num_envs, -1), np.full(self.num_envs, np.inf)
 
     def _note(self, rows: IntArray, shown: npt.NDArray[np.float64]) -> None:
@@ -147,14 +148,13 @@ class TableVectorEnv(gym.vector.VectorEnv[IntArray, IntArray, npt.NDArray[np.flo
         where = self._places + rows  # a flat place is faster than a pair
         sums, counts = self._sums[where] + shown, self._counts[where] + 1
         self._sums[where], self._counts[where] = sums, counts
-        means = sums / counts
+        self._means[where] = means = sums / counts
         worse = (rows == self._found) & (means > self._mean)
         better = means < self._mean
         self._found[better], self._mean[better] = rows[better], means[better]
         if (lost := np.flatnonzero(worse)).size:
             shape = self.num_envs, len(self.table.tyings)
-            tried = self._counts.reshape(shape)[lost]
-            of = np.where(tried > 0, self._sums.reshape(shape)[lost], np.inf) / np.maximum(tried, 1)
+            of = self._means.reshape(shape)[lost]
             self._found[lost], self._mean[lost] = of.argmin(axis=1), of.min(axis=1)
 
     def _info(self, rows: IntArray, shown: npt.NDArray[np.float64]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tying_agents.benchmarks.memory import measure_memory, memory_table
 from tying_agents.benchmarks.options import measure_growth, measure_options
 from tying_agents.benchmarks.settings import BenchmarkOptions, MeasurementName
 from tying_agents.benchmarks.speed import measure_plain, measure_start, measure_where
+from tying_agents.benchmarks.table import measure_table
 from tying_agents.benchmarks.turns import TableRow
 from tying_agents.running.description import describe_machine
 from tying_env.primary.models import find_device
@@ -40,6 +41,7 @@ MEASUREMENTS: dict[MeasurementName, tuple[str, Callable[[BenchmarkOptions], list
         "Many small networks at once: one batched computation against as many processes",
         lambda given: measure_vector(given.workload, given.many),
     ),
+    "table": ("Steps on the tying table", lambda given: measure_table(given.workload, given.table)),
     "memory": (
         "Memory by kind in a training step, against conventional training",
         lambda given: measure_memory(given.workload.config(), given.memory),

@@ -14,7 +14,19 @@ from tying_env.partition import IntVector
 Clock = Literal["wall", "cpu"]
 
 MeasurementName = Literal[
-    "step", "head", "tying", "change", "dqn", "plain", "where", "options", "growth", "start", "vector", "memory"
+    "step",
+    "head",
+    "tying",
+    "change",
+    "dqn",
+    "plain",
+    "where",
+    "options",
+    "growth",
+    "start",
+    "vector",
+    "table",
+    "memory",
 ]
 
 # GPT-2's vocabulary, whose head is half of a small network's step, and no schedule: what all tables were measured with.
@@ -113,6 +125,25 @@ class ManyNetworks:
 
 
 @dataclass(frozen=True)
+class TableSteps:
+    """How the environment of the tying table is stepped."""
+
+    single_steps: int = 10_000
+    """Steps in one turn, one at a time."""
+    batch_sizes: tuple[int, ...] = (64, 1024, 4096)
+    """Environments at once."""
+    batched_steps: int = 200
+    """Steps in one turn, of all environments at once."""
+
+    def __post_init__(self) -> None:
+        if not self.batch_sizes or min(self.single_steps, self.batched_steps, *self.batch_sizes) < 1:
+            raise ValueError(
+                "single_steps, batched_steps and batch_sizes must be at least 1 each, got "
+                f"{self.single_steps}, {self.batched_steps} and {self.batch_sizes}"
+            )
+
+
+@dataclass(frozen=True)
 class Growth:
     """How the work grows: one size is varied, the others are the workload's."""
 
@@ -147,6 +178,8 @@ class BenchmarkOptions:
     """What memory is accounted for."""
     many: ManyNetworks = field(default_factory=ManyNetworks)
     """Networks that are trained at once."""
+    table: TableSteps = field(default_factory=TableSteps)
+    """Steps on the tying table."""
     growth: Growth = field(default_factory=Growth)
     """How the work grows."""
 

@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "control": ("control", "controllers on tasks whose best tying is known"),
     "studies": ("studies", "make the studies of docs/results"),
     "tabulate": ("tabulate", "train every tying of six layers: the tying table"),
+    "leaderboard": ("leaderboard", "every agent on the tying table, as a page"),
+    "findings": ("findings", "what the tying table says, as a page"),
     "benchmark": ("benchmark", "measure speed and memory, side by side"),
     "completion": ("completion", "print a completion script for the shell"),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import agents_in_help, early, read_options
-from tying_agents.commands.many_runs import settings_of_agents
+from tying_agents.commands.many_runs import resumable, settings_of_agents
 from tying_agents.contest.arms import ContestArm, arm_of
 from tying_agents.contest.runs import Task, make_runs
 from tying_agents.registry import find_agent
@@ -17,7 +17,6 @@ from tying_env.table.objectives import Objective
 if TYPE_CHECKING:
     from rich.console import Console
 
-_HINT = "The same command resumes from what is in the folder."
 _ABOUT = """Let agents search the tying table: every tying of six layers, trained before. A step looks a training up.
 
 layer-tying run --env table --agent dqn --gamma 0
@@ -124,7 +123,7 @@ def compare(argv: Sequence[str], prog: str) -> int:
             arms.append(arm_of(name, next((given for given in groups.values() if type(given) is kind), None)))
         return _contest(arms, options.task(), options.seeds, options.out, console)
 
-    return guard.guarded(work, _HINT)
+    return resumable(work)
 
 
 def _contest(arms: Sequence[ContestArm], task: Task, seeds: int, out: Path, console: "Console") -> int:
@@ -141,7 +140,7 @@ def _contest(arms: Sequence[ContestArm], task: Task, seeds: int, out: Path, cons
             if not console.is_terminal and (not arm or done % 100 == 0):
                 console.print(f"runs {done}/{total} {arm}".rstrip(), highlight=False, markup=False)
 
-        runs = make_runs(arms, task, seeds, out, on_run)
+        runs = make_runs(arms, task, seeds, out, on_run, lambda text: console.print(text, highlight=False))
     rows = text_rows(standings(runs))
     shown = Table(*rows[0], title="regret, 95% intervals", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows[1:]:

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium as gym
 
 from tying_agents.contest.arms import ContestArm
+from tying_agents.many.stoppable import call_until_stopped
 from tying_env.differences import listed
 from tying_env.files import to_json
 from tying_env.json_lines import append_line, read_lines
@@ -65,9 +66,21 @@ class Task:
         """Trainings after which the regret is looked at."""
         return tuple(sorted({mark for mark in MARKS if mark <= self.trainings} | {self.trainings}))
 
+    def in_words(self) -> str:
+        """Return what is to be found, as a sentence."""
+        limit = "" if self.max_parameters is None else f" with at most {self.max_parameters:,} parameters"
+        price = f" plus {self.price:g} for as many parameters as conventional training has"
+        return f"To be found: the lowest perplexity{limit}{price if self.objective == 'priced' else ''}."
+
     def described(self) -> dict[str, Any]:
-        """Return the task as runs have it, without the file's path."""
-        return {name: value for name, value in vars(self).items() if name != "table"}
+        """Return the task as runs have it: of the table the beginning of its sha256, wherever the file lies.
+
+        Raises:
+            ValueError, OSError: the table cannot be opened.
+        """
+        from tying_env.table import open_table
+
+        return {**vars(self), "table": open_table(self.table).sha256[:16]}
 
 
 @dataclass(frozen=True)
@@ -113,9 +126,16 @@ def play(arm: ContestArm, task: Task, seed: int) -> Played:
 
 
 def make_runs(
-    arms: Iterable[ContestArm], task: Task, seeds: int, folder: Path, on_run: Callable[[int, int, str], None]
+    arms: Iterable[ContestArm],
+    task: Task,
+    seeds: int,
+    folder: Path,
+    on_run: Callable[[int, int, str], None],
+    note: Callable[[str], None] = print,
+    *,
+    jobs: int = 1,
 ) -> list[Played]:
-    """Make the runs that are not there yet; each is kept as soon as it is over.
+    """Make the runs that are not there yet; each is kept as soon as it is over. Seed by seed, each arm in turn.
 
     Args:
         arms: whom to let search.
@@ -123,33 +143,48 @@ def make_runs(
         seeds: of each, 0, 1, 2, ...
         folder: for the file of runs.
         on_run: is told (runs done, runs in all, whose is next) before the first run and after each.
+        note: is told of a signal.
+        jobs: runs at a time.
 
     Returns:
         All runs of these arms on this task.
 
     Raises:
+        tying_agents.stopping.StoppedBySignal: there was a signal.
         ValueError: the file is damaged, or has runs of an arm of this name with other settings; the message says which.
         ValueError, OSError, ImportError, tying_env.plugins.ForeignCodeError: as `play`.
     """
     task.make().close()  # what is wrong with the task shows before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     chosen = {arm.name: arm for arm in arms}
-    there: dict[tuple[str, int], Played] = {}
+    there = _runs_there(chosen, task, seeds, folder)
+    wanted = [(arm, seed) for seed in range(seeds) for arm in chosen.values()]
+    waiting = [(arm, seed) for arm, seed in wanted if (arm.name, seed) not in there]
+    first = len(wanted) - len(waiting)
+
+    def tell(done: int) -> None:
+        on_run(first + done, len(wanted), waiting[done][0].name if done < len(waiting) else "")
+
+    tell(0)
+    if waiting:
+        calls = [(arm, task, seed, folder) for arm, seed in waiting]
+        call_until_stopped(_make_run, calls, folder, tell, note, jobs=jobs)
+    return list(_runs_there(chosen, task, seeds, folder).values())
+
+
+def _make_run(arm: ContestArm, task: Task, seed: int, folder: Path) -> None:
+    append_line(folder / RUNS, dataclasses.asdict(play(arm, task, seed)))
+
+
+def _runs_there(
+    chosen: Mapping[str, ContestArm], task: Task, seeds: int, folder: Path
+) -> dict[tuple[str, int], Played]:
+    described, there = task.described(), {}
     for run in read_runs(folder):
-        if run.arm in chosen and run.task == task.described() and run.seed < seeds:
+        if run.arm in chosen and run.task == described and run.seed < seeds:
             _check_same(run, chosen[run.arm], folder)
             there[run.arm, run.seed] = run
-    wanted = [(arm, seed) for arm in chosen.values() for seed in range(seeds)]
-    waiting = [(arm, seed) for arm, seed in wanted if (arm.name, seed) not in there]
-    done = len(wanted) - len(waiting)
-    for arm, seed in waiting:
-        on_run(done, len(wanted), arm.name)
-        run = play(arm, task, seed)
-        append_line(folder / RUNS, dataclasses.asdict(run))
-        there[arm.name, seed] = run
-        done += 1
-    on_run(done, len(wanted), "")
-    return list(there.values())
+    return there
 
 
 def read_runs(folder: Path) -> list[Played]:

@@ -1,14 +1,11 @@
 """Trains the rows of the tying table that are not there yet, several at a time, and writes the table's file."""
 
-import os
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import Any
 
-from tying_agents.many.cluster import end_workers, in_parallel
 from tying_agents.many.plan import Backend
-from tying_agents.stopping import StopFile, StoppedBySignal, StopSignals
+from tying_agents.many.stoppable import call_until_stopped
 from tying_agents.tabulating import store
 from tying_agents.tabulating.plan import Row, TablePlan, fingerprint_of
 from tying_agents.tabulating.training import TrainedRow, train_row
@@ -65,29 +62,17 @@ def make_rows(
     waiting = [row for row in wanted if row not in rows]
     there = len(wanted) - len(waiting)
     on_row(there, len(wanted))
-    stop = StopFile(own / f"stop-{os.getpid()}")
-    stop.path.unlink(missing_ok=True)
-    try:
-        with StopSignals(note, stop.tell) as signals:
-            in_parallel(
-                _make_row,
-                [(plan, row, own, stop) for row in waiting],
-                lambda done: None if stop.should_stop() else on_row(there + done, len(wanted)),
-                backend=backend,
-                address=address,
-                jobs=jobs,
-                threads=threads,
-            )
-            if (asked := signals.asked or stop.asked) is not None:
-                raise StoppedBySignal(asked)
-    except BrokenExecutor:  # the signal may also end a worker that had not yet begun
-        if stop.asked is None:
-            raise
-        raise StoppedBySignal(stop.asked) from None
-    finally:
-        stop.path.unlink(missing_ok=True)
-        if jobs > 1:
-            end_workers()
+    call_until_stopped(
+        _make_row,
+        [(plan, row, own) for row in waiting],
+        own,
+        lambda done: on_row(there + done, len(wanted)),
+        note,
+        jobs=jobs,
+        threads=threads,
+        backend=backend,
+        address=address,
+    )
     return rows | store.read_rows(own), table
 
 
@@ -107,9 +92,8 @@ def write_rows(
     write_table(store.as_table({plan.corpus: (plan, rows)}, {**shared, "corpora": corpora}, known), path)
 
 
-def _make_row(plan: TablePlan, row: Row, folder: Path, stop: StopFile) -> None:
-    if not stop.should_stop():
-        store.append_row(folder, row, train_row(plan, row))
+def _make_row(plan: TablePlan, row: Row, folder: Path) -> None:
+    store.append_row(folder, row, train_row(plan, row))
 
 
 def _rows_of(table: TyingTable, plan: TablePlan, shared: dict[str, Any]) -> dict[Row, TrainedRow]:

@@ -1,0 +1,75 @@
+"""Who stands on the leaderboard, with which settings. They are fixed here, before it is made. No torch.
+
+Nothing of them may be chosen by how it does on another corpus than `CHOSEN_ON`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from tying_agents.contest.arms import ContestArm, arm_of
+from tying_agents.registry import find_agent
+from tying_agents.settings import DQNConfig
+
+CHOSEN_ON = "sotu"
+
+Kind = Literal["learning", "of Stable-Baselines3", "searching", "not learning"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An agent of the leaderboard.
+
+    Attributes:
+        name: in the table.
+        kind: under which it is drawn.
+        agent: in the registry, or an import string.
+        settings: of the agent; None for its defaults.
+    """
+
+    name: str
+    kind: Kind
+    agent: str
+    settings: Any = None
+
+    def arm(self) -> ContestArm:
+        """Return it as an arm.
+
+        Raises:
+            ValueError, OSError, ImportError, TypeError, tying_env.plugins.ForeignCodeError: there is no such agent.
+        """
+        found = arm_of(self.agent, self.settings)
+        return ContestArm(self.name, self.agent, found.settings)
+
+
+def _defaults(kind: Kind, *names: str) -> tuple[Entry, ...]:
+    return tuple(Entry(name, kind, name) for name in names)
+
+
+# All at their defaults; and the paper's DQN as a bandit, as in the positive control: on the table, no action changes
+# what the next one is worth.
+ENTRIES: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        *_defaults("learning", "dqn"),
+        Entry("dqn-bandit", "learning", "dqn", DQNConfig(gamma=0.0, q_learning_rate=1e-2)),
+        *_defaults("learning", "layer-sweep-dqn"),
+        *_defaults("of Stable-Baselines3", "ppo", "a2c", "sb3-dqn", "qrdqn", "maskable-ppo"),
+        *_defaults("searching", "hill-climbing", "annealing", "tree-search", "tpe", "cma-es", "evolution"),
+        *_defaults("not learning", RANDOM, "random-static", "random-redrawn", "conventional", "albert", "cycle"),
+        *_defaults("not learning", "cycle-rev", "sequence", "contiguous", "prior", "periodic", "sandwich"),
+    )
+}
+
+
+def entry_of(name: str) -> Entry:
+    """Return an entry by its name, or any other agent at its defaults.
+
+    Raises:
+        ValueError, OSError, ImportError, TypeError, tying_env.plugins.ForeignCodeError: there is no such agent.
+    """
+    if name in ENTRIES:
+        return ENTRIES[name]
+    found = find_agent(name)
+    return Entry(arm_of(name).name, "of Stable-Baselines3" if found.kind == "sb3" else "learning", name)

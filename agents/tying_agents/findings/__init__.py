@@ -1,0 +1,1 @@
+"""What the tying table says: numbers with tests, and the page that is made of them."""
