@@ -63,3 +63,8 @@ def test_what_cannot_be_copied_is_made_by_a_function() -> None:
     env = own(lambda: changed(lock=threading.Lock()))
     env.reset(seed=0)
     assert np.isfinite(env.step(np.array([0, 0, 1]))[1])
+
+
+def test_blocks_of_which_no_two_are_alike_are_refused() -> None:
+    with pytest.raises(ValueError, match="no two blocks are alike among the 2 at 'layers', so nothing could be tied"):
+        own(Mixed((4, 8)), unequal_blocks="within-kind")
