@@ -50,6 +50,12 @@ def lazy_blocks() -> nn.Module:
             ValueError,
             "'table' is an Embedding with sparse=True, .*make it with sparse=False",
         ),
+        (
+            lambda: changed(phases=nn.ParameterList([torch.ones(3, dtype=torch.complex64)])),
+            ValueError,
+            r"'phases\.0' is complex \(torch.complex64\), .*Hold it as torch.view_as_real",
+        ),
+        (lambda: changed(turns=nn.Buffer(torch.ones(3, dtype=torch.complex128))), ValueError, "'turns' is complex"),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_refused(
