@@ -123,13 +123,14 @@ def without_cache(model: nn.Module) -> Iterator[None]:
 
     A cache has a place for each layer: compiled blocks would be compiled one by one for theirs, up to torch's limit.
     """
-    configs = {id(c): c for m in model.modules() if getattr(c := getattr(m, "config", None), "use_cache", None) is True}
+    held: dict[int, Any] = {id(config): config for m in model.modules() if (config := getattr(m, "config", None))}
+    configs = [config for config in held.values() if getattr(config, "use_cache", None) is True]
     try:
-        for config in configs.values():
+        for config in configs:
             config.use_cache = False
         yield
     finally:
-        for config in configs.values():
+        for config in configs:
             config.use_cache = True
 
 
