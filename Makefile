@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup run test test-reliability check benchmark docs clean
+.PHONY: setup run test test-reliability matrix check benchmark docs clean
 
 setup: .venv/.installed
 
@@ -23,6 +23,10 @@ test: setup
 # The full numbers of tests/reliability, which `make test` has in a short form: half an hour and more.
 test-reliability: setup
 	@$(BIN)/python -m pytest tests/reliability --reliability -v $(ARGS)
+
+# What can be tied, docs/results/matrix.md: trains some hundred small networks, a few minutes on one core.
+matrix: setup
+	@$(BIN)/python -m tests.reliability.matrix
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,37 +1,16 @@
 """What a caller has switched in torch changes nothing: modes, default types and devices, autocast."""
 
-import contextlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.modes import MODES
 from tying_env.env import LayerTyingEnv
 from tying_env.vector import VectorTyingEnv
 
 ACTION = np.array([0, 0, 2, 1])
-
-
-@contextlib.contextmanager
-def switched(switch: Callable[[Any], None], on: Any, off: Any) -> Iterator[None]:
-    switch(on)
-    try:
-        yield
-    finally:
-        switch(off)
-
-
-MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "no_grad": torch.no_grad,
-    "inference_mode": torch.inference_mode,
-    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
-    "default dtype": lambda: switched(torch.set_default_dtype, torch.float64, torch.float32),
-    "default device": lambda: switched(torch.set_default_device, "meta", None),
-    "deterministic algorithms": lambda: switched(torch.use_deterministic_algorithms, True, False),
-}
 
 
 def life(tiny: dict[str, Any]) -> list[Any]:

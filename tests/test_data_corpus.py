@@ -134,6 +134,13 @@ def test_a_file_that_is_not_utf8_is_named_with_the_offset(tmp_path) -> None:
         list(open_source(str(tmp_path)).texts("test"))
 
 
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_arrays_where_text_is_meant_are_refused_with_where_they_belong(tmp_path, name) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=rf"{name} holds arrays, and this network reads text.*for --model vit"):
+        open_source(str(tmp_path / name))
+
+
 def _write_rows(file: Path, rows: list[str]) -> None:
     file.parent.mkdir(parents=True)
     pq.write_table(pa.table({"text": rows, "domain": ["fiction"] * len(rows)}), file)

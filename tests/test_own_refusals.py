@@ -50,6 +50,12 @@ def lazy_blocks() -> nn.Module:
             ValueError,
             "'table' is an Embedding with sparse=True, .*make it with sparse=False",
         ),
+        (
+            lambda: changed(phases=nn.ParameterList([torch.ones(3, dtype=torch.complex64)])),
+            ValueError,
+            r"'phases\.0' is complex \(torch.complex64\), .*Hold it as torch.view_as_real",
+        ),
+        (lambda: changed(turns=nn.Buffer(torch.ones(3, dtype=torch.complex128))), ValueError, "'turns' is complex"),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_refused(
@@ -63,3 +69,8 @@ def test_what_cannot_be_copied_is_made_by_a_function() -> None:
     env = own(lambda: changed(lock=threading.Lock()))
     env.reset(seed=0)
     assert np.isfinite(env.step(np.array([0, 0, 1]))[1])
+
+
+def test_blocks_of_which_no_two_are_alike_are_refused() -> None:
+    with pytest.raises(ValueError, match="no two blocks are alike among the 2 at 'layers', so nothing could be tied"):
+        own(Mixed((4, 8)), unequal_blocks="within-kind")

@@ -4,8 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 from gymnasium.utils.env_checker import check_env
+from torch import nn
+from torch._dynamo.utils import counters
 
 from tests.models import FAMILIES, LLAMA, TRAIN, L, draw, make_env, make_model
 from tying_env import partition
@@ -72,3 +75,29 @@ def test_mixtures_of_experts_among_dense_layers_are_tied_within_their_kind() -> 
     env = make(unequal_blocks="within-kind")
     env.reset(seed=0)
     assert env.step(np.array([0, 0, 0, 1]))[0].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own doings
+def test_a_decoder_whose_configuration_asks_for_a_cache_is_compiled_once_for_all_layers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled = nn.Module.compile
+    # The same graphs and limits, without code made of them.
+    monkeypatch.setattr(nn.Module, "compile", lambda block: compiled(block, backend="eager"))
+    torch._dynamo.reset()
+    counters.clear()
+    config = transformers.LlamaConfig(**LLAMA | {"num_hidden_layers": 10})
+    assert config.use_cache
+    env = LayerTyingEnv(
+        model=lambda: transformers.LlamaForCausalLM(config),
+        batches=lambda rng: draw("llama", rng),
+        **TRAIN | {"compile_blocks": True, "k": 1},
+    )
+    env.reset(seed=0)
+    graphs = []
+    for target in (0, 3):
+        env.step(np.minimum(np.arange(10), target))
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert 0 < graphs[0] == graphs[1] <= 4
+    assert counters["frames"]["total"] == counters["frames"]["ok"]
+    assert config.use_cache

@@ -1,6 +1,7 @@
 """Do the tests notice? Puts known bugs into a scratch copy, one at a time, and looks for a red test.
 
 python -m tests.reliability.mutants
+python -m tests.reliability.mutants stream measurement   # those whose names have one of these words
 
 The bugs are of the kind that neighbouring packages have or had, and of the kind that the tests here promise to find.
 """
@@ -12,230 +13,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+
+from tests.reliability.bugs import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("tying_env", "agents", "scripts", "tests", "pyproject.toml", "README.md", "constraints.txt")
 
 
-class Mutant(NamedTuple):
-    """One bug: what it is, where, and which tests are to notice."""
-
-    name: str
-    file: str
-    right: str
-    wrong: str
-    tests: str  # arguments of pytest
-
-
-RESUME = "tests/reliability/test_resume.py"
-AFTER_EVERY_DECISION = f"{RESUME} -k test_a_run_stopped_after_every_decision"
-
-MUTANTS = [
-    Mutant(
-        "resumes without the state of dropout's generator",
-        "tying_env/primary/trainer_state.py",
-        'trainer.gradients.dropout.set_state(state["dropout"])',
-        "pass",
-        f"{AFTER_EVERY_DECISION} -k random",
-    ),
-    Mutant(
-        "resumes without the streams of Python's, NumPy's and torch's shared generators",
-        "tying_env/primary/trainer_state.py",
-        "trainer.streams = streams",
-        "pass",
-        "tests/test_streams.py -k continue_the_same_streams",
-    ),
-    Mutant(
-        "adapters that are not plain LoRA stay untied",
-        "tying_env/slots.py",
-        "if _KEPT not in slot[0].__dict__",
-        'if _KEPT not in slot[0].__dict__ and "lora_" not in name',
-        "tests/test_peft_adapters.py",
-    ),
-    Mutant(
-        "a Parameter in a plain list is not looked for",
-        "tying_env/slots.py",
-        "    _check_reached(tied, blocks if within is None else within)",
-        "    pass",
-        "tests/test_references.py",
-    ),
-    Mutant(
-        "a copy may lead to its original",
-        "tying_env/primary/custom.py",
-        "        _check_copy(network)",
-        "        pass",
-        "tests/test_captured.py",
-    ),
-    Mutant(
-        "resumes without the data position",
-        "tying_env/primary/trainer_state.py",
-        'trainer.feed.load_state_dict(state["batches"])',
-        "pass",
-        f"{AFTER_EVERY_DECISION} -k random",
-    ),
-    Mutant(
-        "resumes without the optimizer's state",
-        "tying_env/primary/trainer_state.py",
-        "trainer.optimizer.state.update(moments)",
-        "pass",
-        f"{AFTER_EVERY_DECISION} -k random",
-    ),
-    Mutant(
-        "resumes without the controller's generator",
-        "agents/tying_agents/controllers/patterns.py",
-        'restore_numpy(self._rng, state["rng"])',
-        "pass",
-        f"{AFTER_EVERY_DECISION} -k random",
-    ),
-    Mutant(
-        "resumes without epsilon",
-        "agents/tying_agents/controllers/dqn.py",
-        'self._updates, self.epsilon, self._explored = state["updates"], state["epsilon"], state["explored"]',
-        'self._updates, self._explored = state["updates"], state["explored"]',
-        f"{AFTER_EVERY_DECISION} -k dqn",
-    ),
-    Mutant(
-        "an SB3 agent starts over instead of reliving its journal",
-        "agents/tying_agents/sb3/journal.py",
-        "self._past = read_journal(env, directory)",
-        "self._past = []",
-        f"{AFTER_EVERY_DECISION} -k ppo",
-    ),
-    Mutant(
-        "forgets the decision under way when it is stopped",
-        "tying_env/episode.py",
-        '"under_way": None if self.under_way is None else dataclasses.asdict(self.under_way)',
-        '"under_way": None',
-        f"{RESUME} -k test_a_run_stopped_after_every_training_step",
-    ),
-    Mutant(
-        "metrics recorded after the checkpoint stay and come twice",
-        "agents/tying_agents/running/runner.py",
-        "directory.shorten(name, 0 if checkpoint is None else checkpoint.logs[name])",
-        "pass",
-        "tests/reliability/test_crashes.py -k random_times",
-    ),
-    Mutant(
-        "other settings are accepted when resuming",
-        "agents/tying_agents/running/saved.py",
-        "if differ := differences(saved, config):",
-        "if differ := []:",
-        f"{RESUME} -k other_settings",
-    ),
-    Mutant(
-        "content_key not compared",
-        "agents/tying_agents/running/resuming.py",
-        'if differ := listed({name: found.about.get(name) for name in now}, now, ["data.code.sha256"]):',
-        "if differ := []:",
-        f"{RESUME} -k other_data",
-    ),
-    Mutant(
-        "compare throws away what it cannot resume",
-        "agents/tying_agents/many/one_run.py",
-        '        aside = set_aside(unfinished, f"{config.run_dir.name}.damaged-{{}}{UNFINISHED}")\n',
-        "        aside = unfinished\n        shutil.rmtree(unfinished)\n",
-        "tests/reliability/test_comparisons.py -k damaged",
-    ),
-    Mutant(
-        "diverged only if all numbers are not finite",
-        "tying_env/primary/accounting.py",
-        ".isfinite().all())",
-        ".isfinite().any())",
-        "tests/reliability/test_faults.py -k bad_number",
-    ),
-    Mutant(
-        "an infinite second moment goes unnoticed",
-        "tying_env/primary/accounting.py",
-        "for tensor in (*parameters, *(value for value in state if isinstance(value, Tensor))):",
-        "for tensor in parameters:",
-        "tests/reliability/test_faults.py -k bad_number",
-    ),
-    Mutant(
-        "divergence is reported as truncated",
-        "tying_env/env.py",
-        "outcome.diverged, truncated, info",
-        "False, outcome.diverged or truncated, info",
-        "tests/test_env_rewards.py",
-    ),
-    Mutant(
-        "weights, data order and rewards ignore the seed",
-        "tying_env/env.py",
-        "episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))",
-        "episode_seed = 0",
-        "tests/test_env.py",
-    ),
-    Mutant(
-        "a checkpoint's hashes are not looked at",
-        "tying_env/runs/manifest.py",
-        'if sha256(path, n_bytes) != described["sha256"]:',
-        "if False:",
-        "tests/reliability/test_damage.py -k flipped",
-    ),
-    Mutant(
-        "a network file's hash is not looked at",
-        "tying_env/runs/network_file.py",
-        'if about.pop("sha256") != _seal(about, tensors):',
-        'if not about.pop("sha256"):',
-        "tests/reliability/test_damage.py -k flipped",
-    ),
-    Mutant(
-        "checkpoints are written under their own name, half of them visible",
-        "tying_env/runs/checkpoints.py",
-        'final, unfinished = self._folder / f"{number:06d}", self._folder / f"unfinished-{number:06d}"',
-        'final = unfinished = self._folder / f"{number:06d}"',
-        "tests/reliability/test_crashes.py -k change_of_the_disk",
-    ),
-    Mutant(
-        "a manifest may name files outside its folder",
-        "tying_env/runs/manifest.py",
-        'fit = {STATE, TENSORS} <= names <= {STATE, TENSORS, BEST} and set(manifest["logs"]) == set(logs)',
-        "fit = {STATE, TENSORS} <= names",
-        "tests/reliability/test_hostile_files.py -k climbs",
-    ),
-    Mutant(
-        "tensors are read with pickle",
-        "tying_env/runs/checkpoints.py",
-        "state = join(plain, load_file(folder / TENSORS))",
-        "state = join(plain, __import__('torch').load(folder / TENSORS, weights_only=False))",
-        "tests/test_architecture.py tests/reliability/test_hostile_files.py",
-    ),
-    Mutant(
-        "weights of another type are converted without a word",
-        "tying_env/named_tensors.py",
-        "        if tensors[name].dtype != dtype:",
-        "        if False:",
-        "tests/reliability/test_hostile_files.py -k another -k type",
-    ),
-    Mutant(
-        "two processes may work in one run directory",
-        "tying_env/runs/run_directory.py",
-        "            lock.acquire()\n",
-        "            pass\n",
-        "tests/reliability/test_crashes.py -k two_processes",
-    ),
-    Mutant(
-        "a failed change of the tying leaves half of it",
-        "tying_env/tied_blocks.py",
-        "            self._put(before, optimizer)\n",
-        "",
-        "tests/test_tied_blocks_failing.py -k any_line",
-    ),
-    Mutant(
-        "a diverged state is written over the good checkpoint",
-        "agents/tying_agents/running/runner.py",
-        "if not loop.diverged:",
-        "if True:",
-        "tests/reliability/test_faults.py -k bad_number",
-    ),
-]
-
-
-def main() -> int:
-    """Try them all; return 0 if each was noticed."""
+def main(words: list[str]) -> int:
+    """Try all, or those whose names have one of these words; return 0 if each was noticed."""
+    mutants = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
     noticed = 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        for mutant in MUTANTS:
+        for mutant in mutants:
             started, path = time.monotonic(), Path(folder) / "copy"
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir()
@@ -248,8 +38,8 @@ def main() -> int:
             red = _is_red(path, mutant.tests)
             noticed += red
             print(f"{'red  ' if red else 'GREEN'}  {mutant.name}  ({time.monotonic() - started:.0f} s)", flush=True)
-    print(f"{noticed} of {len(MUTANTS)} bugs noticed")
-    return 0 if noticed == len(MUTANTS) else 1
+    print(f"{noticed} of {len(mutants)} bugs noticed")
+    return 0 if noticed == len(mutants) > 0 else 1
 
 
 def _is_red(path: Path, tests: str) -> bool:
@@ -271,4 +61,4 @@ def _is_red(path: Path, tests: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

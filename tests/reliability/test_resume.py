@@ -252,6 +252,19 @@ def test_another_machine_is_said(tiny: dict[str, Any], tmp_path: Path, monkeypat
     assert json.loads(last)["threads"] == 7
 
 
+def test_that_compiled_blocks_draw_other_masks_is_said(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda block: None)  # the note is the same, and comes sooner
+    path = tmp_path / "run"
+    run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
+    resume(path, [watcher := Watcher(lambda n: interrupt() if n == 5 else None)])
+    assert not [note for note in watcher.notes if "masks" in note]
+    resume(path, [watcher := Watcher()], small(tiny | {"compile_blocks": True}, path))
+    (note,) = [note for note in watcher.notes if "masks" in note]
+    assert "numbers differ from here on: compile_blocks is False there, True here" in note
+
+
 def test_another_label_is_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
     run(small(tiny, tmp_path / "run", label="a"), [Watcher(lambda n: interrupt() if n == 3 else None)])
     with pytest.raises(OtherSettings, match="label is 'a' there, 'b' here"):

@@ -10,7 +10,8 @@ from tying_env.config.network import TEXT
 if TYPE_CHECKING:
     from tying_env.config import EnvConfig
 
-# These change where and how a network is computed, not what comes of it: a state fits whatever they are.
+# These change where and how a network is computed, not what it learns: a state fits whatever they are. Bits may change,
+# and with compile_blocks or another device dropout's masks: a resume says so.
 PLACE_SETTINGS = frozenset({"device", "cache_dir", "compile_blocks", "checkpoint_blocks", "frozen_weights", "prefetch"})
 
 
@@ -23,7 +24,7 @@ class ComputingSettings:
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     """Type of weights, gradients and optimizer state."""
     compile_blocks: bool = False
-    """Compile each block with torch.compile; a change of the tying compiles nothing again."""
+    """Compile each block with torch.compile; a change of the tying compiles nothing again. Masks of dropout change."""
     checkpoint_blocks: bool = False
     """Keep only the inputs of each block for the backward pass, and compute the rest again there."""
     frozen_weights: Literal["held", "redrawn"] = "held"

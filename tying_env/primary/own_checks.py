@@ -14,8 +14,14 @@ def check_trainable(model: nn.Module) -> None:
     """Refuse by name what cannot be trained here.
 
     Raises:
-        ValueError: a parameter has no shape yet, or an embedding has sparse gradients.
+        ValueError: a parameter has no shape yet, a tensor is complex, or an embedding has sparse gradients.
     """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_complex():
+            raise ValueError(
+                f"{name!r} is complex ({tensor.dtype}), and would lose its imaginary part, for a network is brought "
+                "into the real type of the setting dtype. Hold it as torch.view_as_real(...), and view it in forward"
+            )
     for path, module in model.named_modules():
         if any(isinstance(p, UninitializedParameter) for p in module.parameters(recurse=False)):
             raise ValueError(

@@ -1,6 +1,7 @@
 """What a network of the user's own learns: by a loss of its own, by that of transformers, or the next token."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -42,7 +43,8 @@ class OwnLM(Task):
         if self._own is not None:
             return self._own.measure(model, batch)
         inputs, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
-        scores = logits_of(model(inputs), inputs, type(model).__name__)  # (B, T, V)
+        with without_cache(model):
+            scores = logits_of(model(inputs), inputs, type(model).__name__)  # (B, T, V)
         return Measured(token_loss(scores, targets), logits=some_of(scores.flatten(0, 1)) if logits else None)
 
     def count_tokens(self, batch: Tensor) -> int:
@@ -101,7 +103,8 @@ class CustomTask(Task):
         Raises:
             TypeError: the loss is no scalar tensor.
         """
-        loss, result = transformers_loss(model, batch) if self._loss is None else (self._loss(model, batch), None)
+        with without_cache(model):
+            loss, result = transformers_loss(model, batch) if self._loss is None else (self._loss(model, batch), None)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise TypeError(f"loss(model, batch) must return a scalar tensor, got {found}")
@@ -112,6 +115,23 @@ class CustomTask(Task):
         first = (parts_of(batch) or {}).get("input_ids", next(arrays_of(batch)))
         tokens = isinstance(first, Tensor) and first.ndim == 2 and first.dtype == torch.int64
         return int(first.numel()) if tokens else count_examples(batch)
+
+
+@contextlib.contextmanager
+def without_cache(model: nn.Module) -> Iterator[None]:
+    """Have a model of transformers keep no keys and values for tokens to come, which training and measuring never see.
+
+    A cache has a place for each layer: compiled blocks would be compiled one by one for theirs, up to torch's limit.
+    """
+    held: dict[int, Any] = {id(config): config for m in model.modules() if (config := getattr(m, "config", None))}
+    configs = [config for config in held.values() if getattr(config, "use_cache", None) is True]
+    try:
+        for config in configs:
+            config.use_cache = False
+        yield
+    finally:
+        for config in configs:
+            config.use_cache = True
 
 
 def transformers_loss(model: nn.Module, batch: Any) -> tuple[Tensor, Any]:

@@ -126,11 +126,16 @@ class Workload(ABC):
         """Find the kinds of block, or check that there is one only.
 
         Raises:
-            ValueError: there are several, and the settings do not allow for that.
+            ValueError: there are several, and the settings do not allow for that; or every block is one of its own.
         """
         blocks = network.blocks
         if self.config.unequal_blocks == "within-kind":
             self.kinds = find_kinds(blocks, network.lists, self.config.tied_parameters)
+            if len(set(self.kinds.tolist())) == len(blocks) > 1:
+                raise ValueError(
+                    f"no two blocks are alike among the {len(blocks)} at {', '.join(map(repr, network.blocks_paths))}, "
+                    "so nothing could be tied: name another list of blocks"
+                )
         try:
             kinds = np.zeros(len(blocks), dtype=np.int64) if self.kinds is None else self.kinds
             check_kinds(blocks, kinds, self.config.tied_parameters, within=network.model)

@@ -74,6 +74,11 @@ def other_machine(about: dict[str, Any], env: LayerTyingEnv) -> list[str]:
     return listed({name: about.get(name) for name in kept}, {name: here[name] for name in kept})
 
 
+def other_masks(about: dict[str, Any], env: LayerTyingEnv) -> list[str]:
+    """Return, as a line, whether blocks are compiled now and were not where config.json was written, or the reverse."""
+    return listed({"compile_blocks": about["env"]["compile_blocks"]}, {"compile_blocks": env.config.compile_blocks})
+
+
 def now() -> str:
     """Return the time of day, with its zone."""
     return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -20,7 +20,7 @@ from tying_agents.run_config import RunConfig
 from tying_agents.running.agents import RunningAgent, make_agent
 from tying_agents.running.collapse import CollapseWatch
 from tying_agents.running.curves import TensorBoard
-from tying_agents.running.description import describe, describe_machine, now, other_machine
+from tying_agents.running.description import describe, describe_machine, now, other_machine, other_masks
 from tying_agents.running.longer import about_longer
 from tying_agents.running.own_code import changed_code, in_words
 from tying_agents.running.recorder import LOGS, Checkpointer, Recorder, restore
@@ -120,6 +120,8 @@ def resume(
         refuse_other_inputs(found, inner)
         if differ := other_machine(found.about, inner):
             note(f"The last bits of numbers may differ from here on: {'; '.join(differ)}.")
+        if differ := other_masks(found.about, inner):
+            note(f"Compiled blocks draw other masks of dropout, so numbers differ from here on: {differ[0]}.")
         if changed := changed_code(found.about, found.config):
             note(f"{in_words(changed)}; results may differ from what they would have been.")
         return directory, _complete(made, directory, callbacks, stop, found)
