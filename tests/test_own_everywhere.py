@@ -55,7 +55,10 @@ def test_every_command_takes_a_network_and_an_agent_of_the_users_own(
         "tune", *model, *agent, *small, "--search", "curiosity: 0.1 | 0.9", "--sampler", "grid", "--out", "tuned"
     )
     assert "curiosity" in out
-    # What was trained, taken home and measured; nobody has to name the agent for that.
+    # What was trained, taken home and measured; nobody has to name the agent for that. An export does not say where the
+    # data were.
     command("export", "whole", "home", *model)
-    measured = [command("evaluate", folder, *model, "--windows", "4").split()[-4:] for folder in ("whole", "home")]
-    assert measured[0] == measured[1]
+    tested = [*model, "--windows", "4"]
+    there = command("evaluate", "whole", *tested)
+    home = command("evaluate", "home", *tested, "--dataset", str(text_folder))
+    assert there.split()[-4:] == home.split()[-4:]
