@@ -11,7 +11,7 @@ from tying_env.config import PLACE_SETTINGS, with_later_settings
 from tying_env.differences import listed
 from tying_env.environment import check_keys
 from tying_env.running import RunningEnv
-from tying_env.seeding import capture_numpy, restore_numpy
+from tying_env.seeding import capture_numpy, check_seed, restore_numpy
 
 _STATE_KEYS = {
     *("config", "np_random", "np_random_seed", "trainer", "reward_batches", "decisions", "tied_at", "train_step"),
@@ -52,7 +52,9 @@ class SavedEnv(RunningEnv):
             generator = np.random.default_rng(0)
             restore_numpy(generator, state["np_random"])
             saved = state["trainer"]
-            episode = self._begin(0, None if saved["frozen"] else saved["tying"], saved["sources"])
+            # With the same seed, for what a network draws as it is made and keeps outside of its weights.
+            seed = check_seed(saved.get("seed", 0))  # a state of an earlier version does not have it
+            episode = self._begin(seed, None if saved["frozen"] else saved["tying"], saved["sources"])
             episode.load_state_dict(state)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"the state is damaged: {error!r}") from error

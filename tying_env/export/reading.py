@@ -11,7 +11,7 @@ from torch import nn
 from tying_env.config import EnvConfig, with_later_settings
 from tying_env.config.network import CUSTOM, is_own
 from tying_env.export.card import MODEL
-from tying_env.export.tied_folder import CONFIG, model_class, open_tied
+from tying_env.export.tied_folder import CONFIG, fill_constants, model_class, open_tied
 from tying_env.plugins import named_again
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.own import own_network
@@ -71,6 +71,7 @@ def _dense(folder: Path, blocks: list[str], own: nn.Module | None) -> tuple[Prim
             opened: Any = model_class(folder / CONFIG).from_pretrained(folder)
         else:
             load_model(own, folder / MODEL)
+            fill_constants(folder, own)
             opened = own
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{folder / MODEL} is damaged or does not fit: {error}") from error

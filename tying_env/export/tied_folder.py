@@ -26,13 +26,14 @@ from tying_env.named_tensors import check_dtypes, check_tensors
 from tying_env.primary.blocks import check_blocks
 from tying_env.primary.building import cast
 from tying_env.primary.models import PrimaryNetwork
-from tying_env.primary.owned import owned_tensors
+from tying_env.primary.owned import constants, owned_tensors
 from tying_env.runs.exported import TYING
 from tying_env.seeding import torch_randomness_from, torch_stream
 from tying_env.slots import find_kinds
 from tying_env.tied_blocks import TiedBlocks
 
 WEIGHTS, CONFIG, CARD = "tied.safetensors", "config.json", "README.md"
+CONSTANTS = "constants.safetensors"  # of a network of the user's own, what it computes with and its state does not hold
 FORMAT = "tied model 1"
 
 
@@ -65,6 +66,35 @@ def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: l
         _open(folder, torch.device("meta"))
     except ValueError as error:
         raise ValueError(f"load_tied could not make this model again; export it with dense=True: {error}") from error
+
+
+def write_constants(folder: Path, model: nn.Module) -> None:
+    """Write the constants of a network of the user's own, if it has any, into an existing folder."""
+    if held := constants(model):
+        with written_whole(folder / CONSTANTS) as unfinished:
+            write_tensors(unfinished, {name: tensor.cpu().clone() for name, tensor in held.items()})
+
+
+def fill_constants(folder: Path, model: nn.Module) -> None:
+    """Give a network of the user's own the constants in a folder, if there are any.
+
+    Raises:
+        ValueError: they are not those that it has; the message names one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not (folder / CONSTANTS).is_file():
+        return
+    try:
+        tensors = load_file(folder / CONSTANTS)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{folder / CONSTANTS} is damaged: {error}") from error
+    held = constants(model)
+    check_tensors(tensors, {name: tuple(t.shape) for name, t in held.items()}, str(folder / CONSTANTS))
+    with torch.no_grad():
+        for name, tensor in held.items():
+            tensor.copy_(tensors[name])
 
 
 def load_tied(
@@ -109,6 +139,8 @@ def open_tied(folder: Path, model: nn.Module | None = None) -> tuple[PrimaryNetw
     network, tied, own, tensors = _open(folder, torch.device("cpu"), model)
     for name, tensor in own.items():
         tensor.copy_(tensors[name])
+    if model is not None:
+        fill_constants(folder, model)
     return network, tied
 
 

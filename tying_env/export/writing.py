@@ -11,7 +11,7 @@ from tying_env.config import with_later_settings
 from tying_env.env import LayerTyingEnv
 from tying_env.export.card import MODEL, model_card
 from tying_env.export.companions import input_section, name_in_config, write_companions
-from tying_env.export.tied_folder import CARD, is_transformers, model_config, write_tied
+from tying_env.export.tied_folder import CARD, is_transformers, model_config, write_constants, write_tied
 from tying_env.files import check_new, to_json, umask, written_whole
 from tying_env.primary.checkpoint import TOKENIZER
 from tying_env.primary.models import PrimaryNetwork
@@ -95,6 +95,8 @@ def export_tied(
             _write_dense(unfinished, primary, tied)
         else:
             write_tied(unfinished, primary, tied, tying)
+        if not is_transformers(primary.model):
+            write_constants(unfinished, primary.model)
         write_companions(unfinished, env, data, sizes, files)
         training = _training(env, sizes, tying, primary, dense, None if isinstance(run, LayerTyingEnv) else network)
         with written_whole(unfinished / TRAINING) as path:

@@ -113,6 +113,7 @@ def build_trainer(
         config,
         dropout=torch_stream(seed, "dropout", device),
         streams=GlobalStreams(seed),
+        seed=seed,
         device=device,
         make_optimizer=make_optimizer,
     )

@@ -70,14 +70,15 @@ def open_own(config: EnvConfig) -> Workload:
     return OwnText(config, parts) if parts.batches is None else OwnData(config, parts)
 
 
-def own_network(config: EnvConfig) -> PrimaryNetwork:
-    """Return the network that `config.model` names, on the CPU, without its data; its weights mean nothing.
+def own_network(config: EnvConfig, seed: int = 0) -> PrimaryNetwork:
+    """Return the network that `config.model` names, on the CPU, without its data, as a run with this seed draws it.
 
     Raises:
         As `make_own`.
     """
-    with all_randomness_from(torch_stream(0, "weights")):
+    with all_randomness_from(torch_stream(seed, "weights")):
         parts = make_own(config)
+    with all_randomness_from(torch_stream(seed, "weights")):  # a function draws from the beginning, see `OwnText.build`
         network = with_blocks(_make(config, parts, first=True), parts.blocks)
     network.model.to(dtype=getattr(torch, config.dtype))
     return network

@@ -41,6 +41,16 @@ def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name in state}
 
 
+def constants(model: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that are no part of a model's state, by name.
+
+    Most follow from the model's settings alone. Some adapters keep there what they made of the weights they began with,
+    which no settings tell: a run makes it again with its seed, and an export brings it along.
+    """
+    state = model.state_dict()
+    return {name: b for name, b in model.named_buffers() if name not in state}
+
+
 def check_owned(
     network: PrimaryNetwork, sources: Sequence[int], found: Mapping[str, Shape], only: TiedParameters = "all"
 ) -> None:

@@ -57,6 +57,7 @@ class Trainer:
         config: the training recipe, and how a step is computed.
         dropout: the generator that dropout draws from; on the device of the network.
         streams: what a network or its batches draw from that use the generators of Python, NumPy and torch's CPU.
+        seed: what every random stream began with.
         device: where the network is.
         make_optimizer: makes the optimizer; by default that of the settings.
     """
@@ -71,6 +72,7 @@ class Trainer:
         *,
         dropout: torch.Generator,
         streams: GlobalStreams,
+        seed: int,
         device: torch.device,
         make_optimizer: MakeOptimizer | None = None,
     ) -> None:
@@ -78,6 +80,7 @@ class Trainer:
         self.tied = tied
         self.device = device
         self.streams = streams
+        self.seed = seed
         self.feed = Feed(batches, device, config.prefetch)
         self.gradients = Gradients(network.model, task, config, device, dropout)
         self.tokens = 0  # trained on so far

@@ -26,6 +26,7 @@ def capture(trainer: Trainer, copy: bool = True) -> dict[str, Any]:
     names = {id(p): name for name, p in trainer.network.model.named_parameters()}
     return {
         "tying": trainer.tied.tying.tolist(),
+        "seed": trainer.seed,
         "frozen": trainer.tied.frozen,
         "sources": trainer.tied.sources().tolist(),
         "steps": trainer.rates.steps,

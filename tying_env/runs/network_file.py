@@ -22,7 +22,7 @@ from tying_env.primary.owned import check_owned, owned_tensors
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload
 from tying_env.replication import Tied
-from tying_env.seeding import torch_stream
+from tying_env.seeding import check_seed, torch_stream
 from tying_env.slots import find_kinds
 from tying_env.tied_blocks import TiedBlocks
 
@@ -58,6 +58,7 @@ def save_network(path: Path, trainer: Trainer, config: EnvConfig, sizes: Sizes) 
         "tying": trainer.tied.tying,
         "sources": trainer.tied.sources(),
         "sizes": dict(sizes),
+        "seed": trainer.seed,
         "config": dataclasses.asdict(config),
     }
     tensors = {name: tensor.contiguous() for name, tensor in trainer.named_tensors().items()}
@@ -110,15 +111,16 @@ def load_network(
     if model is not None and not own_code:
         raise ValueError(f"model= is for a network of code of the user's own; {path} has the model {config.model!r}")
     network: PrimaryNetwork
+    seed = about.get("seed", 0)  # a file of an earlier version does not have it
     if skeleton is not None:
         network = skeleton
     elif workload is not None:
-        network = workload.build(place, torch_stream(0, "weights"), fresh=False)
+        network = workload.build(place, torch_stream(seed, "weights"), fresh=False)
     else:
         code = about["sizes"].get("code")
         named = named_again(code if isinstance(code, dict) else {}, model, str(path), "model")
         config = dataclasses.replace(config, model=named)
-        network = own_network(config)
+        network = own_network(config, seed)
         network.model.to(device=place)
         if len(network.blocks) != config.n_layer:
             raise ValueError(f"{path} is of {config.n_layer} blocks, {named} made {len(network.blocks)}")
@@ -157,6 +159,7 @@ def _read_about(text: str | None) -> dict[str, Any]:
     try:
         config = EnvConfig.from_settings(with_later_settings(about["config"]))
         tyings = [partition.validate_action(about[key], config.n_units) for key in ("tying", "sources")]
+        check_seed(about.get("seed", 0))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"its description of itself does not hold: {error!r}") from error
     if not all(map(partition.is_tying, tyings)):
