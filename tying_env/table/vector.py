@@ -32,7 +32,14 @@ class TableVectorEnv(gym.vector.VectorEnv[IntArray, IntArray, npt.NDArray[np.flo
 
     Args:
         num_envs: N.
-        corpus, budget, objective, learning_rate, price, max_parameters, table: as `TableTyingEnv`.
+        corpus: which texts the networks were trained on.
+        budget: training steps in all; a whole training takes `table.points[-1]`.
+        objective: "perplexity", "priced" or "limited".
+        learning_rate: of all tyings; None: each at its best by validation.
+        price: of "priced".
+        max_parameters: of "limited".
+        table: a table's file; the package's own by default.
+        render_mode: None: there is nothing to render.
 
     Raises:
         ValueError: an argument is out of its range, or the file is damaged; the message names it.
