@@ -137,3 +137,30 @@ def test_tokens_are_counted_where_a_batch_has_them(pack: Callable[[Any], Any], t
     env = LayerTyingEnv(model=Words(), batches=pack(ids), loss=loss, batch_size=4, k=2, total_steps=6, device="cpu")
     env.reset(seed=0)
     assert env.step(np.array([0, 0, 1]))[-1]["tokens"] == 4 * tokens  # two frozen steps, two more
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (np.ma.masked_array(numbers(4)[0], numbers(4)[0] > 0), "a masked array, whose mask training would not see"),
+        (numbers(4)[0].astype(object), "numbers of the type object"),
+        (numbers(4, np.longdouble)[0], "numbers of the type float128|numbers of the type longdouble"),
+        (numbers(4)[0].astype(">f4"), "bytes in another order"),
+        (torch.ones(4, 3).to_sparse(), "a tensor of the layout torch.sparse_coo"),
+        (torch.ones(4, 3, requires_grad=True), "a tensor that wants a gradient"),
+    ],
+    ids=["masked", "object", "longdouble", "byte order", "sparse", "gradient"],
+)
+def test_arrays_that_a_network_cannot_be_given_are_refused_by_name(part: Any, message: str) -> None:
+    y = numbers(4)[1]
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return (model(batch["in"].x) - batch["y"]).square().mean()
+
+    batch, rest = {"in": Pair(part, None), "y": y}, {"validation": None, "validate_every": 0}
+    with pytest.raises(TypeError, match=rf"batches\['in'\]\['x'\] must be an array of numbers, .* got .*({message})"):
+        own(batches=batch, loss=loss, **rest)
+    drawn = own(batches=lambda rng: batch, loss=loss, **rest)
+    drawn.reset(seed=0)
+    with pytest.raises(TypeError, match=rf"a batch\['in'\]\['x'\] must be an array of numbers, .* got .*({message})"):
+        drawn.step(drawn.action_space.sample())

@@ -20,7 +20,7 @@ from tying_env.data.examples import Change
 from tying_env.primary.blocks import check_blocks, find_blocks
 from tying_env.primary.building import prepared
 from tying_env.primary.models import PrimaryNetwork
-from tying_env.primary.own_checks import check_copy, check_own, check_trainable
+from tying_env.primary.own_checks import check_arrays, check_copy, check_own, check_trainable
 from tying_env.primary.own_tasks import CustomTask, Loss
 from tying_env.primary.workloads import Workload
 from tying_env.seeding import all_randomness_from, capture_numpy, numpy_stream, restore_numpy, torch_stream
@@ -182,7 +182,12 @@ class CustomWorkload(Workload):
         return kind(batches, self.config.batch_size, rng, self._in_its_type)
 
     def _in_its_type(self, batch: Batch, _: np.random.Generator | None = None) -> Batch:
-        """Return a batch whose floating-point numbers are of the network's type, as its weights are."""
+        """Return a batch whose floating-point numbers are of the network's type, as its weights are.
+
+        Raises:
+            TypeError: a part of it is no array of numbers.
+        """
+        check_arrays("a batch", batch)
         dtype = getattr(torch, self.config.dtype)
 
         def change(array: Any) -> Any:
@@ -225,6 +230,7 @@ def _check_examples(parts: OwnNetwork) -> None:
         if (examples is None and name != "batches") or (name == "batches" and callable(examples)):
             continue
         lengths = _lengths(name, examples)
+        check_arrays(name, examples)
         if not lengths or len(set(lengths)) > 1 or lengths[0] == 0:
             raise ValueError(
                 f"{name} must hold arrays with the same number of examples along their first axis, at least one; "

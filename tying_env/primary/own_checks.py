@@ -1,8 +1,13 @@
 """What a network of the user's own must be, so that its blocks can be tied and trained."""
 
+from typing import Any
+
+import numpy as np
+import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from tying_env.data.batches import Batch, parts_of
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.references import original_in
 
@@ -71,3 +76,37 @@ def check_copy(network: PrimaryNetwork) -> None:
             f"every episode trains a copy of model, and {place.path!r} of the copy is still the original's: functions "
             "are not copied with what they refer to. Give a function that makes the network, model=make_network"
         )
+
+
+def check_arrays(name: str, batch: Batch) -> None:
+    """Check that a network can be given what a batch of the user's own is made of.
+
+    Args:
+        name: of the batch, for messages.
+        batch: arrays and tensors in any of the forms of a batch.
+
+    Raises:
+        TypeError: a part is neither a NumPy array of numbers nor a dense tensor; the message names it.
+    """
+    if (parts := parts_of(batch)) is not None:
+        for key, part in parts.items():
+            check_arrays(f"{name}[{key!r}]", part)
+    elif batch is not None and (why := _why_not(batch)):
+        raise TypeError(f"{name} must be an array of numbers, or a dense tensor, got {why}")
+
+
+def _why_not(array: Any) -> str:
+    """Return what is wrong with a part of a batch; empty if nothing is."""
+    if isinstance(array, np.ma.MaskedArray):
+        return "a masked array, whose mask training would not see: fill it, and give the mask as an array of its own"
+    if isinstance(array, np.ndarray):
+        if array.dtype.kind not in "biufc" or array.dtype in (np.longdouble, np.clongdouble):
+            return f"numbers of the type {array.dtype}"
+        return (
+            "" if array.dtype.isnative else f"{array.dtype.str}, bytes in another order: array.astype(float) turns them"
+        )
+    if not isinstance(array, torch.Tensor):
+        return type(array).__name__
+    if array.layout != torch.strided:
+        return f"a tensor of the layout {array.layout}"
+    return "a tensor that wants a gradient: give it detached" if array.requires_grad else ""
