@@ -19,7 +19,7 @@ from tying_agents.controllers.patterns import (
     cycle_rev,
     sequence,
 )
-from tying_agents.settings import CycleConfig, DQNConfig, RandomRedrawnConfig
+from tying_agents.settings import DQNConfig, GroupsConfig, RandomRedrawnConfig
 
 from tests.controllers import make_controller
 from tying_env import partition
@@ -216,7 +216,7 @@ def test_the_patterns_of_takase_and_kiyono() -> None:
     # Seven with those of three.
     assert cycle_rev(7, 3).tolist() == [0, 1, 2, 0, 1, 2, 2]
     assert sequence(7, 3).tolist() == [0, 0, 2, 2, 4, 4, 4]
-    controller = make_controller("cycle-rev", 4, 0, CycleConfig(groups=2))
+    controller = make_controller("cycle-rev", 4, 0, GroupsConfig(groups=2))
     assert controller.act(np.zeros(4, dtype=np.int64)).tolist() == [0, 1, 1, 0]
 
 

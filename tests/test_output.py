@@ -6,7 +6,7 @@ import signal
 import sys
 
 import pytest
-from tying_agents.commands import _with_home
+from tying_agents.commands import _with_home, start
 from tying_agents.commands.output import lasting_output
 from tying_agents.stopping import StopSignals
 
@@ -38,6 +38,29 @@ def test_a_full_disk_is_said_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         with lasting_output():
             print("a line")  # in the buffer until the end
     assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("command", "words", "code"),
+    [("completion", ["bash"], 1), ("run", ["--print-config"], 1), ("studies", [], 0)],
+    ids=["completion", "settings", "a list"],
+)
+def test_a_result_that_is_lost_is_no_success(
+    command: str, words: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as stream:
+        stdout_is(stream, monkeypatch)
+        assert start(command, words) == code
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_had_enough_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
+        stdout_is(stream, monkeypatch)
+        assert start("completion", ["bash"]) == 0
 
 
 def test_what_an_encoding_lacks_is_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:

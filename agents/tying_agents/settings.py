@@ -84,14 +84,14 @@ class DQNConfig:
 
 @dataclass(frozen=True)
 class GroupsConfig:
-    """Settings of random-static and contiguous.
+    """Settings of random-static, contiguous, cycle, cycle-rev and sequence.
 
     Raises:
         ValueError: a setting is outside its range.
     """
 
     groups: int = 0
-    """Number of groups; 0 for what chance gives, H_L rounded."""
+    """Number of groups; 0 for what chance gives, H_L rounded, and in cycle, cycle-rev and sequence half of L."""
 
     def __post_init__(self) -> None:
         if self.groups < 0:
@@ -153,22 +153,6 @@ class SandwichConfig:
     """Independent layers before the shared trunk."""
     untied_last: int = 1
     """Independent layers after the shared trunk."""
-
-
-@dataclass(frozen=True)
-class CycleConfig:
-    """Settings of cycle, cycle-rev and sequence.
-
-    Raises:
-        ValueError: a setting is outside its range.
-    """
-
-    groups: int = 0
-    """Number of groups, M of Takase & Kiyono; 0 for half as many as layers."""
-
-    def __post_init__(self) -> None:
-        if self.groups < 0:
-            raise ValueError(f"groups must be at least 0, got {self.groups}")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,9 @@ INTERRUPTED = 130
 # Packages that commands need and the environment does not.
 EXTRAS = ("rich", "tensorboard", "tomli_w", "tyro", "jinja2", "joblib", "scipy")
 
+# Commands whose result is what they print.
+_PRINTS = frozenset({"completion", "evaluate", "generate"})
+
 
 def start(command: str, argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Run a command and return its exit code; Ctrl-C while it is still being imported ends it in a word.
@@ -69,9 +72,10 @@ def start(command: str, argv: Sequence[str] | None = None, prog: str | None = No
     from tying_agents.commands.output import lasting_output
 
     words = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]
-    with lasting_output():
+    with lasting_output() as lost:
         code: int = module.main(words, prog or f"layer-tying {command}")
-    return code
+    # A run that went on in silence is in its folder; what is only printed is gone.
+    return 1 if code == 0 and lost() and (command in _PRINTS or "--print-config" in words) else code
 
 
 def main(argv: Sequence[str] | None = None, program: str | None = None) -> int:

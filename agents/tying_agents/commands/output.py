@@ -4,26 +4,29 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
 @contextlib.contextmanager
-def lasting_output() -> Iterator[None]:
+def lasting_output() -> Iterator[Callable[[], bool]]:
     """Let a command work on when its output cannot be written any more, and print in any encoding.
 
     A closed pipe (`| head`), a full disk or a terminal that is gone is said once on standard error; after that nothing
     is printed. What an encoding does not have is printed as "?".
+
+    Yields:
+        Whether output was lost that somebody waits for: not to a closed pipe, whose reader has had enough.
     """
     plain = sys.stdout
     if plain is not sys.__stdout__ or not isinstance(plain, io.TextIOWrapper):  # a program that calls us has its own
-        yield
+        yield lambda: False
         return
     errors = plain.errors
     plain.reconfigure(errors="replace")
-    sys.stdout = _Lasting(plain)
+    sys.stdout = lasting = _Lasting(plain)
     try:
-        yield
+        yield lambda: lasting.lost
         sys.stdout.flush()
     finally:
         sys.stdout = plain
@@ -35,6 +38,7 @@ class _Lasting:
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self._stream = stream
+        self.lost = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -54,6 +58,7 @@ class _Lasting:
 
     def _let_go(self, error: OSError) -> None:
         """Print into nothing from now on; what is buffered goes there, too, also when the program ends."""
+        self.lost = self.lost or not isinstance(error, BrokenPipeError)
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, self._stream.fileno())
         os.close(nothing)

@@ -8,7 +8,6 @@ import numpy as np
 
 from tying_agents.controllers.base import Context, Controller
 from tying_agents.settings import (
-    CycleConfig,
     GroupsConfig,
     NoSettings,
     PatternConfig,
@@ -246,17 +245,17 @@ def make_albert(settings: NoSettings, context: Context) -> FixedController:
     return FixedController(albert(context.n_units))
 
 
-def make_cycle(settings: CycleConfig, context: Context) -> FixedController:
+def make_cycle(settings: GroupsConfig, context: Context) -> FixedController:
     """Return a controller that keeps to `cycle`."""
     return FixedController(cycle(context.n_units, settings.groups))
 
 
-def make_cycle_rev(settings: CycleConfig, context: Context) -> FixedController:
+def make_cycle_rev(settings: GroupsConfig, context: Context) -> FixedController:
     """Return a controller that keeps to `cycle_rev`."""
     return FixedController(cycle_rev(context.n_units, settings.groups))
 
 
-def make_sequence(settings: CycleConfig, context: Context) -> FixedController:
+def make_sequence(settings: GroupsConfig, context: Context) -> FixedController:
     """Return a controller that keeps to `sequence`."""
     return FixedController(sequence(context.n_units, settings.groups))
 
