@@ -50,6 +50,7 @@ def test_a_measurement_does_not_depend_on_the_batches_it_is_cut_into(family: str
         found = measure(model, CustomTask(), batches, torch.device("cpu"))
         assert found.mean_loss == pytest.approx(whole, rel=1e-6)  # transformers computes in single precision
         assert math.isfinite(found.mean_loss)
+        assert found.predictions == int((data["labels"][:, SHIFTED[family] :] != -100).sum())
 
 
 @pytest.mark.parametrize("family", SHIFTED)
@@ -64,3 +65,10 @@ def test_a_step_in_parts_is_the_step_of_the_whole_batch(family: str) -> None:
         found.append((loss, env.trainer.gradient_norm))
     assert found[1] == pytest.approx(found[0], rel=1e-6)
     assert found[2] == pytest.approx(found[0], rel=1e-6)
+
+
+def test_an_evaluation_tells_how_many_predictions_its_loss_is_of() -> None:
+    data = examples()
+    env = LayerTyingEnv(model=lambda: network("bert"), batches=data, validation=data, **TRAIN)
+    env.reset(seed=0)
+    assert env.evaluate("validation").tokens == int((data["labels"] != -100).sum())

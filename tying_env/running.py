@@ -140,8 +140,10 @@ class RunningEnv(TyingEnv):
     def _validate(self) -> Measurement:
         """Measure on the validation split, as process 0 measures it."""
         found = self.evaluate("validation")
-        shares = (None if share is None else agreed_number(share) for share in (found.accuracy, found.input_dependence))
-        return Measurement(agreed_number(found.mean_loss), *shares)
+        accuracy, dependence = (
+            None if share is None else agreed_number(share) for share in (found.accuracy, found.input_dependence)
+        )
+        return Measurement(agreed_number(found.mean_loss), accuracy, dependence)
 
     def _running(self) -> TrainingRun:
         if self._episode is None:

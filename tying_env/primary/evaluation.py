@@ -39,6 +39,7 @@ class Measurement(NamedTuple):
     mean_loss: float  # nats per prediction; infinity if not finite
     accuracy: float | None = None  # None where nothing is classified
     input_dependence: float | None = None  # None where it was not asked for, or cannot be had
+    predictions: int = 0  # that the loss is the mean of
 
 
 UNMEASURED = Measurement(math.inf)
@@ -76,7 +77,7 @@ def measure(
                 spread = merged(spread, spread_of(measured.logits))
                 dependence = classified or spread.positions < ENOUGH_POSITIONS
     mean, accuracy = total / predictions if predictions else math.inf, correct / examples if classified else None
-    return Measurement(mean if math.isfinite(mean) else math.inf, accuracy, input_dependence(spread))
+    return Measurement(mean if math.isfinite(mean) else math.inf, accuracy, input_dependence(spread), predictions)
 
 
 def mean_loss(model: nn.Module, task: Task, examples: Batch, batch_size: int, device: torch.device) -> float:

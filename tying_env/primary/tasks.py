@@ -114,6 +114,10 @@ class MaskedLM(Task):
     The head is computed where tokens are hidden, at M of T places.
     """
 
+    def count(self, model: nn.Module, batch: Mapping[str, Tensor]) -> int:
+        """Return the hidden tokens, B * M."""
+        return batch["targets"].numel()
+
     def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the mean cross-entropy of the hidden tokens: `input_ids` (B, T), `positions` and `targets` (B, M)."""
         return self.measure(model, batch).loss

@@ -27,7 +27,7 @@ from tying_env.data import (
     load_corpus,
     mask_tokens,
 )
-from tying_env.data.batches import count_examples, cut
+from tying_env.data.batches import cut
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.tokenizers import TokenArray
 from tying_env.primary.building import build_network, build_skeleton
@@ -107,8 +107,9 @@ class Workload(ABC):
         """Measure a network on `device` on up to `most` examples of a split, without dropout."""
         examples = self.examples(split, most)
         batches = map(self._prepared, cut(examples, self.config.batch_size))
-        loss, *shares = measure(model, self.task, batches, device, dependence=True)
-        return Evaluation(loss, perplexity(loss), None, self._predictions(examples), *shares)
+        found = measure(model, self.task, batches, device, dependence=True)
+        shares = (found.accuracy, found.input_dependence)
+        return Evaluation(found.mean_loss, perplexity(found.mean_loss), None, found.predictions, *shares)
 
     def frequency_perplexity(self, split: Split, most: int) -> float | None:
         """Return the frequency baseline on what `evaluate` measures; None where the classes are not known."""
@@ -147,10 +148,6 @@ class Workload(ABC):
     def _prepared(self, batch: Batch) -> Batch:
         """Return examples as the task takes them."""
         return batch
-
-    def _predictions(self, examples: Batch) -> int:
-        """Return how many predictions a network makes for these examples."""
-        return count_examples(examples)
 
 
 def open_workload(config: EnvConfig, sizes: Sizes | None = None, tokenizer: Tokenizer | None = None) -> Workload:
@@ -266,9 +263,6 @@ class MaskedText(Workload):
     def describe(self) -> dict[str, Any]:
         """Return hash and size of the text."""
         return _describe_corpus(self.corpus)
-
-    def _predictions(self, examples: Batch) -> int:
-        return int(examples["targets"].size)
 
 
 def _open_corpus(config: EnvConfig, seq_len: int, tokenizer: Tokenizer | None = None) -> Corpus:
