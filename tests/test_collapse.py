@@ -156,8 +156,9 @@ def test_a_report_has_the_line_of_frequencies_and_names_a_collapse(tmp_path: Pat
     assert not any(note.startswith("dqn collapsed") for note in found.notes)
     runs = [run for summary in found.arms for run in summary.arm.runs]
     assert [row[2] for row in runs_table(runs, found.metric).rows] == ["finished", "finished, collapsed"]
-    curves, points, *_ = (picture.figure for picture in comparison_pictures(found))
-    for figure, value in ((curves, "20.50"), (points, "20.25")):
+    pictures = {picture.name: picture.figure for picture in comparison_pictures(found)}
+    for name, value in (("learning-curves", "20.50"), ("pareto", "20.25")):
+        figure = pictures[name]
         assert figure is not None
         assert f"frequencies alone ({value})" in [text.get_text() for text in figure.legends[0].get_texts()]
     page = render_page(make_report(found))

@@ -104,7 +104,7 @@ MUTANTS = [
     Mutant(
         "other settings are accepted when resuming",
         "agents/tying_agents/running/saved.py",
-        "if differ := differences(saved, config):",
+        "if differ := differences(same, config):",
         "if differ := []:",
         f"{RESUME} -k other_settings",
     ),
