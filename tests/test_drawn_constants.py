@@ -9,36 +9,22 @@ from torch import nn
 
 from tests.adapters import adapted, draw
 from tests.own_code import layer_tying, write
+from tests.own_networks import TEXT
 from tying_env.env import LayerTyingEnv
 from tying_env.export import export_tied, load_tied
 from tying_env.plugins import load_object
 from tying_env.runs import load_run
 
 # A tensor that is no buffer, and a buffer that is no state; what both are, only the generator knows.
-NETWORK = """
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self, vocab_size, width, layers):
-        super().__init__()
-        self.embed = nn.Embedding(vocab_size, width)
-        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(layers))
-        self.head = nn.Linear(width, vocab_size)
-        self.plain = torch.randn(width)
+NETWORK = TEXT.replace(
+    "    def forward(self, ids):\n        x = self.embed(ids)\n",
+    """        self.plain = torch.randn(width)
         self.register_buffer("noise", torch.randn(width), persistent=False)
 
     def forward(self, ids):
         x = self.embed(ids) + self.plain + self.noise
-        for block in self.blocks:
-            x = x + block(x)
-        return self.head(x)
-
-
-def make_network(config, vocab_size):
-    return Net(vocab_size, config.n_embd, config.n_layer)
-"""
+""",
+)
 SMALL = (
     "--tokenizer bytes --n-layer 3 --n-embd 8 --seq-len 8 --batch-size 2 --k 2 --total-steps 12 --validate-every 4 "
     "--validation-windows 4 --device cpu --test-windows 4 --agent random --seed 5"

@@ -55,11 +55,11 @@ def live(network: Odd, rng: np.random.Generator) -> str:
 @pytest.mark.filterwarnings("ignore:.*weights are not part of single contiguous chunk.*:UserWarning")
 def test_odd_networks_are_tied_exactly_or_refused_by_name(first: int, full: bool, counts: Counts) -> None:
     came = collections.Counter[str]()
-    for seed in range(first, first + (times := 2_000 if full else 8)):
+    for seed in range(first, first + (times := 2_000 if full else 12)):
         rng = np.random.default_rng(seed)
         network = odd.draw(rng)
         torch.manual_seed(seed)
         came[live(network, rng)] += 1
-    assert min(came["tied"], came["refused"]) >= times // 8
+    assert min(came["tied"], came["refused"]) > times // 8
     told = f"{came['tied']:,} tied as an oracle says, {came['refused']:,} refused by name"
     counts.add(f"odd networks from {first} on", times, told)

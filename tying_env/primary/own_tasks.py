@@ -123,8 +123,15 @@ def without_cache(model: nn.Module) -> Iterator[None]:
 
     A cache has a place for each layer: compiled blocks would be compiled one by one for theirs, up to torch's limit.
     """
-    held: dict[int, Any] = {id(config): config for m in model.modules() if (config := getattr(m, "config", None))}
-    configs = [config for config in held.values() if getattr(config, "use_cache", None) is True]
+    from transformers import PretrainedConfig
+
+    # Of transformers alone: a configuration of the user's own may be frozen, or mean something else by that name.
+    held = {
+        id(config): config
+        for m in model.modules()
+        if isinstance(config := getattr(m, "config", None), PretrainedConfig)
+    }
+    configs: list[Any] = [config for config in held.values() if getattr(config, "use_cache", None) is True]
     try:
         for config in configs:
             config.use_cache = False

@@ -76,7 +76,8 @@ def other_machine(about: dict[str, Any], env: LayerTyingEnv) -> list[str]:
 
 def other_masks(about: dict[str, Any], env: LayerTyingEnv) -> list[str]:
     """Return, as a line, whether blocks are compiled now and were not where config.json was written, or the reverse."""
-    return listed({"compile_blocks": about["env"]["compile_blocks"]}, {"compile_blocks": env.config.compile_blocks})
+    there = about["env"].get("compile_blocks", False)  # a run of an earlier version does not say
+    return listed({"compile_blocks": there}, {"compile_blocks": env.config.compile_blocks})
 
 
 def now() -> str:

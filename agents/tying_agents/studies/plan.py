@@ -49,7 +49,7 @@ def _arms(*agents: str) -> tuple[str, ...]:
 _SHUFFLED = _arm("dqn+shuffled", "--agent dqn --rewards shuffled", _RATES["dqn"])
 
 
-# A network that trains in a tenth of the preset's time and reaches the same perplexity, for studies of many arms: the
+# A network that trains in a fraction of the preset's time and reaches its perplexity, for studies of many arms: the
 # recipe of the tying table (docs/tuning.md) with twelve layers.
 def _quick(total_steps: int = 384, warmup_steps: int = 96) -> tuple[str, ...]:
     return (
