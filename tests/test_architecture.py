@@ -22,7 +22,7 @@ FLOORS = [
     ["tying_env.ambient", "tying_env.left_behind"],
     ["tying_env.replication"],
     ["tying_env.tied_blocks", "tying_env.data", "tying_env.render", "tying_env.environment"],
-    ["tying_env.scored"],
+    ["tying_env.scored", "tying_env.budget"],
     ["tying_env.synthetic", "tying_env.table"],
     ["tying_env.primary"],
     ["tying_env.decision"],

@@ -27,7 +27,7 @@ def shown(record: dict[str, Any], width: int) -> list[str]:
     """The lines that stand on a terminal of this width after one decision."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
     bar = ProgressBar(console)
-    loop: Any = SimpleNamespace(train_step=record["train_step"], total_steps=300, tokens_per_second=123_456.0)
+    loop: Any = SimpleNamespace(steps_done=record["train_step"], total_steps=300, tokens_per_second=123_456.0)
     with console.capture() as capture:
         bar.decision_made(loop, record)
         console.print(*bar._bar.get_renderables(), sep="\n")
@@ -97,7 +97,7 @@ def test_the_bar_of_a_resumed_run_begins_where_it_goes_on() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     bar = ProgressBar(console)
     with console.capture():
-        bar.run_begins(SimpleNamespace(train_step=200, total_steps=300))  # type: ignore[arg-type]
+        bar.run_begins(SimpleNamespace(steps_done=200, total_steps=300))  # type: ignore[arg-type]
         (task,) = bar._bar.tasks
         assert (task.completed, task.total, task.speed) == (200, 300, None)
         bar.run_ends(SimpleNamespace(), "stopped")  # type: ignore[arg-type]

@@ -72,14 +72,19 @@ def test_a_rate_on_the_edge_of_the_grid_is_told_of(tmp_path: Path) -> None:
 
 def test_what_an_arm_spent_beside_training_and_what_it_did_not_learn_are_told(tmp_path: Path) -> None:
     records = make_records(10, 4, 0)
-    records[-1] |= {"counterfactual_steps": 1200.0}
-    make_run(tmp_path / "a", "hill-climbing", records=records)
+    make_run(tmp_path / "a", "hill-climbing", records=[*records[:-1], records[-1] | {"counterfactual_steps": 1200.0}])
+    make_run(tmp_path / "t", "tree-search", records=[*records[:-1], records[-1] | {"trial_steps": 520}])
     make_run(tmp_path / "b", "ppo", config={"controller": {"sb3_n_steps": 10}})
     change(tmp_path / "b", "summary.json", learns_every=10)
     make_run(tmp_path / "c", "a2c", config={"controller": {"sb3_n_steps": 9}})
     change(tmp_path / "c", "summary.json", learns_every=9)
     notes = notes_of(tmp_path)
+    # A run of an earlier version, and one whose trials are paid for.
     assert "hill-climbing also trained 1,200 steps a run on counterfactuals" in notes
+    trained = records[-1]["train_step"]
+    assert (
+        f"tree-search spent 520 of its training steps a run on trials; its network was trained for {trained}" in notes
+    )
     assert "ppo never learned before its last decision: it learns after every 10 decisions and made 10." in notes
     assert "a2c never" not in notes
 

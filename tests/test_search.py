@@ -5,6 +5,7 @@ import pytest
 from tying_agents.controllers.search import Annealing, HillClimbing, SearchController, TreeSearch
 from tying_agents.settings import SearchConfig
 
+from tests.conftest import TINY
 from tests.controllers import make_controller
 from tying_env.env import LayerTyingEnv
 
@@ -30,7 +31,7 @@ def test_a_search_changes_at_most_one_entry_and_leaves_the_environment_alone(env
 
 def test_the_step_taken_is_the_one_that_was_tried(env: LayerTyingEnv) -> None:
     """The chosen candidate's counterfactual is bit for bit what then happens: it saw the same batches."""
-    controller = search("hill-climbing", candidates=4)
+    controller = search("hill-climbing")
     assert isinstance(controller, HillClimbing)
     controller.bind(env)
     observation, _ = env.reset(seed=0)
@@ -47,7 +48,7 @@ def test_the_step_taken_is_the_one_that_was_tried(env: LayerTyingEnv) -> None:
     assert tried[tuple(action.tolist())] == min(tried.values())
     _, reward, *_ = env.step(action)
     assert np.log(-reward) == pytest.approx(min(tried.values()), abs=1e-12)
-    assert controller.metrics()["counterfactual_steps"] == 5 * 2 * env.config.k  # the frozen start included
+    assert controller.trials == len(tried) == 3
 
 
 def test_annealing_takes_a_worse_change_when_hot_and_refuses_it_when_cold(env: LayerTyingEnv) -> None:
@@ -66,8 +67,9 @@ def test_annealing_takes_a_worse_change_when_hot_and_refuses_it_when_cold(env: L
     assert (controller.act(observation) == observation).all()  # never into a divergence
 
 
-def test_tree_search_looks_ahead(env: LayerTyingEnv) -> None:
+def test_tree_search_looks_ahead() -> None:
     """The first step is worse, the second makes up for it: depth 2 sees that, depth 1 does not."""
+    env = LayerTyingEnv(**TINY | {"total_steps": 400})
     env.reset(seed=0)
     start = np.array([0, 0, 0, 0])
 

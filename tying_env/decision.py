@@ -3,11 +3,13 @@
 import math
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from tying_env import partition
 from tying_env.primary.evaluation import Measurement
 from tying_env.primary.trainer import TrainResult
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -90,3 +92,22 @@ def check_count(name: str, value: object, most: int = 2**63) -> int:
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"the state's {name} must be a whole number up to {most}, got {value!r}")
     return value
+
+
+def rewarded(task: Measure, decision: Decision) -> bool:
+    """Keep what was measured for the reward; return whether it is not finite."""
+    measured = result_of(task.result)
+    decision.reward_loss = measured.mean_loss if math.isfinite(measured.mean_loss) else None
+    decision.reward_accuracy = measured.accuracy
+    return decision.reward_loss is None
+
+
+def result_of(result: T | None) -> T:
+    """Return the result of a task, which whoever carries it out has filled in.
+
+    Raises:
+        RuntimeError: it has none.
+    """
+    if result is None:
+        raise RuntimeError("the next task of a decision was asked for before the last one had its result")
+    return result

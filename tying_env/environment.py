@@ -64,6 +64,11 @@ class TyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     def over(self) -> bool:
         """Whether the episode has ended, so that the next call must be reset()."""
 
+    @property
+    def trial_steps(self) -> int:
+        """Training steps done in trials for this episode, which ends that much earlier; 0 where nobody makes any."""
+        return 0
+
     def permitted(self, action: object) -> partition.IntVector:
         """Check an action, and return what it comes to in this environment, shape (L,).
 

@@ -8,17 +8,16 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tying_env import partition
+from tying_env.budget import Budget
 from tying_env.config import EnvConfig
 from tying_env.data import Batch, Batches
-from tying_env.decision import Computation, Decision, Measure, Outcome, Stage, Train, check_count
+from tying_env.decision import Computation, Decision, Measure, Outcome, Stage, Train, check_count, result_of, rewarded
 from tying_env.primary.evaluation import Measurement, perplexity
-
-T = TypeVar("T")
 
 _COUNTERS = ("decisions", "tied_at", "train_step", "frozen_steps_left")
 
@@ -45,13 +44,19 @@ def advance(deciding: Deciding) -> Computation | Outcome:
 class Episode(ABC):
     """What one training run is beside its network and its data.
 
+    A trial is a copy of a run in which something is tried out. Its training steps are taken from the run's budget, so
+    the run ends that much earlier; it takes note of them at the end of each decision.
+
     Args:
         reward_batches: draws the batches that rewards are measured on.
         config: the settings of the environment.
         frozen_start: whether the first k training steps lie before the first decision.
+        pays: the budget of the run that this is a trial for; None for a run, which has one of its own.
     """
 
-    def __init__(self, reward_batches: Batches, config: EnvConfig, frozen_start: bool) -> None:
+    def __init__(
+        self, reward_batches: Batches, config: EnvConfig, frozen_start: bool, pays: Budget | None = None
+    ) -> None:
         self.decisions = 0  # all made; one under way does not count yet
         self.tied_at = 0  # the training step at which the last action was applied
         self.train_step = 0
@@ -62,7 +67,16 @@ class Episode(ABC):
         self.over = False
         self.under_way: Decision | None = None
         self.reward_batches = reward_batches
+        self.is_trial = pays is not None
+        self.budget = pays or Budget(config.total_steps)
+        self.trial_steps = 0  # by which the run ends earlier: those of the trials for decisions that are over
         self._config = config
+        self._reserve()
+
+    @property
+    def ends_at(self) -> int:
+        """The training step at which this run ends, if nothing more is tried and it does not diverge."""
+        return self._config.total_steps - self.trial_steps
 
     @property
     @abstractmethod
@@ -92,6 +106,9 @@ class Episode(ABC):
         """The training step at which the next action is applied; of a decision under way, that at which it was."""
         return self.train_step + self.frozen_steps_left if self.under_way is None else self.tied_at
 
+    def ends_earlier(self) -> None:  # noqa: B027
+        """Take note that `ends_at` is another than before."""
+
     def next_reward_batches(self) -> list[Batch]:
         """Draw the fresh training batches on which a reward is measured."""
         return [self.reward_batches.next_batch() for _ in range(self._config.reward_batches)]
@@ -113,7 +130,11 @@ class Episode(ABC):
         Raises:
             ValueError: another action than that of the decision under way; nothing is changed.
             Stopped: a result says that training was stopped.
+            tying_env.budget.BudgetSpent: this is a trial, and its run has too few steps left for it; nothing is
+                changed.
         """
+        if self.is_trial and self.under_way is None:
+            self.budget.check(self._due())
         if self.under_way is not None and self.under_way.action != action.tolist():
             raise ValueError(
                 f"a decision is under way that was stopped: call step() with its action {self.under_way.action} "
@@ -131,7 +152,7 @@ class Episode(ABC):
         if self._config.reward_timing == "after_tying" and decision.reward_loss is None:
             early = Measure(Stage.EARLY_REWARD)
             yield early
-            diverged = _rewarded(early, decision) or diverged
+            diverged = rewarded(early, decision) or diverged
         # 3. Train (lines 5-6).
         training = Train(Stage.TRAINING, decision.steps_left)
         yield training
@@ -140,8 +161,9 @@ class Episode(ABC):
         if not diverged and decision.reward_loss is None:
             late = Measure(Stage.REWARD)
             yield late
-            diverged = _rewarded(late, decision)
-        finished = self.train_step >= self._config.total_steps
+            diverged = rewarded(late, decision)
+        self._settle()
+        finished = self.train_step >= self.ends_at
         if not diverged and self._config.validate_every and (finished or self.train_step >= decision.validation_due_at):
             validation = Measure(Stage.VALIDATION)
             yield validation
@@ -160,6 +182,8 @@ class Episode(ABC):
         return {
             "reward_batches": self.reward_batches.state_dict(),
             **{name: getattr(self, name) for name in _COUNTERS},
+            "trial_steps": self.trial_steps,
+            "trial_steps_paid": self.trial_steps if self.is_trial else self.budget.trials,
             "validation_perplexity": validation if math.isfinite(validation) else None,
             "validation_accuracy": self.validation_accuracy,
             "input_dependence": self.input_dependence,
@@ -177,6 +201,13 @@ class Episode(ABC):
         most = {name: config.total_steps for name in _COUNTERS} | {"frozen_steps_left": config.k}
         for name in _COUNTERS:
             setattr(self, name, check_count(name, state[name], most[name]))
+        # A state of before there were trials has none.
+        left = config.total_steps - self.train_step
+        self.trial_steps = check_count("trial_steps", state.get("trial_steps", 0), left)
+        paid = check_count("trial_steps_paid", state.get("trial_steps_paid", 0), left)
+        if not self.is_trial:
+            self.budget = Budget(config.total_steps, self.train_step, paid)
+        self.ends_earlier()
         validation = state["validation_perplexity"]
         if not (validation is None or (isinstance(validation, float) and math.isfinite(validation))):
             raise ValueError(f"the state's validation_perplexity must be a number or none, got {validation!r}")
@@ -193,11 +224,32 @@ class Episode(ABC):
         except TypeError as error:
             raise ValueError(f"the state's decision under way does not fit: {error}") from error
         if under_way is not None:
-            check_count("steps_left", under_way.steps_left, min(config.k, config.total_steps - self.train_step))
+            check_count("steps_left", under_way.steps_left, min(config.k, self.ends_at - self.train_step))
         self.reward_batches.load_state_dict(state["reward_batches"])
         self.validation_perplexity = math.inf if validation is None else validation
         self.validation_accuracy, self.input_dependence = accuracy, dependence
         self.over, self.under_way = state["over"], under_way
+        self._reserve()
+
+    def forget_trials(self) -> None:
+        """Take back what trials for the next decision have cost: they were stopped, and will be made again."""
+        self.budget.trials = self.trial_steps
+
+    def _due(self) -> int:
+        """Return the training steps of the next decision, with those before it."""
+        frozen = self.frozen_steps_left
+        return frozen + min(self._config.k, self.ends_at - self.train_step - frozen)
+
+    def _reserve(self) -> None:
+        if not self.is_trial:
+            self.budget.reserved = self._due()
+
+    def _settle(self) -> None:
+        """Take note of what the trials for this decision have cost."""
+        if not self.is_trial and self.trial_steps != self.budget.trials:
+            self.trial_steps = self.budget.trials
+            self.ends_earlier()
+        self._reserve()
 
     def _tie(self, action: partition.IntVector, diverged: bool) -> Decision:
         """Apply the tying, and tell what is due then."""
@@ -210,7 +262,7 @@ class Episode(ABC):
             before.tolist(),
             events.tied,
             events.untied,
-            steps_left=0 if diverged else min(config.k, config.total_steps - self.train_step),
+            steps_left=0 if diverged else min(config.k, self.ends_at - self.train_step),
             validation_due_at=(since // every + 1) * every if every else 0,
         )
 
@@ -220,9 +272,13 @@ class Episode(ABC):
         Raises:
             Stopped: not all of them were run.
         """
-        result = _result(task.result)
+        result = result_of(task.result)
         done = len(result.losses)
         self.train_step += done
+        if self.is_trial:
+            self.budget.trials += done
+        else:
+            self.budget.own += done
         if decision is None:
             self.frozen_steps_left -= done
         else:
@@ -234,21 +290,7 @@ class Episode(ABC):
 
     def _validated(self, task: Measure) -> bool:
         """Keep what was measured on validation; return whether it is not finite."""
-        measured = _result(task.result)
+        measured = result_of(task.result)
         self.validation_perplexity, self.validation_accuracy = perplexity(measured.mean_loss), measured.accuracy or 0.0
         self.input_dependence = measured.input_dependence
         return not math.isfinite(self.validation_perplexity)
-
-
-def _rewarded(task: Measure, decision: Decision) -> bool:
-    """Keep what was measured for the reward; return whether it is not finite."""
-    measured = _result(task.result)
-    decision.reward_loss = measured.mean_loss if math.isfinite(measured.mean_loss) else None
-    decision.reward_accuracy = measured.accuracy
-    return decision.reward_loss is None
-
-
-def _result(result: T | None) -> T:
-    if result is None:
-        raise RuntimeError("the next task of a decision was asked for before the last one had its result")
-    return result

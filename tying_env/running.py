@@ -10,6 +10,7 @@ import torch
 
 from tying_env import partition
 from tying_env.ambient import usual_modes
+from tying_env.budget import Budget
 from tying_env.config import EnvConfig
 from tying_env.data import Batch
 from tying_env.data.corpus import Split
@@ -38,6 +39,7 @@ class RunningEnv(TyingEnv):
         self.config: EnvConfig = workload.config
         self.should_stop: Callable[[], bool] = never
         self._episode: TrainingRun | None = None
+        self._pays: Budget | None = None  # of the run that this environment is a trial for
 
     @property
     def n_units(self) -> int:
@@ -72,8 +74,18 @@ class RunningEnv(TyingEnv):
 
     @property
     def total_steps(self) -> int:
-        """Training steps in a whole episode."""
+        """Training steps in a whole episode, those of its trials included."""
         return self.config.total_steps
+
+    @property
+    def trial_steps(self) -> int:
+        """Training steps done in trials for this episode; of a trial, for the episode that it is one for."""
+        return self._running().budget.trials
+
+    @property
+    def steps_for_trials(self) -> int:
+        """Training steps that trials for this episode can still take."""
+        return self._running().budget.for_trials
 
     @property
     def tied_at(self) -> int:
@@ -94,6 +106,10 @@ class RunningEnv(TyingEnv):
     def ties_at(self) -> int:
         """Training step at which the next action is applied; after a step that was stopped, at which its action was."""
         return self._running().ties_at
+
+    def forget_trials(self) -> None:
+        """Take back what trials for the next decision have cost: for a controller that was stopped in the middle."""
+        self._running().forget_trials()
 
     def permitted(self, action: object) -> partition.IntVector:
         """Check an action, and return what it comes to where only blocks of one kind can be tied.
@@ -130,7 +146,7 @@ class RunningEnv(TyingEnv):
         frozen_start: bool = False,
     ) -> TrainingRun:
         trainer = build_trainer(self.workload, self.device, seed, tying, sources, self._make_optimizer)
-        return TrainingRun(trainer, self.workload.reward_batches(seed), self.config, frozen_start)
+        return TrainingRun(trainer, self.workload.reward_batches(seed), self.config, frozen_start, self._pays)
 
     def _let_go(self) -> None:
         self._episode = None

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from tying_env.ambient import usual_modes
+from tying_env.budget import Budget
 from tying_env.config import PLACE_SETTINGS, with_later_settings
 from tying_env.differences import listed
 from tying_env.environment import check_keys
@@ -64,11 +65,36 @@ class SavedEnv(RunningEnv):
     def fork(self) -> Self:
         """Return an independent environment in the same state: a counterfactual to try a tying on the same batches.
 
-        Weights, optimizer, data position and generators are copies; the data in memory are shared.
+        Weights, optimizer, data position and generators are copies; the data in memory are shared. A fork of a trial
+        is a trial.
         """
+        return self._twin(self._pays)
+
+    def trial(self) -> Self:
+        """Return a fork that the running episode pays for: nobody looks ahead for nothing.
+
+        Its training steps, and those of its forks, are taken from the episode's `total_steps`. At the end of its next
+        decision the episode takes note of them: it ends that much earlier, and so does its learning rate's schedule. A
+        step of a trial that would leave too few for the episode's next decision raises
+        `tying_env.budget.BudgetSpent`.
+        """
+        return self._twin(self._running().budget)
+
+    def _twin(self, pays: Budget | None) -> Self:
         state = self.state_dict()
-        twin = copying.copy(self)  # the data are read-only
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)  # the data are read-only
         twin.action_space, twin.observation_space = copying.deepcopy((self.action_space, self.observation_space))
-        twin._episode = None
+        twin._pays, twin._episode = pays, None
         twin.load_state_dict(state)
         return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs.
+
+        Raises:
+            TypeError: this is a trial. The training steps of a copy would not be counted.
+        """
+        if self._pays is not None:
+            raise TypeError("a trial cannot be copied or pickled, for nobody would pay for the copy's steps: fork() it")
+        return self.__dict__

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tying_env import partition
+from tying_env.budget import Budget
 from tying_env.config import EnvConfig
 from tying_env.data import Batches
 from tying_env.decision import Outcome, Stage, Train
@@ -21,10 +22,18 @@ class TrainingRun(Episode):
         reward_batches: draws the batches that rewards are measured on.
         config: the settings of the environment.
         frozen_start: whether the first k training steps lie before the first decision.
+        pays: the budget of the run that this is a trial for; None for a run.
     """
 
-    def __init__(self, trainer: Trainer, reward_batches: Batches, config: EnvConfig, frozen_start: bool) -> None:
-        super().__init__(reward_batches, config, frozen_start)
+    def __init__(
+        self,
+        trainer: Trainer,
+        reward_batches: Batches,
+        config: EnvConfig,
+        frozen_start: bool,
+        pays: Budget | None = None,
+    ) -> None:
+        super().__init__(reward_batches, config, frozen_start, pays)
         self.trainer = trainer
 
     @property
@@ -44,6 +53,10 @@ class TrainingRun(Episode):
     def change(self, action: partition.IntVector) -> partition.TyingEvents:
         """Put a tying in force in the network, optimizer included."""
         return self.trainer.tie(action)
+
+    def ends_earlier(self) -> None:
+        """Let the schedule of the learning rate end earlier, too."""
+        self.trainer.rates.end_at(self.ends_at)
 
     def run(
         self, action: partition.IntVector, should_stop: Callable[[], bool], validate: Callable[[], Measurement]

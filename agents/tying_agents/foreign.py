@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from tying_agents.controllers.base import NEEDS, Controller, check_needs
+from tying_agents.controllers.view import View
 from tying_env import partition
 from tying_env.episode import Stopped
 from tying_env.plugins import ForeignCodeError, is_ours
@@ -70,7 +71,7 @@ def whose(thing: object) -> str:
 
 
 def give_what_it_needs(controller: Controller, env: gym.Env[Any, Any]) -> None:
-    """Give a controller the environment that offers what it needs, if it needs anything.
+    """Give a controller a view of the environment that offers what it needs, if it needs anything.
 
     Raises:
         TypeError: its needs are no set of names.
@@ -87,7 +88,7 @@ def give_what_it_needs(controller: Controller, env: gym.Env[Any, Any]) -> None:
     if not controller.needs:
         return
     with naming_the_controller(controller, "bind"):
-        controller.bind(env if "masks" in controller.needs else env.unwrapped)
+        controller.bind(View(env))
 
 
 def checked_action(action: Any, env: gym.Env[Any, Any], controller: Controller) -> Any:

@@ -108,15 +108,15 @@ class Loop:
     @property
     def train_step(self) -> int:
         """Training steps done in all episodes together; earlier ones count in full."""
-        before = max(self.episode - 1, 0) * self.inner.total_steps
-        return int(before + (self.inner.train_step if self.episode else 0))
+        return int((self.episode - 1) * self.inner.total_steps + self.inner.train_step) if self.episode else 0
 
     @property
     def steps_done(self) -> int:
-        """Training steps done in all episodes together, those of the decision under way and of the frozen start too."""
+        """Training steps done in all episodes together, those of the decision under way and of trials too."""
         if not self.episode or getattr(self.inner, "trainer", None) is None:
             return self.train_step
-        return int((self.episode - 1) * self.inner.total_steps + self.inner.trainer.rates.steps)
+        here = self.inner.trainer.rates.steps + self.inner.trial_steps
+        return int((self.episode - 1) * self.inner.total_steps + here)
 
     @property
     def tokens_per_second(self) -> float:

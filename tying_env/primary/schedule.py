@@ -7,7 +7,7 @@ the rule of `group_lr` holds throughout.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -56,7 +56,7 @@ class Schedule:
         if self.name == "constant":
             return 1.0
         begins = self.total_steps - self.decay_steps if self.name == "wsd" else self.warmup_steps
-        progress = min(max(0.0, (step - begins) / (self.total_steps - begins)), 1.0)
+        progress = min(max(0.0, (step - begins) / max(self.total_steps - begins, 1)), 1.0)
         left = (1 + math.cos(math.pi * progress)) / 2 if self.name == "cosine" else 1 - progress
         return self.min_ratio + (1 - self.min_ratio) * left
 
@@ -119,6 +119,11 @@ class LearningRates(LRScheduler):
         """Training steps since a change touched a leader's groups, by leader; None where none has."""
         groups = self.optimizer.param_groups
         return {str(group["leader"]): group.get("age") for group in groups if "leader" in group}
+
+    def end_at(self, total_steps: int) -> None:
+        """Let the schedule end at this training step, from the next step on."""
+        self.schedule = replace(self.schedule, total_steps=total_steps)
+        self.refresh()
 
     def restore(self, steps: int, ages: Mapping[str, int | None]) -> None:
         """Continue after so many training steps, with `ages` as they were."""

@@ -165,12 +165,7 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
             )
     notes += _edge_notes(arms)
     for arm in arms:
-        steps = [run.records[-1]["counterfactual_steps"] for run in arm.runs if "counterfactual_steps" in run.last]
-        if any(steps):
-            notes.append(
-                f"{arm.label} also trained {sum(steps) / len(steps):,.0f} steps a run on counterfactuals: its budget "
-                "is larger by as much."
-            )
+        notes += _trial_notes(arm)
         idle = [run for run in arm.runs if _never_learned(run)]
         if idle:
             notes.append(
@@ -205,6 +200,24 @@ def _left_out_note(arm: Arm, run: Run) -> str:
         f"{'finished ' if counted.status == 'finished' else ''}run. Left out: {run.path} "
         f"({run.status}{f'; differs in {differ}' if differ else ''})."
     )
+
+
+def _trial_notes(arm: Arm) -> list[str]:
+    """Say how much of the training went into trials, and whether it was paid for."""
+    notes = []
+    if any(steps := [run.last["trial_steps"] for run in arm.runs if "trial_steps" in run.last]):
+        own = sum(run.last["train_step"] for run in arm.runs) / len(arm.runs)
+        notes.append(
+            f"{arm.label} spent {sum(steps) / len(steps):,.0f} of its training steps a run on trials; its network was "
+            f"trained for {own:,.0f}."
+        )
+    # Of an earlier version, in which nobody paid for them.
+    if any(steps := [run.last["counterfactual_steps"] for run in arm.runs if "counterfactual_steps" in run.last]):
+        notes.append(
+            f"{arm.label} also trained {sum(steps) / len(steps):,.0f} steps a run on counterfactuals: its budget "
+            "is larger by as much."
+        )
+    return notes
 
 
 def _edge_notes(arms: Sequence[Arm]) -> list[str]:

@@ -20,7 +20,8 @@ def summary_rows(directory: RunDirectory) -> list[tuple[str, str]]:
     records = directory.read_metrics()
     collapsed = "" if summary.get("collapsed_at") is None else ", collapsed"
     rows = [("run", f"{config['agent']}, seed {config['seed']}, {summary['status']}{collapsed}")]
-    rows.append(("training", f"{summary['train_step']:,} steps, {summary['decisions']:,} decisions"))
+    tried = f" and {trials:,} in trials" if (trials := summary.get("trial_steps", 0)) else ""
+    rows.append(("training", f"{summary['train_step']:,} steps{tried}, {summary['decisions']:,} decisions"))
     rows += _quality(summary, config)
     if records:
         rows += _tying(records, summary, config)

@@ -89,7 +89,8 @@ class LimitChanges(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
 class SettleTying(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     """Keep the tying as it is once a share of the training steps is done, whatever the actions say.
 
-    It takes effect with the first decision that would be applied at or after `after` x `total_steps` training steps.
+    It takes effect with the first decision that would be applied at or after `after` x `total_steps` training steps,
+    those of trials included.
     Rewards and observations stay as before; only actions have no effect any more. If that is the very first decision
     (`after=0`), it is the tying that the frozen start reports, all zeros, that stays.
 
@@ -122,7 +123,8 @@ class SettleTying(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
     @property
     def settled(self) -> bool:
         """Whether the next action has no effect."""
-        return tying_env_below(self).ties_at >= self._settled_at
+        below = tying_env_below(self)
+        return below.ties_at + below.trial_steps >= self._settled_at
 
     def action(self, action: npt.ArrayLike) -> IntVector:
         """Return the action, or the tying in force once it is settled, shape (L,).

@@ -1,8 +1,9 @@
 """Controllers that search: they change one entry of the tying at a time and judge it by a counterfactual.
 
-A counterfactual is a fork of the environment in which a candidate is tried on the very batches that come next
-(`LayerTyingEnv.fork`). It costs training steps of its own, which `counterfactual_steps` counts: compare arms with that
-in mind. The paper names such searches as future work (Sec. 5).
+A counterfactual is a fork of the environment in which a candidate is tried on the very batches that come next. Its
+training steps are taken from the run's (`tying_agents.controllers.view`): the more a search tries, the less its network
+is trained. When too few steps are left to try all that it would, it keeps the tying. The paper names such searches as
+future work (Sec. 5).
 """
 
 import math
@@ -34,20 +35,34 @@ class SearchController(Controller):
             raise ValueError(f"a search needs at least 2 layers to have a choice, got {n_units}")
         self.n_units = n_units
         self.config = config
-        self.counterfactual_steps = 0
         self._rng = rng
         self._env: Any = None
+
+    @property
+    @abstractmethod
+    def trials(self) -> int:
+        """Forks that a decision takes, each of which makes a decision."""
 
     def bind(self, env: Any) -> None:
         """Take note of the environment to fork."""
         self._env = env
 
+    def notes(self) -> list[str]:
+        """Say what the trials cost."""
+        return [
+            f"This search tries {self.trials} decisions out for each that it makes: of {self.trials + 1} training "
+            f"steps {self.trials} go into trials, and one trains its network."
+        ]
+
     def act(self, observation: IntVector) -> IntVector:
-        """Return the best action found.
+        """Return the best action found; the tying in force when too few training steps are left for trials.
 
         Raises:
             tying_env.episode.Stopped: a fork was asked to stop; this controller is as before then.
         """
+        env = self._bound()
+        if self.trials * (env.ties_at - env.train_step + env.steps_per_decision) > env.steps_for_trials:
+            return observation.copy()
         before = self.state_dict()
         try:
             return self._choose(observation)
@@ -59,18 +74,13 @@ class SearchController(Controller):
     def _choose(self, observation: IntVector) -> IntVector:
         """Return the best action found."""
 
-    def metrics(self) -> dict[str, float]:
-        """Return the training steps that went into counterfactuals so far."""
-        return {"counterfactual_steps": float(self.counterfactual_steps)}
-
     def state_dict(self) -> dict[str, Any]:
-        """Return the generator and the count of steps."""
-        return {"rng": capture_numpy(self._rng), "counterfactual_steps": self.counterfactual_steps}
+        """Return the state of the generator."""
+        return {"rng": capture_numpy(self._rng)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore generator and count."""
+        """Restore the generator."""
         restore_numpy(self._rng, state["rng"])
-        self.counterfactual_steps = state["counterfactual_steps"]
 
     def _change_one(self, tying: IntVector) -> IntVector:
         """Return an action with one entry other than in `tying` that gives another tying; `tying` if none does.
@@ -93,9 +103,7 @@ class SearchController(Controller):
     def _try(self, env: Any, action: IntVector) -> tuple[Any, float]:
         """Return a fork after a step with `action`, and its log-perplexity; infinity if it diverged."""
         fork = env.fork()
-        before = fork.train_step
         *_, info = fork.step(action)
-        self.counterfactual_steps += info["train_step"] - before
         return fork, math.log(info["perplexity"]) if math.isfinite(info["perplexity"]) else math.inf
 
     def _bound(self) -> Any:
@@ -106,6 +114,11 @@ class SearchController(Controller):
 
 class HillClimbing(SearchController):
     """Of the present tying and a few changes of one entry, take the best."""
+
+    @property
+    def trials(self) -> int:
+        """The tying in force and each change."""
+        return 1 + self.config.candidates
 
     def _choose(self, observation: IntVector) -> IntVector:
         """Try them all on the next batches; keep the tying unless a change is better."""
@@ -121,6 +134,11 @@ class Annealing(SearchController):
         super().__init__(n_units, config, rng)
         self.temperature = config.temperature
 
+    @property
+    def trials(self) -> int:
+        """The tying in force and one change."""
+        return 2
+
     def _choose(self, observation: IntVector) -> IntVector:
         """Try one change beside keeping the tying."""
         proposal = self._change_one(observation)
@@ -132,7 +150,7 @@ class Annealing(SearchController):
 
     def metrics(self) -> dict[str, float]:
         """Return the temperature as well."""
-        return super().metrics() | {"temperature": self.temperature}
+        return {"temperature": self.temperature}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the temperature as well."""
@@ -146,6 +164,11 @@ class Annealing(SearchController):
 
 class TreeSearch(SearchController):
     """Look a few decisions ahead: at each, keep the tying or change one entry; take the first step to the best leaf."""
+
+    @property
+    def trials(self) -> int:
+        """All nodes of the tree below the present tying."""
+        return sum((1 + self.config.candidates) ** level for level in range(1, self.config.tree_depth + 1))
 
     def _choose(self, observation: IntVector) -> IntVector:
         """Search the whole small tree, depth first."""

@@ -68,7 +68,7 @@ def lengthened(state: dict[str, Any], config: RunConfig) -> dict[str, Any]:
     env, k = state["env"], config.env.k
     before = dataclasses.replace(config.env, total_steps=env["config"]["total_steps"])
     done, under_way = env["train_step"], env["under_way"]
-    falls_at = before.total_steps - before.wsd_decay_steps
+    falls_at = before.total_steps - env.get("trial_steps", 0) - before.wsd_decay_steps
     if before.schedule == "wsd" and done > falls_at:
         raise LengthIsFixed(
             f"the wsd schedule has lowered the learning rate since training step {falls_at}, and {done} are done; "

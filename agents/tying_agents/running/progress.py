@@ -45,7 +45,7 @@ class ProgressBar(Callback):
     def run_begins(self, loop: Loop) -> None:
         """Show where the run begins: a resumed one has steps behind it."""
         # A new beginning for its clock, too: steps of before do not count as done in no time.
-        self._bar.reset(self._task, completed=loop.train_step, total=loop.total_steps)
+        self._bar.reset(self._task, completed=loop.steps_done, total=loop.total_steps)
         self._began = time.monotonic()
         self._bar.start()
 
@@ -78,11 +78,11 @@ class ProgressBar(Callback):
         if "epsilon" in record:
             text += f" · eps {record['epsilon']:.2f}"
         self._bar.numbers = text
-        self._bar.update(self._task, completed=loop.train_step, total=loop.total_steps)
-        now, last = time.monotonic(), loop.train_step >= loop.total_steps
+        self._bar.update(self._task, completed=loop.steps_done, total=loop.total_steps)
+        now, last = time.monotonic(), loop.steps_done >= loop.total_steps
         if not self._console.is_terminal and (last or now - self._last_line >= _LOG_SECONDS):
             self._last_line = now
-            line = f"step {loop.train_step}/{loop.total_steps} · {text}"
+            line = f"step {loop.steps_done}/{loop.total_steps} · {text}"
             self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def note(self, text: str) -> None:

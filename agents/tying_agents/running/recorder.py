@@ -135,6 +135,8 @@ def held(loop: Loop) -> dict[str, Any]:
         **{f"{kind}_bytes": n for kind, n in trainer.memory_in_training._asdict().items()},
         # Of several processes: the gradients that each gives into the average in a training step.
         **({"exchanged_bytes": sent} if (sent := trainer.bytes_exchanged) else {}),
+        # Of controllers that look ahead: training steps in trials so far.
+        **({"trial_steps": tried} if (tried := loop.inner.trial_steps) else {}),
     }
 
 

@@ -35,6 +35,7 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
         "episodes": loop.episode,
         "decisions": loop.decisions,
         "train_step": env.train_step,
+        "trial_steps": env.trial_steps,
         "best_validation_perplexity": recorder.best,
         **known,
         "input_dependence": measured[-1].input_dependence if measured else None,

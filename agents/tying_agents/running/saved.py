@@ -89,10 +89,11 @@ def _refuse_what_is_over(directory: RunDirectory, config: RunConfig) -> None:
     try:
         summary = directory.read_json(SUMMARY)
         status, step, measured = summary["status"], int(summary["train_step"]), summary["test"] is not None
+        spent = step + int(summary.get("trial_steps", 0))  # a run of an earlier version paid for none
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return  # it is written again at the end
     if status == "diverged":
         where = f"{directory.path}: the run diverged at training step {step}"
         raise RunIsOver(f"{where}; there is nothing to resume", status)
-    if status == "finished" and step >= config.env.total_steps and (measured or not config.measure_test):
+    if status == "finished" and spent >= config.env.total_steps and (measured or not config.measure_test):
         raise RunIsOver(f"{directory.path} is finished: there is nothing to resume", status)

@@ -1,0 +1,105 @@
+"""What a controller sees of the environment: enough to look ahead, and no way to do so without paying."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tying_env.episode import Stopped
+from tying_env.partition import IntVector
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+    from tying_env.wrappers.base import Step
+
+# What a view hands on as it is: none of it trains, and none of it changes anything.
+_SEEN = frozenset(
+    {
+        *("action_masks", "action_space", "config", "decisions", "decisions_per_episode", "evaluate", "n_units"),
+        *("observation_space", "over", "permitted", "steps_per_decision", "ties_at", "total_steps", "train_step"),
+        *("trial_steps", "tying"),
+    }
+)
+
+
+class View:
+    """The environment of a run, for the controller that decides in it.
+
+    It has `tying`, `train_step`, `total_steps`, `decisions`, `decisions_per_episode`, `steps_per_decision`, `n_units`,
+    `ties_at`, `over`, `config`, both spaces, `permitted(action)`, `evaluate(split, max_windows)`; of wrappers
+    `action_masks()`; and `fork()`.
+
+    Args:
+        env: the environment, in its wrappers.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self._env = env
+        self._inner: Any = env.unwrapped
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the environment has under this name, if a controller may see it.
+
+        Raises:
+            AttributeError: it may not, or there is no such thing.
+        """
+        if name.startswith("_") or name not in _SEEN:
+            raise AttributeError(
+                f"a controller sees {', '.join(sorted(_SEEN))} and fork of its environment, not {name}"
+            )
+        return getattr(self._inner, name) if hasattr(self._inner, name) else self._env.get_wrapper_attr(name)
+
+    @property
+    def steps_for_trials(self) -> float:
+        """Training steps that trials can still take; infinity where they cost nothing, or are paid for otherwise."""
+        return float(getattr(self._inner, "steps_for_trials", math.inf))
+
+    def fork(self) -> Trial:
+        """Return a trial: another environment in the same state, without wrappers, on the same batches.
+
+        Its training steps are taken from the run's.
+        """
+        # Where nothing is trained there is nothing to pay, and on the tying table every fork pays.
+        make = getattr(self._inner, "trial", None) or getattr(self._inner, "fork", None)
+        return Trial((make or self._env.get_wrapper_attr("fork"))(), self._inner)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be copied or pickled: nobody would pay for what is tried in the copy.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a controller's view of its environment cannot be copied or pickled: fork() it")
+
+
+class Trial(View):
+    """A fork in which a controller tries a tying, see `View.fork`; it can be forked again.
+
+    Args:
+        env: the fork.
+        run: the environment of the run that pays for it.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], run: Any) -> None:
+        super().__init__(env)
+        self._run = run
+
+    def step(self, action: IntVector) -> Step:
+        """Tie, train for k steps and measure, in the trial alone.
+
+        Raises:
+            tying_env.budget.BudgetSpent: the run has too few training steps left for it.
+            tying_env.episode.Stopped: the run was asked to stop. What the trials for this decision cost is given back:
+                a controller that goes on makes them again.
+        """
+        try:
+            stepped: Step = self._inner.step(action)
+        except Stopped:
+            self._run.forget_trials()
+            raise
+        return stepped
+
+    def fork(self) -> Trial:
+        """Return another trial in the state of this one."""
+        return Trial(self._inner.fork(), self._run)

@@ -1,0 +1,47 @@
+"""What a training run may cost: its own training steps, and those of the trials made for it. No torch."""
+
+from dataclasses import dataclass
+
+
+class BudgetSpent(ValueError):
+    """A trial was to train for more steps than the run has left for trials."""
+
+
+@dataclass
+class Budget:
+    """Counts the training steps of a run and of its trials, which share one: nobody looks ahead without paying.
+
+    Attributes:
+        total: training steps in all.
+        own: done by the run itself.
+        trials: done by its trials.
+        reserved: kept for the run's next decision, which a trial cannot take from it.
+    """
+
+    total: int
+    own: int = 0
+    trials: int = 0
+    reserved: int = 0
+
+    @property
+    def spent(self) -> int:
+        """Training steps done by the run and its trials."""
+        return self.own + self.trials
+
+    @property
+    def for_trials(self) -> int:
+        """Training steps that trials can still take."""
+        return max(self.total - self.spent - self.reserved, 0)
+
+    def check(self, steps: int) -> None:
+        """Check that a trial can take so many training steps.
+
+        Raises:
+            BudgetSpent: it cannot.
+        """
+        if steps > self.for_trials:
+            raise BudgetSpent(
+                f"a trial of {steps} training steps is more than is left for trials, {self.for_trials}: of "
+                f"{self.total} the run has done {self.own} itself and {self.trials} in trials, and keeps "
+                f"{self.reserved} for its next decision"
+            )
