@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 import gymnasium as gym
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -13,9 +14,11 @@ from tying_env.ambient import usual_modes
 from tying_env.budget import Budget
 from tying_env.config import EnvConfig
 from tying_env.data import Batch
+from tying_env.data.batches import cut
 from tying_env.data.corpus import Split
 from tying_env.distributed import agreed_number
-from tying_env.environment import TyingEnv
+from tying_env.environment import TyingEnv, check_whole
+from tying_env.primary.agreement import gradient_agreement
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.evaluation import Evaluation, Measurement
 from tying_env.primary.optimizers import MakeOptimizer
@@ -130,6 +133,21 @@ class RunningEnv(TyingEnv):
         """
         most = self.config.validation_windows if max_windows is None else max_windows
         return self.workload.evaluate(self._running().trainer.network.model, split, most, self.device)
+
+    @usual_modes()
+    def gradient_agreement(self, max_windows: int | None = None) -> npt.NDArray[np.float64]:
+        """Return the cosine between the gradients of each two layers for the weights they compute with, shape (L, L).
+
+        See `tying_env.primary.agreement`. Nothing is trained; the examples are the first of the training split, always
+        the same.
+
+        Args:
+            max_windows: how many sequences of `seq_len` tokens, or images; a training batch's number by default.
+        """
+        most = self.config.batch_size if max_windows is None else check_whole("max_windows", max_windows, 1)
+        trainer, examples = self._running().trainer, self.windows("train", most)
+        batches = cut(examples, self.config.batch_size)
+        return gradient_agreement(trainer.network.model, trainer.tied, trainer.task, batches, self.device)
 
     def windows(self, split: Split, max_windows: int) -> Batch:
         """Return up to `max_windows` examples of a split, 0 for all. They never change.

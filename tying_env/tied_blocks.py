@@ -14,8 +14,9 @@ The one rule, for a change of the tying from s to s' where W[i] are the weights 
 Source: Hay & Wolf, ICLR 2024, Sec. 3 and Algorithm 1 lines 2 and 10-19.
 """
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from tying_env.left_behind import LeftBehind
 from tying_env.redrawing import Recipe, ReleasedWeights
 from tying_env.replication import Present, Replication, Tied, check_choice
 from tying_env.rule import GroupLR
-from tying_env.slots import TiedParameters, Weights, check_kinds, get, put, slots
+from tying_env.slots import TiedParameters, Weights, aliases, check_kinds, get, put, slots
 
 OptimizerState = Literal["inherit", "reset"]
 
@@ -211,6 +212,23 @@ class TiedBlocks:
             if layers is None or layer in layers:
                 put(self._slots[layer], self._released.draw(layer))
                 del self._released.layers[layer]
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[list[Weights]]:
+        """Let every layer compute with Parameters of its own on the same storage, so that each has its own gradient.
+
+        Yields them, L of them. Layers whose values are not held (`recipes`) stay as they are. Train nothing in here.
+        """
+        before = [self.weights(i) for i in range(self.n_units)]
+        held = [i not in self._released.layers for i in range(self.n_units)]
+        own = [aliases(w, requires_grad=True) if there else w for w, there in zip(before, held, strict=True)]
+        try:
+            for places, weights in zip(self._slots, own, strict=True):
+                put(places, weights)
+            yield [weights if there else {} for weights, there in zip(own, held, strict=True)]
+        finally:
+            for places, weights in zip(self._slots, before, strict=True):
+                put(places, weights)
 
     def _plan(self, after: partition.IntVector, optimizer: torch.optim.Optimizer | None) -> Plan:
         """Make the Parameters, optimizer state and groups of `after` beside the present ones."""

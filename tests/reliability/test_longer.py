@@ -27,7 +27,7 @@ def without_trace(path: Path) -> dict[str, Any]:
     return {name: value for name, value in outcome(path).items() if name != "trace.txt"}
 
 
-@pytest.mark.parametrize("agent", ["dqn", "annealing", "albert"])
+@pytest.mark.parametrize("agent", ["dqn", "albert"])
 def test_a_finished_run_is_trained_on(agent: str, tiny: dict[str, Any], tmp_path: Path) -> None:
     # The warm-up is a tenth of the length where nothing is said: it stays the shorter run's.
     whole = small(tiny | CONSTANT | {"total_steps": 32, "warmup_steps": 2}, tmp_path / "whole", agent)
@@ -119,6 +119,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], int, str]] = [
     ("shorter", CONSTANT, {}, 10, "total_steps is 20 there, 10 here: a run is not made shorter"),
     ("episodes", CONSTANT, {"episodes": 2}, 40, "its 2 episodes are all of one length"),
     ("sb3", CONSTANT, {"agent": "a2c"}, 40, "the agent a2c goes by the number of decisions"),
+    ("search", CONSTANT, {"agent": "annealing"}, 40, "its controller looks ahead as long as the run has training steps"),
     ("settle", CONSTANT, {"wrappers": ("settle",)}, 40, "the wrapper settle goes by the share of the run"),
     ("cut", CONSTANT | {"k": 3}, {}, 40, "its last decision was cut short by the end of the run, to 2 of 3"),
     ("others", CONSTANT | {"learning_rate": 0.5}, {}, 40, "env.learning_rate is 0.5 there, 0.001 here"),

@@ -62,13 +62,19 @@ def lengthened(state: dict[str, Any], config: RunConfig) -> dict[str, Any]:
         config: settings of the longer run, from `same_but_longer`.
 
     Raises:
-        LengthIsFixed: its learning rate had begun to fall, or its last decision was cut short by its end.
+        LengthIsFixed: its learning rate had begun to fall, its last decision was cut short by its end, or it paid for
+            trials.
         KeyError, TypeError: the state is damaged.
     """
     env, k = state["env"], config.env.k
     before = dataclasses.replace(config.env, total_steps=env["config"]["total_steps"])
     done, under_way = env["train_step"], env["under_way"]
-    falls_at = before.total_steps - env.get("trial_steps", 0) - before.wsd_decay_steps
+    if env.get("trial_steps", 0):
+        raise LengthIsFixed(
+            "its controller looks ahead as long as the run has training steps left to pay for that: in a longer run it "
+            f"would have decided otherwise. {_TO_TRAIN_ON}"
+        )
+    falls_at = before.total_steps - before.wsd_decay_steps
     if before.schedule == "wsd" and done > falls_at:
         raise LengthIsFixed(
             f"the wsd schedule has lowered the learning rate since training step {falls_at}, and {done} are done; "

@@ -1,0 +1,78 @@
+"""Whether the layers of a group want the same of the weights they share: cosines between their gradients.
+
+A shared weight gets the sum of its layers' gradients. Layers whose gradients point the same way lose nothing by sharing;
+those whose gradients point apart are held back by each other, and are the first to be given weights of their own (Yang
+et al., 2021, arXiv 2110.03848; gradient conflict in multi-task learning, Yu et al., 2020, arXiv 2001.06782).
+"""
+
+import contextlib
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from tying_env.data.batches import Batch
+from tying_env.primary.tasks import Task, to_device
+from tying_env.seeding import all_randomness_from, torch_stream
+from tying_env.tied_blocks import TiedBlocks
+
+
+def gradient_agreement(
+    model: nn.Module, tied: TiedBlocks, task: Task, batches: Iterable[Batch], device: torch.device
+) -> npt.NDArray[np.float64]:
+    """Return the cosine between the gradients of each two layers, shape (L, L), each with respect to its own use.
+
+    Layers of a group compute with the same weights, of which every layer has a gradient of its own; layers of different
+    groups are compared as well, where their blocks are of one kind. The gradient is that of the mean loss over all
+    batches, without dropout. Nothing is trained, no random stream moves on, and no gradient is left behind; it takes
+    the memory of conventional training's gradients for as long.
+
+    Args:
+        model: the network, on `device`.
+        tied: its blocks.
+        task: turns a batch into a loss.
+        batches: examples to compute the loss on.
+        device: where the network is.
+
+    Returns:
+        1 on the diagonal, for a layer without a gradient as well; NaN between layers of different kinds, and where one
+        has no gradient; symmetric.
+    """
+    L = tied.n_units
+    sums: list[dict[str, torch.Tensor]] = [{} for _ in range(L)]
+    model.eval()
+    stream = all_randomness_from(torch_stream(0, "measuring", device)) if task.foreign else contextlib.nullcontext()
+    with tied.apart() as weights, stream, torch.enable_grad():
+        leaves = {id(p): p for own in weights for p in own.values()}
+        for batch in batches:
+            there = to_device(batch, device)
+            if not (count := task.count(model, there)):  # the mean of nothing is no number
+                continue
+            loss = task.loss(model, there) * count
+            found = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()), allow_unused=True), strict=True))
+            for total, own in zip(sums, weights, strict=True):
+                for name, parameter in own.items():
+                    if (gradient := found[id(parameter)]) is not None:
+                        total[name] = total[name] + gradient if name in total else gradient
+    gram = np.full((L, L), np.nan)
+    for kind in np.unique(tied.kinds).tolist():
+        layers = np.flatnonzero(tied.kinds == kind)
+        gram[np.ix_(layers, layers)] = _inner_products([sums[i] for i in layers.tolist()])
+    norms = np.sqrt(np.diag(gram))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosines = np.clip(gram / np.outer(norms, norms), -1.0, 1.0)
+    np.fill_diagonal(cosines, 1.0)
+    return cosines
+
+
+def _inner_products(gradients: list[dict[str, torch.Tensor]]) -> npt.NDArray[np.float64]:
+    """Return the inner products of gradients, each a part for every name, shape (n, n)."""
+    total = np.zeros((len(gradients), len(gradients)))
+    for name in {name for gradient in gradients for name in gradient}:
+        parts = next(gradient[name] for gradient in gradients if name in gradient)
+        rows = torch.stack([gradient.get(name, torch.zeros_like(parts)).flatten() for gradient in gradients])
+        rows = rows if rows.dtype == torch.float64 else rows.float()
+        total += (rows @ rows.T).double().cpu().numpy()
+    return total
