@@ -119,7 +119,10 @@ def test_nobody_looks_ahead_for_nothing() -> None:
         assert not hasattr(View(env), name)
     for name in ("reset", "load_state_dict", "state_dict", "trainer", "unwrapped"):
         assert not hasattr(trial, name)
-    with pytest.raises(AttributeError, match=r"a controller sees action_masks, .*, tying and fork of its environment"):
+    with pytest.raises(
+        AttributeError,
+        match=r"a controller sees action_masks, .*, tying, fork and gradient_agreement of its environment",
+    ):
         _ = View(env).trainer
 
 

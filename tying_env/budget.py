@@ -34,10 +34,10 @@ class Budget:
         return max(self.total - self.spent - self.reserved, 0)
 
     def check(self, steps: int) -> None:
-        """Check that a trial can take so many training steps.
+        """Check that trials can take so many training steps.
 
         Raises:
-            BudgetSpent: it cannot.
+            BudgetSpent: they cannot.
         """
         if steps > self.for_trials:
             raise BudgetSpent(
@@ -45,3 +45,12 @@ class Budget:
                 f"{self.total} the run has done {self.own} itself and {self.trials} in trials, and keeps "
                 f"{self.reserved} for its next decision"
             )
+
+    def pay(self, steps: int) -> None:
+        """Take so many training steps for trials.
+
+        Raises:
+            BudgetSpent: that many are not left for them.
+        """
+        self.check(steps)
+        self.trials += steps

@@ -231,10 +231,6 @@ class Episode(ABC):
         self.over, self.under_way = state["over"], under_way
         self._reserve()
 
-    def forget_trials(self) -> None:
-        """Take back what trials for the next decision have cost: they were stopped, and will be made again."""
-        self.budget.trials = self.trial_steps
-
     def _due(self) -> int:
         """Return the training steps of the next decision, with those before it."""
         frozen = self.frozen_steps_left

@@ -110,9 +110,18 @@ class RunningEnv(TyingEnv):
         """Training step at which the next action is applied; after a step that was stopped, at which its action was."""
         return self._running().ties_at
 
+    def pay(self, steps: int) -> None:
+        """Take training steps from this episode, as trials do, for something that costs as much to compute.
+
+        Raises:
+            tying_env.budget.BudgetSpent: that many are not left for trials.
+        """
+        self._running().budget.pay(check_whole("steps", steps, 0))
+
     def forget_trials(self) -> None:
         """Take back what trials for the next decision have cost: for a controller that was stopped in the middle."""
-        self._running().forget_trials()
+        episode = self._running()
+        episode.budget.trials = episode.trial_steps
 
     def permitted(self, action: object) -> partition.IntVector:
         """Check an action, and return what it comes to where only blocks of one kind can be tied.

@@ -1,8 +1,8 @@
 """Whether the layers of a group want the same of the weights they share: cosines between their gradients.
 
-A shared weight gets the sum of its layers' gradients. Layers whose gradients point the same way lose nothing by sharing;
-those whose gradients point apart are held back by each other, and are the first to be given weights of their own (Yang
-et al., 2021, arXiv 2110.03848; gradient conflict in multi-task learning, Yu et al., 2020, arXiv 2001.06782).
+A shared weight gets the sum of its layers' gradients. Layers whose gradients point the same way lose nothing by
+sharing; those whose gradients point apart hold each other back, and are the first to be given weights of their own
+(Yang et al., 2021, arXiv 2110.03848; gradient conflict in multi-task learning, Yu et al., 2020, arXiv 2001.06782).
 """
 
 import contextlib
@@ -62,7 +62,7 @@ def gradient_agreement(
         gram[np.ix_(layers, layers)] = _inner_products([sums[i] for i in layers.tolist()])
     norms = np.sqrt(np.diag(gram))
     with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = np.clip(gram / np.outer(norms, norms), -1.0, 1.0)
+        cosines: npt.NDArray[np.float64] = np.clip(gram / np.outer(norms, norms), -1.0, 1.0)
     np.fill_diagonal(cosines, 1.0)
     return cosines
 

@@ -10,6 +10,8 @@ from tying_env.partition import IntVector
 
 if TYPE_CHECKING:
     import gymnasium as gym
+    import numpy as np
+    import numpy.typing as npt
 
     from tying_env.wrappers.base import Step
 
@@ -28,7 +30,7 @@ class View:
 
     It has `tying`, `train_step`, `total_steps`, `decisions`, `decisions_per_episode`, `steps_per_decision`, `n_units`,
     `ties_at`, `over`, `config`, both spaces, `permitted(action)`, `evaluate(split, max_windows)`; of wrappers
-    `action_masks()`; and `fork()`.
+    `action_masks()`; and `fork()` and `gradient_agreement()`, for which the run pays.
 
     Args:
         env: the environment, in its wrappers.
@@ -46,7 +48,8 @@ class View:
         """
         if name.startswith("_") or name not in _SEEN:
             raise AttributeError(
-                f"a controller sees {', '.join(sorted(_SEEN))} and fork of its environment, not {name}"
+                f"a controller sees {', '.join(sorted(_SEEN))}, fork and gradient_agreement of its environment, "
+                f"not {name}"
             )
         return getattr(self._inner, name) if hasattr(self._inner, name) else self._env.get_wrapper_attr(name)
 
@@ -54,6 +57,21 @@ class View:
     def steps_for_trials(self) -> float:
         """Training steps that trials can still take; infinity where they cost nothing, or are paid for otherwise."""
         return float(getattr(self._inner, "steps_for_trials", math.inf))
+
+    def gradient_agreement(self, max_windows: int | None = None) -> npt.NDArray[np.float64]:
+        """Return what `LayerTyingEnv.gradient_agreement` does; the run pays a training step for each batch.
+
+        Raises:
+            tying_env.budget.BudgetSpent: the run has too few training steps left for it.
+        """
+        self._inner.pay(self.steps_of_agreement(max_windows))
+        found: npt.NDArray[np.float64] = self._inner.gradient_agreement(max_windows)
+        return found
+
+    def steps_of_agreement(self, max_windows: int | None = None) -> int:
+        """Return the training steps that `gradient_agreement` costs: forward and backward passes of so many batches."""
+        batch: int = self._inner.config.batch_size
+        return math.ceil((batch if max_windows is None else max_windows) / batch)
 
     def fork(self) -> Trial:
         """Return a trial: another environment in the same state, without wrappers, on the same batches.

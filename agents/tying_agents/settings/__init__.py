@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tying_agents.settings.looking import ProbeConfig as ProbeConfig
+from tying_agents.settings.looking import SearchConfig as SearchConfig
+from tying_agents.settings.looking import SplitConfig as SplitConfig
 from tying_env.seeding import check_seed
 
 RewardScale = Literal["none", "running"]
@@ -204,33 +207,6 @@ class EvolutionConfig:
                 f"tournament_size must be from 1 to the population's {self.population_size}, got "
                 f"{self.tournament_size!r}"
             )
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """Settings of hill-climbing, annealing and tree-search.
-
-    Raises:
-        ValueError: a setting is outside its range.
-    """
-
-    candidates: int = 2
-    """Changes tried at each decision, beside keeping the tying (tree-search: at each level of the tree)."""
-    tree_depth: int = 2
-    """Decisions that tree-search looks ahead."""
-    temperature: float = 0.05
-    """Annealing's first temperature, in nats of the log-perplexity."""
-    temperature_decay: float = 0.95
-    """Factor on the temperature after each decision."""
-
-    def __post_init__(self) -> None:
-        for name in ("candidates", "tree_depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature!r}")
-        if not 0 < self.temperature_decay <= 1:
-            raise ValueError(f"temperature_decay must be in (0, 1], got {self.temperature_decay!r}")
 
 
 @dataclass(frozen=True)
