@@ -169,8 +169,8 @@ STUDIES = {
         ),
     ),
     "first-layer": Study(
-        "Fixed tyings: is the first layer the one that deserves weights of its own? Runs of equal layers, with the "
-        "first layer, the first and the last, or none alone; two to six groups.",
+        "Fixed tyings, runs of equal layers, with the first layer, the first and the last, or none alone: is the first "
+        "layer the one that deserves weights of its own?",
         _FIRST,
         1.2,
         (_FIXED,),
