@@ -22,7 +22,11 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(tmp_path_factory.mktemp("table"))
 
 
-@pytest.mark.parametrize("name", [name for name in agent_names() if name not in ("pattern", "replay")])
+# They look at gradients, of which a table has none.
+LOOKING = ("probe-then-tie", "share-then-split")
+
+
+@pytest.mark.parametrize("name", [name for name in agent_names() if name not in ("pattern", "replay", *LOOKING)])
 def test_every_agent_searches_the_table(name: str, path: Path) -> None:
     task = Task(table=path, trainings=12)
     played = play(arm_of(name), task, seed=1)
@@ -30,6 +34,14 @@ def test_every_agent_searches_the_table(name: str, path: Path) -> None:
     assert all(0 <= regret < math.inf for regret in played.regret.values())
     again = play(arm_of(name), task, seed=1)
     assert (again.regret, again.decisions) == (played.regret, played.decisions)
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_what_looks_at_gradients_is_refused(name: str, path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"needs gradients, which this environment does not offer: .* has no gradient_"
+    ):
+        play(arm_of(name), Task(table=path, trainings=12), seed=1)
 
 
 def test_regret_of_patterns_is_known(path: Path) -> None:

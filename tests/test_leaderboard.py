@@ -25,7 +25,7 @@ def board() -> Board:
 
 def test_every_agent_that_searches_has_an_entry() -> None:
     own = {entry.agent for entry in ENTRIES.values()}
-    assert own == set(agent_names()) - {"pattern", "replay"}
+    assert own == set(agent_names()) - {"pattern", "replay", "probe-then-tie", "share-then-split"}
     assert entry_of("dqn-bandit").arm().settings.gamma == 0
 
 

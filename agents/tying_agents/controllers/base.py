@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     import torch
 
 # What a controller may ask of the environment beyond reset and step -> the attribute that an environment offers it by.
-Need = Literal["forks", "probes", "masks"]
-NEEDS: dict[Need, str] = {"forks": "fork", "probes": "evaluate", "masks": "action_masks"}
+Need = Literal["forks", "probes", "gradients", "masks"]
+NEEDS: dict[Need, str] = {
+    "forks": "fork",
+    "probes": "evaluate",
+    "gradients": "gradient_agreement",
+    "masks": "action_masks",
+}
 
 
 def check_needs(controller: Controller, whose: str) -> None:
@@ -79,9 +84,9 @@ class Controller(ABC):
 
     Attributes:
         Settings: a dataclass; its fields are the controller's options on the command line. All have defaults.
-        needs: what it asks of the environment: "forks" (`env.fork()`), "probes" (`env.evaluate()`), "masks"
-            (`env.action_masks()`). With a need it is given the environment in `bind`; an environment that does not
-            offer it is refused before the run begins.
+        needs: what it asks of the environment: "forks" (`env.fork()`), "probes" (`env.evaluate()`), "gradients"
+            (`env.gradient_agreement()`), "masks" (`env.action_masks()`). With a need it is given a view of the
+            environment in `bind`; an environment that does not offer it is refused before the run begins.
     """
 
     Settings: ClassVar[type] = NoSettings
@@ -102,7 +107,7 @@ class Controller(ABC):
         return None
 
     def bind(self, env: Any) -> None:  # noqa: B027 (most controllers do not need it)
-        """Take note of the environment; called before the first decision, of controllers that have needs."""
+        """Take note of a view of the environment; called before the first decision, of controllers that have needs."""
 
     def notes(self) -> list[str]:
         """Return what whoever starts a run with this controller should know."""

@@ -23,7 +23,7 @@ class ShareThenSplit(Controller):
     """
 
     Settings = SplitConfig
-    needs = frozenset({"probes"})
+    needs = frozenset({"gradients"})
 
     def __init__(self, settings: SplitConfig, context: Context) -> None:
         if settings.groups > context.n_units:
@@ -88,7 +88,7 @@ class ProbeThenTie(Controller):
     """
 
     Settings = ProbeConfig
-    needs = frozenset({"forks", "probes"})
+    needs = frozenset({"forks", "gradients"})
 
     def __init__(self, settings: ProbeConfig, context: Context) -> None:
         if settings.groups > context.n_units:
