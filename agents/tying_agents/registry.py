@@ -267,6 +267,7 @@ for _name, _target, _settings in (
     ("cycle-rev", f"{_CONTROLLERS}.patterns:make_cycle_rev", settings.GroupsConfig),
     ("sequence", f"{_CONTROLLERS}.patterns:make_sequence", settings.GroupsConfig),
     ("contiguous", f"{_CONTROLLERS}.patterns:make_contiguous", settings.GroupsConfig),
+    ("halving", f"{_CONTROLLERS}.halving:SuccessiveHalving", settings.HalvingConfig),
     ("probe-then-tie", f"{_CONTROLLERS}.splitting:ProbeThenTie", settings.ProbeConfig),
     ("share-then-split", f"{_CONTROLLERS}.splitting:ShareThenSplit", settings.SplitConfig),
     ("prior", f"{_CONTROLLERS}.rules:make_prior", settings.PriorConfig),

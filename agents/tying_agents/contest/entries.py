@@ -56,7 +56,7 @@ ENTRIES: dict[str, Entry] = {
         Entry("dqn-bandit", "learning", "dqn", DQNConfig(gamma=0.0, q_learning_rate=1e-2)),
         *_defaults("learning", "layer-sweep-dqn"),
         *_defaults("of Stable-Baselines3", "ppo", "a2c", "sb3-dqn", "qrdqn", "maskable-ppo"),
-        *_defaults("searching", "hill-climbing", "annealing", "tree-search", "tpe", "cma-es", "evolution"),
+        *_defaults("searching", "hill-climbing", "annealing", "tree-search", "halving", "tpe", "cma-es", "evolution"),
         *_defaults("not learning", RANDOM, "random-static", "random-redrawn", "conventional", "albert", "cycle"),
         *_defaults("not learning", "cycle-rev", "sequence", "contiguous", "prior", "periodic", "sandwich"),
     )

@@ -170,13 +170,5 @@ def split(tying: IntVector, agreement: npt.NDArray[np.float64], i: int, j: int) 
     members = np.flatnonzero(tying == tying[i])
     with_j = members[np.nan_to_num(agreement[members, j], nan=-1) > np.nan_to_num(agreement[members, i], nan=-1)]
     parted = tying.copy()
-    parted[np.setdiff1d(members, with_j)] = i  # names of groups; canonical form gives them their lowest layer's
-    parted[with_j] = j
-    return partition.canonicalise(_named_by_lowest(parted))
-
-
-def _named_by_lowest(groups: IntVector) -> IntVector:
-    """Return groups, whatever they are called, by the lowest layer of each."""
-    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    lowest: IntVector = first[inverse]
-    return lowest
+    parted[with_j] = len(tying)  # a label that no group has
+    return partition.same_groups(parted)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tying_agents.settings.looking import HalvingConfig as HalvingConfig
 from tying_agents.settings.looking import ProbeConfig as ProbeConfig
 from tying_agents.settings.looking import SearchConfig as SearchConfig
 from tying_agents.settings.looking import SplitConfig as SplitConfig

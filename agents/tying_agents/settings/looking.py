@@ -85,3 +85,28 @@ class ProbeConfig(_AgreementConfig):
         super().__post_init__()
         if not 0 < self.share < 1:
             raise ValueError(f"share must be in (0, 1), got {self.share!r}")
+
+
+@dataclass(frozen=True)
+class HalvingConfig:
+    """Settings of halving.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    candidates: int = 8
+    """Tyings to try."""
+    share: float = 0.2
+    """Share of the training steps that goes into trials."""
+    groups: int = 0
+    """Number of groups of every candidate; 0 for what chance gives, H_L rounded."""
+    patterns: bool = True
+    """The best tyings by the rules of prior are among the candidates; without, all are random."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("candidates", 2), ("groups", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+        if not 0 < self.share < 1:
+            raise ValueError(f"share must be in (0, 1), got {self.share!r}")

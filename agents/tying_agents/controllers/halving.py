@@ -1,0 +1,138 @@
+"""Successive halving: train some tyings for a while in trials, go on with the better half, then train with the last.
+
+Jamieson & Talwalkar, 2016 (arXiv 1502.07943). All trials begin in the state that the run begins in and see the same
+batches, so what differs between them is the tying. They hold a network each, half as many after every round. The run
+pays for all of their training steps, and begins with the tying found.
+"""
+
+import math
+from typing import Any, Self
+
+import numpy as np
+
+from tying_agents.controllers.base import Context, Controller
+from tying_agents.controllers.patterns import chance_groups
+from tying_agents.controllers.rules import PRIORS
+from tying_agents.controllers.view import Trial
+from tying_agents.settings import HalvingConfig
+from tying_env.partition import IntVector, random_tying
+from tying_env.seeding import capture_numpy, restore_numpy
+
+
+class SuccessiveHalving(Controller):
+    """Decides once, at the beginning; then it stays."""
+
+    Settings = HalvingConfig
+    needs = frozenset({"forks"})
+
+    @classmethod
+    def create(cls, settings: HalvingConfig, context: Context) -> Self:
+        """Return a new one, whose random candidates come from the run's stream."""
+        return cls(settings, context)
+
+    def __init__(self, settings: HalvingConfig, context: Context) -> None:
+        self.config = settings
+        self.groups = settings.groups or chance_groups(context.n_units)
+        if self.groups > context.n_units:
+            raise ValueError(f"groups must be at most the number of layers, {context.n_units}, got {self.groups}")
+        self.tying: IntVector | None = None  # what was found
+        self._n_units, self._rng = context.n_units, context.rng()
+        self._env: Any = None
+
+    def initial_tying(self) -> IntVector:
+        """Return all layers independent: nothing is trained before the first decision."""
+        return np.arange(self._n_units)
+
+    def bind(self, env: Any) -> None:
+        """Take note of the environment to try tyings in."""
+        self._env = env
+
+    def begin(self) -> None:
+        """Begin with another network."""
+        self.tying = None
+
+    def notes(self) -> list[str]:
+        """Say what the trials take."""
+        n = self.config.candidates
+        return [
+            f"{n} tyings are tried before the first decision, with {self.config.share:.0%} of all training steps; they "
+            f"hold {n} networks at once. A run that is stopped in between tries them again."
+        ]
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Return the tying found; at the first decision find it.
+
+        Raises:
+            ValueError: the run is too short for the trials.
+        """
+        if self.tying is None:
+            before = capture_numpy(self._rng)
+            try:
+                self.tying = self._find(self.candidates())
+            except BaseException:
+                restore_numpy(self._rng, before)
+                raise
+        return self.tying.copy()
+
+    def candidates(self) -> list[IntVector]:
+        """Return the tyings to try, all with as many groups: those of the simple rules, then random ones."""
+        permitted, found = self._env.permitted, dict[tuple[int, ...], IntVector]()
+        if self.config.patterns:
+            for rule in PRIORS.values():
+                tying = permitted(rule.best(self._n_units, self.groups))
+                found.setdefault(tuple(tying.tolist()), tying)
+        for _ in range(100 * self.config.candidates):  # there may be fewer
+            if len(found) >= self.config.candidates:
+                break
+            tying = permitted(random_tying(self._n_units, self.groups, self._rng))
+            found.setdefault(tuple(tying.tolist()), tying)
+        return list(found.values())[: self.config.candidates]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the generator, and what was found."""
+        tying = None if self.tying is None else self.tying.tolist()
+        return {"rng": capture_numpy(self._rng), "tying": tying}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        restore_numpy(self._rng, state["rng"])
+        self.tying = None if state["tying"] is None else np.array(state["tying"], dtype=np.int64)
+
+    def _find(self, tyings: list[IntVector]) -> IntVector:
+        alive: list[tuple[IntVector, Trial]] = [(tying, self._env.fork()) for tying in tyings]
+        for decisions in self._rounds(len(alive)):
+            ranked = sorted(alive, key=lambda pair: _mean_loss(pair[0], pair[1], decisions))
+            alive = ranked[: math.ceil(len(ranked) / 2)]
+        return alive[0][0]
+
+    def _rounds(self, n: int) -> list[int]:
+        """Return how many decisions each trial of a round makes, so that all rounds take about as many steps.
+
+        Raises:
+            ValueError: not even one decision of each can be paid for.
+        """
+        sizes, left = [], n
+        while left > 1:
+            sizes.append(left)
+            left = math.ceil(left / 2)
+        k = self._env.steps_per_decision
+        share = self.config.share * self._env.total_steps / k / max(len(sizes), 1)
+        rounds = [max(1, int(share / size)) for size in sizes]
+        steps = k * sum(size * decisions for size, decisions in zip(sizes, rounds, strict=True))
+        if steps > self._env.steps_for_trials:
+            raise ValueError(
+                f"halving {n} candidates takes {steps} training steps of trials, and the run has "
+                f"{self._env.steps_for_trials:g} for them: give it more total_steps, a smaller k or fewer candidates"
+            )
+        return rounds
+
+
+def _mean_loss(tying: IntVector, trial: Trial, decisions: int) -> float:
+    """Return the mean log-perplexity over so many decisions in a trial; infinity if it diverged."""
+    losses = []
+    for _ in range(decisions):
+        *_, terminated, _, info = trial.step(tying)
+        losses.append(math.log(info["perplexity"]) if math.isfinite(info["perplexity"]) else math.inf)
+        if terminated:
+            return math.inf
+    return float(np.mean(losses))
