@@ -197,6 +197,13 @@ def test_a_weight_whose_input_is_not_seen_is_refused_by_name_and_others_are_name
         linears_of(network_of(nn.LayerNorm(4)))
 
 
+def test_weights_that_are_parts_of_one_memory_are_weights_each() -> None:
+    memory, block = torch.randn(2, 3, 3), nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    for linear, part in zip(block, memory, strict=True):
+        linear.weight = nn.Parameter(part)  # type: ignore[assignment]
+    assert [linear.name for linear in linears_of(network_of(block))] == ["layers.0.0.weight", "layers.0.1.weight"]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from tying_env.compression.rounding import Layout, as_rows, layout_of
+from tying_env.compression.units import identity_of
 from tying_env.data import Batches
 from tying_env.primary.evaluation import measure
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.relaxation import has_deltas
 from tying_env.primary.workloads import Workload
-from tying_env.references import storage_of
 
 Method = Literal["wanda", "magnitude"]
 Pattern = Literal["unstructured", "2:4"]
@@ -94,13 +94,13 @@ def linears_of(network: PrimaryNetwork) -> list[Linear]:
         raise TypeError(
             "its layers have low-rank deltas of their own, which would fill what was pruned: it cannot be pruned"
         )
-    found: dict[int | None, list[tuple[str, nn.Module]]] = {}
+    found: dict[tuple[object, ...], list[tuple[str, nn.Module]]] = {}
     for block_name, block in zip(network.block_names, network.blocks, strict=True):
         for path, module in block.named_modules():
             # A weight that is computed from others (torch's parametrizations) is none of the module's own.
             if isinstance(module, (nn.Linear, Conv1D)) and "weight" in module._parameters:
                 name = ".".join(part for part in (block_name, path, "weight") if part)
-                found.setdefault(storage_of(module.get_parameter("weight")), []).append((name, module))
+                found.setdefault(identity_of(module.get_parameter("weight")), []).append((name, module))
     if not found:
         raise ValueError(
             f"the blocks of this {type(network.model).__name__} have no linear layers (nn.Linear, Conv1D) to prune"
@@ -115,12 +115,12 @@ def linears_of(network: PrimaryNetwork) -> list[Linear]:
 
 def left_alone(network: PrimaryNetwork, linears: Sequence[Linear]) -> list[str]:
     """Return the names of matrices in the blocks that are not pruned: they are no linear layer's."""
-    pruned = {storage_of(linear.weight) for linear in linears}
-    found: dict[int | None, str] = {}
+    pruned = {identity_of(linear.weight) for linear in linears}
+    found: dict[tuple[object, ...], str] = {}
     for block_name, block in zip(network.block_names, network.blocks, strict=True):
         for name, parameter in block.named_parameters():
-            if parameter.ndim >= 2 and storage_of(parameter) not in pruned:
-                found.setdefault(storage_of(parameter), f"{block_name}.{name}")
+            if parameter.ndim >= 2 and identity_of(parameter) not in pruned:
+                found.setdefault(identity_of(parameter), f"{block_name}.{name}")
     return list(found.values())
 
 

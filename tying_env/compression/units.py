@@ -54,22 +54,27 @@ def units_of(network: PrimaryNetwork, tied: TiedBlocks) -> list[Unit]:
     Vectors (norms, biases) are in none, and neither are buffers.
     """
     sources = tied.sources().tolist()
-    owners: dict[int | None, int] = {}
+    owners: dict[tuple[object, ...], int] = {}
     for layer, block in enumerate(network.blocks):
         for parameter in block.parameters():
-            owners.setdefault(storage_of(parameter), sources[layer])
+            owners.setdefault(identity_of(parameter), sources[layer])
     found: dict[str, list[Matrix]] = {}
     users: dict[str, tuple[int, ...]] = {}
     for name, parameter in owned_parameters(network, tied):
         if parameter.ndim < 2 or not parameter.numel():
             continue
         module = network.model.get_submodule(name.rpartition(".")[0])
-        owner = owners.get(storage_of(parameter))
+        owner = owners.get(identity_of(parameter))
         group = tuple(layer for layer, source in enumerate(sources) if source == owner)
         unit = name if owner is None else layers_named(group)
         found.setdefault(unit, []).append(Matrix(name, parameter.detach(), layout_of(module, parameter)))
         users[unit] = group
     return [Unit(name, tuple(matrices), users[name]) for name, matrices in found.items()]
+
+
+def identity_of(tensor: Tensor) -> tuple[object, ...]:
+    """Return what is equal for Parameters that are one weight: a follower may have its own on its leader's memory."""
+    return storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape)
 
 
 def layers_named(layers: Iterable[int]) -> str:

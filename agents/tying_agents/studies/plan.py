@@ -202,10 +202,9 @@ STUDIES = {
         ),
     ),
     "pruning": Study(
-        "Can a weight that many layers share do with less pruning: groups of 1, 2, 4 and 12 layers, Wanda and magnitude, "
-        "unstructured?",
-        "Rise of the test perplexity in percent against sparsity, five seeds, each arm at its own best rate: at half the "
-        "weights an arm's rise is above another's in all five seeds. Else the size of the group makes no difference.",
+        "Does pruning hurt a weight more that more layers share: groups of 1, 2, 4 and 12 layers, Wanda and magnitude?",
+        "Rise of the test perplexity in percent against sparsity, five seeds, each arm at its own best rate: at half "
+        "the weights it is higher for larger groups in all five seeds. Else the size of the group is not what matters.",
         0.6,
         (
             (
