@@ -35,6 +35,7 @@ FLOORS = [
     ["tying_env.wrappers"],
     ["tying_env.runs"],
     ["tying_env.export", "tying_env.downstream"],
+    ["tying_env.compression"],
     ["tying_env.reports"],
     # agents/: settings and doors first
     ["tying_agents.settings", "tying_agents.by_trial"],
@@ -47,6 +48,7 @@ FLOORS = [
     ["tying_agents"],  # its __init__: what strangers need
     ["tying_agents.control"],
     ["tying_agents.many", "tying_agents.downstream", "tying_agents.reproducing", "tying_agents.benchmarks"],
+    ["tying_agents.compressing"],
     ["tying_agents.contest", "tying_agents.studies", "tying_agents.tabulating", "tying_agents.findings"],
     ["tying_agents.commands"],
     ["scripts", "tying_env.__main__"],

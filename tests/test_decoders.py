@@ -18,6 +18,8 @@ from tying_agents.running.runner import resume, run
 from tests.decoder_folders import END, SIZES, L, byte_level, make, save, sentence_piece, settings
 from tests.reliability.runs import Watcher, interrupt, outcome
 from tying_env import EnvConfig
+from tying_env.compression import load_packed, pack_network
+from tying_env.compression.pruning import Pruning, input_norms, linears_of, prune
 from tying_env.data import load_corpus
 from tying_env.data.checkpoint_tokenizer import load_checkpoint_tokenizer
 from tying_env.downstream.classifier import make_classifier
@@ -118,6 +120,15 @@ def check_export(directory: RunDirectory, out: Path, ids: torch.Tensor, continue
         assert torch.equal(other.generate(ids, max_new_tokens=4, do_sample=False), continued)
     unique = sum(t.numel() for t in load_file(out / "tied" / "tied.safetensors").values())
     assert unique == sum(p.numel() for p in model.parameters())
+    pack_network(load_run(directory.path), out / "packed", bits=8)
+    packed: Any = load_packed(out / "packed")
+    assert type(packed) is type(model)
+    torch.testing.assert_close(packed(ids).logits, scores, rtol=0.1, atol=0.05)  # 8 bits a weight
+    loaded = load_run(directory.path)
+    linears = linears_of(loaded.saved.network)
+    prune(linears, input_norms(loaded.model, linears, loaded.open_workload(), 4), Pruning(0.5))
+    assert len(linears) == 7 * len(set(loaded.tying.tolist()))  # q, k, v, o, gate, up, down
+    assert all(bool(((linear.weight == 0).sum(1) == linear.weight.shape[1] // 2).all()) for linear in linears)
     for kind in ("tied", "dense"):
         reads = transformers.AutoTokenizer.from_pretrained(out / kind)
         assert reads.encode("The state of the", add_special_tokens=False) == ids[0].tolist()

@@ -3,7 +3,7 @@
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,23 @@ from tying_env.primary.checkpoint import TOKENIZER
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.relaxation import has_deltas, merge_deltas
 from tying_env.primary.residual import has_scales, merge_scales
-from tying_env.runs import RunDirectory, load_network
+from tying_env.runs import LoadedRun, RunDirectory, SavedNetwork, load_network
 from tying_env.runs.exported import FORMAT, TRAINING, is_absolute, without_folders
 from tying_env.runs.run_directory import CONFIG, SUMMARY, Which
 from tying_env.tied_blocks import TiedBlocks
+
+
+class _Source(NamedTuple):
+    """What is exported, and what is known of it."""
+
+    network: PrimaryNetwork
+    tied: TiedBlocks
+    tying: list[int]
+    sizes: dict[str, Any]
+    about: dict[str, Any]  # settings and data
+    files: dict[str, bytes]  # of the run directory
+    numbers: dict[str, Any] | None  # measured on the test split
+    which: Which | None  # of a run directory
 
 
 def export_tied(
@@ -62,19 +75,56 @@ def export_tied(
         raise ValueError(f"network must be 'best' or 'final', got {network!r}")
     if isinstance(run, LayerTyingEnv):
         primary, tied = _copy_of(run)
-        tying, sizes, numbers = run.trainer.tied.tying.tolist(), dict(run.workload.sizes), None
+        tying, sizes = run.trainer.tied.tying.tolist(), dict(run.workload.sizes)
         about = {"env": asdict(run.config), "data": run.workload.describe()}
-        files = run.workload.files()
+        source = _Source(primary, tied, tying, sizes, about, run.workload.files(), None, None)
     else:
         directory = RunDirectory.open(Path(run))
-        saved = load_network(directory.network_file(network), model=model)
-        kept = directory.path / TOKENIZER
-        files = {TOKENIZER: kept.read_bytes()} if saved.config.tokenizer == "checkpoint" else {}
-        primary, tied, tying, sizes = saved.network, saved.tied, saved.tying, dict(saved.sizes)
-        about = directory.read_json(CONFIG)
-        about["env"] = with_later_settings(about["env"])
-        summary = directory.read_json(SUMMARY) if (directory.path / SUMMARY).exists() else {}
-        numbers = (summary.get("test") or {}).get(network)
+        source = _of_run(directory, load_network(directory.network_file(network), model=model), network)
+    return _write(source, folder, dense)
+
+
+def export_changed(
+    run: LoadedRun,
+    folder: str | Path,
+    what: str,
+    about: dict[str, Any],
+    numbers: dict[str, Any] | None,
+    *,
+    network: Which = "best",
+    dense: bool = False,
+) -> Path:
+    """Write the network of a run directory as it is now, changed since `load_run` read it, into a new folder.
+
+    Args:
+        run: what `load_run` gave; to be done with, if `dense`: its layers have weights of their own afterwards.
+        folder: as `export_tied`.
+        what: the change, in a word the model card knows: "pruning".
+        about: what the card says of it, ready for JSON.
+        numbers: measured since, on the test split; None for nothing.
+        network: which one of the run's was changed.
+        dense: as `export_tied`.
+
+    Raises:
+        As `export_tied`.
+    """
+    check_new(Path(folder))
+    source = _of_run(RunDirectory.open(run.path), run.saved, network)
+    return _write(source._replace(about=source.about | {what: about}, numbers=numbers), Path(folder), dense)
+
+
+def _of_run(directory: RunDirectory, saved: SavedNetwork, network: Which) -> _Source:
+    kept = directory.path / TOKENIZER
+    files = {TOKENIZER: kept.read_bytes()} if saved.config.tokenizer == "checkpoint" else {}
+    about = directory.read_json(CONFIG)
+    about["env"] = with_later_settings(about["env"])
+    summary = directory.read_json(SUMMARY) if (directory.path / SUMMARY).exists() else {}
+    numbers = (summary.get("test") or {}).get(network)
+    return _Source(saved.network, saved.tied, saved.tying, dict(saved.sizes), about, files, numbers, network)
+
+
+def _write(source: _Source, folder: Path, dense: bool) -> Path:
+    primary, tied, tying, sizes, about, files, numbers, network = source
     env, data = about["env"], about["data"]
     if has_deltas(primary.model) and not dense:
         raise TypeError(
@@ -98,7 +148,7 @@ def export_tied(
         if not is_transformers(primary.model):
             write_constants(unfinished, primary.model)
         write_companions(unfinished, env, data, sizes, files)
-        training = _training(env, sizes, tying, primary, dense, None if isinstance(run, LayerTyingEnv) else network)
+        training = _training(env, sizes, tying, primary, dense, network)
         with written_whole(unfinished / TRAINING) as path:
             path.write_text(to_json(training, indent=2) + "\n", encoding="utf-8")
         with written_whole(unfinished / CARD) as path:

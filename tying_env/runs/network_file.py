@@ -102,14 +102,42 @@ def load_network(
             about = _read_about((file.metadata() or {}).get(_KEY))
             config = dataclasses.replace(EnvConfig(**about["config"]), **plain)
             own_code = is_own(config.model) and workload is None
-            skeleton = None if workload or own_code else _skeleton(config, about, shapes)
+            skeleton = None if workload or own_code else skeleton_of(config, about, shapes)
             tensors = {name: file.get_tensor(name) for name in shapes}
         if about.pop("sha256") != _seal(about, tensors):
             raise ValueError("it is not as it was written (its sha256 differs)")
     except (SafetensorError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a network file of this package, or damaged: {error}") from error
-    if model is not None and not own_code:
-        raise ValueError(f"model= is for a network of code of the user's own; {path} has the model {config.model!r}")
+    return assembled(about, config, skeleton, tensors, str(path), place, workload, model)
+
+
+def assembled(
+    about: dict[str, Any],
+    config: EnvConfig,
+    skeleton: PrimaryNetwork | None,
+    tensors: dict[str, torch.Tensor],
+    where: str,
+    place: torch.device,
+    workload: Workload | None = None,
+    model: str | None = None,
+) -> SavedNetwork:
+    """Return a network of what a file says of it and of its tensors; tied layers share memory.
+
+    Args:
+        about: what `check_about` let pass.
+        config: its settings.
+        skeleton: as `skeleton_of` gave it; None for a network of the user's own.
+        tensors: every weight and buffer once, by name.
+        where: the file, for messages.
+        place: where the network goes.
+        workload: as `load_network`.
+        model: as `load_network`.
+
+    Raises:
+        ValueError, tying_env.plugins.ForeignCodeError: as `load_network`.
+    """
+    if model is not None and (skeleton is not None or workload is not None):
+        raise ValueError(f"model= is for a network of code of the user's own; {where} has the model {config.model!r}")
     network: PrimaryNetwork
     seed = about.get("seed", 0)  # a file of an earlier version does not have it
     if skeleton is not None:
@@ -118,12 +146,12 @@ def load_network(
         network = workload.build(place, torch_stream(seed, "weights"), fresh=False)
     else:
         code = about["sizes"].get("code")
-        named = named_again(code if isinstance(code, dict) else {}, model, str(path), "model")
+        named = named_again(code if isinstance(code, dict) else {}, model, where, "model")
         config = dataclasses.replace(config, model=named)
         network = own_network(config, seed)
         network.model.to(device=place)
         if len(network.blocks) != config.n_layer:
-            raise ValueError(f"{path} is of {config.n_layer} blocks, {named} made {len(network.blocks)}")
+            raise ValueError(f"{where} is of {config.n_layer} blocks, {named} made {len(network.blocks)}")
     kinds = find_kinds(network.blocks, network.lists) if config.unequal_blocks == "within-kind" else None
     tied = TiedBlocks(
         network.blocks,
@@ -134,8 +162,8 @@ def load_network(
         only=config.tied_parameters,
     )
     own = owned_tensors(network, tied)
-    check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, str(path))
-    check_dtypes(tensors, {name: t.dtype for name, t in own.items()}, str(path))
+    check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, where)
+    check_dtypes(tensors, {name: t.dtype for name, t in own.items()}, where)
     if skeleton is not None:
         fill(skeleton, tensors, place)
     else:
@@ -156,6 +184,16 @@ def _read_about(text: str | None) -> dict[str, Any]:
         raise ValueError(f"its format is {found!r}, expected {_FORMAT!r}")
     if not isinstance(about.get("sha256"), str):
         raise ValueError("it has no hash of itself")
+    check_about(about)
+    return about
+
+
+def check_about(about: dict[str, Any]) -> EnvConfig:
+    """Check what a file says of its network: `config`, `tying`, `sources`, `seed`. Return the settings.
+
+    Raises:
+        ValueError: something is missing, or of the wrong type.
+    """
     try:
         config = EnvConfig.from_settings(with_later_settings(about["config"]))
         tyings = [partition.validate_action(about[key], config.n_units) for key in ("tying", "sources")]
@@ -164,10 +202,10 @@ def _read_about(text: str | None) -> dict[str, Any]:
         raise ValueError(f"its description of itself does not hold: {error!r}") from error
     if not all(map(partition.is_tying, tyings)):
         raise ValueError("its tying is not in canonical form")
-    return about
+    return config
 
 
-def _skeleton(config: EnvConfig, about: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PrimaryNetwork:
+def skeleton_of(config: EnvConfig, about: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> PrimaryNetwork:
     """Return the network without values, after checking that the file has exactly the tensors it needs.
 
     Raises:

@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "let the network of a run continue a text"),
     "finetune": ("finetune", "train networks of runs on GLUE"),
     "export": ("export", "export the network of a run"),
+    "prune": ("prune", "prune the networks of runs: Wanda, magnitude"),
+    "pack": ("pack", "pack the network of a run into so many bytes"),
     "reproduce": ("reproduce", "the paper's Table 1, in slices of a given time"),
     "control": ("control", "controllers on tasks whose best tying is known"),
     "studies": ("studies", "make the studies of docs/results"),

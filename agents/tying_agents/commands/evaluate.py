@@ -14,8 +14,7 @@ import tyro
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
-from tying_agents.commands.saved_runs import open_network, refuse_unnamed_code, settings_of_network
-from tying_agents.running.checks import check_dataset
+from tying_agents.commands.saved_runs import check_data, open_network, refuse_unnamed_code, settings_of_network
 from tying_env.runs.run_directory import Which
 
 if TYPE_CHECKING:
@@ -63,12 +62,7 @@ def evaluated(options: Options) -> "Table":
         raise ValueError(f"windows must be at least 0 (0: the whole split), got {options.windows}")
     env = settings_of_network(options.run, options.network)
     refuse_unnamed_code(env, options.run, options.model)
-    if options.dataset is None and env.get("dataset", "") is None:
-        raise ValueError(
-            f"{options.run} does not say where the data are that it was trained on: name some by --dataset"
-        )
-    if dataset := options.dataset or env.get("dataset"):
-        check_dataset(str(env["model"]), str(dataset))
+    check_data(env, options.run, options.dataset)
     from rich.table import Table
 
     from tying_env.partition import leaders

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tying_agents.running.checks import check_dataset
 from tying_env.config.network import is_own
 from tying_env.plugins import named_again
 from tying_env.runs.exported import is_export, read_training
@@ -70,3 +71,20 @@ def refuse_unnamed_code(env: dict[str, Any], path: Path, model: str | None) -> N
         named_again({"import": env["model"]}, None, str(path), "model")
     if not own and model is not None:
         raise ValueError(f"--model is for a network of code of the user's own; {path} has the model {env['model']!r}")
+
+
+def check_data(env: dict[str, Any], path: Path, dataset: str | None) -> None:
+    """Check that data are named that a network can be measured on, without torch.
+
+    Args:
+        env: what `settings_of_network` gave.
+        path: the run directory, or an exported folder.
+        dataset: what the user gives; None for the network's own.
+
+    Raises:
+        ValueError: none are, or there are none of this name.
+    """
+    if dataset is None and env.get("dataset", "") is None:
+        raise ValueError(f"{path} does not say where the data are that it was trained on: name some by --dataset")
+    if named := dataset or env.get("dataset"):
+        check_dataset(str(env["model"]), str(named))

@@ -16,6 +16,10 @@ _RATES = {
 }
 
 
+# In a command's arguments, the folder of the command before.
+BEFORE = "{before}"
+
+
 @dataclass(frozen=True)
 class Study:
     """What is asked, written down before it is run.
@@ -25,6 +29,7 @@ class Study:
         answer: what counts as an answer.
         hours: CPU hours it may take.
         commands: each the arguments of `layer-tying`; the folder is added, and the data where `--dataset` names some.
+            `BEFORE` stands for the folder of the command before.
         dataset: whether it needs `--dataset`.
         train_bytes: the commands are made for each of these amounts of training text; none for all there is.
     """
@@ -226,6 +231,26 @@ STUDIES = {
             )
         ),
     ),
+    "pruning": Study(
+        "Does pruning hurt a weight more that more layers share: groups of 1, 2, 4 and 12 layers, Wanda and magnitude?",
+        "Rise of the test perplexity in percent against sparsity, five seeds, each arm at its own best rate: at half "
+        "the weights it is higher for larger groups in all five seeds. Else the size of the group is not what matters.",
+        0.6,
+        (
+            (
+                *("compare", *_quick(), "--agents", "--arms"),
+                "groups of 1: --agent conventional",
+                "groups of 2: --agent sequence --groups 6",
+                "groups of 4: --agent sequence --groups 3",
+                "group of 12: --agent albert",
+                *("--learning-rates", "1e-3", "2e-3", "4e-3", "8e-3", "--tuning-seeds", "2", "--seeds", "5"),
+            ),
+            (
+                *("prune", BEFORE, "--sparsity", "0.25", "0.5", "0.625", "0.75", "--method", "wanda", "magnitude"),
+                *("--windows", "512"),
+            ),
+        ),
+    ),
     "weight-decay": Study(
         "Weight decay on all parameters (torch's default, the published code's) or on matrices alone (the field's "
         "convention)?",
@@ -282,14 +307,16 @@ STUDIES = {
 def commands_of(name: str, out: Path, dataset: str | None) -> list[list[str]]:
     """Return the commands of a study, each with a folder of its own."""
     study = STUDIES[name]
-    found = []
+    found: list[list[str]] = []
     for train_bytes in study.train_bytes or (None,):
         data = text_folder(name, out, train_bytes) if train_bytes else dataset
         for number, words in enumerate(study.commands):
             parts = [f"{train_bytes // 1000}KB"] if train_bytes else []
             parts += [str(number)] if len(study.commands) > 1 else []
             named = ["--dataset", str(data)] if data else []
-            found.append([*words, *named, "--out", str(out.joinpath(name, *parts))])
+            before = found[-1][-1] if found else ""
+            given = (before if word == BEFORE else word for word in words)
+            found.append([*given, *named, "--out", str(out.joinpath(name, *parts))])
     return found
 
 

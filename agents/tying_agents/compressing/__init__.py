@@ -1,0 +1,1 @@
+"""Networks of runs made smaller, side by side."""
