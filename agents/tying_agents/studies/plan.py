@@ -1,7 +1,8 @@
 """The studies of docs/results: question, what would answer it, budget and commands, written before they are run."""
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from tying_agents.studies.study import BEFORE, Study
 
 # Learning rates of the small GPT-2 preset, 12 layers x 64: chosen with three tuning seeds (dqn, random, conventional;
 # docs/tuning.md) or two (the others; the study "rates"). No outcome lies at an edge of its grid.
@@ -14,32 +15,6 @@ _RATES = {
     "albert": "2e-3",
     "conventional": "4e-3",
 }
-
-
-# In a command's arguments, the folder of the command before.
-BEFORE = "{before}"
-
-
-@dataclass(frozen=True)
-class Study:
-    """What is asked, written down before it is run.
-
-    Attributes:
-        question: what is asked.
-        answer: what counts as an answer.
-        hours: CPU hours it may take.
-        commands: each the arguments of `layer-tying`; the folder is added, and the data where `--dataset` names some.
-            `BEFORE` stands for the folder of the command before.
-        dataset: whether it needs `--dataset`.
-        train_bytes: the commands are made for each of these amounts of training text; none for all there is.
-    """
-
-    question: str
-    answer: str
-    hours: float
-    commands: tuple[tuple[str, ...], ...]
-    dataset: bool = False
-    train_bytes: tuple[int, ...] = ()
 
 
 def _arm(name: str, options: str, rate: str) -> str:
