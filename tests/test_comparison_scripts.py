@@ -37,7 +37,7 @@ def command(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return called(script.removesuffix(".py"), *arguments, columns=160)
 
 
-def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> None:
+def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     out = tmp_path / "out"
     arguments = ["--agents", "random", "dqn+shuffled", "ppo", "--seeds", "2", "--out", str(out), *SMALL]
     arguments += ["--dataset", str(text_folder), "--jobs", "1"]
@@ -51,6 +51,7 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> Non
     assert shuffled.read_json("config.json")["rewards"] == ["shuffled"]
     rewards = [record["reward"] for record in shuffled.read_metrics()]
     assert rewards[1:] != [-record["perplexity"] for record in shuffled.read_metrics()][1:]
+    request.getfixturevalue("no_figures")  # they were drawn
     again = command("compare.py", *arguments, "--jobs", "2")
     assert again.returncode == 0
     assert "runs 0/6" in again.stdout and "runs 1/6" not in again.stdout  # none is made again
