@@ -18,6 +18,7 @@ from tying_env.runs.checkpoints import FOLDER
 SMALL = [
     *("--tokenizer", "bytes", "--n-layer", "4", "--n-embd", "16", "--n-head", "2", "--seq-len", "16"),
     *("--batch-size", "4", "--k", "4", "--validate-every", "40", "--test-windows", "4", "--checkpoint-every", "1000"),
+    *("--validation-windows", "8"),
 ]
 
 
