@@ -17,8 +17,9 @@ setup: .venv/.installed
 run: setup
 	@$(BIN)/python scripts/run_agent.py --agent dqn $(ARGS)
 
+# Each process begins with a half of the files, so that a file's fixtures are set up once; who is done takes from the other.
 test: setup
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # The full numbers of tests/reliability, which `make test` has in a short form: half an hour and more.
 test-reliability: setup

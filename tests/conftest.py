@@ -2,18 +2,26 @@
 
 import importlib.util
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky.backend import context
+from tying_agents.many import cluster
+from tying_agents.running import results
 
 import tying_env
 from tests.glue_files import write_glue
+from tests.pictures import TyingAsPixels
+from tests.started import server_pid
 from tying_env.env import LayerTyingEnv
+from tying_env.reports import page
 from tying_env.runs import tensorboard
 
 # A primary network that trains a step in milliseconds.
@@ -75,10 +83,31 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_pictures() -> Iterator[None]:
-    """A run draws its map for TensorBoard, which is half the time of a small one: here it draws a few pixels."""
+    """A run draws its map for TensorBoard and at its end, half the time of a small one: here it draws a few pixels."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "replication_map_figure", TyingAsPixels)
         patch.setattr(tensorboard, "replication_map_image", lambda *_: np.zeros((2, 2, 3), np.uint8))
         yield
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures of a page empty: they take longer than the runs of a small comparison."""
+    monkeypatch.setattr(page, "_as_source", lambda figure: "data:,")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_workers() -> Iterator[None]:
+    """Fork joblib's workers, too, where a test calls a command: two of them import for ten seconds otherwise.
+
+    A command in a process of its own starts its workers as always.
+    """
+    context.set_start_method("forkserver", force=True)
+    with pytest.MonkeyPatch.context() as patch:
+        # A worker ends with its parent, which is the server then.
+        patch.setattr(cluster, "os", SimpleNamespace(environ=os.environ, getpid=server_pid))
+        yield
+    context.set_start_method(None, force=True)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Small DQNs with and without options, and a world for them to decide in."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,41 @@ from tying_agents.settings import DQNConfig
 from tying_env import partition
 from tying_env.seeding import numpy_stream, torch_stream
 
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "replay_size": (0, 50),
+    "replay_batch": (8,),
+    "target_every, double_q": ((0, False), (5, False), (5, True)),
+    "dueling": (False, True),
+    "reward_scale": ("none", "running"),
+    "state_scale": ("raw", "unit"),
+}
+
+
+def pairwise(values: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """Return rows, one value of each, such that any two values of any two occur together in one of them."""
+    rows, every = [], list(itertools.product(*values))
+    missing = {pair for row in every for pair in pairs(row)}
+    while missing:
+        rows.append(max(every, key=lambda row: len(missing & pairs(row))))
+        missing -= pairs(rows[-1])
+    return rows
+
+
+def pairs(row: Sequence[Any]) -> set[Any]:
+    return set(itertools.combinations(enumerate(row), 2))
+
+
 COMBINATIONS = [
     {
         "replay_size": replay,
-        "replay_batch": 8,
+        "replay_batch": batch,
         "target_every": every,
         "double_q": double,
         "dueling": dueling,
         "reward_scale": reward,
         "state_scale": state,
     }
-    for replay, (every, double), dueling, reward, state in itertools.product(
-        (0, 50), ((0, False), (5, False), (5, True)), (False, True), ("none", "running"), ("raw", "unit")
-    )
+    for replay, batch, (every, double), dueling, reward, state in pairwise(list(OPTIONS.values()))
 ]
 
 

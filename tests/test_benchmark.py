@@ -5,11 +5,13 @@ import json
 import math
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.command_line import called
 from tying_env.primary.kernels import products
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
@@ -17,7 +19,7 @@ N_LAYER, WIDTH, SEQ_LEN, VOCABULARY = 4, 16, 16, 50257
 TINY = [
     *("--repeats", "1", "--threads", "1", "--device", "cpu", "--k", "2", "--batch-size", "2", "--n-head", "2"),
     *("--n-layer", str(N_LAYER), "--n-embd", str(WIDTH), "--wide-n-embd", "32", "--seq-len", str(SEQ_LEN)),
-    *("--paper-n-layer", "3", "--leaders", "2", "--numbers", "2"),
+    *("--paper-n-layer", "2", "--leaders", "1", "--numbers", "2"),
     *("--growing-layers", "4", "--growing-widths", "16", "--growing-lengths", "16", "--growing-groups", "2"),
     *("--single-steps", "20", "--batch-sizes", "3", "--batched-steps", "2"),
 ]
@@ -26,10 +28,14 @@ MEASURED = ["step", "head", "tying", "change", "dqn", "plain", "where", "growth"
 
 
 def benchmark(*options: str) -> subprocess.CompletedProcess[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return called("benchmark", *words(*options))
+
+
+def words(*options: str) -> list[str]:
     named = list(itertools.takewhile(lambda word: not word.startswith("-"), options))  # measurements come first
-    python = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning"]
-    command = [*python, str(SCRIPT), *named, *TINY, *options[len(named) :]]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return [*named, *TINY, *options[len(named) :]]
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +105,14 @@ def test_bytes_are_those_of_the_leaders_and_of_what_lies_outside_the_blocks(resu
 def test_the_paper_size_is_accounted_for_without_its_memory(result: dict[str, Any]) -> None:
     memory = rows_of(result, "memory")
     outside, block = (50257 + 256 + 2) * 1600, 12 * 1600**2 + 13 * 1600
-    row = memory["3 x 1600, exact: 2 leaders, shared gradient: weights + gradients + optimizer state"]
-    assert row["median"] == 16 * (outside + 2 * block) + 4 * (4 + 2 * 12)
-    assert row["ratio"] == pytest.approx((outside + 2 * block) / (outside + 3 * block), rel=1e-6)
-    built = memory["3 x 1600, exact: frozen start, redrawn: while it is built"]
+    row = memory["2 x 1600, exact: 1 leaders, shared gradient: weights + gradients + optimizer state"]
+    assert row["median"] == 16 * (outside + block) + 4 * (4 + 12)
+    assert row["ratio"] == pytest.approx((outside + block) / (outside + 2 * block), rel=1e-6)
+    built = memory["2 x 1600, exact: frozen start, redrawn: while it is built"]
     assert built["median"] == 4 * (outside + block)  # and never more
-    assert built["ratio"] == pytest.approx((outside + block) / (outside + 3 * block) / 4, rel=1e-6)
+    assert built["ratio"] == pytest.approx((outside + block) / (outside + 2 * block) / 4, rel=1e-6)
     plain, checkpointed = (
-        memory[f"3 x 1600, exact{how}: conventional: activations, average"]["median"] for how in ("", ", checkpointed")
+        memory[f"2 x 1600, exact{how}: conventional: activations, average"]["median"] for how in ("", ", checkpointed")
     )
     assert checkpointed < plain
 
@@ -134,3 +140,10 @@ def test_a_wrong_setting_is_named_before_anything_is_measured(option: str, value
     assert run.returncode != 0
     assert named in " ".join((run.stdout + run.stderr).split())
     assert "measuring" not in run.stdout
+
+
+def test_the_script_is_the_command() -> None:
+    command = [sys.executable, "-W", "error", str(SCRIPT), *words("--n-layer", "2")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode != 0
+    assert "n_layer must be at least 3" in " ".join((run.stdout + run.stderr).split())

@@ -3,20 +3,33 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from tying_agents.commands import ablations
 
 from tests.command_line import called
 from tests.run_folders import read
+from tests.started import script
 from tying_env.runs import RunDirectory
 
-ROOT = Path(__file__).parents[1]
 SMALL = [
     *("--tokenizer", "bytes", "--n-layer", "4", "--n-embd", "16", "--n-head", "2", "--seq-len", "16"),
-    *("--batch-size", "4", "--k", "2", "--total-steps", "12", "--validate-every", "4", "--test-windows", "4"),
+    *(
+        "--batch-size",
+        "4",
+        "--k",
+        "2",
+        "--total-steps",
+        "12",
+        "--validate-every",
+        "4",
+        "--validation-windows",
+        "8",
+        "--test-windows",
+        "4",
+    ),
 ]
 
 
@@ -24,7 +37,7 @@ def command(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return called(script.removesuffix(".py"), *arguments, columns=160)
 
 
-def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> None:
+def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     out = tmp_path / "out"
     arguments = ["--agents", "random", "dqn+shuffled", "ppo", "--seeds", "2", "--out", str(out), *SMALL]
     arguments += ["--dataset", str(text_folder), "--jobs", "1"]
@@ -38,6 +51,7 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> Non
     assert shuffled.read_json("config.json")["rewards"] == ["shuffled"]
     rewards = [record["reward"] for record in shuffled.read_metrics()]
     assert rewards[1:] != [-record["perplexity"] for record in shuffled.read_metrics()][1:]
+    request.getfixturevalue("no_figures")  # they were drawn
     again = command("compare.py", *arguments, "--jobs", "2")
     assert again.returncode == 0
     assert "runs 0/6" in again.stdout and "runs 1/6" not in again.stdout  # none is made again
@@ -46,6 +60,7 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path) -> Non
     assert "env.k is 2 there, 3 here" in other.stdout
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_path: Path) -> None:
     arguments = ["--agents", "cycle", "albert", "--seeds", "1", "--jobs", "1", "--dataset", str(text_folder)]
     done = command("compare.py", *arguments, "--out", str(tmp_path / "out"), *SMALL)
@@ -89,13 +104,7 @@ def test_ctrl_c_keeps_the_finished_runs(text_folder: Path, tmp_path: Path) -> No
     out = tmp_path / "out"
     arguments = ["--agents", "random", "cycle", "--seeds", "8", "--jobs", "1", "--out", str(out), *SMALL]
     arguments += ["--dataset", str(text_folder), "--total-steps", "60"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "compare.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    process = script("compare.py", *arguments, new_session=True)
     for _ in range(600):
         if len(list(out.glob("runs/*/*/summary.json"))) >= 2:
             break
@@ -109,14 +118,29 @@ def test_ctrl_c_keeps_the_finished_runs(text_folder: Path, tmp_path: Path) -> No
     assert 1 <= len(finished) < 16  # the second one may just have been at its results
 
 
-def test_the_ablations_are_what_they_are_called(text_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_figures")
+def test_every_arm_of_the_ablations_chooses_its_own_learning_rate(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One that learns and one that replays the other's tyings: a grid makes no other difference between arms.
+    labels = ("full method", "iii permuted trace")
+    every = ablations.make_arms
+    monkeypatch.setattr(ablations, "make_arms", lambda *given: [arm for arm in every(*given) if arm.label in labels])
     out = tmp_path / "out"
     arguments = ["--seeds", "2", "--jobs", "1", "--out", str(out), *SMALL, "--dataset", str(text_folder)]
     done = command("ablations.py", *arguments, "--learning-rates", "1e-3", "1e-2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The best learning rate lies on the edge of the grid" in done.stdout
     assert "lies on the edge of the grid" in (out / "report.html").read_text(encoding="utf-8")
-    assert len(list(out.glob("tuning/*/lr*/seed1000/summary.json"))) == 2 * 14  # every arm chooses its own
+    assert len(list(out.glob("tuning/*/lr*/seed1000/summary.json"))) == 2 * len(labels)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_the_ablations_are_what_they_are_called(text_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--seeds", "2", "--jobs", "1", "--out", str(out), *SMALL, "--dataset", str(text_folder)]
+    done = command("ablations.py", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
     labels = ("full method", "conventional", "i fewer layers", "ix sequence", "shuffled reward")
     rows = [next(i for i, line in enumerate(lines) if line.startswith(label)) for label in labels]

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +17,8 @@ from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run as run_here
 from tying_agents.stopping import StopSignals
 
+from tests.command_line import called
+from tests.started import Started, script
 from tying_env import EnvConfig
 from tying_env.distributed import World
 from tying_env.env import LayerTyingEnv
@@ -36,6 +40,20 @@ def torchrun(processes: int, arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def pair(arguments: list[str]) -> list[Started]:
+    """Start the two processes that torchrun would start, without torchrun."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    processes = []
+    for rank in "01":
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        with mock.patch.dict(os.environ, common | ranks):
+            processes.append(script("run_agent.py", *arguments))
+    return processes
+
+
 def finished(run: subprocess.Popen[str]) -> str:
     output, _ = run.communicate(timeout=200)
     assert run.returncode == 0, output
@@ -50,8 +68,8 @@ def two_and_one(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder, tiny = tmp_path_factory.mktemp("processes"), TINY | {"dataset": str(text_folder)}
     more: dict[str, Any] = {"agent": "random", "gradient": "leader", "schedule": "cosine", "warmup_steps": 5}
     output = finished(torchrun(2, options(tiny, folder / "two", **more)))
-    alone = [sys.executable, str(SCRIPT), *options(tiny, folder / "one", **more)]
-    subprocess.run(alone, check=True, capture_output=True, timeout=200)
+    alone = called("run", *options(tiny, folder / "one", **more))
+    assert alone.returncode == 0, alone.stdout
     return RunDirectory(folder / "two"), RunDirectory(folder / "one"), output
 
 
@@ -93,14 +111,19 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found.read_text().split()] if found.exists() else []
 
 
-def signalled(settings: list[str], number: signal.Signals) -> tuple[str, int, RunDirectory]:
-    """Send a signal to the second of two processes, once the first decision is made; return what came of the run."""
+def wait_for_a_decision(settings: list[str]) -> RunDirectory:
     directory = RunDirectory(Path(settings[settings.index("--run-dir") + 1]))
+    deadline = time.monotonic() + 150
+    while not directory.read_metrics() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return directory
+
+
+def signalled(settings: list[str], number: signal.Signals) -> tuple[str, int, RunDirectory]:
+    """Send a signal to the second of torchrun's processes, once a decision is made; return what came of the run."""
     run = torchrun(2, settings)
     try:
-        deadline = time.monotonic() + 150
-        while not directory.read_metrics() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        directory = wait_for_a_decision(settings)
         workers = children(run.pid)
         assert len(workers) == 2, workers
         ranks = {
@@ -117,10 +140,14 @@ def signalled(settings: list[str], number: signal.Signals) -> tuple[str, int, Ru
     return output, run.returncode, directory
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes through Linux's /proc")
 def test_a_process_that_dies_ends_the_run_with_a_clear_error(tiny: dict[str, Any], tmp_path: Path) -> None:
-    output, code, run = signalled(options(tiny, tmp_path / "run", agent="random", total_steps=100_000), signal.SIGKILL)
-    assert code != 0
+    settings = options(tiny, tmp_path / "run", agent="random", total_steps=100_000)
+    first, second = pair(settings)
+    run = wait_for_a_decision(settings)
+    second.send_signal(signal.SIGKILL)
+    second.communicate()
+    output, _ = first.communicate()  # which nobody ends: torchrun, which would, is not there
+    assert first.returncode not in (None, 0)
     assert "lost contact with another process of this run" in output
     assert run.read_metrics()
 
@@ -136,8 +163,8 @@ def test_a_signal_to_any_process_ends_the_run_with_a_checkpoint(tiny: dict[str, 
 
 
 def test_a_run_continues_with_another_number_of_processes(tiny: dict[str, Any], tmp_path: Path) -> None:
-    whole = [sys.executable, str(SCRIPT), *options(tiny, tmp_path / "whole", agent="random")]
-    subprocess.run(whole, check=True, capture_output=True, timeout=200)
+    whole = called("run", *options(tiny, tmp_path / "whole", agent="random"))
+    assert whole.returncode == 0, whole.stdout
     stopped, questions = tmp_path / "stopped", iter(range(100))
 
     def stop_later(self: StopSignals) -> bool:
@@ -149,7 +176,9 @@ def test_a_run_continues_with_another_number_of_processes(tiny: dict[str, Any], 
         patch.setattr(StopSignals, "should_stop", stop_later)
         assert run_here(config)[1] == "interrupted"
     assert 0 < len(RunDirectory(stopped).read_metrics()) < 9
-    finished(torchrun(2, ["--resume", str(stopped)]))
+    for process in pair(["--resume", str(stopped)]):
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
     records = zip(RunDirectory(stopped).read_metrics(), RunDirectory(tmp_path / "whole").read_metrics(), strict=True)
     for ours, reference in records:
         assert ours["tying"] == reference["tying"]

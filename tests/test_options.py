@@ -1,5 +1,6 @@
 """Options that change how a step is computed change neither what is trained nor what can be resumed."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,8 @@ def test_no_change_of_the_tying_compiles_anything_again(
     monkeypatch.setattr(products, "_SMALLEST", 0)
     torch._dynamo.reset()
     counters.clear()
+    # What is compiled is decided before it is turned into C++; that takes long, and test_env.py does it.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     # More layers than the compiler makes graphs of one function: beyond 8 it would continue without, and not say so.
     settings = tiny | {"compile_blocks": True, "gradient": gradient, "total_steps": 40, "k": 1, "n_layer": 10}
     env = LayerTyingEnv(**settings)

@@ -15,6 +15,7 @@ SMALL = (
 )
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_every_command_takes_a_network_and_an_agent_of_the_users_own(
     text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

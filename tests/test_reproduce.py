@@ -3,15 +3,13 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.command_line import called
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
+from tests.started import script
 
 
 def reproduce(*options: str) -> subprocess.CompletedProcess[str]:
@@ -27,13 +25,13 @@ def small(text_folder: Path, out: Path) -> list[str]:
 
 def signalled(options: list[str], number: signal.Signals, out: Path, decisions: int) -> tuple[int, str]:
     """Send a signal to a slice whose first run has come so far; return exit code and output."""
-    command = [sys.executable, str(SCRIPT), "table1", *options, "--minutes", "3"]
-    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = script("reproduce.py", "table1", *options, "--minutes", "3")
     metrics, deadline = out / "conventional" / "metrics.jsonl", time.monotonic() + 100
     while not (metrics.exists() and metrics.read_text().count("\n") >= decisions) and time.monotonic() < deadline:
         time.sleep(0.01)
     done.send_signal(number)
     output, _ = done.communicate(timeout=100)
+    assert done.returncode is not None
     return done.returncode, output
 
 

@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tying_agents.running import results
 from tying_agents.running.recorder import LOGS
 from tying_agents.settings import DQNConfig
 
 from tests.command_line import called
+from tests.started import Started, script
 from tying_env import EnvConfig
+from tying_env.render import replication_map_figure
 from tying_env.runs import Checkpoints, RunDirectory
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "run_agent.py"
@@ -34,7 +37,10 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return called("run", *arguments, prog="scripts/run_agent.py")
 
 
-def test_a_run_leaves_and_prints_all_it_promises(text_folder: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_and_prints_all_it_promises(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "replication_map_figure", replication_map_figure)  # the one of all tests that draws it
     path = tmp_path / "runs" / "one"
     done = command("--agent", "dqn", *options(text_folder, path))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -85,6 +91,7 @@ def test_a_run_leaves_and_prints_all_it_promises(text_folder: Path, tmp_path: Pa
     assert [record["decision"] for record in metrics] == [1, 2, 3, 4, 5]
     assert metrics[-1]["train_step"] == 12
     assert (path / "replication_map.png").read_bytes().startswith(b"\x89PNG")
+    assert (path / "replication_map.png").stat().st_size > 5_000
     with safe_open(path / "final.safetensors", "pt") as file:
         assert json.loads(file.metadata()["tying_env"])["tying"] == metrics[-1]["tying"]
     events = EventAccumulator(str(path), {"images": 0, "scalars": 0}).Reload()
@@ -137,7 +144,7 @@ def test_help_shows_every_setting_with_its_default() -> None:
     assert "--n-embd INT Width of the network; a multiple of n_head. (default: 1600)" in paper
 
 
-def wait_for_decisions(path: Path, n: int, process: subprocess.Popen[str]) -> None:
+def wait_for_decisions(path: Path, n: int, process: Started) -> None:
     for _ in range(600):
         if (path / "metrics.jsonl").exists() and len((path / "metrics.jsonl").read_text().splitlines()) >= n:
             return
@@ -146,10 +153,19 @@ def wait_for_decisions(path: Path, n: int, process: subprocess.Popen[str]) -> No
     raise AssertionError("no decision within a minute")
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def start(*arguments: str) -> Started:
+    return script("run_agent.py", *arguments)
+
+
+# A training step of a minute, from the second decision on: the second signal comes while the first waits for its end.
+LONG_STEP = """
+import time
+from tying_agents import Callback
+
+class LongStep(Callback):
+    def training_step(self, loop):
+        time.sleep(60 if loop.decisions >= 2 else 0)
+"""
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -192,12 +208,11 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_whole(
     text_folder: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     path = tmp_path / "run"
-    # A step of seconds: the second signal comes while the first one waits for its end.
-    big = ("--batch-size", "512", "--n-embd", "32", "--k", "1", "--checkpoint-every", "1", "--validate-every", "0")
-    process = start(*options(text_folder, path, "--total-steps", "1000000", *big))
+    (tmp_path / "long.py").write_text(LONG_STEP)
+    slow = ("--callbacks", f"{tmp_path}/long.py:LongStep", "--checkpoint-every", "1")
+    process = start(*options(text_folder, path, "--total-steps", "1000000", *slow))
     wait_for_decisions(path, 2, process)
     process.send_signal(number)
-    assert process.stdout is not None
     while "finishing this training step" not in (line := process.stdout.readline()):
         assert line, "it has ended"
     process.send_signal(number)
@@ -224,7 +239,6 @@ def test_what_a_resumed_run_decides_itself_is_refused(text_folder: Path, tmp_pat
 def test_ctrl_c_while_the_test_split_is_measured_says_how_to_continue(text_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
     process = start(*options(text_folder, path, "--test-windows", "250", "--batch-size", "1"))
-    assert process.stdout is not None
     while "Measuring on the test split" not in (line := process.stdout.readline()):
         assert line, "it has ended"
     process.send_signal(signal.SIGINT)

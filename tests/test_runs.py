@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from tests.started import code
 from tying_env.env import LayerTyingEnv
 from tying_env.files import to_json, written_whole
 from tying_env.runs import RunDirectory, load_network, save_network
@@ -75,10 +74,7 @@ for write in (lambda: run.append_json("metrics.jsonl", {"decision": 2, "text": "
 
 
 def test_a_full_disk_is_named_and_earlier_files_stay_whole(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path / "run")], capture_output=True, text=True, check=True
-    )
-    first, second = done.stdout.splitlines()
+    first, second = code(FULL_DISK, tmp_path / "run").communicate()[0].splitlines()
     assert first.startswith("[Errno 27]")
     assert "metrics.jsonl" in first
     assert "config.json" in second

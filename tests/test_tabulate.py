@@ -4,8 +4,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from tying_agents.tabulating.plan import Row, TablePlan
 from tying_agents.tabulating.store import append_row, read_rows, rows_of
 from tying_agents.tabulating.training import TrainedRow, train_row
 
+from tests.started import code
 from tests.tables import trained_again
 from tying_env.env import LayerTyingEnv
 from tying_env.partition import bell_number
@@ -166,14 +165,12 @@ def test_a_generator_that_is_killed_loses_the_rows_in_progress_alone(
 ) -> None:
     out = tmp_path / "out"
     longer = SMALL | {"total_steps": 60, "k": 30}  # so that it is killed within a row
-    code = (
+    text = (
         "import sys; from tying_agents.tabulating import plan; from tying_agents.commands.tabulate import main\n"
         f"plan.SETTINGS.update({longer!r})\n"
         f"sys.exit(main({options(out, text_folder)!r}))"
     )
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'agents'}"}
-    words = [sys.executable, "-c", code]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    process = code(text, new_session=True)
     rows = out / "mine/rows.jsonl"
     while not (rows.exists() and rows.read_text().count("\n") >= 2):
         assert process.poll() is None, process.communicate()

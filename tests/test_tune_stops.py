@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,22 @@ from tying_agents.many.tuning.plan import Sweep
 from tying_agents.many.tuning.search import parse_searches
 from tying_agents.many.tuning.study import claim, opened
 
+from tests.started import Started, script
 from tests.sweeps import RATES, base, options, trials_of
-
-ROOT = Path(__file__).parents[1]
-
-
-def begin(arguments: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "tune.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"COLUMNS": "160"},
-    )
+from tying_env.reports import page
 
 
-def wait_for(process: subprocess.Popen[str], there: Any) -> None:
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a line of output be one."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def begin(arguments: list[str]) -> Started:
+    return script("tune.py", *arguments, new_session=True)
+
+
+def wait_for(process: Started, there: Any) -> None:
     for _ in range(1200):
         if there():
             return
@@ -51,6 +51,14 @@ def metrics(out: Path) -> dict[str, str]:
 
 STOPPED = ["--search", RATES, "epsilon-floor: 0..0.3", "--trials", "3", "--seeds", "2", "--pruner", "none"]
 LONGER = ["--total-steps", "60", "--checkpoint-every", "5"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures_in_this_process() -> Iterator[None]:
+    """A page's figures take longer than what it is about, and test_tune.py looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "_as_source", lambda figure: "data:,")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Runs in processes of their own, which die where they are told to."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -10,23 +9,17 @@ from typing import Any
 
 import safetensors.torch
 import torch
-import transformers.models.gpt2.modeling_gpt2
-from matplotlib.backends import backend_agg
-from torch.utils import tensorboard
 from tying_agents.run_config import RunConfig
+from tying_agents.running import results
 from tying_agents.running.runner import resume, run
 
+from tests.pictures import TyingAsPixels
 from tests.reliability.runs import Watcher
+from tests.started import SERVER
 from tying_env.runs import RunDirectory
-
-# What every run imports: the server has it before it forks.
-PRELOADED = (transformers.models.gpt2.modeling_gpt2, backend_agg, tensorboard)
 
 # What changes the disk: a process can die before, after, and (the last ones) in the middle of each.
 CALLS = ("fsync", "replace", "rename", "mkdir", "ftruncate")
-
-_SERVER: Any = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tests.reliability.child"])
 
 
 def start(config: RunConfig, die_at: int | None = None, count_into: Any = None) -> Any:
@@ -37,18 +30,19 @@ def start(config: RunConfig, die_at: int | None = None, count_into: Any = None) 
         die_at: the moment at which the process kills itself: that many changes of the disk are begun then.
         count_into: a shared number that is set to how many such moments there were.
     """
-    process = _SERVER.Process(target=_work, args=(config, die_at, count_into))
+    process = SERVER.Process(target=_work, args=(config, die_at, count_into))
     process.start()
     return process
 
 
 def number() -> Any:
     """Return a shared number."""
-    return _SERVER.Value("i", 0)
+    return SERVER.Value("i", 0)
 
 
 def _work(config: RunConfig, die_at: int | None, count_into: Any) -> None:
     torch.set_num_threads(1)
+    results.replication_map_figure = TyingAsPixels  # as in the process of the tests
     path = config.run_dir
     assert path is not None
     moments = _Moments(die_at)

@@ -5,8 +5,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from tying_agents.running.saved import RunIsOver
 
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_until_it_ends, small
+from tests.started import code
 from tying_env.env import LayerTyingEnv
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
 
@@ -53,8 +52,8 @@ except OSError as error:
 """
 
 
-def limited(path: Path, n_bytes: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", LIMITED, str(path), str(n_bytes)], capture_output=True, text=True)
+def limited(path: Path, n_bytes: int) -> str:
+    return code(LIMITED, path, n_bytes).communicate()[0]
 
 
 def test_a_full_disk_is_a_named_error_and_the_last_checkpoint_is_intact(
@@ -63,8 +62,8 @@ def test_a_full_disk_is_a_named_error_and_the_last_checkpoint_is_intact(
     expected = outcome(finish(small(tiny, tmp_path / "whole")))
     before = newest(stopped).folder.name
     done = limited(stopped, (newest(stopped).folder / "tensors.safetensors").stat().st_size // 2)
-    assert f"OSError: [Errno {errno.EFBIG}] {os.strerror(errno.EFBIG)}: " in done.stdout, done.stdout + done.stderr
-    assert "safetensors" in done.stdout
+    assert f"OSError: [Errno {errno.EFBIG}] {os.strerror(errno.EFBIG)}: " in done, done
+    assert "safetensors" in done
     assert newest(stopped).folder.name == before
     assert not [p for p in (stopped / "checkpoints").iterdir() if not p.name.isdigit()]
     resume_until_it_ends(stopped)
@@ -80,8 +79,8 @@ def test_a_disk_that_fills_up_with_metrics_is_a_named_error(tiny: dict[str, Any]
     sizes = {p.name: p.stat().st_size for p in path.rglob("*") if p.is_file() and "tfevents" not in p.name}
     assert max(sizes.values()) == sizes["metrics.jsonl"]
     done = limited(path, sizes["metrics.jsonl"] + 100)
-    assert f"OSError: [Errno {errno.EFBIG}]" in done.stdout, done.stdout + done.stderr
-    assert "metrics.jsonl" in done.stdout
+    assert f"OSError: [Errno {errno.EFBIG}]" in done, done
+    assert "metrics.jsonl" in done
     assert (path / "metrics.jsonl").stat().st_size == sizes["metrics.jsonl"]  # no half line
     assert newest(path).state["recorder"]["decision"] == 99
     resume_until_it_ends(path)

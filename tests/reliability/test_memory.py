@@ -4,8 +4,7 @@ The highest memory of a process never falls, so that what an earlier test took w
 """
 
 import json
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tying_agents.running.runner import run
 
+from tests.conftest import TINY
 from tests.reliability.attacks import absurd_header, absurd_tensor, deep_json, reseal, zip_bomb
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import Watcher, interrupt, small
+from tests.started import code
 from tying_env.env import LayerTyingEnv
 from tying_env.files import to_json
 from tying_env.runs import save_network
@@ -59,9 +60,10 @@ print(memory("VmHWM") - before)
 
 
 def measured(good: Path, other: Path) -> tuple[str, int]:
-    done = subprocess.run([sys.executable, "-c", CODE, str(good), str(other)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    said, mebibytes = done.stdout.splitlines()
+    process = code(CODE, good, other)
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    said, mebibytes = out.splitlines()
     return said, int(mebibytes)
 
 
@@ -127,12 +129,26 @@ def test_a_tied_network_holds_every_weight_once_while_it_is_read(
     counts.add("tied layers in a network file", 300, f"{mebibytes} MiB taken, all layers have 3,600")
 
 
+@pytest.fixture(scope="module")
+def stopped(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped at its third decision."""
+    path = tmp_path_factory.mktemp("memory") / "stopped"
+    run(small(TINY | {"dataset": str(text_folder)}, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
+    return path
+
+
+@pytest.fixture
+def two(stopped: Path, tmp_path: Path) -> None:
+    """Two copies of it, one to be changed: tmp_path / "good" and "other"."""
+    for name in ("good", "other"):
+        shutil.copytree(stopped, tmp_path / name)
+
+
+@pytest.mark.usefixtures("two")
 @pytest.mark.parametrize("change", [{"n_embd": 32_768}, {"n_layer": 3000}, {"n_embd": 65_536, "n_head": 1}])
 def test_a_run_whose_settings_ask_for_more_than_its_checkpoint_has_takes_no_memory(
-    tiny: dict[str, Any], tmp_path: Path, change: dict[str, int], counts: Counts
+    tmp_path: Path, change: dict[str, int], counts: Counts
 ) -> None:
-    for name in ("good", "other"):
-        run(small(tiny, tmp_path / name), [Watcher(lambda n: interrupt() if n == 3 else None)])
     path = tmp_path / "other"
     about = json.loads((path / "config.json").read_text())
     about["env"] |= change
@@ -145,12 +161,9 @@ def test_a_run_whose_settings_ask_for_more_than_its_checkpoint_has_takes_no_memo
     counts.add(f"config.json that asks for {change}", 1, f"{mebibytes} MiB taken")
 
 
+@pytest.mark.usefixtures("two")
 @pytest.mark.parametrize("attack", [zip_bomb, absurd_tensor, absurd_header, deep_json])
-def test_a_hostile_checkpoint_takes_no_memory(
-    tiny: dict[str, Any], tmp_path: Path, attack: Callable[[Path], None], counts: Counts
-) -> None:
-    for name in ("good", "other"):
-        run(small(tiny, tmp_path / name), [Watcher(lambda n: interrupt() if n == 3 else None)])
+def test_a_hostile_checkpoint_takes_no_memory(tmp_path: Path, attack: Callable[[Path], None], counts: Counts) -> None:
     for folder in (tmp_path / "other" / "checkpoints").iterdir():
         attack(folder)
     message, mebibytes = measured(tmp_path / "good", tmp_path / "other")

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,15 @@ from typing import Any
 import pytest
 
 from tests.command_line import called
+from tests.started import Started, script
+from tying_env.reports import page
 from tying_env.runs import RunDirectory
 from tying_env.runs.checkpoints import FOLDER
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     *("--tokenizer", "bytes", "--n-layer", "4", "--n-embd", "16", "--n-head", "2", "--seq-len", "16"),
     *("--batch-size", "4", "--k", "4", "--validate-every", "40", "--test-windows", "4", "--checkpoint-every", "1000"),
+    *("--validation-windows", "8"),
 ]
 
 
@@ -27,21 +27,44 @@ def words(out: Path, text_folder: Path, jobs: int, steps: int, *more: str) -> li
     return [*many, *SMALL, *more, "--dataset", str(text_folder), "--total-steps", str(steps)]
 
 
-def begin(out: Path, text_folder: Path, jobs: int, steps: int, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "compare.py"), *words(out, text_folder, jobs, steps, *more)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def begin(out: Path, text_folder: Path, jobs: int, steps: int, *more: str) -> Started:
+    return script("compare.py", *words(out, text_folder, jobs, steps, *more), new_session=True)
+
+
+# Runs of a few decisions that are all under way when the signal comes: each waits for the others, then takes its time.
+IN_STEP = """
+import time
+from tying_agents import Callback
+
+class InStep(Callback):
+    def decision_made(self, loop, record):
+        while len(list(loop.directory.parent.glob("*.unfinished/metrics.jsonl"))) < {jobs}:
+            time.sleep(0.05)
+        time.sleep(0.1)
+"""
+# A training step of a minute, as a large network has it.
+LONG_STEP = """
+import time
+from tying_agents import Callback
+
+class LongStep(Callback):
+    def training_step(self, loop):
+        time.sleep(60)
+"""
+
+
+def callback(folder: Path, source: str) -> tuple[str, str]:
+    file = folder / "pace.py"
+    file.write_text(source)
+    (name,) = [line.split()[1].split("(")[0] for line in source.splitlines() if line.startswith("class ")]
+    return "--callbacks", f"{file}:{name}"
 
 
 def lines(out: Path) -> dict[str, int]:
     return {p.parent.name: p.read_bytes().count(b"\n") for p in out.glob("runs/*/*.unfinished/metrics.jsonl")}
 
 
-def wait_for(out: Path, runs: int, process: subprocess.Popen[str]) -> None:
+def wait_for(out: Path, runs: int, process: Started) -> None:
     for _ in range(1200):
         found = lines(out)
         if len(found) >= runs and min(found.values()) >= 5:
@@ -81,11 +104,13 @@ def whole(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(out: Path, text_folder: Path) -> None:
     """Make the comparison, or what is left of it, in this process: how many make it at a time changes nothing."""
-    done = called("compare", *words(out, text_folder, 1, STEPS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "_as_source", lambda figure: "data:,")  # its figures take longer than its runs
+        done = called("compare", *words(out, text_folder, 1, STEPS))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-STEPS = 400
+STEPS = 120
 SHORT = [(signal.SIGTERM, 2, False), (signal.SIGINT, 2, True)]
 
 
@@ -107,7 +132,7 @@ def test_a_signal_saves_and_stops_every_run(
     if not full and (number, jobs, to_all) not in SHORT:
         pytest.skip("in the full form")
     out = tmp_path / "out"
-    process = begin(out, text_folder, jobs, STEPS)
+    process = begin(out, text_folder, jobs, STEPS, *callback(tmp_path, IN_STEP.format(jobs=jobs)))
     wait_for(out, jobs, process)
     (os.killpg if to_all else os.kill)(process.pid, number)
     text, _ = process.communicate(timeout=60)
@@ -154,15 +179,13 @@ def test_workers_do_not_outlive_their_parent(number: signal.Signals, text_folder
 
 def test_a_second_ctrl_c_ends_at_once(text_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    big = ("--batch-size", "512", "--n-embd", "64")  # a training step of seconds
-    process = begin(out, text_folder, 2, 10**6, *big)
+    process = begin(out, text_folder, 2, 10**6, *callback(tmp_path, LONG_STEP))
     for _ in range(600):
         if len(list(out.glob("runs/*/*.unfinished/trace.txt"))) == 2:
             break
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.stdout is not None
     while "finishing this training step" not in (line := process.stdout.readline()):
         assert line, "it has ended"
     os.killpg(process.pid, signal.SIGINT)

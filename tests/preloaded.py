@@ -1,0 +1,16 @@
+"""What most commands import, and what their runs do: the server in tests/started.py has it before it forks."""
+
+import joblib
+import optuna
+import transformers.models.gpt2.modeling_gpt2
+from matplotlib.backends import backend_agg
+from torch.utils import tensorboard
+from tying_agents.commands import compare, reproduce, tabulate, tune
+from tying_agents.running import runner
+
+from tying_env.reports import html
+
+PRELOADED = (
+    *(joblib, optuna, transformers.models.gpt2.modeling_gpt2, backend_agg, tensorboard),
+    *(compare, reproduce, tabulate, tune, runner, html),
+)
