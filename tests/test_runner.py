@@ -53,8 +53,8 @@ STATIC += ("sandwich",)
 
 @pytest.mark.parametrize("agent", RUNNABLE)
 def test_equal_seeds_give_equal_runs_for_each_agent(text_folder: Path, tmp_path: Path, tiny: Any, agent: Any) -> None:
-    searches = agent in ("tree-search", "hill-climbing", "annealing")  # trains several times for a decision
-    tiny = tiny | ({"total_steps": 10} if searches else {})
+    pays = agent in ("tree-search", "hill-climbing", "annealing", "halving")  # most training steps are those of trials
+    tiny = tiny | ({"total_steps": 70} if pays else {})
     files = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         config = RunConfig(agent=agent, seed=seed, run_dir=tmp_path / name, env=EnvConfig(**tiny), test_windows=4)
@@ -65,6 +65,9 @@ def test_equal_seeds_give_equal_runs_for_each_agent(text_folder: Path, tmp_path:
     tyings = [record["tying"] for record in RunDirectory.open(tmp_path / "a").read_metrics()]
     if agent in STATIC:
         assert all(tying == tyings[0] for tying in tyings)
+    spent = RunDirectory.open(tmp_path / "a").read_json("summary.json")
+    assert spent["train_step"] + spent["trial_steps"] == tiny["total_steps"]
+    assert (spent["trial_steps"] > 20) == pays or agent == "probe-then-tie"
 
 
 def test_conventional_training_is_all_layers_from_the_first_step(tmp_path: Path, tiny: Any) -> None:
