@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 
 from tying_env.wrappers.actions import LayerSweepAction, SingleLayerAction
+from tying_env.wrappers.agreement import GradientAgreementObservation
 from tying_env.wrappers.base import AnyEnv, AnyWrapper
 from tying_env.wrappers.limits import LimitChanges, SettleTying
 from tying_env.wrappers.observations import OneHotObservation, TrainingProgressObservation
@@ -29,6 +30,7 @@ from tying_env.wrappers.rewards import (
 __all__ = [
     "WRAPPERS",
     "ClippedReward",
+    "GradientAgreementObservation",
     "ImprovementReward",
     "LayerSweepAction",
     "LimitChanges",
@@ -55,6 +57,7 @@ WRAPPERS: dict[str, Callable[..., AnyWrapper]] = {
     "settle": SettleTying,
     "training-progress": TrainingProgressObservation,
     "one-hot": OneHotObservation,
+    "gradient-agreement": GradientAgreementObservation,
     "log-perplexity": LogPerplexityReward,
     "improvement": ImprovementReward,
     "clipped": ClippedReward,

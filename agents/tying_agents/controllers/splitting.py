@@ -62,7 +62,7 @@ class ShareThenSplit(Controller):
 
     def metrics(self) -> dict[str, float]:
         """Return the lowest cosine within a group that was measured last."""
-        return {"lowest_agreement": self.lowest}
+        return {"agreement_when_split": self.lowest}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was measured, and how often it was asked."""
