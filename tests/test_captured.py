@@ -153,6 +153,47 @@ def test_a_replaced_parameter_that_is_looked_up_by_name_shows_in_the_first_step(
         env.step(TIE)
 
 
+class LaterByName(ByName):
+    """Uses what it looked up from its seventh training step on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += self.training
+        return super().forward(x) if self.calls > 6 else Net.forward(self, x)
+
+
+def test_a_replaced_parameter_that_is_used_much_later_shows_then() -> None:
+    env = own(LaterByName, freeze_at_start=False)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"computes with 'up.weight' of block 1 as it was before a tying"):
+        for _ in range(6):
+            env.step(TIE)
+    assert env.trainer.network.model.calls == 7
+
+
+class Remembering(Net):
+    """Its first forward pass makes a list of the weights it finds then."""
+
+    @functools.cached_property
+    def weights(self) -> list[Tensor]:
+        return [layer.up.weight for layer in self.layers]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + sum((x @ weight).sum(1, keepdim=True) for weight in self.weights)
+
+
+def test_what_the_first_forward_pass_takes_hold_of_is_found_at_the_next_change() -> None:
+    """Tied at first: the list has one weight three times, which stays that of layer 0 when the others part."""
+    env = own(Remembering)
+    env.reset(seed=0, options={"tying": TIE})
+    with pytest.raises(ValueError, match=r"'up.weight' of block \d is held at 'weights\[0\]' as well"):
+        for action in (TIE, [0, 1, 2]):
+            env.step(np.array(action))
+
+
 def test_who_only_holds_replaced_parameters_is_left_alone() -> None:
     env, plain = own(lambda: Net()), own(lambda: Net())
     env.reset(seed=0)

@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import re
+from collections import UserList
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,12 @@ def weight(net: Any, i: int = 1) -> Any:
     return net.layers[i].up.weight
 
 
+def objects(held: Any) -> Any:
+    array = np.empty(2, dtype=object)
+    array[1] = held
+    return array
+
+
 def hooked(net: Any) -> None:
     w = weight(net)
     net.layers[2].register_forward_hook(lambda module, inputs, output: output @ w)
@@ -90,6 +98,9 @@ HELD: dict[str, tuple[Callable[[Any], None], str]] = {
     "key": (lambda net: setattr(net, "scales", {weight(net): 2.0}), "scales[Parameter] (the key)"),
     "tuple in a block": (lambda net: setattr(net.layers[0], "refs", (1, weight(net))), "layers.0.refs[1]"),
     "object": (lambda net: setattr(net, "aside", Holder([weight(net)])), "aside.held[0]"),
+    "namespace": (lambda net: setattr(net, "aside", SimpleNamespace(held=weight(net))), "aside.held"),
+    "user list": (lambda net: setattr(net, "refs", UserList([weight(net)])), "refs.data[0]"),
+    "array of objects": (lambda net: setattr(net, "refs", objects(weight(net))), "refs.flat[1]"),
     "slots": (lambda net: setattr(net, "aside", Slotted(weight(net))), "aside.held"),
     "method": (lambda net: setattr(net, "call", Holder(weight(net)).method), "call.__self__.held"),
     "partial": (

@@ -1,7 +1,7 @@
 """Notices a network that computes with what it was to leave behind: replaced weights, or the original of a copy.
 
 `tying_env.references` finds what hangs on the network. What is looked up by name when it is needed, a global variable
-say, shows in the next training step only: there it gets a gradient.
+say, shows in a training step only: there it gets a gradient.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tying_env.slots import Weights
 
 
 class LeftBehind:
-    """Tensors that the next training step must not touch. Copies and pickles of it watch nothing."""
+    """Tensors that no training step may touch. Copies and pickles of it watch nothing."""
 
     def __init__(self) -> None:
         self._originals: list[tuple[str, weakref.ref[Tensor]]] = []
@@ -33,7 +33,7 @@ class LeftBehind:
     def watch_replaced(self, before: Sequence[Weights], after: Sequence[Weights]) -> None:
         """Watch what the blocks computed with before a change of the tying and none does after it, while it is held."""
         present = {id(p) for weights in after for p in weights.values()}
-        self._replaced = [(name, ref) for name, ref in self._replaced if ref() is not None]
+        self._replaced = [(name, ref) for name, ref in self._replaced if id(ref()) not in present and ref() is not None]
         for i, weights in enumerate(before):
             for name, p in weights.items():
                 if id(p) not in present:
@@ -41,13 +41,14 @@ class LeftBehind:
 
     @contextlib.contextmanager
     def untouched(self) -> Iterator[None]:
-        """Compute gradients in here: what was watched must have none from it, and is watched no more.
+        """Compute gradients in here: what is watched must have none from it.
+
+        It is watched for as long as anything holds it: a network may come to use it much later.
 
         Raises:
             ValueError: it has; the message names what.
         """
         replaced, originals = _held(self._replaced), _held(self._originals)
-        self._replaced, self._originals = [], []
         trained = [tensor.requires_grad for _, tensor in replaced]
         for _, tensor in replaced:
             tensor.requires_grad_(True)  # what does not train would not show

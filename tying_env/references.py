@@ -7,16 +7,18 @@ list, a closure or a partial that holds a Parameter knows nothing of either: the
 import functools
 import sys
 import types
-from collections import deque
+from collections import UserList, deque
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor, nn
 
 # Nothing hangs on these. (What a function finds in its module, or a class, is looked up by name when it is needed.)
 _ENDS = (str, bytes, int, float, complex, type(None), type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)
 # Of the standard library's own objects only containers are looked into: a logger leads everywhere.
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+_HOLDERS = (types.SimpleNamespace, UserList)  # and these, by their attributes
 
 
 class Place(NamedTuple):
@@ -112,7 +114,10 @@ def _parts(owner: Any) -> Iterator[tuple[str, object, Any]]:
         yield ".__defaults__", "defaults", owner.__defaults__
         yield ".__kwdefaults__", "kwdefaults", owner.__kwdefaults__
         yield ".__dict__", "dict", vars(owner)
-    elif type(owner).__module__.partition(".")[0] not in sys.stdlib_module_names:
+    elif isinstance(owner, np.ndarray):
+        if owner.dtype == object:
+            yield from ((f".flat[{i}]", i, part) for i, part in enumerate(owner.flat))
+    elif isinstance(owner, _HOLDERS) or type(owner).__module__.partition(".")[0] not in sys.stdlib_module_names:
         yield from ((f".{name}", name, value) for name, value in getattr(owner, "__dict__", {}).items())
         for kind in type(owner).__mro__:
             names = vars(kind).get("__slots__", ())

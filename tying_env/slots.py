@@ -1,6 +1,7 @@
 """The places in a block where the Parameters hang that are tied, and which blocks are alike."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -67,6 +68,23 @@ def aliases(weights: Weights, requires_grad: bool) -> Weights:
     return {name: created[id(p)] for name, p in weights.items()}
 
 
+@contextlib.contextmanager
+def apart(tied: Sequence[dict[str, Slot]]) -> Iterator[list[Weights]]:
+    """Put new Parameters on the same storage into each of these sets of places, so that each has its own gradient.
+
+    Yields them. Train nothing in here.
+    """
+    before = [{name: get(slot) for name, slot in places.items()} for places in tied]
+    own = [aliases(weights, requires_grad=True) for weights in before]
+    try:
+        for places, weights in zip(tied, own, strict=True):
+            put(places, weights)
+        yield own
+    finally:
+        for places, weights in zip(tied, before, strict=True):
+            put(places, weights)
+
+
 def find_kinds(
     blocks: Sequence[nn.Module], lists: Sequence[int], only: TiedParameters = "all"
 ) -> npt.NDArray[np.int64]:
@@ -111,7 +129,7 @@ def check_kinds(
     tied = [slots(block, only) for block in blocks]
     _check_plain(tied)
     _check_apart(tied)
-    _check_reached(tied, blocks if within is None else within)
+    check_reached(tied, blocks if within is None else within)
 
 
 def _check_apart(tied: list[dict[str, Slot]]) -> None:
@@ -146,8 +164,12 @@ def _check_plain(tied: list[dict[str, Slot]]) -> None:
                 )
 
 
-def _check_reached(tied: list[dict[str, Slot]], within: object) -> None:
-    """Check that nothing would compute with a Parameter that a tying has replaced."""
+def check_reached(tied: list[dict[str, Slot]], within: object) -> None:
+    """Check that nothing would compute with a Parameter that a tying has replaced.
+
+    Raises:
+        ValueError: something in `within` holds one beside the places `tied`; the message says where.
+    """
     known = {(id(module), attribute) for places in tied for module, attribute in places.values()}
     names = {(i, name): get(slot) for i, places in enumerate(tied) for name, slot in places.items()}
     wanted = {storage_of(p): f"{name!r} of block {i}" for (i, name), p in names.items()}

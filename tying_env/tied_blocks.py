@@ -16,7 +16,7 @@ Source: Hay & Wolf, ICLR 2024, Sec. 3 and Algorithm 1 lines 2 and 10-19.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from tying_env.left_behind import LeftBehind
 from tying_env.redrawing import Recipe, ReleasedWeights
 from tying_env.replication import Present, Replication, Tied, check_choice
 from tying_env.rule import GroupLR
-from tying_env.slots import TiedParameters, Weights, aliases, check_kinds, get, put, slots
+from tying_env.slots import TiedParameters, Weights, apart, check_kinds, check_reached, get, put, slots
 
 OptimizerState = Literal["inherit", "reset"]
 
@@ -213,22 +213,17 @@ class TiedBlocks:
                 put(self._slots[layer], self._released.draw(layer))
                 del self._released.layers[layer]
 
-    @contextlib.contextmanager
-    def apart(self) -> Iterator[list[Weights]]:
-        """Let every layer compute with Parameters of its own on the same storage, so that each has its own gradient.
+    def check_reached(self, model: nn.Module) -> None:
+        """Check that a network which has computed something has not taken hold of weights that a tying would replace.
 
-        Yields them, L of them. Layers whose values are not held (`recipes`) stay as they are. Train nothing in here.
+        Raises:
+            ValueError: it has, in a list that its first forward pass made, say; the message says where.
         """
-        before = [self.weights(i) for i in range(self.n_units)]
-        held = [i not in self._released.layers for i in range(self.n_units)]
-        own = [aliases(w, requires_grad=True) if there else w for w, there in zip(before, held, strict=True)]
-        try:
-            for places, weights in zip(self._slots, own, strict=True):
-                put(places, weights)
-            yield [weights if there else {} for weights, there in zip(own, held, strict=True)]
-        finally:
-            for places, weights in zip(self._slots, before, strict=True):
-                put(places, weights)
+        check_reached(self._slots, model)
+
+    def apart(self) -> contextlib.AbstractContextManager[list[Weights]]:
+        """Let every layer whose values are held compute with Parameters of its own; see `tying_env.slots.apart`."""
+        return apart([{} if i in self._released.layers else places for i, places in enumerate(self._slots)])
 
     def _plan(self, after: partition.IntVector, optimizer: torch.optim.Optimizer | None) -> Plan:
         """Make the Parameters, optimizer state and groups of `after` beside the present ones."""

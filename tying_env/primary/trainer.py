@@ -87,6 +87,7 @@ class Trainer:
         self.memory_in_training = MemoryBytes(0, 0, 0)  # when gradients and optimizer state were last there together
         self.norms = (0.0, 0)  # of the gradients since the last change of the tying: their sum, and how many
         self._config = config
+        self._has_been_searched = False  # for references that came with its first forward pass
         in_blocks = {id(p) for layer in range(tied.n_units) for p in tied.weights(layer).values()}
         outside = [p for p in network.model.parameters() if id(p) not in in_blocks and p.requires_grad]
         make = make_optimizer or choose_optimizer(config)
@@ -99,6 +100,9 @@ class Trainer:
 
     def tie(self, tying: npt.ArrayLike) -> partition.TyingEvents:
         """Put a tying in force, shape (L,), all or nothing, as `TiedBlocks.change` does; the optimizer follows."""
+        if self.task.foreign and self.rates.steps and not self._has_been_searched:
+            self.tied.check_reached(self.network.model)
+            self._has_been_searched = True
         events = self.tied.change(tying, self.optimizer)
         self._follow_the_tying()
         self.norms = (0.0, 0)
