@@ -41,9 +41,23 @@ MUTANTS = [
     Mutant(
         "a Parameter in a plain list is not looked for",
         "tying_env/slots.py",
-        "    _check_reached(tied, blocks if within is None else within)",
+        "    check_reached(tied, blocks if within is None else within)",
         "    pass",
         "tests/test_references.py",
+    ),
+    Mutant(
+        "a replaced Parameter is watched for one training step",
+        "tying_env/left_behind.py",
+        "        trained = [tensor.requires_grad for _, tensor in replaced]",
+        "        self._replaced, trained = [], [tensor.requires_grad for _, tensor in replaced]",
+        "tests/test_captured.py",
+    ),
+    Mutant(
+        "nobody pays for trials",
+        "tying_env/episode.py",
+        "            self.budget.trials += done",
+        "            pass",
+        "tests/test_budget.py",
     ),
     Mutant(
         "a copy may lead to its original",
