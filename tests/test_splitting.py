@@ -55,6 +55,19 @@ def test_agreement_is_the_cosine_between_gradients_of_an_untied_copy(tying: list
         assert found.min() < 0.99
 
 
+def test_images_are_measured_as_they_are_trained_on() -> None:
+    settings: dict[str, Any] = {"model": "vit", "dataset": "digits", "n_layer": 3, "n_embd": 8, "n_head": 2}
+    env = LayerTyingEnv(**settings, batch_size=4, k=2, total_steps=20, validation_windows=8, device="cpu")
+    env.reset(seed=0, options={"tying": [0, 0, 0]})
+    env.step(np.zeros(3, dtype=np.int64))
+    given: list[Any] = []
+    env.trainer.network.model.register_forward_pre_hook(lambda _, args, kwargs: given.append(kwargs), with_kwargs=True)
+    env.gradient_agreement(6)
+    pixels = torch.cat([batch["pixel_values"] for batch in given])
+    assert pixels.shape[0] == 6 and pixels.dtype == torch.float32
+    assert abs(float(pixels.mean())) < 0.5 and 0.5 < float(pixels.std()) < 2  # of all training pixels 0 and 1
+
+
 def test_measuring_agreement_leaves_everything_as_it_was() -> None:
     env, other = begun([0, 1, 1, 0], dropout=0.1), begun([0, 1, 1, 0], dropout=0.1)
     parameters = list(map(id, env.trainer.network.model.parameters()))

@@ -14,7 +14,6 @@ from tying_env.ambient import usual_modes
 from tying_env.budget import Budget
 from tying_env.config import EnvConfig
 from tying_env.data import Batch
-from tying_env.data.batches import cut
 from tying_env.data.corpus import Split
 from tying_env.distributed import agreed_number
 from tying_env.environment import TyingEnv, check_whole
@@ -154,8 +153,7 @@ class RunningEnv(TyingEnv):
             max_windows: how many sequences of `seq_len` tokens, or images; a training batch's number by default.
         """
         most = self.config.batch_size if max_windows is None else check_whole("max_windows", max_windows, 1)
-        trainer, examples = self._running().trainer, self.windows("train", most)
-        batches = cut(examples, self.config.batch_size)
+        trainer, batches = self._running().trainer, self.workload.batches_of("train", most)
         return gradient_agreement(trainer.network.model, trainer.tied, trainer.task, batches, self.device)
 
     def windows(self, split: Split, max_windows: int) -> Batch:

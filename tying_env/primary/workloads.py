@@ -6,6 +6,7 @@ The environment itself does not know whether a language model or an image classi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -103,11 +104,13 @@ class Workload(ABC):
             ValueError: there is no such split.
         """
 
+    def batches_of(self, split: Split, most: int) -> Iterator[Batch]:
+        """Yield what `examples` returns in batches, as the task takes them."""
+        return map(self._prepared, cut(self.examples(split, most), self.config.batch_size))
+
     def evaluate(self, model: nn.Module, split: Split, most: int, device: torch.device) -> Evaluation:
         """Measure a network on `device` on up to `most` examples of a split, without dropout."""
-        examples = self.examples(split, most)
-        batches = map(self._prepared, cut(examples, self.config.batch_size))
-        found = measure(model, self.task, batches, device, dependence=True)
+        found = measure(model, self.task, self.batches_of(split, most), device, dependence=True)
         shares = (found.accuracy, found.input_dependence)
         return Evaluation(found.mean_loss, perplexity(found.mean_loss), None, found.predictions, *shares)
 
