@@ -237,3 +237,19 @@ def test_a_wrapped_environment_is_seen_through() -> None:
     assert view.n_units == 4 and view.config.k == 2 and view.permitted(TIED).tolist() == [0] * 4
     assert isinstance(view.fork(), Trial)
     assert view.evaluate("validation", 2).perplexity > 0
+
+
+def test_a_stop_among_trials_gives_back_what_they_cost_and_nothing_else() -> None:
+    """An observation that was paid for before they began stays paid for."""
+    env = begun(total_steps=40, k=2)
+    env.step(OWN)
+    env.pay(3)
+    view = View(env)
+    view.gradient_agreement()
+    view.fork().step(OWN)
+    assert env.trial_steps == 3 + 1 + 2
+    env.should_stop = lambda: True
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            view.fork().step(OWN)
+        assert env.trial_steps == 3

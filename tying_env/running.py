@@ -117,10 +117,9 @@ class RunningEnv(TyingEnv):
         """
         self._running().budget.pay(check_whole("steps", steps, 0))
 
-    def forget_trials(self) -> None:
-        """Take back what trials for the next decision have cost: for a controller that was stopped in the middle."""
-        episode = self._running()
-        episode.budget.trials = episode.trial_steps
+    def forget_trials(self, paid: int) -> None:
+        """Take back what trials have cost since they had cost so much: for a controller that was stopped among them."""
+        self._running().budget.trials = paid
 
     def permitted(self, action: object) -> partition.IntVector:
         """Check an action, and return what it comes to where only blocks of one kind can be tied.

@@ -39,6 +39,7 @@ class View:
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._env = env
         self._inner: Any = env.unwrapped
+        self._begun = (-1, 0)  # the decision that is looked ahead for, and the trial steps paid before it
 
     def __getattr__(self, name: str) -> Any:
         """Return what the environment has under this name, if a controller may see it.
@@ -64,6 +65,7 @@ class View:
         Raises:
             tying_env.budget.BudgetSpent: the run has too few training steps left for it.
         """
+        self._note_decision()
         self._inner.pay(self.steps_of_agreement(max_windows))
         found: npt.NDArray[np.float64] = self._inner.gradient_agreement(max_windows)
         return found
@@ -79,8 +81,13 @@ class View:
         Its training steps are taken from the run's.
         """
         # Where nothing is trained there is nothing to pay, and on the tying table every fork pays.
+        self._note_decision()
         make = getattr(self._inner, "trial", None) or getattr(self._inner, "fork", None)
-        return Trial((make or self._env.get_wrapper_attr("fork"))(), self._inner)
+        return Trial((make or self._env.get_wrapper_attr("fork"))(), self)
+
+    def _note_decision(self) -> None:
+        if self._inner.decisions != self._begun[0]:
+            self._begun = self._inner.decisions, self._inner.trial_steps
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Refuse to be copied or pickled: nobody would pay for what is tried in the copy.
@@ -96,10 +103,10 @@ class Trial(View):
 
     Args:
         env: the fork.
-        run: the environment of the run that pays for it.
+        run: the view of the run that pays for it.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], run: Any) -> None:
+    def __init__(self, env: gym.Env[Any, Any], run: View) -> None:
         super().__init__(env)
         self._run = run
 
@@ -114,7 +121,7 @@ class Trial(View):
         try:
             stepped: Step = self._inner.step(action)
         except Stopped:
-            self._run.forget_trials()
+            self._run._inner.forget_trials(self._run._begun[1])
             raise
         return stepped
 
