@@ -6,7 +6,7 @@ pays for all of their training steps, and begins with the tying found.
 """
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +24,6 @@ class SuccessiveHalving(Controller):
 
     Settings = HalvingConfig
     needs = frozenset({"forks"})
-
-    @classmethod
-    def create(cls, settings: HalvingConfig, context: Context) -> Self:
-        """Return a new one, whose random candidates come from the run's stream."""
-        return cls(settings, context)
 
     def __init__(self, settings: HalvingConfig, context: Context) -> None:
         self.config = settings
