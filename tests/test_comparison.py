@@ -175,6 +175,15 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, tiny: Any) -> N
         make_comparison([arm("a", tiny)], RunPlan(tmp_path / "mine", (0,)), nothing)
 
 
+def test_a_process_killed_before_it_had_written_anything_leaves_a_folder_that_can_be_used(
+    tmp_path: Path, tiny: Any
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "comparison.json.tmp").touch()
+    make_comparison([arm("a", tiny)], RunPlan(tmp_path / "out", (0,)), nothing)
+    assert (tmp_path / "out" / "comparison.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -14,7 +14,7 @@ from tying_agents.commands.many_runs import as_run
 from tying_agents.commands.tune import main as tune
 from tying_agents.commands.tune import next_commands, parse
 from tying_agents.config_files import overlaid, read_config_file
-from tying_agents.many.tuning.plan import STORAGE, Sweep
+from tying_agents.many.tuning.plan import STORAGE, Sweep, refuse_other_sweep
 from tying_agents.many.tuning.result import read_result
 from tying_agents.many.tuning.search import parse_searches, with_values
 from tying_agents.many.tuning.study import claim, opened
@@ -95,6 +95,12 @@ def test_a_folder_with_something_else_is_left_alone(
     assert tune(["--search", RATES, *options(tmp_path, text_folder)]) == 1
     assert "is no sweep" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_in_which_another_process_is_beginning_the_same_sweep_is_not_refused(tmp_path: Path) -> None:
+    for name in ("study.lock", "sweep.json.tmp"):
+        (tmp_path / name).touch()
+    refuse_other_sweep(Sweep(tmp_path, RunConfig(), parse_searches([RATES], RunConfig()), (0,)))
 
 
 def test_importances_name_the_setting_that_matters_and_the_page_says_what_is_at_an_edge(tmp_path: Path) -> None:

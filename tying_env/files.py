@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+_UNFINISHED = ".tmp"
+
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -22,7 +24,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written (no space left, say); the error names it.
     """
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = path.with_name(path.name + _UNFINISHED)
     with naming(path):
         try:
             yield unfinished
@@ -31,6 +33,16 @@ def written_whole(path: Path) -> Iterator[Path]:
         finally:
             unfinished.unlink(missing_ok=True)
         sync(path.parent)
+
+
+def is_new_folder(folder: Path, file: str, lock: str | None = None) -> bool:
+    """Tell whether nothing is there yet, or but an empty folder, or what a process that is about to write `file` leaves.
+
+    Such a process may be at work now, or have been killed: beside the unfinished file there may be a lock's.
+    """
+    return not folder.exists() or (
+        folder.is_dir() and not {each.name for each in folder.iterdir()} - {file + _UNFINISHED, lock}
+    )
 
 
 def check_new(path: Path, hint: str = "choose another folder") -> None:

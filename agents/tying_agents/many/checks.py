@@ -10,6 +10,7 @@ from tying_agents.run_config import RunConfig
 from tying_agents.running.checks import check_early
 from tying_env.config import EnvConfig
 from tying_env.config.network import is_own
+from tying_env.files import is_new_folder
 from tying_env.reports.loading import COMPARISON
 from tying_env.runs.run_directory import CONFIG, RunDirectory
 
@@ -80,7 +81,7 @@ def _arms_before(folder: Path) -> list[str]:
     Raises:
         ValueError: it holds something else.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if is_new_folder(folder, COMPARISON):
         return []
     if not (folder / COMPARISON).is_file():
         raise ValueError(f"{folder} exists already and is no comparison; choose another folder")

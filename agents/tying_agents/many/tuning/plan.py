@@ -12,7 +12,7 @@ from tying_agents.config_files import differences_to_config
 from tying_agents.many.tuning.search import Search, check_judged
 from tying_agents.run_config import RunConfig
 from tying_env.differences import listed
-from tying_env.files import to_json
+from tying_env.files import is_new_folder, to_json
 from tying_env.runs.run_directory import RunDirectory
 from tying_env.seeding import check_seed
 
@@ -109,7 +109,7 @@ def refuse_other_sweep(sweep: Sweep) -> None:
         ValueError: it holds something else.
     """
     folder = sweep.folder
-    if not folder.exists() or (folder.is_dir() and not {each.name for each in folder.iterdir()} - {STUDY_LOCK}):
+    if is_new_folder(folder, SWEEP, STUDY_LOCK):
         return
     if not (folder / SWEEP).is_file():
         raise ValueError(f"{folder} exists already and is no sweep; choose another --out")
