@@ -36,9 +36,9 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def is_new_folder(folder: Path, file: str, lock: str | None = None) -> bool:
-    """Tell whether nothing is there yet, or but an empty folder, or what a process that is about to write `file` leaves.
+    """Tell whether nothing is there yet, or an empty folder, or what a process leaves that was about to write `file`.
 
-    Such a process may be at work now, or have been killed: beside the unfinished file there may be a lock's.
+    Such a process may still be at work, or have been killed: beside the unfinished file there may be a lock's.
     """
     return not folder.exists() or (
         folder.is_dir() and not {each.name for each in folder.iterdir()} - {file + _UNFINISHED, lock}
