@@ -12,6 +12,7 @@ from tying_agents.registry import find_agent
 from tying_agents.settings import DQNConfig
 
 from tying_env import partition
+from tying_env.kinds import Kinds
 from tying_env.seeding import numpy_stream, torch_stream
 
 OPTIONS: dict[str, tuple[Any, ...]] = {
@@ -58,7 +59,7 @@ def short(settings: dict[str, Any]) -> str:
 
 def dqn(n_units: int = 4, seed: int = 0, **settings: Any) -> FactorizedDQN:
     streams = numpy_stream(seed, "controller"), torch_stream(seed, "controller weights")
-    return FactorizedDQN(n_units, DQNConfig(**settings), *streams)
+    return FactorizedDQN(Kinds.alike(n_units), DQNConfig(**settings), *streams)
 
 
 def make_controller(agent: str, n_units: int, seed: int, settings: object = None, k: int | None = None) -> Controller:

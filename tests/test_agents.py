@@ -9,20 +9,13 @@ import torch
 from torch import nn
 from tying_agents.controllers.base import Transition
 from tying_agents.controllers.dqn import FactorizedDQN
-from tying_agents.controllers.patterns import (
-    FixedController,
-    RandomController,
-    albert,
-    contiguous,
-    conventional,
-    cycle,
-    cycle_rev,
-    sequence,
-)
+from tying_agents.controllers.fixed import FixedController, RandomController
+from tying_agents.controllers.patterns import albert, contiguous, conventional, cycle, cycle_rev, sequence
 from tying_agents.settings import DQNConfig, GroupsConfig, RandomRedrawnConfig
 
 from tests.controllers import make_controller
 from tying_env import partition
+from tying_env.kinds import Kinds
 from tying_env.partition import IntVector
 
 
@@ -240,7 +233,7 @@ def test_random_tyings_are_redrawn_every_so_many_decisions_with_as_many_groups()
 
 def test_the_paper_starts_frozen_and_patterns_do_not() -> None:
     assert dqn().initial_tying() is None
-    assert RandomController(4, np.random.default_rng(0)).initial_tying() is None
+    assert RandomController(Kinds.alike(4), np.random.default_rng(0)).initial_tying() is None
     fixed = FixedController(np.array([0, 0, 1]))
     assert fixed.act(np.array([0, 1, 2])).tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="action"):

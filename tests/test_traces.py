@@ -11,6 +11,7 @@ from tying_agents.settings import GroupsConfig, ReplayConfig
 
 from tests.controllers import make_controller
 from tying_env import EnvConfig, partition
+from tying_env.kinds import Kinds
 
 
 def recorded(tmp_path: Path, tiny: Any, name: str, **settings: Any) -> Any:
@@ -41,10 +42,10 @@ def test_a_trace_without_its_end_can_be_replayed_and_that_is_said(tmp_path: Path
     file.write_text(header(3, None) + "5 0 0 2\n10 0 1 1\n")
     trace = read_trace(file)
     assert (trace.k, trace.whole) == (5, False)
-    (note,) = ReplayController(trace, 3).notes()
+    (note,) = ReplayController(trace, Kinds.alike(3)).notes()
     assert "stops after 2 decisions without its end" in note
     file.write_text(header(3, None) + "5 0 0 2\n10 0 1 1\nend 12\n")
-    assert ReplayController(read_trace(file), 3).notes() == []
+    assert ReplayController(read_trace(file), Kinds.alike(3)).notes() == []
 
 
 def test_a_trace_is_replayed_at_its_own_steps_only(tmp_path: Path, tiny: Any) -> None:
@@ -101,7 +102,7 @@ def test_a_trace_of_a_fixed_pattern_begins_with_it(tmp_path: Path, tiny: Any) ->
 def test_a_replay_holds_its_last_tying_and_can_be_restored(tmp_path: Path) -> None:
     file = tmp_path / "trace.txt"
     file.write_text(header(3, None) + line(5, np.array([0, 0, 2])) + line(10, np.array([0, 1, 1])))
-    controller = ReplayController(read_trace(file), 3)
+    controller = ReplayController(read_trace(file), Kinds.alike(3))
     seen = [controller.act(np.zeros(3, dtype=np.int64)).tolist() for _ in range(4)]
     assert seen == [[0, 0, 2], [0, 1, 1], [0, 1, 1], [0, 1, 1]]
     controller.load_state_dict({"next": 0})

@@ -4,7 +4,7 @@ What it has beside Gymnasium's methods it gets from floors below: `running` (the
 and `saving` (state, forks). `reporting` says what a step tells.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -38,8 +38,12 @@ class LayerTyingEnv(SavedEnv):
     `MultiDiscrete([1, 2, ..., L])`. Entry i is a layer 0..i: i itself makes layer i independent, a smaller one makes
     it copy that layer. Layer 0 is always independent.
 
+    With units of several kinds (`units="sublayers"`, or `unequal_blocks="within-kind"`) an entry counts within the kind
+    of its unit: `MultiDiscrete([1, ..., L, 1, ..., L])` for L attentions and L feed-forward parts.
+
     ## Observation Space
-    The same space: the tying in force, entry i is the lowest layer with the same weights as layer i (Eq. 1).
+    The same space: the tying in force, entry i is the lowest layer with the same weights as layer i (Eq. 1), counted as
+    in an action. (`info["tying"]` counts over all units.)
 
     ## Rewards
     Minus the perplexity on `reward_batches` fresh random training batches, without dropout: after the k training
@@ -83,11 +87,13 @@ class LayerTyingEnv(SavedEnv):
             your own: the import string of a function that makes it (docs/doors/network.md), a module, of which every
             episode trains a copy, or a function that makes one with random weights.
         blocks: where the list of blocks of a network of your own is. `tying_env.OwnNetwork` says more about this and
-            the next four.
+            the next five.
         batches: its training examples, or a function that draws a batch of them.
         loss: a function of the network and a batch; its own loss by default.
         validation: examples to validate on.
         test: examples to test on.
+        units: what is tied: "block"; "sublayers", the attention and the feed-forward part of each block; or, of a
+            network of your own, the paths of its units by kind.
         optimizer: "adamw", "sgd" or "muon"; or a function that makes an optimizer of your own from parameter groups,
             `torch.optim.NAdam` for one. Learning rate and weight decay are in the groups. It may keep numbers and
             tensors of the Parameter's shape for each Parameter; another one is refused.
@@ -111,18 +117,21 @@ class LayerTyingEnv(SavedEnv):
         loss: Loss | None = None,
         validation: Batch | None = None,
         test: Batch | None = None,
+        units: str | Mapping[str, Sequence[str | Sequence[str]]] = "block",
         optimizer: str | MakeOptimizer = "adamw",
         **settings: Any,
     ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be one of {self.metadata['render_modes']}, got {render_mode!r}")
         self.render_mode = render_mode
-        own = {"blocks": blocks, "batches": batches, "loss": loss, "validation": validation, "test": test}
+        own: dict[str, Any] = {"blocks": blocks, "batches": batches, "loss": loss, "validation": validation}
+        own |= {"test": test, "units": None if isinstance(units, str) else units}
+        settings = settings | {"units": units if isinstance(units, str) else "own"}
         settings = settings | {"optimizer": optimizer if isinstance(optimizer, str) else "custom"}
         workload, device = choose_workload(model, own, settings)
         own_optimizer = None if isinstance(optimizer, str) else optimizer
         super().__init__(workload, device, choose_optimizer(workload.config, own_optimizer))
-        self.action_space, self.observation_space = tying_space(self.n_units), tying_space(self.n_units)
+        self.action_space, self.observation_space = tying_space(self.kinds), tying_space(self.kinds)
 
     @usual_modes()
     def reset(
@@ -148,7 +157,7 @@ class LayerTyingEnv(SavedEnv):
             if seed is not None or "tying" in options:
                 raise ValueError("a state brings its own generators and tying: give no seed and no tying with it")
             self.load_state_dict(options["state"])
-            return self.tying, self._info(BEGINNING)
+            return self._observation(), self._info(BEGINNING)
         tying = (options or {}).get("tying")
         if tying is not None:
             tying = self.permitted(tying)
@@ -157,7 +166,7 @@ class LayerTyingEnv(SavedEnv):
         episode_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         self._let_go()  # two networks at once would double the memory
         self._episode = self._begin(episode_seed, start, frozen_start=tying is None)
-        return self.tying, self._info(BEGINNING)
+        return self._observation(), self._info(BEGINNING)
 
     @usual_modes()
     def step(self, action: partition.IntVector) -> tuple[partition.IntVector, float, bool, bool, dict[str, Any]]:
@@ -180,7 +189,7 @@ class LayerTyingEnv(SavedEnv):
         outcome = episode.run(action, agreed_stop(self.should_stop), self._validate)
         truncated = bool(episode.over) and not outcome.diverged
         info = self._info(outcome)
-        return self.tying, reward_of(outcome, self.config), outcome.diverged, truncated, info
+        return self._observation(), reward_of(outcome, self.config), outcome.diverged, truncated, info
 
     def render(self) -> Any:
         """Return the replication map: text for `"ansi"`, pixels (height, width, 3) for `"rgb_array"`."""
@@ -193,6 +202,9 @@ class LayerTyingEnv(SavedEnv):
         """Let go of the network and its optimizer."""
         self._let_go()
         super().close()
+
+    def _observation(self) -> partition.IntVector:
+        return self.kinds.action_for(self.tying)
 
     def _info(self, outcome: Outcome) -> dict[str, Any]:
         return info_of(self._running(), outcome, self.workload.classifies)

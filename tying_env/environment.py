@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from tying_env import partition
+from tying_env.kinds import Kinds
 
 
 class TyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
@@ -69,18 +70,26 @@ class TyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
         """Training steps done in trials for this episode, which ends that much earlier; 0 where nobody makes any."""
         return 0
 
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds of the units: one, where nothing else is said."""
+        return Kinds.alike(self.n_units)
+
     def permitted(self, action: object) -> partition.IntVector:
-        """Check an action, and return what it comes to in this environment, shape (L,).
+        """Check an action, and return for each unit the one that it copies by its number among all, shape (L,).
+
+        That is the action itself where all units are of one kind; see `tying_env.kinds`.
 
         Raises:
             TypeError, ValueError: not a valid action.
         """
-        return partition.validate_action(action, self.n_units)
+        kinds = self.kinds
+        return kinds.units_named(kinds.check_action(action))
 
 
-def tying_space(n_units: int) -> gym.spaces.MultiDiscrete:
-    """Return the space of actions, and of tyings: `MultiDiscrete([1, 2, ..., L])`."""
-    return gym.spaces.MultiDiscrete(np.arange(1, n_units + 1))
+def tying_space(kinds: Kinds) -> gym.spaces.MultiDiscrete:
+    """Return the space of actions, and of observations: `MultiDiscrete([1, 2, ..., L])` for units of one kind."""
+    return gym.spaces.MultiDiscrete(kinds.choices)
 
 
 def check_whole(name: str, value: object, least: int) -> int:

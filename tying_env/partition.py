@@ -38,6 +38,24 @@ def validate_action(action: object, n_units: int) -> IntVector:
         TypeError: the entries are not integers (floats are refused even when whole: they hint at a mistake upstream).
         ValueError: wrong length, or an entry outside `0 <= action[i] <= i`; the message names layer and value.
     """
+    vector = whole_numbers(action, n_units)
+    outside = np.flatnonzero((vector < 0) | (vector > np.arange(n_units)))
+    if outside.size:
+        i = int(outside[0])
+        raise ValueError(
+            f"action[{i}] is {vector[i]}, expected 0 <= action[{i}] <= {i}: "
+            f"a layer is independent ({i}) or copies an earlier one"
+        )
+    return vector
+
+
+def whole_numbers(action: object, n_units: int) -> IntVector:
+    """Return `action` as a fresh int64 vector, shape (L,), whatever its entries are.
+
+    Raises:
+        TypeError: the entries are not integers.
+        ValueError: wrong length.
+    """
     try:
         array = np.asarray(action)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -50,13 +68,6 @@ def validate_action(action: object, n_units: int) -> IntVector:
         )
     if array.dtype.kind not in "iu":
         raise TypeError(f"action must hold integers, got dtype {array.dtype} in {action!r}")
-    outside = np.flatnonzero((array < 0) | (array > np.arange(n_units)))
-    if outside.size:
-        i = int(outside[0])
-        raise ValueError(
-            f"action[{i}] is {array[i]}, expected 0 <= action[{i}] <= {i}: "
-            f"a layer is independent ({i}) or copies an earlier one"
-        )
     return array.astype(np.int64)
 
 
@@ -79,17 +90,6 @@ def is_tying(vector: npt.ArrayLike) -> bool:
         return bool(np.array_equal(canonicalise(vector), np.asarray(vector)))
     except (TypeError, ValueError):
         return False
-
-
-def within_kinds(action: IntVector, kinds: npt.ArrayLike) -> IntVector:
-    """Return an action in which a layer that names a layer of another kind is independent instead.
-
-    Args:
-        action: a valid action. # (L,)
-        kinds: for each layer the lowest layer of its kind. # (L,)
-    """
-    of = np.asarray(kinds)
-    return np.where(of[action] == of, action, np.arange(len(action)))
 
 
 def other_choices(tying: IntVector, layer: int) -> list[int]:

@@ -17,6 +17,7 @@ from tying_env.data import Batch
 from tying_env.data.corpus import Split
 from tying_env.distributed import agreed_number
 from tying_env.environment import TyingEnv, check_whole
+from tying_env.kinds import Kinds
 from tying_env.primary.agreement import gradient_agreement
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.evaluation import Evaluation, Measurement
@@ -47,6 +48,11 @@ class RunningEnv(TyingEnv):
     def n_units(self) -> int:
         """L, the length of an action and of the tying: how many units can be tied."""
         return self.config.n_units
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds of the units: those of a kind can be tied."""
+        return self.workload.kinds
 
     @property
     def train_step(self) -> int:
@@ -120,15 +126,6 @@ class RunningEnv(TyingEnv):
     def forget_trials(self, paid: int) -> None:
         """Take back what trials have cost since they had cost so much: for a controller that was stopped among them."""
         self._running().budget.trials = paid
-
-    def permitted(self, action: object) -> partition.IntVector:
-        """Check an action, and return what it comes to where only blocks of one kind can be tied.
-
-        Raises:
-            TypeError, ValueError: not a valid action.
-        """
-        valid = partition.validate_action(action, self.n_units)
-        return valid if self.workload.kinds is None else partition.within_kinds(valid, self.workload.kinds)
 
     @usual_modes()
     def evaluate(self, split: Split, max_windows: int | None = None) -> Evaluation:

@@ -50,7 +50,7 @@ class ScoredEnv(TyingEnv):
         self.render_mode = render_mode
         self._n_units = check_whole("n_layer", n_units, 2)
         self._per_episode = check_whole("decisions", decisions, 1)
-        self.action_space, self.observation_space = tying_space(n_units), tying_space(n_units)
+        self.action_space, self.observation_space = tying_space(self.kinds), tying_space(self.kinds)
         self._tying: partition.IntVector | None = None
         self._decisions = 0
         self._seed = 0
@@ -163,7 +163,7 @@ class ScoredEnv(TyingEnv):
     def fork(self) -> Self:
         """Return an independent environment in the same state: a counterfactual to try a tying in."""
         twin = copy.copy(self)  # what a subclass knows of its tyings never changes
-        twin.action_space, twin.observation_space = tying_space(self._n_units), tying_space(self._n_units)
+        twin.action_space, twin.observation_space = tying_space(self.kinds), tying_space(self.kinds)
         twin._np_random = copy.deepcopy(self._np_random)
         return twin
 

@@ -1,7 +1,7 @@
 """The places in a block where the Parameters hang that are tied, and which blocks are alike."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -86,10 +86,10 @@ def apart(tied: Sequence[dict[str, Slot]]) -> Iterator[list[Weights]]:
 
 
 def find_kinds(
-    blocks: Sequence[nn.Module], lists: Sequence[int], only: TiedParameters = "all"
+    blocks: Sequence[nn.Module], places: Sequence[Hashable], only: TiedParameters = "all"
 ) -> npt.NDArray[np.int64]:
-    """Return for each block the lowest one of the same list whose tied Parameters are alike, shape (L,)."""
-    marks = [(place, tuple(sorted(_shapes(block, only).items()))) for block, place in zip(blocks, lists, strict=True)]
+    """Return for each block the lowest one of the same place whose tied Parameters are alike, shape (L,)."""
+    marks = [(place, tuple(sorted(_shapes(block, only).items()))) for block, place in zip(blocks, places, strict=True)]
     return np.array([marks.index(mark) for mark in marks], dtype=np.int64)
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from tying_agents.controllers.base import NEEDS, Controller, check_needs
 from tying_agents.controllers.view import View
-from tying_env import partition
 from tying_env.episode import Stopped
 from tying_env.plugins import ForeignCodeError, is_ours
+from tying_env.wrappers.base import tying_env_below
 
 _SB3 = ("stable_baselines3.", "sb3_contrib.")
 _STATE = ("state_dict", "load_state_dict")
@@ -117,7 +117,7 @@ def checked_tying(tying: Any, env: gym.Env[Any, Any], controller: Controller) ->
         WrongReturn: it is neither; the message names the controller and what was expected.
     """
     shape = env.unwrapped.action_space.shape
-    if tying is None or (np.shape(tying) == shape and partition.is_tying(np.asarray(tying))):
+    if tying is None or tying_env_below(env).kinds.is_canonical(tying):
         return tying
     raise WrongReturn(
         f"the controller {whose(controller)} must return None or a tying of the shape {shape} from initial_tying(), "

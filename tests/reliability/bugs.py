@@ -82,7 +82,7 @@ MUTANTS = [
     ),
     Mutant(
         "resumes without the controller's generator",
-        "agents/tying_agents/controllers/patterns.py",
+        "agents/tying_agents/controllers/fixed.py",
         'restore_numpy(self._rng, state["rng"])',
         "pass",
         f"{AFTER_EVERY_DECISION} -k random",

@@ -95,11 +95,11 @@ def linears_of(network: PrimaryNetwork) -> list[Linear]:
             "its layers have low-rank deltas of their own, which would fill what was pruned: it cannot be pruned"
         )
     found: dict[tuple[object, ...], list[tuple[str, nn.Module]]] = {}
-    for block_name, block in zip(network.block_names, network.blocks, strict=True):
-        for path, module in block.named_modules():
+    for unit_name, unit in zip(network.unit_names, network.units, strict=True):
+        for path, module in unit.named_modules():
             # A weight that is computed from others (torch's parametrizations) is none of the module's own.
             if isinstance(module, (nn.Linear, Conv1D)) and "weight" in module._parameters:
-                name = ".".join(part for part in (block_name, path, "weight") if part)
+                name = ".".join(part for part in (unit_name, path, "weight") if part)
                 found.setdefault(identity_of(module.get_parameter("weight")), []).append((name, module))
     if not found:
         raise ValueError(
@@ -117,10 +117,10 @@ def left_alone(network: PrimaryNetwork, linears: Sequence[Linear]) -> list[str]:
     """Return the names of matrices in the blocks that are not pruned: they are no linear layer's."""
     pruned = {identity_of(linear.weight) for linear in linears}
     found: dict[tuple[object, ...], str] = {}
-    for block_name, block in zip(network.block_names, network.blocks, strict=True):
-        for name, parameter in block.named_parameters():
+    for unit_name, unit in zip(network.unit_names, network.units, strict=True):
+        for name, parameter in unit.named_parameters():
             if parameter.ndim >= 2 and identity_of(parameter) not in pruned:
-                found.setdefault(identity_of(parameter), f"{block_name}.{name}")
+                found.setdefault(identity_of(parameter), f"{unit_name}.{name}" if unit_name else name)
     return list(found.values())
 
 

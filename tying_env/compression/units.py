@@ -55,9 +55,9 @@ def units_of(network: PrimaryNetwork, tied: TiedBlocks) -> list[Unit]:
     """
     sources = tied.sources().tolist()
     owners: dict[tuple[object, ...], int] = {}
-    for layer, block in enumerate(network.blocks):
-        for parameter in block.parameters():
-            owners.setdefault(identity_of(parameter), sources[layer])
+    for number, module in enumerate(network.units):
+        for parameter in module.parameters():
+            owners.setdefault(identity_of(parameter), sources[number])
     found: dict[str, list[Matrix]] = {}
     users: dict[str, tuple[int, ...]] = {}
     for name, parameter in owned_parameters(network, tied):

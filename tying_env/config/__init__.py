@@ -14,6 +14,7 @@ from tying_env.config.network import MAX_LAYERS, Model, NetworkSettings, check_n
 from tying_env.config.presets import PAPER, PRESETS, Size
 from tying_env.config.training import MeasuringSettings, TrainingSettings, check_measuring, check_training
 from tying_env.config.tying import TyingSettings, check_tying
+from tying_env.kinds import ATTENTION, FEED_FORWARD, Kinds
 
 __all__ = ["MAX_LAYERS", "PAPER", "PLACE_SETTINGS", "PRESETS", "EnvConfig", "Model", "Size", "with_later_settings"]
 
@@ -40,8 +41,15 @@ class EnvConfig(ComputingSettings, MeasuringSettings, TyingSettings, TrainingSet
 
     @property
     def n_units(self) -> int:
-        """Length of an action and of a tying: how many units can be tied. Every block is one."""
-        return self.n_layer
+        """Length of an action and of a tying: how many units can be tied. Every block is one, or has two."""
+        return 2 * self.n_layer if self.units == "sublayers" else self.n_layer
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds of the units, as far as settings tell: of blocks that are not all alike only the network does."""
+        if self.units == "sublayers":
+            return Kinds.one_after_the_other([self.n_layer] * 2, (ATTENTION, FEED_FORWARD))
+        return Kinds.alike(self.n_layer)
 
     @property
     def warmup_length(self) -> int:

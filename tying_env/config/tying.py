@@ -6,9 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tying_env.config.checks import check_at_least
+from tying_env.config.network import CUSTOM, is_own
 
 if TYPE_CHECKING:
     from tying_env.config import EnvConfig
+
+# What of a network is a unit, which a tying moves as one.
+Units = Literal["block", "sublayers", "own"]
+# What becomes of blocks that cannot all be tied to each other.
+UnequalBlocks = Literal["refuse", "within-kind"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,9 @@ class TyingSettings:
 
     k: int = 5
     """Training steps between two decisions."""
+    units: Units = "block"
+    """What is tied: whole blocks; or sublayers, the attention and the feed-forward part of each block, 2 L units that
+    are tied each kind within itself; or the own units that a network of your own names."""
     tied_parameters: Literal["all", "matrices"] = "all"
     """What of a layer is tied: all of it; or its matrices, while norms and biases stay every layer's own, and train
     throughout, also while the layer is frozen."""
@@ -36,9 +45,8 @@ class TyingSettings:
     """Tie replicated layers; or only copy weights and train on alone (ablation v); or alias as the published code."""
     first_tying: Literal["leader", "mean"] = "leader"
     """What the first tying makes of the layers of a group: they take the leader's weights, or the mean of all."""
-    unequal_blocks: Literal["refuse", "within-kind"] = "refuse"
-    """Your own network, if its blocks differ: refuse it, or tie each kind of block within itself; a layer that names
-    one of another kind is independent then."""
+    unequal_blocks: UnequalBlocks = "refuse"
+    """Your own network, if its blocks differ: refuse it, or tie each kind of block within itself."""
     freeze_at_start: bool = True
     """Train only layer 0 until the first decision (Algorithm 1 line 2). Without: all layers train (ablation vi)."""
 
@@ -60,6 +68,13 @@ def check_tying(config: EnvConfig) -> None:
         raise ValueError(
             "residual_ramp applies only to residual_scale 'sqrt' and 'linear': leave it out, "
             f"got {config.residual_ramp!r}"
+        )
+    if config.units == "own" and config.model != CUSTOM and not is_own(config.model):
+        raise ValueError(f"units='own' are those that a network of your own names, got the model {config.model!r}")
+    if config.units == "sublayers" and config.model == "vit" and config.residual_scale in ("sqrt", "linear"):
+        raise ValueError(
+            f"residual_scale={config.residual_scale!r} does not apply to a ViT's sublayers: both of a block's branches "
+            "go through one module, which has one scale"
         )
     if config.gradient == "leader" and config.replication == "copied":
         raise ValueError("gradient='leader' does not apply to replication='copied': copied layers train on their own")

@@ -23,13 +23,11 @@ from tying_env import partition
 from tying_env.export.merging import refuse_merging
 from tying_env.files import to_json, write_tensors, written_whole
 from tying_env.named_tensors import check_dtypes, check_tensors
-from tying_env.primary.blocks import check_blocks
 from tying_env.primary.building import cast
-from tying_env.primary.models import PrimaryNetwork
+from tying_env.primary.models import PrimaryNetwork, with_units
 from tying_env.primary.owned import constants, owned_tensors
 from tying_env.runs.exported import TYING
 from tying_env.seeding import torch_randomness_from, torch_stream
-from tying_env.slots import find_kinds
 from tying_env.tied_blocks import TiedBlocks
 
 WEIGHTS, CONFIG, CARD = "tied.safetensors", "config.json", "README.md"
@@ -54,6 +52,7 @@ def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: l
         "format": FORMAT,
         **({"own_network": type(network.model).__name__} if own else {}),
         "blocks": list(network.blocks_paths),
+        "units": dict(network.own_units) or network.divided,
         "sources": tied.sources(),
         "tying": tying,
         "tied_parameters": tied.only,
@@ -186,15 +185,13 @@ def _open(
         with place:
             model = cast(_new_model(folder / CONFIG), dtypes.pop())
     try:
-        paths = tuple(map(str, about["blocks"]))
-        check_blocks(model, paths)
-        network = PrimaryNetwork(model, paths)
-        sources = partition.validate_action(about["sources"], len(network.blocks))
+        network = with_units(model, tuple(map(str, about["blocks"])), about.get("units", "block"))
+        sources = partition.validate_action(about["sources"], len(network.units))
         if not partition.is_tying(sources):
             raise ValueError(f"its sources are not in canonical form: {sources.tolist()}")
         only = about.get("tied_parameters", "all")
-        kinds = find_kinds(network.blocks, network.lists, only)
-        tied = TiedBlocks(network.blocks, sources, kinds=kinds, only=only)
+        kinds = network.kinds("within-kind", only).lowest
+        tied = TiedBlocks(network.units, sources, kinds=kinds, only=only)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / TYING} does not fit the model, a {type(model).__name__}: {error}") from error
     own = owned_tensors(network, tied)

@@ -94,12 +94,12 @@ def build_trainer(
     config = workload.config
     network = workload.build(device, torch_stream(seed, "weights"), fresh=sources is None)
     tied = TiedBlocks(
-        network.blocks,
+        network.units,
         tying,
         replication=find_replication(config.replication, gradient=config.gradient, first_tying=config.first_tying),
         optimizer_state=config.optimizer_state,
         group_lr=config.group_lr,
-        kinds=workload.kinds,
+        kinds=workload.kinds.lowest,
         recipes=network.recipes,
         only=config.tied_parameters,
     )

@@ -45,7 +45,7 @@ def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generat
             network = _released_network(config, sizes, device)
         else:
             model = build_model(config, sizes)
-            network = PrimaryNetwork(model, find_blocks(model))
+            network = PrimaryNetwork(model, find_blocks(model), divided=config.units)
             cast(model, getattr(torch, config.dtype)).to(device=device)
     use_fast_dropout(network.model)  # of our own networks alone: what a user's module does with its dropout is unknown
     return prepared(network, config)
@@ -137,7 +137,7 @@ def build_skeleton(config: EnvConfig, sizes: Sizes) -> PrimaryNetwork:
     cast(model, getattr(torch, config.dtype))
     use_onednn(model)
     use_fast_dropout(model)
-    return PrimaryNetwork(model, find_blocks(model))
+    return PrimaryNetwork(model, find_blocks(model), divided=config.units)
 
 
 def fill(network: PrimaryNetwork, values: Mapping[str, Tensor], device: torch.device) -> None:
@@ -170,7 +170,8 @@ def _released_network(config: EnvConfig, sizes: Sizes, device: torch.device) -> 
     recipes = recorder.recipes(dict(model.named_parameters()))
     dtype = getattr(torch, config.dtype)
     model.to(dtype=dtype)
-    network = PrimaryNetwork(model, find_blocks(model), {p: recipes[name] for name, p in model.named_parameters()})
+    of = {p: recipes[name] for name, p in model.named_parameters()}
+    network = PrimaryNetwork(model, find_blocks(model), of, divided=config.units)
     frozen = tuple(f"{name}." for name in network.block_names[1:])
     fill(network, {n: recipe.draw().to(dtype) for n, recipe in recipes.items() if not n.startswith(frozen)}, device)
     return dataclasses.replace(network, recipes={p: r for p, r in network.recipes.items() if p.is_meta})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,9 @@ from tying_env.data import Batch, Batches, RandomExamples, ShuffledExamples
 from tying_env.data.batches import count_examples, mapped, parts_of, sample, take
 from tying_env.data.corpus import Split
 from tying_env.data.examples import Change
-from tying_env.primary.blocks import check_blocks, find_blocks
+from tying_env.primary.blocks import find_blocks
 from tying_env.primary.building import prepared
-from tying_env.primary.models import PrimaryNetwork
+from tying_env.primary.models import PrimaryNetwork, with_units
 from tying_env.primary.own_checks import check_arrays, check_copy, check_own, check_trainable
 from tying_env.primary.own_tasks import CustomTask, Loss
 from tying_env.primary.workloads import Workload
@@ -40,6 +41,9 @@ class OwnNetwork:
             setting `dataset`, in windows of tokens (B, T + 1).
         blocks: where the list of blocks is, in dots, "model.layers"; several where there are several lists. By default
             the lists are found.
+        units: instead of blocks, what is tied: the name of each kind of unit -> the paths of the modules, in dots,
+            each a unit; or for each unit the paths of several, which are tied as one. Units of a kind must be alike.
+            {"attention": ["h.0.attn", "h.1.attn"], "mlp": [("h.0.ln", "h.0.mlp"), ("h.1.ln", "h.1.mlp")]}
         loss: (model, batch) -> the mean loss, a scalar tensor; by default `model(**batch).loss`.
         validation: examples to validate on. Without them validation is not measured.
         test: examples to test on.
@@ -55,6 +59,7 @@ class OwnNetwork:
     loss: Loss | None = None
     validation: Batch | None = None
     test: Batch | None = None
+    units: Mapping[str, Sequence[str | Sequence[str]]] | None = None
 
 
 class DrawnBatches:
@@ -96,25 +101,26 @@ class CustomWorkload(Workload):
     """
 
     def __init__(self, parts: OwnNetwork, settings: dict[str, Any]) -> None:
-        self._parts = parts
+        settings = settings | {"units": asked_units(parts, settings.get("units", "block"))}
+        self._parts, self._divided = parts, settings["units"]
         self.task = CustomTask(parts.loss)
         self.sizes = {}
         _check_examples(parts)
         network = self._network(torch_stream(0, "weights"))
         check_copy(network)
-        blocks = network.blocks
-        if settings.get("n_layer", len(blocks)) != len(blocks):
-            raise ValueError(f"n_layer is the number of blocks, {len(blocks)}, got {settings['n_layer']!r}")
+        depth = network.depth
+        if settings.get("n_layer", depth) != depth:
+            raise ValueError(f"n_layer is the number of blocks, {depth}, got {settings['n_layer']!r}")
         if parts.validation is None:
             if settings.get("validate_every"):
                 raise ValueError(
                     f"validate_every needs validation=, examples to validate on; got {settings['validate_every']}"
                 )
             settings = settings | {"validate_every": 0}
-        self.config = EnvConfig.from_settings({"model": CUSTOM} | settings | {"n_layer": len(blocks)})
+        self.config = EnvConfig.from_settings({"model": CUSTOM} | settings | {"n_layer": depth})
         self._find_kinds(network)
         if network.original is not None:  # what a Parameter shares with a tensor, or hooks on it, a copy has lost
-            self._find_kinds(PrimaryNetwork(network.original, network.blocks_paths))
+            self._find_kinds(dataclasses.replace(network, model=network.original))
 
     def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
         """Return a copy of the module, or a new one whose weights `generator` draws."""
@@ -158,7 +164,7 @@ class CustomWorkload(Workload):
     def _network(self, generator: torch.Generator) -> PrimaryNetwork:
         with all_randomness_from(generator):
             model, original = self._make()
-        network = with_blocks(model, self._parts.blocks, original)
+        network = own_units(model, self._parts, self._divided, original)
         self._class_name, self._paths = type(network.model).__name__, network.blocks_paths
         return network
 
@@ -202,24 +208,45 @@ class CustomWorkload(Workload):
         return None if examples is None or callable(examples) else count_examples(examples)
 
 
-def with_blocks(model: Any, blocks: str | Sequence[str] | None, original: nn.Module | None = None) -> PrimaryNetwork:
-    """Return a network with its blocks, at the paths that are named or those that are found.
+def asked_units(parts: OwnNetwork, asked: str) -> str:
+    """Return what is a unit of a network of the user's own, a value of the setting `units`.
+
+    Raises:
+        ValueError: the setting and the network say two things.
+    """
+    if parts.units is None:
+        if asked == "own":
+            raise ValueError("units='own' are those that the network names, and it names none: OwnNetwork(units=...)")
+        return asked
+    if asked == "sublayers" or parts.blocks is not None:
+        other = "blocks" if parts.blocks is not None else "units='sublayers'"
+        raise ValueError(f"the network names its own units; leave {other} out")
+    return "own"
+
+
+def own_units(model: Any, parts: OwnNetwork, divided: str, original: nn.Module | None = None) -> PrimaryNetwork:
+    """Return a network with its units: at the paths that are named, or those of the blocks that are found.
 
     Args:
         model: what was made; it is not for another network any more.
-        blocks: paths.
+        parts: what the user says of it.
+        divided: the setting `units`.
         original: what `model` is a copy of.
 
     Raises:
         TypeError: it is no module.
-        ValueError: there are no blocks, or weights that train are those of a network that was made before.
+        ValueError: there are no blocks or units, or weights that train are those of a network that was made before.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, or a function that makes one, got {type(model).__name__}")
     check_trainable(model)
-    paths = find_blocks(model) if blocks is None else (blocks,) if isinstance(blocks, str) else tuple(blocks)
-    check_blocks(model, paths)
-    network = PrimaryNetwork(model, paths, original=original)
+    blocks = parts.blocks
+    paths: tuple[str, ...] = ()
+    if blocks is not None:
+        paths = (blocks,) if isinstance(blocks, str) else tuple(blocks)
+    elif parts.units is None:
+        paths = find_blocks(model)
+    network = with_units(model, paths, divided if parts.units is None else parts.units, original)
     check_own(network)
     return network
 

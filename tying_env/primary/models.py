@@ -1,6 +1,6 @@
 """Builds primary networks from transformers' configurations."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,12 +8,16 @@ import torch
 from torch import nn
 
 from tying_env.config import EnvConfig
-from tying_env.primary.blocks import find_blocks
+from tying_env.config.tying import UnequalBlocks
+from tying_env.kinds import ATTENTION, FEED_FORWARD, Kinds
+from tying_env.primary.blocks import check_blocks, find_blocks
 from tying_env.primary.decoders import build_decoder
-from tying_env.primary.kernels.for_transformers import ATTENTION
+from tying_env.primary.kernels.for_transformers import ATTENTION as KERNEL
 from tying_env.primary.relaxation import add_deltas
 from tying_env.primary.residual import add_scales
+from tying_env.primary.units import OwnUnits, bundle, check_units, sublayers
 from tying_env.redrawing import Recipe
+from tying_env.slots import TiedParameters, find_kinds
 
 # What it takes, beside the settings, to make a network again without its data: whole numbers, `vocab_size` or
 # `channels`, `height`, `width`, `classes`; of a decoder its `architecture` and `tokenizer`; of a network of the user's
@@ -22,20 +26,39 @@ Sizes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class _Unit:
+    """Where a unit is.
+
+    Attributes:
+        part: what part of a block it is; "" for a whole one.
+        paths: of its modules in the network.
+        place: of the list that its block is in.
+    """
+
+    part: str
+    paths: tuple[str, ...]
+    place: str = ""
+
+
+@dataclass(frozen=True)
 class PrimaryNetwork:
-    """A network and the blocks in it that can be tied.
+    """A network and the units in it that can be tied.
 
     Attributes:
         model: the whole network.
         blocks_paths: where the lists of blocks hang in `model`, in dots; one, or an encoder's and a decoder's.
         recipes: how to draw the initial values of Parameters that are on the meta device.
         original: what `model` is a copy of, if it is one.
+        divided: what of it is a unit, which a tying moves as one: every block, or each of its two sublayers.
+        own_units: instead of blocks, the units of a user's own choice: of each kind the paths of their modules.
     """
 
     model: nn.Module
     blocks_paths: tuple[str, ...]
     recipes: Mapping[nn.Parameter, Recipe] = field(default_factory=dict)
     original: nn.Module | None = None
+    divided: str = "block"
+    own_units: OwnUnits = field(default_factory=dict)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -45,15 +68,77 @@ class PrimaryNetwork:
     @property
     def block_names(self) -> list[str]:
         """The path of each block in `model`, L of them."""
-        return [f"{path}.{name}" for path in self.blocks_paths for name, _ in self._list(path).named_children()]
+        return [f"{path}.{name}" for path in self.blocks_paths for name in self._numbers(path)]
 
     @property
-    def lists(self) -> list[int]:
-        """For each block, which of the lists it is in, L of them."""
-        return [i for i, path in enumerate(self.blocks_paths) for _ in self._list(path).children()]
+    def depth(self) -> int:
+        """The number of blocks, or of units of a user's own choice: the setting `n_layer`."""
+        return len(self.units) if self.own_units else len(self.blocks)
+
+    @property
+    def units(self) -> list[nn.Module]:
+        """The L units: those of a kind one after the other, in the order in which they are computed."""
+        return [bundle(self.model, unit.paths)[1] for unit in self._division()]
+
+    @property
+    def unit_names(self) -> list[str]:
+        """The path in `model` that the names of each unit's Parameters go on from, L of them; "" for the model."""
+        return [bundle(self.model, unit.paths)[0] for unit in self._division()]
+
+    def kinds(self, unequal: UnequalBlocks = "refuse", only: TiedParameters = "all") -> Kinds:
+        """Return the kinds of the units: by what part of a block they are.
+
+        Args:
+            unequal: `"within-kind"` tells those apart, too, that are in different lists, or are made otherwise.
+            only: what of a unit is tied, and so has to be alike.
+        """
+        division = self._division()
+        marks: list[Hashable] = [unit.part for unit in division]
+        if unequal == "within-kind":
+            return Kinds(find_kinds(self.units, [(unit.part, unit.place) for unit in division], only))
+        names = [unit.part for unit in division if unit.part]
+        return Kinds([marks.index(mark) for mark in marks], tuple(dict.fromkeys(names)))
+
+    def _division(self) -> list[_Unit]:
+        if self.own_units:
+            return [_Unit(part, paths) for part, units in self.own_units.items() for paths in units]
+        if self.divided == "block":
+            return [_Unit("", (f"{path}.{name}",), path) for path in self.blocks_paths for name in self._numbers(path)]
+        found = []
+        for path in self.blocks_paths:
+            parts = {name: sublayers(block) for name, block in self._list(path).named_children()}
+            for part in (ATTENTION, FEED_FORWARD):
+                found += [
+                    _Unit(part, tuple(f"{path}.{name}.{inside}" for inside in parts[name][part]), path)
+                    for name in self._numbers(path)
+                ]
+        return found
+
+    def _numbers(self, path: str) -> list[str]:
+        return [name for name, _ in self._list(path).named_children()]
 
     def _list(self, path: str) -> nn.Module:
         return self.model.get_submodule(path)
+
+
+def with_units(
+    model: nn.Module, blocks: tuple[str, ...], units: str | Mapping[str, Any], original: nn.Module | None = None
+) -> PrimaryNetwork:
+    """Return a network with its units, after checking where they are.
+
+    Args:
+        model: the network.
+        blocks: where its lists of blocks are; none where the units are named.
+        units: "block" or "sublayers"; or the units by their kinds, see `OwnNetwork`.
+        original: what `model` is a copy of.
+
+    Raises:
+        TypeError, ValueError: there is something else at a path, or units overlap; the message names it.
+    """
+    if isinstance(units, str):
+        check_blocks(model, blocks)
+        return PrimaryNetwork(model, blocks, original=original, divided=units)
+    return PrimaryNetwork(model, blocks, original=original, divided="own", own_units=check_units(model, units))
 
 
 def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
@@ -99,7 +184,7 @@ def _gpt2(config: EnvConfig, vocab_size: int) -> nn.Module:
         use_cache=False,
         bos_token_id=None,
         eos_token_id=None,
-        attn_implementation=ATTENTION,
+        attn_implementation=KERNEL,
     )
     model: nn.Module = GPT2LMHeadModel(architecture)
     return model
@@ -140,7 +225,7 @@ def _encoder(config: EnvConfig) -> dict[str, Any]:
         "intermediate_size": 4 * config.n_embd,
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.dropout,
-        "attn_implementation": ATTENTION,
+        "attn_implementation": KERNEL,
     }
 
 

@@ -24,7 +24,7 @@ from tying_env.data import Batch, load_tokenizer
 from tying_env.data.batches import parts_of
 from tying_env.plugins import describe_object, foreign_code, load_object
 from tying_env.primary.building import prepared
-from tying_env.primary.custom import CustomWorkload, OwnNetwork, with_blocks
+from tying_env.primary.custom import CustomWorkload, OwnNetwork, asked_units, own_units
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.own_tasks import OwnLM, logits_of
 from tying_env.primary.workloads import CausalText, Workload
@@ -79,7 +79,7 @@ def own_network(config: EnvConfig, seed: int = 0) -> PrimaryNetwork:
     with all_randomness_from(torch_stream(seed, "weights")):
         parts = make_own(config)
     with all_randomness_from(torch_stream(seed, "weights")):  # a function draws from the beginning, see `OwnText.build`
-        network = with_blocks(_make(config, parts, first=True), parts.blocks)
+        network = own_units(_make(config, parts, first=True), parts, asked_units(parts, config.units))
     network.model.to(dtype=getattr(torch, config.dtype))
     return network
 
@@ -92,7 +92,7 @@ class OwnText(CausalText):
         self._asked, self._parts = config, parts
         self.task = OwnLM(parts.loss)
         network = own_network(config)
-        self.config = _with_depth(config, len(network.blocks))
+        self.config = _with_depth(config, network)
         self.sizes = {**self.sizes, "code": describe_object(config.model)}
         if parts.loss is None:
             self._check_scores(network.model)
@@ -101,7 +101,7 @@ class OwnText(CausalText):
     def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
         """Return a new network, whose weights `generator` draws."""
         with all_randomness_from(generator):
-            network = with_blocks(_make(self._asked, self._parts), self._parts.blocks)
+            network = own_units(_make(self._asked, self._parts), self._parts, self.config.units)
         network.model.to(device=device, dtype=getattr(torch, self.config.dtype))
         return prepared(network, self.config)
 
@@ -199,15 +199,16 @@ def _takes_vocabulary(factory: Callable[..., Any]) -> bool:
         return False
 
 
-def _with_depth(config: EnvConfig, blocks: int) -> EnvConfig:
-    """Return the settings with the number of blocks.
+def _with_depth(config: EnvConfig, network: PrimaryNetwork) -> EnvConfig:
+    """Return the settings with the number of blocks, and what the units are.
 
     Raises:
         ValueError: another number was asked for.
     """
-    if config.n_layer not in (blocks, _default("n_layer")):
-        raise ValueError(f"n_layer is the number of blocks, {blocks}, got {config.n_layer}")
-    return dataclasses.replace(config, n_layer=blocks)
+    depth = network.depth
+    if config.n_layer not in (depth, _default("n_layer")):
+        raise ValueError(f"n_layer is the number of blocks, {depth}, got {config.n_layer}")
+    return dataclasses.replace(config, n_layer=depth, units="own" if network.own_units else config.units)
 
 
 def _default(name: str) -> Any:

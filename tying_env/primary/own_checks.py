@@ -41,14 +41,13 @@ def check_trainable(model: nn.Module) -> None:
 
 
 def check_own(network: PrimaryNetwork) -> None:
-    """Check that every block trains, and that no weight is that of a network that was made before; mark its weights.
+    """Check that every unit trains, and that no weight is that of a network that was made before; mark its weights.
 
     Raises:
-        ValueError: a block is frozen, or a weight is not new.
+        ValueError: a unit is frozen, or a weight is not new.
     """
-    named = dict(zip(network.block_names, network.blocks, strict=True))
-    held = {path: list(block.parameters()) for path, block in named.items()}
-    if frozen := [path for path, found in held.items() if found and not any(p.requires_grad for p in found)]:
+    held = [(name, list(unit.parameters())) for name, unit in zip(network.unit_names, network.units, strict=True)]
+    if frozen := [name for name, found in held if found and not any(p.requires_grad for p in found)]:
         raise ValueError(
             f"the block {frozen[0]!r} is frozen, none of its parameters takes a gradient, and what is tied has to "
             "train: call requires_grad_(True) on it, or leave it out of the list of blocks"

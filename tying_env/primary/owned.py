@@ -67,8 +67,8 @@ def check_owned(
     """
     owners = set(sources)
     borrowed = {
-        f"{layer_name}.{name}"
-        for i, (layer_name, block) in enumerate(zip(network.block_names, network.blocks, strict=True))
+        f"{layer_name}.{name}" if layer_name else name
+        for i, (layer_name, block) in enumerate(zip(network.unit_names, network.units, strict=True))
         if i not in owners
         for name in slots(block, only)
     }

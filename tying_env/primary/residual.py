@@ -80,7 +80,7 @@ class ResidualScales:
     def __init__(self, network: PrimaryNetwork, tied: TiedBlocks, config: EnvConfig) -> None:
         self._tied, self._rule, self._ramp = tied, config.residual_scale, config.residual_ramp
         scaled = self._rule != "none"
-        self._buffers = [[b.get_buffer(_NAME) for b in _branches(block)] if scaled else [] for block in network.blocks]
+        self._buffers = _buffers_of_units(network) if scaled else [[] for _ in range(tied.n_units)]
         self._targets = self._asked_for()
         self.values, self.steps_left = list(self._targets), 0
         self._fill()
@@ -127,7 +127,8 @@ class ResidualScales:
     def _asked_for(self) -> list[float]:
         power = {"none": 0.0, "sqrt": -0.5, "linear": -1.0}[self._rule.removeprefix("depth-")]
         if self._rule.startswith("depth-"):
-            return [self._tied.n_units**power] * self._tied.n_units
+            kinds = self._tied.kinds.tolist()
+            return [kinds.count(kind) ** power for kind in kinds]
         sources = self._tied.sources().tolist()
         return [sources.count(source) ** power for source in sources]
 
@@ -135,6 +136,17 @@ class ResidualScales:
         for value, buffers in zip(self.values, self._buffers, strict=True):
             for buffer in buffers:
                 buffer.fill_(value)
+
+
+def _buffers_of_units(network: PrimaryNetwork) -> list[list[Tensor]]:
+    """Return the scales of each unit's branches; those that the units of a block share are with its first."""
+    unit_of = {id(module): i for i, unit in enumerate(network.units) for module in unit.modules()}
+    buffers: list[list[Tensor]] = [[] for _ in network.units]
+    for block in network.blocks:
+        first = min(unit_of[id(module)] for module in block.modules() if id(module) in unit_of)
+        for branch in _branches(block):
+            buffers[unit_of.get(id(branch), first)].append(branch.get_buffer(_NAME))
+    return buffers
 
 
 def _scaled(module: nn.Module, _: Any, output: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from tying_env.data import (
 from tying_env.data.batches import cut
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.tokenizers import TokenArray
+from tying_env.kinds import Kinds
 from tying_env.primary.building import build_network, build_skeleton
 from tying_env.primary.checkpoint import check_checkpoint, load_checkpoint
 from tying_env.primary.evaluation import Evaluation, evaluate, measure, perplexity
@@ -38,7 +39,7 @@ from tying_env.primary.frequencies import frequency_perplexity
 from tying_env.primary.models import PrimaryNetwork, Sizes
 from tying_env.primary.tasks import CausalLM, MaskedLM, Task
 from tying_env.seeding import numpy_stream, torch_randomness_from
-from tying_env.slots import check_kinds, find_kinds
+from tying_env.slots import check_kinds
 
 
 class Workload(ABC):
@@ -49,14 +50,18 @@ class Workload(ABC):
         task: turns a batch into a loss.
         sizes: what the network has to know of its data, enough to build it again without them.
         classifies: whether accuracy is measured.
-        kinds: for each block the lowest one of its kind, (L,); None where all are alike.
     """
 
     config: EnvConfig
     task: Task
     sizes: Sizes
     classifies = False
-    kinds: npt.NDArray[np.int64] | None = None
+    _kinds: Kinds | None = None
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds of the units."""
+        return self._kinds or self.config.kinds
 
     def build(self, device: torch.device, generator: torch.Generator, *, fresh: bool = True) -> PrimaryNetwork:
         """Return a new network.
@@ -127,24 +132,24 @@ class Workload(ABC):
         """Return what identifies the data, ready for JSON: what a run writes into its config.json."""
 
     def _find_kinds(self, network: PrimaryNetwork) -> None:
-        """Find the kinds of block, or check that there is one only.
+        """Find the kinds of unit, and check that those of a kind can be tied.
 
         Raises:
-            ValueError: there are several, and the settings do not allow for that; or every block is one of its own.
+            ValueError: units of a kind differ, and the settings do not allow for that; or each is one of its own.
         """
-        blocks = network.blocks
-        if self.config.unequal_blocks == "within-kind":
-            self.kinds = find_kinds(blocks, network.lists, self.config.tied_parameters)
-            if len(set(self.kinds.tolist())) == len(blocks) > 1:
-                raise ValueError(
-                    f"no two blocks are alike among the {len(blocks)} at {', '.join(map(repr, network.blocks_paths))}, "
-                    "so nothing could be tied: name another list of blocks"
-                )
+        config = self.config
+        self._kinds = network.kinds(config.unequal_blocks, config.tied_parameters)
+        units = network.units
+        if len(self._kinds.members) == len(units) > 1:
+            at = network.own_units or network.blocks_paths
+            raise ValueError(
+                f"no two units are alike among the {len(units)} at {', '.join(map(repr, at))}, so nothing could be "
+                "tied: name another list of blocks"
+            )
         try:
-            kinds = np.zeros(len(blocks), dtype=np.int64) if self.kinds is None else self.kinds
-            check_kinds(blocks, kinds, self.config.tied_parameters, within=network.model)
+            check_kinds(units, self._kinds.lowest, config.tied_parameters, within=network.model)
         except ValueError as error:
-            if self.kinds is not None or "same names" not in str(error):
+            if config.unequal_blocks == "within-kind" or "same names" not in str(error):
                 raise
             raise ValueError(f"{error}; unequal_blocks='within-kind' ties each with those of its kind") from error
 

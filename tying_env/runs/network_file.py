@@ -23,7 +23,6 @@ from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload
 from tying_env.replication import Tied
 from tying_env.seeding import check_seed, torch_stream
-from tying_env.slots import find_kinds
 from tying_env.tied_blocks import TiedBlocks
 
 _KEY, _FORMAT = "tying_env", "network 4"
@@ -150,14 +149,13 @@ def assembled(
         config = dataclasses.replace(config, model=named)
         network = own_network(config, seed)
         network.model.to(device=place)
-        if len(network.blocks) != config.n_layer:
-            raise ValueError(f"{where} is of {config.n_layer} blocks, {named} made {len(network.blocks)}")
-    kinds = find_kinds(network.blocks, network.lists) if config.unequal_blocks == "within-kind" else None
+        if len(network.units) != config.n_units:
+            raise ValueError(f"{where} is of {config.n_units} units, {named} made {len(network.units)}")
     tied = TiedBlocks(
-        network.blocks,
+        network.units,
         about["sources"],
         replication=Tied(config.gradient),
-        kinds=kinds,
+        kinds=network.kinds(config.unequal_blocks, config.tied_parameters).lowest,
         recipes=network.recipes,
         only=config.tied_parameters,
     )

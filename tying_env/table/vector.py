@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 
 from tying_env import partition
 from tying_env.environment import check_whole, tying_space
+from tying_env.kinds import Kinds
 from tying_env.seeding import check_seed
 from tying_env.table.draws import draws, mixed
 from tying_env.table.env import check_budget
@@ -70,7 +71,7 @@ class TableVectorEnv(gym.vector.VectorEnv[IntArray, IntArray, npt.NDArray[np.flo
             raise ValueError(f"the vector environment takes tables of at most {_MOST_LAYERS} layers, got {n_units}")
         self._per_episode = check_budget(budget, self._steps) // self._steps
         self.scores = scores(self.table, corpus, objective, learning_rate, price, max_parameters)
-        self.single_action_space = self.single_observation_space = tying_space(n_units)
+        self.single_action_space = self.single_observation_space = tying_space(Kinds.alike(n_units))
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self._seen = np.ascontiguousarray(self.scores.seen[:, :, -1].T)  # (T, S)

@@ -9,7 +9,7 @@ network (`batched_gpt2` says why), the sum of a group's gradients, and the clipp
 cannot be shared: it computes one network with one generator, and N of them called in turn reach 56 to 69 training steps
 a second where this reaches 84, 182 and 226 (N = 1, 8, 32 networks of 6 x 32 on 4 x 32 bytes, one thread).
 
-Shapes: N networks, L layers, P weights in a block, O weights outside the blocks.
+Shapes: N networks, L units, P weights in a unit, O weights outside the blocks.
 """
 
 import math
@@ -64,6 +64,22 @@ class Row(NamedTuple):
     values: Tensor
 
 
+class Part(NamedTuple):
+    """The units of one kind, in all networks.
+
+    Attributes:
+        rows: their weights (N, units of this kind, P).
+        units: their numbers among all.
+        names: of a unit's weights, inside its block.
+        shapes: of these.
+    """
+
+    rows: Rows
+    units: partition.IntVector
+    names: tuple[str, ...]
+    shapes: list[tuple[int, ...]]
+
+
 class TrainingBatch:
     """N networks under training.
 
@@ -79,13 +95,19 @@ class TrainingBatch:
         self._sizes = {"vocab_size": vocab_size}
         dtype = getattr(torch, config.dtype)
         d = config.n_embd
-        self._block_shapes = [(d,), (d,), (d, 3 * d), (3 * d,), (d, d), (d,)]
-        self._block_shapes += [(d,), (d,), (d, 4 * d), (4 * d,), (4 * d, d), (d,)]
-        self._outside_shapes = [(vocab_size, d), (config.seq_len, d), (d,), (d,)]
-        sizes = [sum(math.prod(shape) for shape in shapes) for shapes in (self._block_shapes, self._outside_shapes)]
-        self.blocks = Rows((n, config.n_units), sizes[0], dtype, device)
-        self.outside = Rows((n,), sizes[1], dtype, device)
-        self.tying = np.zeros((n, config.n_units), dtype=np.int64)
+        shapes: list[tuple[int, ...]] = [(d,), (d,), (d, 3 * d), (3 * d,), (d, d), (d,)]
+        shapes += [(d,), (d,), (d, 4 * d), (4 * d,), (4 * d, d), (d,)]
+        self._outside_shapes: list[tuple[int, ...]] = [(vocab_size, d), (config.seq_len, d), (d,), (d,)]
+        self.kinds = kinds = config.kinds
+        self.parts: list[Part] = []
+        each = len(shapes) // len(kinds.members)  # attention has the first half of a block's weights
+        for i, units in enumerate(kinds.members):
+            own = slice(i * each, (i + 1) * each)
+            rows = Rows((n, len(units)), _size(shapes[own]), dtype, device)
+            self.parts.append(Part(rows, units, BLOCK_NAMES[own], shapes[own]))
+        self._part_of = {int(unit): part for part in self.parts for unit in part.units}
+        self.outside = Rows((n,), _size(self._outside_shapes), dtype, device)
+        self.tying = np.tile(kinds.lowest, (n, 1))
         self.frozen = np.ones(n, dtype=bool)
         self._sources = np.zeros((n, config.n_units), dtype=np.int64)  # with whose weights each layer computes
         self._groups: list[dict[int, list[int]]] = [{}] * n  # of each network, what `rule.trained` says
@@ -101,26 +123,30 @@ class TrainingBatch:
         """Give network n fresh weights from a seed, the frozen start, and no optimizer state."""
         network = build_network(self._config, self._sizes, self._device, torch_stream(seed, "weights"))
         values = dict(network.model.named_parameters())
-        for i, block in enumerate(network.block_names):
-            own = [values[f"{block}.{name}"].detach().flatten() for name in BLOCK_NAMES]
-            self.blocks.values[n, i] = torch.cat(own)
+        for part in self.parts:
+            for i, block in enumerate(network.block_names):
+                own = [values[f"{block}.{name}"].detach().flatten() for name in part.names]
+                part.rows.values[n, i] = torch.cat(own)
         self.outside.values[n] = torch.cat([values[name].detach().flatten() for name in OUTSIDE_NAMES])
-        for state in (*self.blocks.state, *self.outside.state):
-            state[n] = 0
+        for rows in (*(part.rows for part in self.parts), self.outside):
+            for state in rows.state:
+                state[n] = 0
         self._steps[n] = 0
-        self._put(n, np.zeros(self._config.n_units, dtype=np.int64), frozen=True)
+        self._put(n, self.kinds.lowest, frozen=True)
         self._generators[n] = torch_stream(seed, "dropout", self._device)
 
-    def change(self, n: int, action: npt.ArrayLike) -> partition.TyingEvents:
-        """Put a tying in force in network n, as `tying_env.rule` says."""
+    def change(self, n: int, tying: npt.ArrayLike) -> partition.TyingEvents:
+        """Put a tying within kinds in force in network n, as `tying_env.rule` says."""
         before = self.tying[n].copy()
-        after = partition.canonicalise(partition.validate_action(action, self._config.n_units))
+        after = partition.canonicalise(tying)
         inherit = self._config.optimizer_state == "inherit"
         for leader, former in rule.origins(before, bool(self.frozen[n]), after).items():
             if former != leader:
-                self.blocks.values[n, leader] = self.blocks.values[n, former]
-                for state in self.blocks.state:
-                    state[n, leader] = state[n, former] if inherit else 0
+                rows = self._part_of[leader].rows
+                place, source = self.kinds.position[[leader, former]].tolist()
+                rows.values[n, place] = rows.values[n, source]
+                for state in rows.state:
+                    state[n, place] = state[n, source] if inherit else 0
         self._put(n, after, frozen=False)
         return partition.events(before, after)
 
@@ -134,11 +160,14 @@ class TrainingBatch:
         config = self._config
         generators = [own if on else None for own, on in zip(self._generators, active.tolist(), strict=True)]
         result = self._losses(batch, dropout_from(generators, config.dropout), learning=True)
-        self.blocks.gradient = torch.bmm(self._members(), self.blocks.gradient)
-        squares = self.blocks.gradient.square().sum((1, 2)) + self.outside.gradient.square().sum(1)
+        for part, members in zip(self.parts, self._members(), strict=True):
+            part.rows.gradient = torch.bmm(members, part.rows.gradient)
+        squares = sum(part.rows.gradient.square().sum((1, 2)) for part in self.parts)
+        squares = squares + self.outside.gradient.square().sum(1)
         norms = squares.sqrt()
         factor = (config.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)  # as in torch's clip_grad_norm_
-        self.blocks.gradient *= factor[:, None, None]
+        for part in self.parts:
+            part.rows.gradient *= factor[:, None, None]
         self.outside.gradient *= factor[:, None]
         loss, norm = torch.stack([result, norms]).double().cpu().numpy()
         self._step(active & np.isfinite(loss) & np.isfinite(norm))
@@ -154,21 +183,23 @@ class TrainingBatch:
 
     def finite(self) -> Mask:
         """Tell for each network whether its weights and optimizer state are finite, shape (N,)."""
-        trained = self._trained()
-        sums = [getattr(self.outside, part).sum(1) for part in ("values", "mean", "square")]
-        sums += [
-            torch.where(trained, getattr(self.blocks, part).sum(2), 0).sum(1) for part in ("values", "mean", "square")
-        ]
+        trained, kept = self._trained(), ("values", "mean", "square")
+        sums = [getattr(self.outside, name).sum(1) for name in kept]
+        for part in self.parts:
+            own = trained[:, part.units]
+            sums += [torch.where(own, getattr(part.rows, name).sum(2), 0).sum(1) for name in kept]
         result: Mask = torch.stack(sums).isfinite().all(0).cpu().numpy()
         return result
 
     def count_trainable(self, n: int) -> int:
         """Return the number of trainable parameters of network n."""
-        return self.outside.values.shape[-1] + len(self._groups[n]) * self.blocks.values.shape[-1]
+        leaders = (self._part_of[leader].rows.values for leader in self._groups[n])
+        return self.outside.values.shape[-1] + sum(values.shape[-1] for values in leaders)
 
     def _put(self, n: int, tying: partition.IntVector, frozen: bool) -> None:
         self.tying[n], self.frozen[n] = tying, frozen
-        self._sources[n], self._groups[n] = rule.sources(tying, frozen), rule.trained(tying, frozen)
+        self._sources[n] = rule.sources(tying, frozen)
+        self._groups[n] = rule.trained(tying, frozen, self.kinds.lowest)
         self._optimizer = None
 
     def _step(self, on: Mask) -> None:
@@ -194,7 +225,8 @@ class TrainingBatch:
             done = int(self._steps[n])
             by_rate.setdefault((1.0, done), []).append(Row(self.outside, n, (n,), self.outside.values[n]))
             for leader, layers in groups.items():
-                row = Row(self.blocks, n, (n, leader), self.blocks.values[n, leader])
+                rows, place = self._part_of[leader].rows, int(self.kinds.position[leader])
+                row = Row(rows, n, (n, place), rows.values[n, place])
                 by_rate.setdefault((rule.lr_divisor(self._config.group_lr, len(layers)), done), []).append(row)
         rate, decay = self._config.learning_rate, self._config.weight_decay
         groups_of = [
@@ -214,19 +246,23 @@ class TrainingBatch:
 
     def _losses(self, batch: Tensor, dropout: Dropout, learning: bool) -> Tensor:
         """Return the losses, (N,); when learning, leave the gradient of every layer and of what is outside."""
-        layers = torch.from_numpy(self._sources).to(self._device)
-        rows = torch.arange(len(layers), device=self._device)[:, None]
-        used = self.blocks.values[rows, layers]  # (N, L, P), what each layer computes with
-        n_layer = self._config.n_layer
-        blocks = [_leaves(used[:, i], self._block_shapes, learning) for i in range(n_layer)]
+        rows, n_layer = torch.arange(len(self._sources), device=self._device)[:, None], self._config.n_layer
+        leaves: list[list[list[Tensor]]] = []  # of each kind, of each unit
+        for part in self.parts:
+            places = torch.from_numpy(self.kinds.position[self._sources[:, part.units]]).to(self._device)
+            used = part.rows.values[rows, places]  # (N, units, P), what each unit computes with
+            leaves.append([_leaves(used[:, i], part.shapes, learning) for i in range(n_layer)])
         outside = _leaves(self.outside.values, self._outside_shapes, learning)
-        named = [Block(*leaves) for leaves in blocks]
+        named = [Block(*(leaf for of_kind in leaves for leaf in of_kind[i])) for i in range(n_layer)]
         result = losses(batch, Outside(*outside), named, self._config.n_head, dropout)
         if learning:
-            gradients = torch.autograd.grad(result.sum(), [*outside, *(leaf for leaves in blocks for leaf in leaves)])
-            rows_of = [gradient.flatten(1) for gradient in gradients]
-            self.outside.gradient = torch.cat(rows_of[: len(outside)], 1)
-            self.blocks.gradient = torch.cat(rows_of[len(outside) :], 1).view_as(used)
+            inside = [leaf for of_kind in leaves for of_unit in of_kind for leaf in of_unit]
+            flat = [gradient.flatten(1) for gradient in torch.autograd.grad(result.sum(), [*outside, *inside])]
+            self.outside.gradient, done = torch.cat(flat[: len(outside)], 1), len(outside)
+            for part in self.parts:
+                count = n_layer * len(part.shapes)
+                part.rows.gradient = torch.cat(flat[done : done + count], 1).view_as(part.rows.values)
+                done += count
         return result.detach()
 
     def _trained(self) -> Tensor:
@@ -236,13 +272,22 @@ class TrainingBatch:
             own[list(groups)] = True
         return torch.from_numpy(trained).to(self._device)
 
-    def _members(self) -> Tensor:
-        """Return which layers' gradients add up to that of each layer, (N, L, L) of 0 and 1."""
-        trained, sources = self._trained(), torch.from_numpy(self._sources).to(self._device)
-        eye = torch.eye(trained.shape[1], dtype=self.blocks.values.dtype, device=self._device)
-        if self._config.gradient == "leader":
-            return eye * trained[:, :, None]
-        return eye[sources].transpose(1, 2) * trained[:, :, None]
+    def _members(self) -> list[Tensor]:
+        """Return which units' gradients add up to that of each unit, of each kind (N, units, units) of 0 and 1."""
+        found = []
+        for part in self.parts:
+            trained = self._trained()[:, part.units]
+            sources = torch.from_numpy(self.kinds.position[self._sources[:, part.units]]).to(self._device)
+            eye = torch.eye(len(part.units), dtype=part.rows.values.dtype, device=self._device)
+            if self._config.gradient == "leader":
+                found.append(eye * trained[:, :, None])
+            else:
+                found.append(eye[sources].transpose(1, 2) * trained[:, :, None])
+        return found
+
+
+def _size(shapes: Sequence[tuple[int, ...]]) -> int:
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def _leaves(flat: Tensor, shapes: Sequence[tuple[int, ...]], learning: bool) -> list[Tensor]:

@@ -16,6 +16,7 @@ from tying_env.ambient import usual_modes
 from tying_env.config import EnvConfig
 from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_windows, load_corpus
 from tying_env.decision import Computation, Measure, Outcome, Stage, Train
+from tying_env.environment import tying_space
 from tying_env.episode import advance
 from tying_env.primary.evaluation import Measurement
 from tying_env.primary.models import find_device
@@ -60,8 +61,8 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
         validation = evaluation_windows(self.corpus.validation, config.seq_len, config.validation_windows)
         self._validation = validation.astype(np.int64)
         evaluation_windows(self.corpus.train, config.seq_len, 1)  # too short a text fails here
-        self.single_action_space = gym.spaces.MultiDiscrete(np.arange(1, self.n_units + 1))
-        self.single_observation_space = gym.spaces.MultiDiscrete(np.arange(1, self.n_units + 1))
+        self.kinds = config.kinds
+        self.single_action_space, self.single_observation_space = tying_space(self.kinds), tying_space(self.kinds)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.batch = TrainingBatch(config, self.corpus.tokenizer.vocab_size, num_envs, self.device)
@@ -91,7 +92,7 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
         if len(seeds) != self.num_envs:
             raise ValueError(f"seed must be one number or {self.num_envs}, got {len(seeds)}")
         self._episodes = [self._begin(n, own) for n, own in enumerate(seeds)]
-        return self.batch.tying.copy(), self._infos([BEGINNING] * self.num_envs)
+        return self._observations(), self._infos([BEGINNING] * self.num_envs)
 
     @usual_modes()
     def step(self, actions: npt.NDArray[np.int64]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -108,7 +109,7 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
             raise gym.error.ResetNeeded("no training run has begun: call reset() first")
         if np.shape(actions) != (self.num_envs, self.n_units):
             raise ValueError(f"actions must have the shape {(self.num_envs, self.n_units)}, got {np.shape(actions)}")
-        valid = [partition.validate_action(action, self.n_units) for action in actions]
+        valid = [self.kinds.units_named(self.kinds.check_action(action)) for action in actions]
         fresh = [n for n, episode in enumerate(self._episodes) if episode.over]
         for n in fresh:
             self._episodes[n] = self._begin(n, None)
@@ -117,12 +118,15 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
         rewards = np.array([reward_of(decided[n], self.config) if n in decided else 0.0 for n in range(self.num_envs)])
         terminated = np.array([outcome.diverged for outcome in outcomes])
         truncated = np.array([episode.over for episode in self._episodes]) & ~terminated
-        return self.batch.tying.copy(), rewards, terminated, truncated, self._infos(outcomes)
+        return self._observations(), rewards, terminated, truncated, self._infos(outcomes)
 
     @property
     def n_units(self) -> int:
         """L, the length of an action and of a tying."""
         return self.config.n_units
+
+    def _observations(self) -> npt.NDArray[np.int64]:
+        return self.kinds.position[self.batch.tying]  # (N, L)
 
     def _begin(self, n: int, seed: int | None) -> BatchedEpisode:
         if seed is not None:

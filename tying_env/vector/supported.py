@@ -22,6 +22,7 @@ ANY_VALUE = frozenset(
 
 # Choices: the values that are honoured, so that a choice added later is not ignored either.
 THESE_VALUES: dict[str, tuple[Any, ...]] = {
+    "units": ("block", "sublayers"),
     "tokenizer": ("gpt2", "bytes"),
     "gradient": ("shared", "leader"),
     "optimizer_state": ("inherit", "reset"),

@@ -2,12 +2,14 @@
 
 Both wrappers replace one entry of the tying in force and hand the result to the environment as its action. So Eq. 1
 decides about the others: the followers of a leader that ties elsewhere move with it, and when a follower becomes
-independent, the rest of its group stays. A target that is itself a follower stands for its leader.
+independent, the rest of its group stays. A target that is itself a follower stands for its leader. Where units are of
+several kinds, targets are counted within the layer's kind, and only units that have a choice are decided about.
 
 The first decision ends the frozen start, whose tying is all zeros: every layer but the one decided on ties to layer 0.
 `reset(options={"tying": ...})` begins elsewhere.
 """
 
+import bisect
 from typing import Any
 
 import gymnasium as gym
@@ -46,11 +48,14 @@ class SingleLayerAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs)
     def __init__(self, env: AnyEnv) -> None:
         RecordConstructorArgs.__init__(self)
         gym.ActionWrapper.__init__(self, env)
-        self._n_units = check_vector_actions(type(self).__name__, env)
-        self.action_space = gym.spaces.Discrete(self._first_index(self._n_units))
+        kinds = check_vector_actions(type(self).__name__, env)
+        self._layers: list[int] = kinds.open.tolist()  # those that have a choice
+        self._choices: list[int] = kinds.choices.tolist()
+        self._first: list[int] = np.cumsum([0, *(self._choices[layer] for layer in self._layers)]).tolist()
+        self.action_space = gym.spaces.Discrete(self._first[-1])
 
     def action(self, action: int | np.integer[Any]) -> IntVector:
-        """Return the tying in force with one entry replaced, shape (L,).
+        """Return the action that replaces one entry of the tying in force, shape (L,).
 
         Raises:
             ValueError: not an index of the action space.
@@ -66,8 +71,8 @@ class SingleLayerAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs)
             ValueError: not an index of the action space.
         """
         number = _check_index(self.action_space, index)
-        layer = next(i for i in range(self._n_units - 1, 0, -1) if self._first_index(i) <= number)
-        return layer, number - self._first_index(layer)
+        place = bisect.bisect_right(self._first, number) - 1
+        return self._layers[place], number - self._first[place]
 
     def index(self, layer: int, target: int) -> int:
         """Return the index of a (layer, target) pair.
@@ -75,15 +80,11 @@ class SingleLayerAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs)
         Raises:
             ValueError: not 1 <= layer < L, or not 0 <= target <= layer.
         """
-        if layer not in range(1, self._n_units):
-            raise ValueError(f"layer must be in 1..{self._n_units - 1}, got {layer!r}")
-        if target not in range(layer + 1):
-            raise ValueError(f"target of layer {layer} must be in 0..{layer}, got {target!r}")
-        return self._first_index(layer) + target
-
-    @staticmethod
-    def _first_index(layer: int) -> int:
-        return layer * (layer + 1) // 2 - 1  # layers 1..layer-1 have 2 + 3 + ... + layer targets
+        if layer not in self._layers:
+            raise ValueError(f"layer must be in 1..{len(self._choices) - 1}, and have a choice, got {layer!r}")
+        if target not in range(self._choices[layer]):
+            raise ValueError(f"target of layer {layer} must be in 0..{self._choices[layer] - 1}, got {target!r}")
+        return self._first[self._layers.index(layer)] + target
 
 
 class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -117,21 +118,23 @@ class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(self, env: AnyEnv) -> None:
         RecordConstructorArgs.__init__(self)
         gym.Wrapper.__init__(self, env)
-        self._n_units = check_vector_actions(type(self).__name__, env)
+        kinds = check_vector_actions(type(self).__name__, env)
+        self._layers: list[int] = kinds.open.tolist()
+        self._choices, n_units = kinds.choices, kinds.n_units
         if not isinstance(env.observation_space, gym.spaces.MultiDiscrete):
             raise ValueError(
                 f"LayerSweepAction adds an entry to MultiDiscrete observations, got {env.observation_space}: "
                 "put wrappers of the observation around it"
             )
-        self.action_space = gym.spaces.Discrete(self._n_units)
-        self.observation_space = gym.spaces.MultiDiscrete([*env.observation_space.nvec.tolist(), self._n_units])
+        self.action_space = gym.spaces.Discrete(int(self._choices.max()))
+        self.observation_space = gym.spaces.MultiDiscrete([*env.observation_space.nvec.tolist(), n_units])
 
     @property
     def layer(self) -> int:
         """The layer that the next step decides about."""
         env = tying_env_below(self)
         decisions = env.decisions  # not counted here: right after load_state_dict, too
-        return 1 + decisions % (self._n_units - 1)
+        return self._layers[decisions % len(self._layers)]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -147,13 +150,14 @@ class LayerSweepAction(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             ValueError: not a layer 0..L-1; nothing is changed.
             gymnasium.error.ResetNeeded: no episode is running.
         """
-        target = min(_check_index(self.action_space, action), self.layer)
+        target = min(_check_index(self.action_space, action), int(self._choices[self.layer]) - 1)
         observation, reward, terminated, truncated, info = self.env.step(_with_entry(self, self.layer, target))
         return self._observation(observation), float(reward), terminated, truncated, info
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """Tell for each target whether it is one of the layer's own, 0..layer; shape (L,)."""
-        return np.arange(self._n_units) <= self.layer
+        masks: npt.NDArray[np.bool_] = np.arange(self._choices.max()) < self._choices[self.layer]
+        return masks
 
     def _observation(self, observation: IntVector) -> IntVector:
         return np.append(observation, self.layer)  # (L + 1,)
@@ -167,7 +171,8 @@ def _check_index(space: gym.Space[Any], index: int | np.integer[Any]) -> int:
 
 
 def _with_entry(env: AnyEnv, layer: int, target: int) -> IntVector:
-    """Return the tying in force with one entry replaced."""
-    vector = tying_env_below(env).tying  # not remembered here: right after load_state_dict, too
+    """Return the action that replaces one entry of the tying in force."""
+    below = tying_env_below(env)
+    vector = below.kinds.action_for(below.tying)  # not remembered here: right after load_state_dict, too
     vector[layer] = target
     return vector

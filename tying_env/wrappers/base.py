@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 
 from tying_env.environment import TyingEnv, tying_space
+from tying_env.kinds import Kinds
 
 if TYPE_CHECKING:
     from tying_env.env import LayerTyingEnv
@@ -44,8 +45,8 @@ def layer_tying_env(env: AnyEnv) -> "LayerTyingEnv":
     return unwrapped
 
 
-def check_vector_actions(name: str, env: AnyEnv) -> int:
-    """Return L, at least 2, of an environment that takes whole tying vectors.
+def check_vector_actions(name: str, env: AnyEnv) -> Kinds:
+    """Return the kinds of units of an environment that takes whole tying vectors, at least 2 of them of one kind.
 
     Args:
         name: of the wrapper that wants them.
@@ -55,12 +56,14 @@ def check_vector_actions(name: str, env: AnyEnv) -> int:
         TypeError: it is not a TyingEnv.
         ValueError: it takes other actions, or has fewer than 2 layers.
     """
-    n_units = tying_env_below(env).n_units
-    if env.action_space != tying_space(n_units):
-        raise ValueError(f"{name} needs the actions MultiDiscrete([1, 2, ..., {n_units}]), got {env.action_space}")
-    if n_units < 2:
-        raise ValueError(f"{name} needs at least 2 layers to decide about, got {n_units}")
-    return n_units
+    below = tying_env_below(env)
+    expected = tying_space(below.kinds)
+    if env.action_space != expected:
+        named = expected if below.kinds.several else f"MultiDiscrete([1, 2, ..., {below.n_units}])"
+        raise ValueError(f"{name} needs the actions {named}, got {env.action_space}")
+    if not len(below.kinds.open):
+        raise ValueError(f"{name} needs at least 2 layers to decide about, got {below.n_units}")
+    return below.kinds
 
 
 def check_finite(name: str, value: object) -> float:

@@ -60,7 +60,7 @@ class LimitChanges(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         self._name = f"changes kept {check_seed(seed)}"
 
     def action(self, action: npt.ArrayLike) -> IntVector:
-        """Return the tying that comes of an action, shape (L,), with at most `max_changes` entries changed.
+        """Return an action whose tying has at most `max_changes` entries changed, shape (L,).
 
         Raises:
             TypeError, ValueError: not a valid action.
@@ -69,7 +69,7 @@ class LimitChanges(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         env = tying_env_below(self)
         before, asked = env.tying, partition.canonicalise(env.permitted(action))
         if int((asked != before).sum()) <= self._most:
-            return asked
+            return env.kinds.action_for(asked)
         kept = before
         for layer in self._order(env.np_random_seed, env.decisions, len(asked)):
             taken_up = kept.copy()
@@ -77,7 +77,7 @@ class LimitChanges(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
             taken_up = partition.canonicalise(taken_up)
             if int((taken_up != before).sum()) <= self._most:
                 kept = taken_up
-        return kept
+        return env.kinds.action_for(kept)
 
     def _order(self, reset_seed: int | None, decisions: int, n_units: int) -> list[int]:
         # A stream for each decision: one for all would have to be wound back when a step is stopped.
@@ -127,12 +127,12 @@ class SettleTying(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs):
         return below.ties_at + below.trial_steps >= self._settled_at
 
     def action(self, action: npt.ArrayLike) -> IntVector:
-        """Return the action, or the tying in force once it is settled, shape (L,).
+        """Return the action, or that which keeps the tying once it is settled, shape (L,).
 
         Raises:
             TypeError, ValueError: not a valid action.
             gymnasium.error.ResetNeeded: no episode is running.
         """
         env = tying_env_below(self)
-        asked = env.permitted(action)
-        return env.tying if self.settled else asked
+        asked = env.kinds.check_action(action)
+        return env.kinds.action_for(env.tying) if self.settled else asked

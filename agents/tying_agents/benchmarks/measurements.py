@@ -20,6 +20,7 @@ from tying_agents.settings import DQNConfig
 from tying_env import partition
 from tying_env.data import Batches
 from tying_env.env import LayerTyingEnv
+from tying_env.kinds import Kinds
 from tying_env.partition import IntVector
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.evaluation import mean_loss, perplexity
@@ -193,4 +194,4 @@ def measure_dqn(work: BenchmarkSizes) -> list[TableRow]:
 def make_dqn(n_layer: int) -> FactorizedDQN:
     """Return the paper's controller without exploration."""
     config = DQNConfig(epsilon_start=0, epsilon_floor=0)
-    return FactorizedDQN(n_layer, config, np.random.default_rng(SEED), torch_stream(SEED, "q-network"))
+    return FactorizedDQN(Kinds.alike(n_layer), config, np.random.default_rng(SEED), torch_stream(SEED, "q-network"))

@@ -81,12 +81,15 @@ def make_arms(base: RunConfig, seeds: tuple[int, ...]) -> list[ArmSpec]:
 
         return ArmSpec(label, configure, after=(FULL,))
 
+    def in_each_kind(runs: Path) -> int:
+        return max(1, round(independent_layers(runs, seeds) / len(base.env.kinds.members)))
+
     def as_many_layers(runs: Path, seed: int) -> RunConfig:
-        env = dataclasses.replace(base.env, n_layer=independent_layers(runs, seeds))
+        env = dataclasses.replace(base.env, n_layer=in_each_kind(runs))
         return dataclasses.replace(with_agent(base, "conventional"), env=env)
 
     def as_many_groups(runs: Path, seed: int) -> RunConfig:
-        return with_agent(base, "random-static", GroupsConfig(independent_layers(runs, seeds)))
+        return with_agent(base, "random-static", GroupsConfig(in_each_kind(runs)))
 
     return [
         fixed(FULL, "dqn"),

@@ -12,7 +12,6 @@ import numpy as np
 
 from tying_agents.controllers.base import Context, Controller, Transition
 from tying_agents.settings import EvolutionConfig, NoSettings
-from tying_env import partition
 from tying_env.partition import IntVector
 
 
@@ -39,7 +38,9 @@ class AskedController(Controller):
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
                 raise ImportError(f"{type(self).__name__} needs {package}: pip install 'tying-env[search]'")
-        self.n_units = context.n_units
+        self._kinds = context.kinds
+        # Those that have a choice, each with how many.
+        self.choices = {int(i): int(self._kinds.choices[i]) for i in self._kinds.open}
         # The libraries' seeds are 32 bits.
         self._seed = int(context.rng("optimiser").integers(2**32))
         self._told: list[float] = []
@@ -48,11 +49,11 @@ class AskedController(Controller):
 
     @abstractmethod
     def _start(self, settings: Any) -> None:
-        """Make a new optimiser for entries 1 to L - 1 (entry 0 is always 0), from the seed."""
+        """Make a new optimiser for the entries that have a choice, `choices`, from the seed."""
 
     @abstractmethod
     def _ask(self) -> list[int]:
-        """Return the entries 1 to L - 1 of the next action."""
+        """Return those entries of the next action."""
 
     @abstractmethod
     def _tell(self, reward: float) -> None:
@@ -61,8 +62,10 @@ class AskedController(Controller):
     def act(self, observation: IntVector) -> IntVector:
         """Return what the optimiser proposes."""
         if self._asked is None:
-            self._asked = [0, *self._ask()]
-        return partition.validate_action(self._asked, self.n_units)
+            self._asked = self._ask()
+        action = np.zeros(self._kinds.n_units, dtype=np.int64)
+        action[self._kinds.open] = self._asked
+        return self._kinds.check_action(action)
 
     def update(self, transition: Transition) -> None:
         """Tell the optimiser what it got."""
@@ -92,7 +95,7 @@ class AskedController(Controller):
             self._tell(reward)
         self._told = list(told)
         if asked is not None:
-            self._asked = [0, *self._ask()]
+            self._asked = self._ask()
             if self._asked != asked:
                 raise ValueError(
                     f"the optimiser proposes {self._asked} where it proposed {asked}: its library is of another version"
@@ -119,7 +122,7 @@ class OptunaController(AskedController):
 
     def _ask(self) -> list[int]:
         self._trial = self._study.ask()
-        return [self._trial.suggest_int(f"layer {i}", 0, i) for i in range(1, self.n_units)]
+        return [self._trial.suggest_int(f"layer {i}", 0, n - 1) for i, n in self.choices.items()]
 
     def _tell(self, reward: float) -> None:
         self._study.tell(self._trial, reward)
@@ -156,7 +159,7 @@ class EvolutionController(AskedController):
     def _start(self, settings: EvolutionConfig) -> None:
         import pyglove as pg
 
-        entries = {f"layer_{i}": pg.oneof(range(i + 1)) for i in range(1, self.n_units)}
+        entries = {f"layer_{i}": pg.oneof(range(n)) for i, n in self.choices.items()}
         self._evolution = pg.evolution.regularized_evolution(
             mutator=pg.evolution.mutators.Uniform(seed=self._seed),
             population_size=settings.population_size,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 from tying_agents.settings import NoSettings
+from tying_env.kinds import Kinds
 from tying_env.partition import IntVector
 from tying_env.seeding import numpy_stream, torch_stream
 
@@ -61,12 +62,19 @@ class Context:
         seed: of the run; its random streams come from it.
         k: training steps between two decisions; None where nobody can tell.
         decisions: how many there will be in all episodes together, if none diverges; None where nobody can tell.
+        of_kinds: the kinds of the units; None: they are all alike.
     """
 
     n_units: int
     seed: int
     k: int | None = None
     decisions: int | None = None
+    of_kinds: Kinds | None = None
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds of the units, within which they are tied."""
+        return self.of_kinds or Kinds.alike(self.n_units)
 
     def rng(self, name: str = "controller") -> np.random.Generator:
         """Return the run's NumPy stream of this name; another name is another stream."""

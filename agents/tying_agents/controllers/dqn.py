@@ -15,8 +15,8 @@ from tying_agents.controllers.base import Context, Controller, Transition
 from tying_agents.controllers.q_network import QNetwork
 from tying_agents.controllers.replay import ReplayBuffer, RewardNormaliser, Transitions
 from tying_agents.settings import DQNConfig
-from tying_env import partition
 from tying_env.differences import listed
+from tying_env.kinds import Kinds
 from tying_env.named_tensors import check_tensors
 from tying_env.partition import IntVector
 from tying_env.seeding import capture_numpy, restore_numpy, torch_randomness_from
@@ -40,13 +40,13 @@ class FactorizedDQN(Controller):
       -e^20; a controller that learns over another run has that in its mean and deviation for good.
 
     Args:
-        n_units: L, at least 2.
+        kinds: of the units; at least one has a choice.
         config: the settings.
         rng: draws exploration; the stream of replay is spawned from it.
         weights: draws the network's initial weights.
 
     Raises:
-        ValueError: fewer than 2 layers: there would be nothing to decide.
+        ValueError: no layer has a choice: there would be nothing to decide.
     """
 
     Settings = DQNConfig
@@ -54,12 +54,12 @@ class FactorizedDQN(Controller):
     @classmethod
     def create(cls, settings: DQNConfig, context: Context) -> Self:
         """Return a new controller whose exploration and initial weights come from the run's streams."""
-        return cls(context.n_units, settings, context.rng(), context.torch_generator())
+        return cls(context.kinds, settings, context.rng(), context.torch_generator())
 
-    def __init__(self, n_units: int, config: DQNConfig, rng: np.random.Generator, weights: torch.Generator) -> None:
-        if n_units < 2:
-            raise ValueError(f"a controller needs at least 2 layers to have a choice, got {n_units}")
-        self.n_units = n_units
+    def __init__(self, kinds: Kinds, config: DQNConfig, rng: np.random.Generator, weights: torch.Generator) -> None:
+        if not len(kinds.open):
+            raise ValueError(f"a controller needs at least 2 layers to have a choice, got {kinds.n_units}")
+        self.kinds, self.n_units = kinds, kinds.n_units
         self.config = config
         self.epsilon = config.epsilon_start
         self._rng = rng
@@ -67,22 +67,22 @@ class FactorizedDQN(Controller):
         self._loss: float | None = None
         self._updates = 0
         with torch_randomness_from(weights):
-            self.network = QNetwork(n_units, config.hidden_units, config.dueling, config.state_scale)
+            self.network = QNetwork(kinds.choices, config.hidden_units, config.dueling, config.state_scale)
         self._valid = self.network.valid
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.q_learning_rate)
         self._target = copy.deepcopy(self.network) if config.target_every else None
-        self._replay = ReplayBuffer(n_units, config.replay_size, rng.spawn(1)[0]) if config.replay_size else None
+        self._replay = ReplayBuffer(kinds.n_units, config.replay_size, rng.spawn(1)[0]) if config.replay_size else None
         self._rewards = RewardNormaliser() if config.reward_scale == "running" else None
 
     def values(self, observation: IntVector) -> Tensor:
-        """Return Q(s), shape (L-1, L): row i-1 has the values of layer i's choices 0..i, then -infinity."""
+        """Return Q(s), shape (L-1, L): row i-1 has the values of layer i's choices, then -infinity."""
         return self.network.table(observation)
 
     def act(self, observation: IntVector) -> IntVector:
         """Return a random action with probability epsilon, else every layer's best choice (Eq. 2)."""
         self._explored = bool(self._rng.random() < self.epsilon)
         if self._explored:
-            return partition.uniform_random_action(self.n_units, self._rng)
+            return self.kinds.uniform_action(self._rng)
         with torch.no_grad():
             best = self.values(observation).argmax(dim=1)  # (L-1,)
         return np.concatenate([[0], best.numpy()])

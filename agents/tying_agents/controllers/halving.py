@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from tying_agents.controllers.base import Context, Controller
-from tying_agents.controllers.patterns import chance_groups
-from tying_agents.controllers.rules import PRIORS
+from tying_agents.controllers.patterns import random_of
+from tying_agents.controllers.rules import PRIORS, best_by
 from tying_agents.controllers.view import Trial
 from tying_agents.settings import HalvingConfig
-from tying_env.partition import IntVector, random_tying
+from tying_env.partition import IntVector
 from tying_env.seeding import capture_numpy, restore_numpy
 
 
@@ -27,16 +27,16 @@ class SuccessiveHalving(Controller):
 
     def __init__(self, settings: HalvingConfig, context: Context) -> None:
         self.config = settings
-        self.groups = settings.groups or chance_groups(context.n_units)
-        if self.groups > context.n_units:
-            raise ValueError(f"groups must be at most the number of layers, {context.n_units}, got {self.groups}")
-        self.tying: IntVector | None = None  # what was found
-        self._n_units, self._rng = context.n_units, context.rng()
+        largest = max(len(units) for units in context.kinds.members)
+        if settings.groups > largest:
+            raise ValueError(f"groups must be at most the number of layers, {largest}, got {settings.groups}")
+        self.tying: IntVector | None = None  # what was found: the action that leads to it
+        self._kinds, self._rng = context.kinds, context.rng()
         self._env: Any = None
 
     def initial_tying(self) -> IntVector:
         """Return all layers independent: nothing is trained before the first decision."""
-        return np.arange(self._n_units)
+        return self._kinds.position.copy()
 
     def bind(self, env: Any) -> None:
         """Take note of the environment to try tyings in."""
@@ -70,16 +70,16 @@ class SuccessiveHalving(Controller):
         return self.tying.copy()
 
     def candidates(self) -> list[IntVector]:
-        """Return the tyings to try, all with as many groups: those of the simple rules, then random ones."""
-        permitted, found = self._env.permitted, dict[tuple[int, ...], IntVector]()
+        """Return the actions to try, all with as many groups: those of the simple rules, then random ones."""
+        groups, found = self.config.groups, dict[tuple[int, ...], IntVector]()
         if self.config.patterns:
             for rule in PRIORS.values():
-                tying = permitted(rule.best(self._n_units, self.groups))
+                tying = best_by(rule, self._kinds, groups)
                 found.setdefault(tuple(tying.tolist()), tying)
         for _ in range(100 * self.config.candidates):  # there may be fewer
             if len(found) >= self.config.candidates:
                 break
-            tying = permitted(random_tying(self._n_units, self.groups, self._rng))
+            tying = random_of(self._kinds, groups, self._rng)
             found.setdefault(tuple(tying.tolist()), tying)
         return list(found.values())[: self.config.candidates]
 

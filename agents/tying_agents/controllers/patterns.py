@@ -1,111 +1,45 @@
-"""Controllers that do not learn: chance, and fixed patterns of tying."""
+"""Fixed patterns of tying, as functions of the number of layers."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 
-from tying_agents.controllers.base import Context, Controller
-from tying_agents.settings import (
-    GroupsConfig,
-    NoSettings,
-    PatternConfig,
-    PeriodicConfig,
-    RandomRedrawnConfig,
-    SandwichConfig,
-)
 from tying_env import partition
+from tying_env.kinds import Kinds
 from tying_env.partition import IntVector
-from tying_env.seeding import capture_numpy, restore_numpy
-
-
-class RandomController(Controller):
-    """A uniformly random action at every decision: what a controller has to be better than."""
-
-    @classmethod
-    def create(cls, settings: NoSettings, context: Context) -> Self:
-        """Return a new one that draws from the run's stream."""
-        return cls(context.n_units, context.rng())
-
-    def __init__(self, n_units: int, rng: np.random.Generator) -> None:
-        self.n_units = n_units
-        self._rng = rng
-
-    def act(self, observation: IntVector) -> IntVector:
-        """Return one of the L! actions, all equally likely."""
-        return partition.uniform_random_action(self.n_units, self._rng)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the generator."""
-        return {"rng": capture_numpy(self._rng)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the generator."""
-        restore_numpy(self._rng, state["rng"])
-
-
-class RedrawnController(Controller):
-    """A random tying with so many groups, and another one with as many every few decisions: what changing costs.
-
-    Raises:
-        ValueError: more groups than layers.
-    """
-
-    Settings = RandomRedrawnConfig
-
-    def __init__(self, settings: RandomRedrawnConfig, context: Context) -> None:
-        self._settings, self._rng, self._n_units = settings, context.rng(), context.n_units
-        self._groups = settings.groups or chance_groups(context.n_units)
-        self._left = settings.redraw_every  # decisions until another is drawn
-        self._tying = self._draw()
-
-    def initial_tying(self) -> IntVector | None:
-        """Return the first tying, or None for the frozen start."""
-        return self._tying.copy() if self._settings.from_start else None
-
-    def act(self, observation: IntVector) -> IntVector:
-        """Return the tying in force, or another one when that is due."""
-        if self._settings.redraw_every and self._left == 0:
-            self._tying, self._left = self._draw(), self._settings.redraw_every
-        self._left -= 1
-        return self._tying.copy()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the tying, how long it stays, and the state of the generator."""
-        return {"rng": capture_numpy(self._rng), "tying": self._tying.tolist(), "left": self._left}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        restore_numpy(self._rng, state["rng"])
-        self._tying, self._left = np.array(state["tying"], dtype=np.int64), state["left"]
-
-    def _draw(self) -> IntVector:
-        return partition.random_tying(self._n_units, self._groups, self._rng)
-
-
-class FixedController(Controller):
-    """One tying from the first training step to the last.
-
-    Raises:
-        TypeError, ValueError: not a valid tying.
-    """
-
-    def __init__(self, tying: IntVector) -> None:
-        self._tying = partition.canonicalise(tying)
-
-    def initial_tying(self) -> IntVector:
-        """Return the pattern: it is in force from the start."""
-        return self._tying.copy()
-
-    def act(self, observation: IntVector) -> IntVector:
-        """Return the pattern."""
-        return self._tying.copy()
 
 
 def chance_groups(n_units: int) -> int:
     """Return the mean number of groups of uniformly random actions, rounded."""
     return round(partition.chance_independent_layers(n_units)[0])
+
+
+def in_each_kind(kinds: Kinds, groups: int, make: Callable[[int, int], IntVector]) -> IntVector:
+    """Return the action in which each kind is tied by a rule, shape (L,).
+
+    Args:
+        kinds: of the units.
+        groups: of each kind. A kind that is smaller than the largest has at most as many as it has units.
+        make: (units, groups) -> the tying of a kind.
+    """
+    largest = max(len(units) for units in kinds.members)
+    return kinds.of_each(lambda n: make(n, groups if n == largest else min(groups, n)))
+
+
+def random_of(kinds: Kinds, groups: int, rng: np.random.Generator) -> IntVector:
+    """Draw an action in which each kind is tied at random, shape (L,).
+
+    Args:
+        kinds: of the units.
+        groups: of each kind; 0 for as many as uniformly random actions have on average.
+        rng: draws.
+
+    Raises:
+        ValueError: more groups than units of a kind.
+    """
+    return in_each_kind(kinds, groups, lambda n, g: partition.random_tying(n, g or chance_groups(n), rng))
 
 
 def conventional(n_units: int) -> IntVector:
@@ -233,61 +167,3 @@ def read_pattern(path: Path, n_units: int) -> IntVector:
         return partition.canonicalise(partition.validate_action([int(word) for word in words], n_units))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a pattern for {n_units} layers: {error}") from error
-
-
-def make_conventional(settings: NoSettings, context: Context) -> FixedController:
-    """Return a controller that keeps to `conventional`."""
-    return FixedController(conventional(context.n_units))
-
-
-def make_albert(settings: NoSettings, context: Context) -> FixedController:
-    """Return a controller that keeps to `albert`."""
-    return FixedController(albert(context.n_units))
-
-
-def make_cycle(settings: GroupsConfig, context: Context) -> FixedController:
-    """Return a controller that keeps to `cycle`."""
-    return FixedController(cycle(context.n_units, settings.groups))
-
-
-def make_cycle_rev(settings: GroupsConfig, context: Context) -> FixedController:
-    """Return a controller that keeps to `cycle_rev`."""
-    return FixedController(cycle_rev(context.n_units, settings.groups))
-
-
-def make_sequence(settings: GroupsConfig, context: Context) -> FixedController:
-    """Return a controller that keeps to `sequence`."""
-    return FixedController(sequence(context.n_units, settings.groups))
-
-
-def make_random_static(settings: GroupsConfig, context: Context) -> FixedController:
-    """Return a controller that keeps to one random tying."""
-    groups = settings.groups or chance_groups(context.n_units)
-    return FixedController(partition.random_tying(context.n_units, groups, context.rng()))
-
-
-def make_contiguous(settings: GroupsConfig, context: Context) -> FixedController:
-    """Return a controller that keeps to `contiguous`."""
-    return FixedController(contiguous(context.n_units, settings.groups or chance_groups(context.n_units)))
-
-
-def make_periodic(settings: PeriodicConfig, context: Context) -> FixedController:
-    """Return a controller that keeps to `periodic`."""
-    return FixedController(periodic(context.n_units, settings.period))
-
-
-def make_sandwich(settings: SandwichConfig, context: Context) -> FixedController:
-    """Return a controller that keeps to `sandwich`."""
-    return FixedController(sandwich(context.n_units, settings.untied_first, settings.untied_last))
-
-
-def make_pattern(settings: PatternConfig, context: Context) -> FixedController:
-    """Return a controller that keeps to the tying in a file.
-
-    Raises:
-        ValueError: no file is named, or as `read_pattern`.
-        FileNotFoundError: the file is not there.
-    """
-    if settings.pattern is None:
-        raise ValueError("the agent 'pattern' needs --pattern FILE, a text file with the tying")
-    return FixedController(read_pattern(settings.pattern, context.n_units))

@@ -15,6 +15,7 @@ from torch import nn
 from tying_agents.controllers.base import Transition
 from tying_agents.controllers.dqn import FactorizedDQN
 from tying_agents.settings import DQNConfig
+from tying_env.kinds import Kinds
 from tying_env.partition import IntVector
 
 WEIGHT_DECAY = 0.01
@@ -27,13 +28,14 @@ class LayerSweepDQN(FactorizedDQN):
         ValueError: an option of the DQN is on that the published code does not have.
     """
 
-    def __init__(self, n_units: int, config: DQNConfig, rng: np.random.Generator, weights: torch.Generator) -> None:
+    def __init__(self, kinds: Kinds, config: DQNConfig, rng: np.random.Generator, weights: torch.Generator) -> None:
         for name in ("replay_size", "target_every", "double_q"):
             if getattr(config, name):
                 raise ValueError(f"layer-sweep-dqn has no {name}: it is the published code's; use the agent dqn")
         if config.reward_scale != "none":
             raise ValueError("layer-sweep-dqn has no reward_scale: it is the published code's; use the agent dqn")
-        super().__init__(n_units, config, rng, weights)
+        super().__init__(kinds, config, rng, weights)
+        self._layers: list[int] = kinds.open.tolist()
         self._decisions = 0
         parameters = self.network.parameters()
         self.optimizer = torch.optim.AdamW(parameters, lr=config.q_learning_rate, weight_decay=WEIGHT_DECAY)
@@ -41,14 +43,14 @@ class LayerSweepDQN(FactorizedDQN):
     @property
     def layer(self) -> int:
         """The layer whose turn it is."""
-        return 1 + self._decisions % (self.n_units - 1)
+        return self._layers[self._decisions % len(self._layers)]
 
     def act(self, observation: IntVector) -> IntVector:
         """Return the tying with one entry decided again, at random with probability epsilon."""
         layer, action = self.layer, observation.copy()
         self._explored = bool(self._rng.random() < self.epsilon)
         if self._explored:
-            action[layer] = self._rng.integers(layer + 1)
+            action[layer] = self._rng.integers(self.kinds.choices[layer])
         else:
             with torch.no_grad():
                 action[layer] = int(self.values(observation)[layer - 1].argmax())
@@ -66,7 +68,7 @@ class LayerSweepDQN(FactorizedDQN):
         self.optimizer.step()
         self._loss = loss.item()
         self._decisions += 1
-        if self._decisions % (self.n_units - 1) == 0:
+        if self._decisions % len(self._layers) == 0:
             self.epsilon = max(self.epsilon * self.config.epsilon_decay, self.config.epsilon_floor)
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tying_env.partition import IntVector
 class QNetwork(nn.Sequential):
     """An MLP with one hidden layer of ReLU units (Hay & Wolf, ICLR 2024, Sec. 4).
 
-    It maps the state s[1:] to one value for each choice of each layer, (L + 2)(L - 1) / 2 in all.
+    It maps the state s[1:] to one value for each choice of each layer, (L + 2)(L - 1) / 2 in all where units are alike.
 
     With `dueling` it gives L - 1 more outputs, a value V for each layer, and takes the others as advantages A of the
     choices: Q[i, j] = V[i] + A[i, j] - mean of A[i] over layer i's choices (Wang et al., ICML 2016, Eq. 9; an
@@ -20,28 +20,31 @@ class QNetwork(nn.Sequential):
     the state, it says of all choices, also of those not taken.
 
     Args:
-        n_units: L.
+        choices: how many each layer has, at most its number plus 1, shape (L,).
         hidden_units: units of the hidden layer.
         dueling: values and advantages instead of values of choices.
-        state_scale: "raw" layer numbers, or "unit": divided by L - 1.
+        state_scale: "raw" layer numbers, or "unit": divided by the largest, L - 1.
     """
 
-    def __init__(self, n_units: int, hidden_units: int, dueling: bool = False, state_scale: StateScale = "raw") -> None:
-        # Row i - 1 belongs to layer i, whose choices are 0..i; the network's outputs fill these places row by row.
-        valid = torch.ones(n_units - 1, n_units, dtype=torch.bool).tril(1)  # (L-1, L)
-        choices = int(valid.sum())
+    def __init__(
+        self, choices: IntVector, hidden_units: int, dueling: bool = False, state_scale: StateScale = "raw"
+    ) -> None:
+        # Row i - 1 belongs to layer i, whose choices are 0, 1, ...; the network's outputs fill these places row by row.
+        n_units, most = len(choices), int(choices.max())
+        valid = torch.arange(most) < torch.from_numpy(choices[1:, None])  # (L-1, most choices)
+        outputs = int(valid.sum())
         super().__init__(
             nn.Linear(n_units - 1, hidden_units),
             nn.ReLU(),
-            nn.Linear(hidden_units, choices + (n_units - 1 if dueling else 0)),
+            nn.Linear(hidden_units, outputs + (n_units - 1 if dueling else 0)),
         )
-        self.valid, self._choices, self._dueling = valid, choices, dueling
-        self._unit = float(n_units - 1) if state_scale == "unit" else 1.0
+        self.valid, self._choices, self._dueling = valid, outputs, dueling
+        self._unit = float(most - 1) if state_scale == "unit" else 1.0
 
     def table(self, observation: IntVector) -> Tensor:
-        """Return Q(s), shape (..., L-1, L), for states of shape (..., L).
+        """Return Q(s), shape (..., L-1, most choices), for states of shape (..., L).
 
-        Row i-1 has the values of layer i's choices 0..i, then -infinity.
+        Row i-1 has the values of layer i's choices, 0..i where units are alike, then -infinity.
         """
         state = torch.from_numpy(np.asarray(observation[..., 1:], dtype=np.float32))  # (..., L-1)
         outputs = self(state / self._unit)

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tying_agents.controllers.base import Context
-from tying_agents.controllers.patterns import FixedController, chance_groups, contiguous, periodic
+from tying_agents.controllers.fixed import FixedController
+from tying_agents.controllers.patterns import chance_groups, contiguous, in_each_kind, periodic
 from tying_agents.settings import PriorConfig, PriorRule
 from tying_env import partition
+from tying_env.kinds import Kinds
 from tying_env.partition import IntVector
 
 # What n layers with the same weights are worth, in layers with their own: n to this power (arXiv 2604.21106).
@@ -110,13 +112,25 @@ PRIORS: dict[PriorRule, Prior] = {
 }
 
 
+def best_by(rule: Prior, kinds: Kinds, groups: int) -> IntVector:
+    """Return the action in which each kind has the best tying by a rule, shape (L,).
+
+    Args:
+        rule: the rule.
+        kinds: of the units.
+        groups: of each kind; 0 for as many as chance gives.
+    """
+    return in_each_kind(kinds, groups, lambda n, g: rule.best(n, g or chance_groups(n)))
+
+
 def make_prior(settings: PriorConfig, context: Context) -> FixedController:
     """Return a controller that keeps to the best tying by a rule.
 
     Raises:
         ValueError: more groups than layers.
     """
-    n_units, n_groups = context.n_units, settings.groups or chance_groups(context.n_units)
-    if n_groups > n_units:
-        raise ValueError(f"groups must be between 1 and the number of layers {n_units}, got {n_groups}")
-    return FixedController(PRIORS[settings.rule].best(n_units, n_groups))
+    kinds, rule = context.kinds, PRIORS[settings.rule]
+    largest = max(len(units) for units in kinds.members)
+    if settings.groups > largest:
+        raise ValueError(f"groups must be between 1 and the number of layers {largest}, got {settings.groups}")
+    return FixedController(best_by(rule, kinds, settings.groups), kinds)

@@ -15,7 +15,8 @@ import numpy as np
 from tying_agents.controllers.base import Context, Controller
 from tying_agents.settings import SearchConfig
 from tying_env.episode import Stopped
-from tying_env.partition import IntVector, canonicalise, other_choices
+from tying_env.kinds import Kinds
+from tying_env.partition import IntVector, other_choices
 from tying_env.seeding import capture_numpy, restore_numpy
 
 
@@ -83,21 +84,17 @@ class SearchController(Controller):
         restore_numpy(self._rng, state["rng"])
 
     def _change_one(self, tying: IntVector) -> IntVector:
-        """Return an action with one entry other than in `tying` that gives another tying; `tying` if none does.
+        """Return an action with one entry other than in that of the tying in force; the same if no other is possible.
 
         Layers are equally likely, and so are the other tyings that a layer's entry can give.
         """
-        permitted = self._bound().permitted
-        for layer in (1 + self._rng.permutation(self.n_units - 1)).tolist():
-            given: dict[tuple[int, ...], IntVector] = {}
-            for entry in other_choices(tying, layer):
+        kinds: Kinds = self._bound().kinds
+        for layer in self._rng.permutation(kinds.open).tolist():
+            own = tying[kinds.lowest == kinds.lowest[layer]]  # the tying of its kind, counted as in the action
+            if choices := other_choices(own, int(kinds.position[layer])):
                 action = tying.copy()
-                action[layer] = entry
-                action = permitted(action)
-                given.setdefault(tuple(canonicalise(action).tolist()), action)
-            given.pop(tuple(tying.tolist()), None)  # what a layer of another kind comes to
-            if given:
-                return list(given.values())[int(self._rng.integers(len(given)))]
+                action[layer] = choices[int(self._rng.integers(len(choices)))]
+                return action
         return tying.copy()
 
     def _try(self, env: Any, action: IntVector) -> tuple[Any, float]:
@@ -181,7 +178,7 @@ class TreeSearch(SearchController):
         for option in options:
             fork, loss = self._try(env, option)
             if depth > 1 and not fork.over:
-                loss = self._best(fork, fork.tying, depth - 1)[0]
+                loss = self._best(fork, fork.kinds.action_for(fork.tying), depth - 1)[0]
             values.append(loss)
         best = int(np.argmin(values))
         return values[best], options[best].copy()

@@ -36,8 +36,7 @@ class ShareThenSplit(Controller):
 
     def initial_tying(self) -> IntVector:
         """Return all layers tied, of each kind."""
-        tied: IntVector = self._env.permitted(np.zeros(self._n_units, dtype=np.int64))
-        return tied
+        return np.zeros(self._n_units, dtype=np.int64)
 
     def bind(self, env: Any) -> None:
         """Take note of the environment to measure in."""
@@ -54,11 +53,13 @@ class ShareThenSplit(Controller):
         late = env.ties_at + env.trial_steps >= config.until * env.total_steps
         if self.settled or late or self._decided == 1 or (self._decided - 1) % config.every:
             return observation.copy()  # nothing has been trained before the first decision
-        enough = len(partition.leaders(observation)) >= (config.groups or self._n_units)
+        enough = len(partition.leaders(env.tying)) >= (config.groups or self._n_units)
         if enough or env.steps_of_agreement(config.windows or None) > env.steps_for_trials:
             self.settled = True
             return observation.copy()
-        return self._split(observation, env.gradient_agreement(config.windows or None))
+        tying: IntVector = self._split(env.tying, env.gradient_agreement(config.windows or None))
+        action: IntVector = env.kinds.action_for(tying)
+        return action
 
     def metrics(self) -> dict[str, float]:
         """Return the lowest cosine within a group that was measured last."""
@@ -96,12 +97,12 @@ class ProbeThenTie(Controller):
         self.config = settings
         self.tying: IntVector | None = None  # what was found
         self.agreement: npt.NDArray[np.float64] | None = None  # (L, L), by which it was
-        self._n_units = context.n_units
+        self._n_units, self._independent = context.n_units, context.kinds.position
         self._env: Any = None
 
     def initial_tying(self) -> IntVector:
         """Return all layers independent: nothing is trained before the first decision, which is on the groups found."""
-        return np.arange(self._n_units)
+        return self._independent.copy()
 
     def bind(self, env: Any) -> None:
         """Take note of the environment to probe."""
@@ -119,12 +120,13 @@ class ProbeThenTie(Controller):
         """
         if self.tying is None:
             trial, windows = self._env.fork(), self.config.windows or None
-            tied = self._env.permitted(np.zeros(self._n_units, dtype=np.int64))
+            together = np.zeros(self._n_units, dtype=np.int64)  # all of each kind
             for _ in range(max(1, round(self.config.share * self._env.total_steps / self._env.steps_per_decision))):
-                trial.step(tied)
+                trial.step(together)
             self.agreement = trial.gradient_agreement(windows)
-            self.tying = self._groups(tied, self.agreement)
-        return self.tying.copy()
+            self.tying = self._groups(self._env.permitted(together), self.agreement)
+        action: IntVector = self._env.kinds.action_for(self.tying)
+        return action
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was found."""

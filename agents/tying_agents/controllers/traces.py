@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from tying_agents.controllers.base import Context, Controller
-from tying_agents.controllers.patterns import FixedController
+from tying_agents.controllers.fixed import FixedController
 from tying_agents.settings import ReplayConfig
 from tying_env import partition
+from tying_env.kinds import Kinds
 from tying_env.partition import IntVector
 from tying_env.seeding import numpy_stream
 
@@ -161,19 +162,28 @@ class ReplayController(Controller):
 
     Args:
         trace: what to replay.
-        n_units: L of the environment.
+        kinds: of the environment's units.
         order: a permutation of the layers, shape (L,): layer `order[i]` does what layer i did (ablation iii).
 
     Raises:
         ValueError: the trace is of another number of layers.
     """
 
-    def __init__(self, trace: Trace, n_units: int, order: IntVector | None = None) -> None:
-        if trace.n_units != n_units:
-            raise ValueError(f"the trace is of {trace.n_units} layers, the environment has {n_units}")
-        order = np.arange(n_units) if order is None else order
-        self._start = None if trace.start is None else partition.permute(trace.start, order)
-        self._tyings = [partition.permute(tying, order) for tying in trace.tyings]
+    def __init__(self, trace: Trace, kinds: Kinds, order: IntVector | None = None) -> None:
+        if trace.n_units != kinds.n_units:
+            raise ValueError(f"the trace is of {trace.n_units} layers, the environment has {kinds.n_units}")
+        for tying in (*trace.tyings, *(() if trace.start is None else (trace.start,))):
+            if (kinds.lowest[tying] != kinds.lowest).any():
+                raise ValueError(
+                    f"the trace ties units that are of different kinds in the environment: {tying.tolist()}"
+                )
+        order = np.arange(kinds.n_units) if order is None else order
+
+        def action(tying: IntVector) -> IntVector:
+            return kinds.action_for(partition.permute(tying, order))
+
+        self._start = None if trace.start is None else action(trace.start)
+        self._tyings = [action(tying) for tying in trace.tyings]
         self._next = 0
         self._whole = trace.whole
 
@@ -200,6 +210,11 @@ class ReplayController(Controller):
         self._next += 1
         return tying.copy()
 
+    @property
+    def last(self) -> IntVector:
+        """The action of the last decision, shape (L,)."""
+        return self._tyings[-1].copy()
+
     def state_dict(self) -> dict[str, int]:
         """Return the position in the trace."""
         return {"next": self._next}
@@ -218,14 +233,15 @@ def make_replay(settings: ReplayConfig, context: Context) -> Controller:
     """
     if settings.trace is None:
         raise ValueError("the agent 'replay' needs --trace RUN, a run directory or a trace file")
-    n_units, order = context.n_units, None
+    kinds, order = context.kinds, None
     if settings.permute is not None:
-        order = numpy_stream(settings.permute, "permutation").permutation(n_units)
+        rng, order = numpy_stream(settings.permute, "permutation"), np.empty(kinds.n_units, dtype=np.int64)
+        for units in kinds.members:  # each kind within itself
+            order[units] = rng.permutation(units)
     trace = read_trace(settings.trace)
-    controller = ReplayController(trace, n_units, order)  # checks the number of layers
+    controller = ReplayController(trace, kinds, order)  # checks the number of layers
     if settings.final:
-        last = trace.tyings[-1]
-        return FixedController(last if order is None else partition.permute(last, order))
+        return FixedController(controller.last, kinds)
     if context.k is not None and trace.k not in (None, context.k):
         raise ValueError(
             f"the trace {settings.trace} has a decision every {trace.k} training steps, this run every {context.k}: "

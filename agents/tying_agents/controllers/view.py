@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 # What a view hands on as it is: none of it trains, and none of it changes anything.
 _SEEN = frozenset(
     {
-        *("action_masks", "action_space", "config", "decisions", "decisions_per_episode", "evaluate", "n_units"),
-        *("observation_space", "over", "permitted", "steps_per_decision", "ties_at", "total_steps", "train_step"),
-        *("trial_steps", "tying"),
+        *("action_masks", "action_space", "config", "decisions", "decisions_per_episode", "evaluate", "kinds"),
+        *("n_units", "observation_space", "over", "permitted", "steps_per_decision", "ties_at", "total_steps"),
+        *("train_step", "trial_steps", "tying"),
     }
 )
 
@@ -29,7 +29,7 @@ class View:
     """The environment of a run, for the controller that decides in it.
 
     It has `tying`, `train_step`, `total_steps`, `decisions`, `decisions_per_episode`, `steps_per_decision`, `n_units`,
-    `ties_at`, `over`, `config`, both spaces, `permitted(action)`, `evaluate(split, max_windows)`; of wrappers
+    `kinds`, `ties_at`, `over`, `config`, both spaces, `permitted(action)`, `evaluate(split, max_windows)`; of wrappers
     `action_masks()`; and `fork()` and `gradient_agreement()`, for which the run pays.
 
     Args:

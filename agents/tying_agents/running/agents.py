@@ -127,7 +127,7 @@ def _agent_in(env: gym.Env[Any, Any], agent: Agent, settings: Any, episodes: int
         made = SB3Run(agent.name, agent.load(), chosen, seed)
         made.check(loop)
         return made
-    context = Context(inner.n_units, seed, inner.steps_per_decision, loop.decisions_in_all)
+    context = Context(inner.n_units, seed, inner.steps_per_decision, loop.decisions_in_all, inner.kinds)
     controller = agent.make(settings, context)
     give_what_it_needs(controller, env)  # what the environment lacks shows before the run begins
     check_keeps_its_state(controller)

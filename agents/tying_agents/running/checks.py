@@ -27,8 +27,8 @@ def check_early(config: RunConfig) -> None:
     if config.env.init_from is not None or is_own(config.env.model):  # the number of layers is not known yet
         return
     if agent.light:
-        agent.make(config.controller, Context(config.env.n_units, config.seed, config.env.k))
-    elif agent.settings in (DQNConfig, SearchConfig) and config.env.n_units < 2:
+        agent.make(config.controller, Context(config.env.n_units, config.seed, config.env.k, of_kinds=config.env.kinds))
+    elif agent.settings in (DQNConfig, SearchConfig) and not len(config.env.kinds.open):
         raise ValueError(f"a controller needs at least 2 layers to have a choice, got {config.env.n_units}")
 
 

@@ -37,6 +37,7 @@ class Recorder(Callback):
         """Begin a trace."""
         self.best = math.inf
         config = loop.inner.config
+        tying = None if tying is None else loop.inner.permitted(tying)
         self.directory.append(traces.TRACE, traces.header(config.n_units, tying, config.freeze_at_start))
 
     def validation_measured(self, loop: Loop, record: Record) -> None:

@@ -95,11 +95,28 @@ class GroupsConfig:
     """
 
     groups: int = 0
-    """Number of groups; 0 for what chance gives, H_L rounded, and in cycle, cycle-rev and sequence half of L."""
+    """Number of groups, of each kind of unit; 0 for what chance gives, H_L rounded, and in cycle, cycle-rev and
+    sequence half of L."""
 
     def __post_init__(self) -> None:
         if self.groups < 0:
             raise ValueError(f"groups must be at least 0, got {self.groups}")
+
+
+@dataclass(frozen=True)
+class SharedConfig:
+    """Settings of shared-attention and shared-feed-forward.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    groups: int = 1
+    """Into how many runs of blocks, of lengths that differ by one at most, what is shared is divided; 1: all share."""
+
+    def __post_init__(self) -> None:
+        if self.groups < 1:
+            raise ValueError(f"groups must be at least 1, got {self.groups}")
 
 
 @dataclass(frozen=True)
