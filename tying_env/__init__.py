@@ -25,10 +25,12 @@ _TABLE = "LayerTying-Table-v0"
 _NAMES = {"gpt2": "GPT2", "bert": "BERT", "vit": "ViT"}
 
 for (_model, _size), _settings in PRESETS.items():
-    _name = f"LayerTying-{_NAMES[_model]}-{'Paper-' if _size == 'paper' else ''}v0"
-    if _name not in registry:  # the package may be imported again, by a reload or as `tying_env:LayerTying-...`
-        _vector = _VECTOR_ENTRY_POINT if _model == "gpt2" else None
-        register(id=_name, entry_point=_ENTRY_POINT, vector_entry_point=_vector, kwargs=_settings)
+    _vector = _VECTOR_ENTRY_POINT if _model == "gpt2" else None
+    for _units, _part in (("block", ""), ("sublayers", "Sublayers-")):
+        _name = f"LayerTying-{_NAMES[_model]}-{_part}{'Paper-' if _size == 'paper' else ''}v0"
+        if _name not in registry:  # the package may be imported again, by a reload or as `tying_env:LayerTying-...`
+            _kwargs = _settings if _units == "block" else {**_settings, "units": _units}
+            register(id=_name, entry_point=_ENTRY_POINT, vector_entry_point=_vector, kwargs=_kwargs)
 
 if _SYNTHETIC not in registry:  # nothing is trained in it: the positive control of controllers
     register(id=_SYNTHETIC, entry_point="tying_env.synthetic:SyntheticTyingEnv")

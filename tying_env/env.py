@@ -196,7 +196,7 @@ class LayerTyingEnv(SavedEnv):
         if self.render_mode is None:
             gym.logger.warn('render() needs a render_mode: gym.make(..., render_mode="ansi" or "rgb_array")')
             return None
-        return rendered_tying(self._running(), self.render_mode)
+        return rendered_tying(self._running(), self.render_mode, self.kinds)
 
     def close(self) -> None:
         """Let go of the network and its optimizer."""

@@ -5,8 +5,8 @@ has p units of its kind before it is one of 0..p, so every action of the space i
 are uniform within each kind. Where all units are of one kind the two are the same.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -57,10 +57,30 @@ class Kinds:
         """Return kinds of so many units each, all those of a kind before those of the next."""
         return cls(np.repeat(np.cumsum([0, *sizes[:-1]]), sizes), names)
 
+    @classmethod
+    def described(cls, about: Mapping[str, Any]) -> Self:
+        """Return the kinds of the units of a run.
+
+        Args:
+            about: its config.json.
+        """
+        if (found := about.get("kinds")) is not None:
+            return cls(found["lowest"], found["names"])
+        return cls.alike(int(about["env"]["n_layer"]))
+
+    def description(self) -> dict[str, Any]:
+        """Return what `described` reads, an entry of config.json: none where all are alike."""
+        return {"kinds": {"lowest": self.lowest.tolist(), "names": list(self.names)}} if self.several else {}
+
     @property
     def n_units(self) -> int:
         """L, the number of units."""
         return len(self.lowest)
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many units each kind has."""
+        return [len(units) for units in self.members]
 
     @property
     def several(self) -> bool:
@@ -91,7 +111,8 @@ class Kinds:
         if len(wrong):
             i = int(wrong[0])
             raise ValueError(
-                f"{self.unit_named(i)} must copy one of 0..{self.position[i]}, counted within its kind, got {vector[i]}"
+                f"the entry of {self.unit_named(i)} (number {i}) must be one of 0..{self.position[i]}, counted within "
+                f"its kind, got {vector[i]}"
             )
         return vector
 
@@ -133,6 +154,6 @@ class Kinds:
         return [counted[units] for units in self.members]
 
     def unit_named(self, unit: int) -> str:
-        """Return a unit in words: "attention 3", or "unit 15"."""
+        """Return a unit in words: "attention 3"; its number where kinds have no names."""
         kind = int(np.flatnonzero([self.lowest[unit] == units[0] for units in self.members])[0])
-        return f"{self.names[kind]} {self.position[unit]}" if self.names else f"unit {unit}"
+        return f"{self.names[kind]} {self.position[unit]}" if self.names else str(unit)

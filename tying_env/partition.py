@@ -195,11 +195,14 @@ def bell_number(n: int) -> int:
     return row[0]
 
 
-def chance_independent_layers(n_units: int) -> tuple[float, float]:
+def chance_independent_layers(*sizes: int) -> tuple[float, float]:
     """Return mean and standard deviation of the number of leaders under a uniformly random action.
+
+    Args:
+        sizes: L; or where units are of several kinds, how many there are of each.
 
     Layer i is a leader with probability 1/(i+1), independently of the others: the mean is the harmonic number
     H_L = 1 + 1/2 + ... + 1/L and the variance is H_L - (1 + 1/4 + ... + 1/L^2).
     """
-    chance = 1.0 / np.arange(1, n_units + 1)
+    chance = np.concatenate([1.0 / np.arange(1, n_units + 1) for n_units in sizes])
     return float(chance.sum()), float(np.sqrt((chance * (1 - chance)).sum()))

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tying_env import partition
+from tying_env.kinds import Kinds
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which readers with any kind of colour vision can tell apart (jfly.uni-koeln.de/color).
@@ -18,8 +20,10 @@ _ALONE = "#808080"
 _LINE_WIDTH = 80  # of the text map: a folded line would break the rails
 
 
-def replication_map_text(tying: npt.ArrayLike) -> str:
+def replication_map_text(tying: npt.ArrayLike, kinds: Kinds | None = None) -> str:
     """Return the map as lines of text, one per layer; a rail joins the layers of a group.
+
+    Units of kinds that have names come kind by kind, counted within it.
 
     A list of followers that is too long for a line is cut off; each of them has a line of its own.
 
@@ -30,6 +34,9 @@ def replication_map_text(tying: npt.ArrayLike) -> str:
      3 ○ │  = 0
      4   ○  = 2
     """
+    if kinds is not None and kinds.names:
+        parts = zip(kinds.names, kinds.tyings(tying), strict=True)
+        return "\n".join(f"{name}\n{replication_map_text(own)}" for name, own in parts)
     leader_of = np.asarray(tying).tolist()
     members = partition.groups(tying)
     rails: list[int | None] = []  # column -> the leader whose rail runs there
@@ -68,20 +75,40 @@ def _ranges(layers: Sequence[int]) -> str:
     return ", ".join("-".join(map(str, run)) for run in runs)
 
 
-def replication_map_figure(tying: npt.ArrayLike, title: str = "Replication map") -> "Figure":
-    """Return the map as a matplotlib figure: followers reach over to their leader, leaders are filled."""
+def replication_map_figure(
+    tying: npt.ArrayLike, title: str = "Replication map", kinds: Kinds | None = None
+) -> "Figure":
+    """Return the map as a matplotlib figure: followers reach over to their leader, leaders are filled.
+
+    Units of kinds that have names have a row of arcs for each kind, counted within it.
+    """
     from matplotlib.figure import Figure
+
+    named = kinds is not None and bool(kinds.names)
+    parts = list(zip(kinds.names, kinds.tyings(tying), strict=True)) if kinds is not None and named else []
+    parts = parts or [("layer", np.asarray(tying))]
+    longest = max(len(own) for _, own in parts)
+    figure = Figure(figsize=(max(6.0, 0.24 * longest), 3.2 * len(parts)), dpi=100, layout="constrained")
+    for axes, (name, own) in zip(figure.subplots(len(parts), squeeze=False)[:, 0], parts, strict=True):
+        _draw_arcs(axes, own)
+        axes.set_xlabel(
+            f"{name} (filled: has weights of its own; ring: copies the filled one its arc ends at)", fontsize=9
+        )
+    units, independent = sum(len(own) for _, own in parts), sum(len(partition.leaders(own)) for _, own in parts)
+    what = "units" if named else "layers"
+    figure.suptitle(f"{title}: {independent} of {units} {what} independent", fontsize=11)
+    return figure
+
+
+def _draw_arcs(axes: "Axes", leader_of: partition.IntVector) -> None:
     from matplotlib.patches import Arc
 
-    leader_of = np.asarray(tying)
     n_units = len(leader_of)
-    members = partition.groups(tying)
+    members = partition.groups(leader_of)
     by_size = sorted((g for g in members.values() if len(g) > 1), key=len, reverse=True)
     colour = {g[0]: _COLOURS[n % len(_COLOURS)] for n, g in enumerate(by_size)}
     reach = max(1, int(np.max(np.arange(n_units) - leader_of)))
 
-    figure = Figure(figsize=(max(6.0, 0.24 * n_units), 3.2), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
     for i, leader in enumerate(leader_of.tolist()):
         shade = colour.get(leader, _ALONE)
         if i != leader:
@@ -95,15 +122,14 @@ def replication_map_figure(tying: npt.ArrayLike, title: str = "Replication map")
     axes.set_xticks(range(0, n_units, 1 if n_units <= 24 else 4))
     axes.set_yticks([])
     axes.spines[["left", "right", "top"]].set_visible(False)
-    axes.set_xlabel("layer (filled: has weights of its own; ring: copies the filled layer its arc ends at)", fontsize=9)
-    axes.set_title(f"{title}: {len(members)} of {n_units} layers independent", fontsize=11)
-    return figure
 
 
-def replication_map_image(tying: npt.ArrayLike, title: str = "Replication map") -> npt.NDArray[np.uint8]:
+def replication_map_image(
+    tying: npt.ArrayLike, title: str = "Replication map", kinds: Kinds | None = None
+) -> npt.NDArray[np.uint8]:
     """Return the picture as pixels, shape (height, width, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(replication_map_figure(tying, title))
+    canvas = FigureCanvasAgg(replication_map_figure(tying, title, kinds))
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -10,6 +10,7 @@ from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.decision import Outcome
 from tying_env.episode import Episode
+from tying_env.kinds import Kinds
 from tying_env.primary.evaluation import MAX_MEAN_LOSS, UNMEASURED, Measurement, perplexity
 from tying_env.render import replication_map_image, replication_map_text
 
@@ -52,13 +53,13 @@ def info_of(episode: Episode, outcome: Outcome, classifies: bool) -> dict[str, A
     }
 
 
-def rendered_tying(episode: Episode, render_mode: str) -> str | npt.NDArray[np.uint8]:
+def rendered_tying(episode: Episode, render_mode: str, kinds: Kinds) -> str | npt.NDArray[np.uint8]:
     """Return the map of the tying in force: text for `"ansi"`, otherwise pixels (height, width, 3)."""
     tying, title = episode.tying, f"Replication map at training step {episode.train_step}"
     if render_mode == "ansi":
         independent = f"{len(partition.leaders(tying))} of {len(tying)} layers independent"
-        return f"{title}: {independent}\n{replication_map_text(tying)}"
-    return replication_map_image(tying, title)
+        return f"{title}: {independent}\n{replication_map_text(tying, kinds)}"
+    return replication_map_image(tying, title, kinds)
 
 
 def _measured(outcome: Outcome) -> Measurement:

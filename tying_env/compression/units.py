@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tying_env.compression.rounding import Layout, layout_of
+from tying_env.kinds import Kinds
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.owned import owned_parameters
 from tying_env.references import storage_of
@@ -58,7 +59,7 @@ def units_of(network: PrimaryNetwork, tied: TiedBlocks) -> list[Unit]:
     for number, module in enumerate(network.units):
         for parameter in module.parameters():
             owners.setdefault(identity_of(parameter), sources[number])
-    found: dict[str, list[Matrix]] = {}
+    kinds, found = network.kinds("refuse", tied.only), dict[str, list[Matrix]]()
     users: dict[str, tuple[int, ...]] = {}
     for name, parameter in owned_parameters(network, tied):
         if parameter.ndim < 2 or not parameter.numel():
@@ -66,7 +67,7 @@ def units_of(network: PrimaryNetwork, tied: TiedBlocks) -> list[Unit]:
         module = network.model.get_submodule(name.rpartition(".")[0])
         owner = owners.get(identity_of(parameter))
         group = tuple(layer for layer, source in enumerate(sources) if source == owner)
-        unit = name if owner is None else layers_named(group)
+        unit = name if owner is None else layers_named(group, kinds)
         found.setdefault(unit, []).append(Matrix(name, parameter.detach(), layout_of(module, parameter)))
         users[unit] = group
     return [Unit(name, tuple(matrices), users[name]) for name, matrices in found.items()]
@@ -77,12 +78,15 @@ def identity_of(tensor: Tensor) -> tuple[object, ...]:
     return storage_of(tensor), tensor.storage_offset(), tuple(tensor.shape)
 
 
-def layers_named(layers: Iterable[int]) -> str:
-    """Return layers in words: "layer 3", "layers 0, 2-5"."""
-    numbers = sorted(layers)
+def layers_named(layers: Iterable[int], kinds: Kinds | None = None) -> str:
+    """Return layers of one kind in words: "layer 3", "layers 0, 2-5"; "attention 0, 2-5" where kinds have names."""
+    numbers, name = sorted(layers), ""
+    if kinds is not None and kinds.names and numbers:
+        name = kinds.unit_named(numbers[0]).rpartition(" ")[0]
+        numbers = kinds.position[numbers].tolist()
     runs = itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])
     parts = []
     for _, run in runs:
         members = [number for _, number in run]
         parts.append(str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}")
-    return f"layer{'s' if len(numbers) > 1 else ''} {', '.join(parts)}"
+    return f"{name or ('layers' if len(numbers) > 1 else 'layer')} {', '.join(parts)}"

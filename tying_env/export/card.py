@@ -90,7 +90,7 @@ tags: [layer-tying]
 ## Tying
 
 ```
-{replication_map_text(tying)}
+{replication_map_text(tying, network.kinds("within-kind", tied.only))}
 ```
 
 ## Training

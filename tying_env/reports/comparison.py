@@ -202,7 +202,7 @@ def _summarise(arm: Arm, reference: Arm, metric: Metric) -> ArmSummary:
         no_interval=no_interval,
         difference=paired_difference(results, reference.results(metric), _generator()) if compared else None,
         same=compared and did_the_same(arm, reference, common),
-        chance=compare_with_chance(layers, counted[0].n_units) if layers else None,
+        chance=compare_with_chance(layers, *counted[0].kinds.sizes) if layers else None,
     )
 
 

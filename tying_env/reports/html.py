@@ -103,7 +103,7 @@ def _run_cells(run: Run, metric: Metric) -> tuple[str, ...]:
     value = run.result(metric)
     layers, z, p = NOTHING, NOTHING, NOTHING
     if run.records:
-        chance = compare_with_chance(run.independent_layers(), run.n_units)
+        chance = compare_with_chance(run.independent_layers(), *run.kinds.sizes)
         layers = f"{chance.mean:.2f}"
         if run.decides and not run.copied:
             p = format_p(chance.p_value)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tying_env.kinds import Kinds
 from tying_env.runs.exported import is_export
 from tying_env.runs.layouts import modern
 from tying_env.runs.run_directory import CONFIG, METRICS, SUMMARY
@@ -83,9 +84,14 @@ class Run:
         return settings
 
     @property
+    def kinds(self) -> Kinds:
+        """The kinds of the units, of which there are `n_units`."""
+        return Kinds.described(self.config)
+
+    @property
     def n_units(self) -> int:
         """L, the length of an action."""
-        return int(self.env["n_layer"])
+        return self.kinds.n_units
 
     @property
     def status(self) -> str:
@@ -97,10 +103,7 @@ class Run:
         return [record[key] for record in self.records]
 
     def independent_layers(self) -> list[int]:
-        """Return how many layers had weights of their own at every decision.
-
-        Where layers are copied instead of tied (ablation v) all of them have, whatever the tying says.
-        """
+        """Return how many layers had weights of their own at every decision: all, where copied (ablation v)."""
         return [self.n_units] * len(self.records) if self.copied else self.column("independent_layers")
 
     @property
@@ -121,11 +124,8 @@ class Run:
 
     @property
     def frozen_steps(self) -> int:
-        """Training steps before the first decision, the frozen start among them; 0 for a run that began with a tying.
-
-        A decision lasts k steps at most, so a first one that ends later has k steps before it.
-        """
-        k = int(self.env["k"])
+        """Training steps before the first decision, the frozen start among them; 0 if it began with a tying."""
+        k = int(self.env["k"])  # a decision lasts k steps at most, so a first one that ends later has k before it
         return k if self.records and self.records[0]["train_step"] > k else 0
 
     def memory(self) -> list[int]:

@@ -5,12 +5,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
+from matplotlib.axis import Axis
 from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from tying_env.config.network import is_own
+from tying_env.kinds import FEED_FORWARD, Kinds
 from tying_env.partition import chance_independent_layers, leaders
 from tying_env.render import replication_map_figure
 from tying_env.reports.chance import chance_events
@@ -38,7 +40,8 @@ def replication_map(run: Run) -> Figure:
     if run.copied:
         raise ValueError("layers were copied, not tied: every layer has weights of its own")
     last = run.records[-1]
-    return replication_map_figure(last["tying"], f"Replication map at training step {last['train_step']:,}")
+    title = f"Replication map at training step {last['train_step']:,}"
+    return replication_map_figure(last["tying"], title, run.kinds)
 
 
 def tying_events(run: Run) -> Figure:
@@ -51,7 +54,7 @@ def tying_events(run: Run) -> Figure:
     window = max(1, len(decisions) // 20)
     title = f"Changes of tying (thick: mean of {window} decisions)" if window > 1 else "Changes of tying"
     figure, axes = new_axes(title, "decision", "layers changed in a decision")
-    by_chance = chance_events(run.n_units)
+    by_chance = chance_events(*run.kinds.sizes)
     for key, colour, chance in zip(("tied", "untied"), (_TIED, _UNTIED), by_chance, strict=True):
         counts = np.array(run.column(f"{key}_events"), dtype=np.float64)
         axes.plot(decisions, counts, color=colour, lw=0.6, alpha=0.35)
@@ -70,14 +73,14 @@ def trainable_steps(run: Run) -> Figure:
     Raises:
         ValueError: the run has no decision yet.
     """
-    steps = steps_as_leader(run)
+    steps, kinds = steps_as_leader(run), run.kinds
     layers = np.arange(run.n_units)
     size = (max(7.5, 0.2 * run.n_units), 4.0)
-    figure, axes = new_axes("Training steps with weights of its own", "layer", "training steps", size)
+    figure, axes = new_axes("Training steps with weights of its own", _units_named(kinds), "training steps", size)
     axes.bar(layers, steps, color=COLOURS[0], width=0.8, label="this run")
-    chance = steps[0] / (layers + 1)
+    chance = steps[kinds.lowest] / kinds.choices
     axes.plot(layers, chance, "_", color=COLOURS[1], markersize=12, markeredgewidth=2, label="random actions")
-    axes.set_xticks(layers[:: 1 if run.n_units <= 24 else 4])
+    _name_units(axes.xaxis, kinds, 1 if run.n_units <= 24 else 4)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     legend_below(figure, 2)
     return figure
@@ -97,7 +100,7 @@ def steps_as_leader(run: Run) -> npt.NDArray[np.int64]:
     independent = np.array(run.column("tying")) == np.arange(run.n_units)  # (decisions, L)
     if run.copied:
         independent[:] = True
-    start = np.arange(run.n_units) == 0 if run.env["freeze_at_start"] else np.ones(run.n_units, dtype=bool)
+    start = run.kinds.position == 0 if run.env["freeze_at_start"] else np.ones(run.n_units, dtype=bool)
     steps: npt.NDArray[np.int64] = (lengths[:, None] * independent).sum(axis=0) + run.frozen_steps * start
     return steps
 
@@ -112,7 +115,7 @@ def tying_raster(run: Run) -> Figure:
     figure = new_figure((8.5, 5.5))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     tyings = np.array(run.column("tying"))  # (decisions, L)
-    colours, legend = _leader_colours(tyings)
+    colours, legend = _leader_colours(tyings, run.kinds)
     above.imshow(
         tyings.T,
         aspect="auto",
@@ -125,12 +128,13 @@ def tying_raster(run: Run) -> Figure:
     handles = [Patch(color=colour, label=label) for label, colour in legend]
     place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "frameon": False}
     above.legend(handles=handles, title="its leader", alignment="left", fontsize=9, **place)
-    ticks = np.arange(0, n_units, max(1, math.ceil(n_units / 12)))
-    name_axes(above, "", "layer")
-    above.set_yticks(ticks)
+    name_axes(above, "", _units_named(run.kinds))
+    _name_units(above.yaxis, run.kinds, max(1, math.ceil(n_units / 12)))
+    for units in run.kinds.members[1:] if run.kinds.names else []:
+        above.axhline(units[0] - 0.5, color="white", lw=2)
     above.set_title("Whose weights were copied" if run.copied else "Who has whose weights", fontsize=11)
 
-    mean, deviation = chance_independent_layers(n_units)
+    mean, deviation = chance_independent_layers(*run.kinds.sizes)
     below.axhspan(mean - deviation, mean + deviation, color=COLOURS[1], alpha=0.15, lw=0)
     below.axhline(mean, color=COLOURS[1], ls="--", lw=1.5, zorder=3, label=f"random actions: {mean:.2f} (band: ± 1 SD)")
     counts = run.independent_layers()
@@ -144,7 +148,21 @@ def tying_raster(run: Run) -> Figure:
     return figure
 
 
-def _leader_colours(tyings: npt.NDArray[np.int64]) -> tuple[list[str], list[tuple[str, str]]]:
+def _units_named(kinds: Kinds) -> str:
+    """Return the label of an axis of units."""
+    if not kinds.names:
+        return "layer"
+    return ", then ".join(f"{name} 0-{size - 1}" for name, size in zip(kinds.names, kinds.sizes, strict=True))
+
+
+def _name_units(axis: Axis, kinds: Kinds, every: int) -> None:
+    """Label an axis of units, each by its number in its kind where kinds have names."""
+    numbers = kinds.position if kinds.names else np.arange(kinds.n_units)
+    units = np.flatnonzero(numbers % every == 0)
+    axis.set_ticks(units.tolist(), [str(numbers[unit]) for unit in units])
+
+
+def _leader_colours(tyings: npt.NDArray[np.int64], kinds: Kinds) -> tuple[list[str], list[tuple[str, str]]]:
     """Return a colour for each layer as a leader, and the legend: (label, colour).
 
     The most frequent leaders have colours that anyone can tell apart, which there are few of, all others greys.
@@ -156,7 +174,7 @@ def _leader_colours(tyings: npt.NDArray[np.int64]) -> tuple[list[str], list[tupl
     legend = []
     for leader, colour in zip((i for i in frequent.tolist() if counts[i]), _LEADERS, strict=False):
         colours[leader] = colour
-        legend.append((f"{leader} ({counts[leader] / tyings.size:.0%})", colour))
+        legend.append((f"{kinds.unit_named(leader)} ({counts[leader] / tyings.size:.0%})", colour))
     if others := int(np.count_nonzero(counts)) - len(legend):
         share = 1 - counts[frequent].sum() / tyings.size
         legend.append((f"{others} others ({share:.0%}),\nhigher ones paler", _OTHERS))
@@ -234,11 +252,17 @@ def correlate_feed_forward(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> tupl
     if path.is_file() and path.stat().st_size > max_bytes:
         raise ValueError(f"the network is larger than {max_bytes / 1e6:,.0f} MB and was not read")
     saved = load_network(path)
+    kinds, units = run.kinds, saved.network.units
     independent = leaders(saved.tying)
-    weights = [_feed_forward(saved.network.blocks[i]) for i in independent]
+    if kinds.names:  # attention is none of it
+        independent = [i for i in independent if kinds.unit_named(i).startswith(FEED_FORWARD)]
+        if not independent:
+            raise ValueError(f"no kind of unit is the {FEED_FORWARD} part: {', '.join(kinds.names)}")
+    weights = [_feed_forward(units[i]) for i in independent]
     if not np.isfinite(weights).all():  # of a run that diverged
         raise ValueError("the final network has weights that are not finite")
-    return independent, np.corrcoef(weights).reshape(len(independent), len(independent))
+    numbers = kinds.position[independent].tolist() if kinds.names else independent
+    return numbers, np.corrcoef(weights).reshape(len(independent), len(independent))
 
 
 def _feed_forward(block: object) -> npt.NDArray[np.float32]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tying_env import partition
+from tying_env.kinds import Kinds
 from tying_env.reports.loading import conventional_bytes
 from tying_env.runs.run_directory import CONFIG, SUMMARY, RunDirectory
 
@@ -62,10 +63,11 @@ def _frequencies(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _tying(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: dict[str, Any]) -> list[tuple[str, str]]:
     copied = config["env"].get("replication") == "copied"  # then all layers have weights of their own
-    layers = [config["env"]["n_layer"] if copied else record["independent_layers"] for record in records]
+    kinds = Kinds.described(config)
+    layers = [kinds.n_units if copied else record["independent_layers"] for record in records]
     parameters = [record["trainable_parameters"] for record in records]
-    conventional, n_units = summary["parameters_conventional"], config["env"]["n_layer"]
-    chance, _ = partition.chance_independent_layers(n_units)
+    conventional, n_units = summary["parameters_conventional"], kinds.n_units
+    chance, _ = partition.chance_independent_layers(*kinds.sizes)
 
     def share(value: float) -> str:
         return f"{value / 1e6:,.2f} M ({value / conventional:.0%} of conventional)"

@@ -9,6 +9,7 @@ from typing import Any, Self
 from tying_env import partition
 from tying_env.config import EnvConfig
 from tying_env.files import naming
+from tying_env.kinds import Kinds
 from tying_env.render import replication_map_image
 
 # TensorBoard's tag -> key in a metrics record.
@@ -41,6 +42,7 @@ class Curves:
         config: how long the run is.
         resumed_at: the training step at which a run is resumed; what was shown of later ones is taken back.
         lines: by tag, numbers that others are to be held against: what frequencies alone come to. None is not drawn.
+        kinds: of the units; None: those that the settings tell.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Curves:
         config: EnvConfig,
         resumed_at: int | None = None,
         lines: Mapping[str, float | None] | None = None,
+        kinds: Kinds | None = None,
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
@@ -56,7 +59,8 @@ class Curves:
         self._last: dict[str, float] = {}
         self._writer = SummaryWriter(path, purge_step=None if resumed_at is None else resumed_at + 1)
         self._every = max(1, config.total_steps // config.k // _PICTURES)
-        chance, _ = partition.chance_independent_layers(config.n_units)
+        self._kinds = kinds or config.kinds
+        chance, _ = partition.chance_independent_layers(*self._kinds.sizes)
         # The line that chance gives, beside tying/independent_layers; those below which learning begins.
         self._lines = {"tying/independent_layers_by_chance": chance, **(lines or {})}
 
@@ -89,7 +93,7 @@ class Curves:
                     self._writer.add_scalar(tag, value, step)
             self._writer.add_scalar("speed/tokens_per_second", tokens_per_second, step)
             if record["decision"] == 1 or record["decision"] % self._every == 0:
-                picture = replication_map_image(record["tying"], f"Training step {step}")
+                picture = replication_map_image(record["tying"], f"Training step {step}", self._kinds)
                 self._writer.add_image("replication_map", picture, step, dataformats="HWC")
             self._writer.flush()
 

@@ -199,6 +199,7 @@ def train_and_show(options: Options, console: "Console", prog: str) -> int:
 
     from tying_agents.running.progress import ProgressBar
     from tying_agents.running.runner import default_folder, resume, run
+    from tying_env.kinds import Kinds
     from tying_env.render import replication_map_text
     from tying_env.reports.summary import summary_rows
 
@@ -228,9 +229,9 @@ def train_and_show(options: Options, console: "Console", prog: str) -> int:
         table.add_row(name, value)
     console.print(table)
     if records := directory.read_metrics():
-        copied = config.env.replication == "copied"
+        copied, kinds = config.env.replication == "copied", Kinds.described(directory.read_json(CONFIG))
         console.print("Copied at the end (not tied):" if copied else "Replication map at the end:")
-        console.print(replication_map_text(records[-1]["tying"]), highlight=False, markup=False)
+        console.print(replication_map_text(records[-1]["tying"], kinds), highlight=False, markup=False)
     for text in (f"run directory: {directory.path}", f"curves:        tensorboard --logdir {directory.path.parent}"):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     if status in ("interrupted", "terminated", "stopped"):

@@ -30,7 +30,7 @@ class TensorBoard(Callback):
                 "validation/accuracy_of_most_frequent_class": workload.frequency_accuracy,
             }
         lines = {tag: measure("validation", config.validation_windows) for tag, measure in known.items()}
-        self._curves = Curves(self._path, config, resumed_at, lines).__enter__()
+        self._curves = Curves(self._path, config, resumed_at, lines, loop.inner.kinds).__enter__()
 
     def decision_made(self, loop: Loop, record: Record) -> None:
         """Add the decision's numbers."""

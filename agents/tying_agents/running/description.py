@@ -36,6 +36,7 @@ def describe(config: RunConfig, env: gym.Env[Any, Any]) -> dict[str, Any]:
         **dataclasses.asdict(config),
         "label": config.label or config.name,
         **describe_inputs(config, layer_tying),
+        **layer_tying.kinds.description(),
         "code": describe_code(config),
         "started": now(),
         **describe_machine(layer_tying.device),

@@ -25,7 +25,8 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
     env, directory = loop.inner, recorder.directory
     status = "diverged" if loop.diverged and loop.finished else "finished" if loop.finished else stopped
     save(loop, directory, FINAL)
-    figure = replication_map_figure(env.trainer.tied.tying, f"Replication map at training step {env.train_step}")
+    title = f"Replication map at training step {env.train_step}"
+    figure = replication_map_figure(env.trainer.tied.tying, title, env.kinds)
     with written_whole(directory.path / MAP) as unfinished:
         figure.savefig(unfinished, format="png")
     measured, known = measured_so_far(loop, directory), _frequencies(loop)
