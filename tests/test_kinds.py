@@ -1,5 +1,6 @@
 """Kinds of units: actions counted within a kind, tyings over all units, and chance in each kind."""
 
+import itertools
 import json
 
 import numpy as np
@@ -83,5 +84,5 @@ def test_chance_is_that_of_each_kind() -> None:
     assert counts.std() == pytest.approx(deviation, abs=0.03)
     found = np.bincount(counts, minlength=8) / len(counts)
     np.testing.assert_allclose(leader_distribution(*TWO.sizes), found, atol=0.015)
-    events = [partition.events(a, b) for a, b in zip(tyings, tyings[1:], strict=False)]
+    events = [partition.events(a, b) for a, b in itertools.pairwise(tyings)]
     np.testing.assert_allclose(np.mean(events, axis=0), chance_events(*TWO.sizes), atol=0.03)
