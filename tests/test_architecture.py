@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 
 # Ground floor first; a module may import from its own floor and from those before it.
 FLOORS = [
-    ["tying_env.partition", "tying_env.seeding", "tying_env.plugins", "tying_env.config", "tying_env.files"],
+    ["tying_env.partition", "tying_env.seeding", "tying_env.plugins", "tying_env.files"],
+    ["tying_env.kinds"],
+    ["tying_env.config"],
     ["tying_env.differences", "tying_env.rule", "tying_env.json_lines"],
     ["tying_env"],  # its __init__: registration
     ["tying_env.references", "tying_env.distributed", "tying_env.forking", "tying_env.named_tensors"],

@@ -76,7 +76,7 @@ def test_the_card_has_tying_data_and_numbers(tmp_path: Path, run_folder: Path) -
 def test_models_of_the_users_own_are_exported_from_the_environment(tmp_path: Path, family: str) -> None:
     env = make_env(family, unequal_blocks="within-kind")
     env.reset(seed=0)
-    env.step(np.arange(env.config.n_layer) // 2)
+    env.step(env.kinds.position // 2)
     before = {name: p.detach().clone() for name, p in env.trainer.named_parameters()}
     model = load_tied(export_tied(env, tmp_path / "tied"))
     assert unique(model) == unique(env.trainer.network.model)

@@ -15,13 +15,14 @@ from tying_agents.settings import HalvingConfig
 from tests.conftest import TINY
 from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_until_it_ends, small
 from tying_env.env import LayerTyingEnv
+from tying_env.kinds import Kinds
 from tying_env.partition import leaders
 
 OWN = np.arange(4)
 
 
 def halving(env: Any, **settings: Any) -> SuccessiveHalving:
-    controller = SuccessiveHalving(HalvingConfig(**settings), Context(4, seed=0))
+    controller = SuccessiveHalving(HalvingConfig(**settings), Context(4, seed=0, of_kinds=getattr(env, "kinds", None)))
     controller.bind(View(env))
     return controller
 
@@ -55,10 +56,9 @@ def test_candidates_are_the_patterns_and_then_chance() -> None:
     assert [tying.tolist() for tying in halving(env, candidates=2, groups=3).candidates()] == patterns[:2]
     every = halving(env, candidates=50, groups=3, patterns=False).candidates()
     assert len(every) == len({tuple(tying.tolist()) for tying in every}) == 6  # all there are, S(4, 3)
-    env.workload.kinds = np.array([0, 1, 0, 1])  # only layers of a kind can be tied
-    assert all(
-        env.permitted(tying).tolist() == tying.tolist() for tying in halving(env, candidates=9, groups=3).candidates()
-    )
+    env.workload._kinds = Kinds([0, 1, 0, 1])  # only layers of a kind can be tied, and groups are those of each
+    for groups, only in ((1, [0, 0, 0, 0]), (2, [0, 0, 1, 1])):
+        assert [tying.tolist() for tying in halving(env, candidates=9, groups=groups).candidates()] == [only]
 
 
 def test_a_trial_that_diverges_is_the_worst(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_an_action_counts_within_the_kind_of_each_unit() -> None:
     assert TWO.open.tolist() == [1, 2, 4, 5, 6]
     assert TWO.of_each(lambda n: np.arange(n) % 2).tolist() == [0, 1, 0, 0, 1, 0, 1]
     assert not TWO.is_canonical([0, 0, 1, 0, 1, 2, 3])
-    with pytest.raises(ValueError, match=r"entry of feed-forward 1 \(number 4\) must be one of 0..1.* got 2"):
+    with pytest.raises(ValueError, match=r"action\[4\] \(feed-forward 1\) must be one of 0..1.* got 2"):
         TWO.check_action([0, 1, 1, 0, 2, 2, 2])
     with pytest.raises(ValueError, match="shape"):
         TWO.check_action([0, 1, 1])

@@ -133,12 +133,15 @@ def test_blocks_that_differ_are_refused_or_tied_within_their_kind() -> None:
     env.reset(seed=0)
     at_start = env.trainer.tied.tying
     assert at_start.tolist() == [0, 1, 0, 1, 0]
-    observation, *_ = env.step(np.array([0, 0, 0, 1, 1]))
-    assert observation.tolist() == [0, 1, 0, 1, 4]
-    observation, *_ = env.step(np.array([0, 0, 1, 3, 2]))
-    assert observation.tolist() == [0, 1, 2, 3, 2]
-    observation, _ = env.reset(options={"tying": np.zeros(5, dtype=np.int64)})
-    assert observation.tolist() == [0, 1, 0, 3, 0]
+    assert env.action_space == gym.spaces.MultiDiscrete([1, 1, 2, 2, 3])  # an entry counts within the kind
+    observation, *_, info = env.step(np.array([0, 0, 0, 0, 2]))
+    assert (observation.tolist(), info["tying"].tolist()) == ([0, 0, 0, 0, 2], [0, 1, 0, 1, 4])
+    observation, *_, info = env.step(np.array([0, 0, 1, 1, 1]))
+    assert (observation.tolist(), info["tying"].tolist()) == ([0, 0, 1, 1, 1], [0, 1, 2, 3, 2])
+    _, info = env.reset(options={"tying": np.zeros(5, dtype=np.int64)})
+    assert info["tying"].tolist() == [0, 1, 0, 1, 0]
+    with pytest.raises(ValueError, match=r"action\[3\] must be one of 0..1, counted within its kind, got 3"):
+        env.step(np.array([0, 0, 1, 3, 2]))
     with pytest.raises(ValueError, match="layer 1 cannot copy layer 0: their blocks are of two kinds"):
         env.trainer.tied.change([0, 0, 0, 0, 0])
 

@@ -139,7 +139,7 @@ def test_an_exception_at_any_line_of_a_change_leaves_everything_as_it_was(replic
 def test_the_lowest_block_of_each_kind_keeps_its_optimizer_state_at_the_first_change() -> None:
     env = own(Mixed((4, 8, 4, 8)), replication="copied", unequal_blocks="within-kind", total_steps=8)
     env.reset(seed=0)
-    env.step(np.array([0, 1, 0, 3]))  # two frozen steps, in which blocks 0 and 1 train, and two more
+    env.step(np.array([0, 0, 0, 1]))  # two frozen steps, in which blocks 0 and 1 train, and two more
     steps = [
         {int(env.trainer.optimizer.state[p]["step"]) for p in env.trainer.tied.weights(i).values()} for i in range(4)
     ]

@@ -17,13 +17,14 @@ from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import default_folder, resume, run
 from tying_agents.running.saved import OtherSettings
 
+from tests.test_contest import OF_SUBLAYERS
 from tying_env import EnvConfig
 from tying_env.export import export_tied
 from tying_env.reports.summary import summary_rows
 from tying_env.runs import RunDirectory
 
 # Those that need no file of their own.
-RUNNABLE = [name for name in agent_names() if name not in ("pattern", "replay")]
+RUNNABLE = [name for name in agent_names() if name not in ("pattern", "replay", *OF_SUBLAYERS)]
 
 
 class Kept(Callback):

@@ -8,6 +8,7 @@ from tying_agents.settings import SearchConfig
 from tests.conftest import TINY
 from tests.controllers import make_controller
 from tying_env.env import LayerTyingEnv
+from tying_env.kinds import Kinds
 
 
 def search(name: Any, **settings: Any) -> SearchController:
@@ -81,6 +82,7 @@ def test_tree_search_looks_ahead() -> None:
             self.trainer = self
             self.tied = self
             self.tying = np.array(path[-1]) if path else start
+            self.kinds = Kinds.alike(4)
 
     for depth, leaves in ((1, False), (2, True)):
         controller = search("tree-search", tree_depth=depth, candidates=3)
@@ -110,14 +112,14 @@ def test_changes_of_one_entry_are_uniform_over_the_other_tyings_that_a_layer_can
 
 
 def test_a_search_proposes_no_change_that_the_environment_undoes(env: LayerTyingEnv) -> None:
-    env.workload.kinds = np.array([0, 1, 0, 1])  # even layers cannot be tied to odd ones
+    env.workload._kinds = Kinds([0, 1, 0, 1])  # even layers cannot be tied to odd ones
     controller = search("hill-climbing")
     controller.bind(env)
-    for tying in ([0, 1, 2, 3], [0, 1, 0, 1]):
-        found = {tuple(controller._change_one(np.array(tying)).tolist()) for _ in range(200)}
-        assert found == {(0, 1, 0, 3), (0, 1, 2, 1)}
-    env.workload.kinds = np.arange(4)  # nothing can be tied
-    assert controller._change_one(np.arange(4)).tolist() == [0, 1, 2, 3]
+    for action in ([0, 0, 1, 1], [0, 0, 0, 0]):  # counted within each kind
+        found = {tuple(controller._change_one(np.array(action)).tolist()) for _ in range(200)}
+        assert found == {(0, 0, 0, 1), (0, 0, 1, 0)}
+    env.workload._kinds = Kinds(np.arange(4))  # nothing can be tied
+    assert controller._change_one(np.zeros(4, dtype=np.int64)).tolist() == [0, 0, 0, 0]
 
 
 def test_a_search_without_an_environment_says_so() -> None:

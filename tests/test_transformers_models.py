@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -43,12 +44,12 @@ def test_the_encoder_and_the_decoder_of_a_t5_are_tied_within_themselves() -> Non
     env = make_env("t5", unequal_blocks="within-kind")
     env.reset(seed=0)
     # The first block of each stack has the relative position bias, which the others lack.
-    assert env.workload.kinds is not None
-    assert env.workload.kinds.tolist() == [0, 1, 1, 3, 4, 4, 4]
-    observation, *_ = env.step(np.zeros(7, dtype=np.int64))
-    assert observation.tolist() == [0, 1, 2, 3, 4, 5, 6]
-    observation, _, terminated, *_ = env.step(np.array([0, 1, 1, 0, 2, 4, 5]))
-    assert observation.tolist() == [0, 1, 1, 3, 4, 4, 4]
+    assert env.kinds.lowest.tolist() == [0, 1, 1, 3, 4, 4, 4]
+    assert env.action_space == gym.spaces.MultiDiscrete([1, 1, 2, 1, 1, 2, 3])
+    *_, info = env.step(env.kinds.position)
+    assert info["tying"].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    _, _, terminated, _, info = env.step(np.array([0, 0, 0, 0, 0, 0, 1]))
+    assert info["tying"].tolist() == [0, 1, 1, 3, 4, 4, 4]
     assert not terminated
     check_env(make_env("t5", unequal_blocks="within-kind"), skip_render_check=True)
 
@@ -74,7 +75,7 @@ def test_mixtures_of_experts_among_dense_layers_are_tied_within_their_kind() -> 
         make()
     env = make(unequal_blocks="within-kind")
     env.reset(seed=0)
-    assert env.step(np.array([0, 0, 0, 1]))[0].tolist() == [0, 1, 0, 1]
+    assert env.step(np.array([0, 0, 0, 0]))[-1]["tying"].tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own doings

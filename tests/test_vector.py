@@ -54,7 +54,7 @@ def test_each_network_trains_as_its_single_twin(tiny: dict[str, Any], choice: di
     for n, single in enumerate(singles):  # and so do the weights, where a layer leads
         for layer in partition.leaders(several.batch.tying[n]):
             own = torch.cat([p.detach().flatten() for p in single.trainer.network.blocks[layer].parameters()])
-            torch.testing.assert_close(several.batch.blocks.values[n, layer], own, rtol=1e-6, atol=1e-8)
+            torch.testing.assert_close(several.batch.parts[0].rows.values[n, layer], own, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.05)])
@@ -76,7 +76,7 @@ def test_a_network_that_diverges_ends_alone_and_is_reset_by_the_next_step(tiny: 
     for one in (several, calm):
         one.reset(seed=[1, 2])
         one.step(actions)
-    several.batch.blocks.values[0, 0, 3] = torch.nan
+    several.batch.parts[0].rows.values[0, 0, 3] = torch.nan
     _, rewards, terminated, _, infos = several.step(actions)
     _, expected, *_ = calm.step(actions)
     assert terminated.tolist() == [True, False]
@@ -88,7 +88,7 @@ def test_a_network_that_diverges_ends_alone_and_is_reset_by_the_next_step(tiny: 
     assert not terminated.any()
     assert observations[0].tolist() == [0, 0, 0, 0]
     assert infos["train_step"].tolist() == [0, 8]
-    assert torch.isfinite(several.batch.blocks.values).all()
+    assert torch.isfinite(several.batch.parts[0].rows.values).all()
     calm.step(actions)
     for _ in range(2):  # one is in the first steps of its new run, the other where it was
         np.testing.assert_equal([part[1] for part in several.step(actions)[:4]], [p[1] for p in calm.step(actions)[:4]])
@@ -107,11 +107,11 @@ def test_a_copy_and_a_pickle_continue_with_the_same_bits(tiny: dict[str, Any]) -
 def test_bad_seeds_are_refused_before_anything_begins_anew(tiny: dict[str, Any]) -> None:
     several: Any = gym.make_vec("LayerTying-GPT2-v0", num_envs=2, vectorization_mode="vector_entry_point", **tiny)
     several.reset(seed=np.int64(3))
-    weights = several.unwrapped.batch.blocks.values.clone()
+    weights = several.unwrapped.batch.parts[0].rows.values.clone()
     for seed in ([5, -1], 1.5, True, [1]):
         with pytest.raises(ValueError, match="seed must be"):
             several.reset(seed=seed)
-    assert torch.equal(several.unwrapped.batch.blocks.values, weights)
+    assert torch.equal(several.unwrapped.batch.parts[0].rows.values, weights)
 
 
 @pytest.mark.parametrize("mode", ["sync", "async", "vector_entry_point"])

@@ -110,9 +110,9 @@ class Kinds:
         wrong = np.flatnonzero((vector < 0) | (vector > self.position))
         if len(wrong):
             i = int(wrong[0])
+            whose = f" ({self.unit_named(i)})" if self.names else ""
             raise ValueError(
-                f"the entry of {self.unit_named(i)} (number {i}) must be one of 0..{self.position[i]}, counted within "
-                f"its kind, got {vector[i]}"
+                f"action[{i}]{whose} must be one of 0..{self.position[i]}, counted within its kind, got {vector[i]}"
             )
         return vector
 

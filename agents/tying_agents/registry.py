@@ -55,7 +55,7 @@ class Agent:
     @property
     def light(self) -> bool:
         """Whether it is made without torch: a pattern or a trace."""
-        rooms = ("patterns", "rules", "traces")
+        rooms = ("fixed", "rules", "traces")
         return self.target.startswith(tuple(f"{_CONTROLLERS}.{room}:" for room in rooms))
 
     def load(self) -> Any:

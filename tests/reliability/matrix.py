@@ -177,8 +177,7 @@ def _life(row: Row) -> list[Any]:
     """Return what an environment says of two steps; a restored twin says the same."""
     kinds = kinds_of(row)
     env, twin = row.environment(**kinds), row.environment(**kinds)
-    n_layer = env.config.n_layer
-    first, second = (np.array([min(i, target) for i in range(n_layer)]) for target in (0, 2))
+    first, second = (np.minimum(env.kinds.position, target) for target in (0, 2))
     told = [env.reset(seed=0), env.step(first)]
     twin.load_state_dict(env.state_dict())
     expected = env.step(second)

@@ -143,7 +143,7 @@ class Workload(ABC):
         if len(self._kinds.members) == len(units) > 1:
             at = network.own_units or network.blocks_paths
             raise ValueError(
-                f"no two units are alike among the {len(units)} at {', '.join(map(repr, at))}, so nothing could be "
+                f"no two blocks are alike among the {len(units)} at {', '.join(map(repr, at))}, so nothing could be "
                 "tied: name another list of blocks"
             )
         try:

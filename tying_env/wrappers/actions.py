@@ -81,7 +81,7 @@ class SingleLayerAction(gym.ActionWrapper[Any, Any, Any], RecordConstructorArgs)
             ValueError: not 1 <= layer < L, or not 0 <= target <= layer.
         """
         if layer not in self._layers:
-            raise ValueError(f"layer must be in 1..{len(self._choices) - 1}, and have a choice, got {layer!r}")
+            raise ValueError(f"layer must be one that has a choice, in 1..{len(self._choices) - 1}, got {layer!r}")
         if target not in range(self._choices[layer]):
             raise ValueError(f"target of layer {layer} must be in 0..{self._choices[layer] - 1}, got {target!r}")
         return self._first[self._layers.index(layer)] + target
