@@ -121,8 +121,9 @@ def _measure(layers: Sequence[Floats], spread: npt.NDArray[np.intp], rng: np.ran
                 identity[i, j] = identity[j, i] = cosines.diagonal().mean()
             mean[i, j] = mean[j, i] = cosines.mean()  # exact: every pairing is equally likely
             deviation[i, j] = deviation[j, i] = cosines[rows, orders].mean(axis=1).std()
-    found = [matrix[np.ix_(spread, spread)] for matrix in (optimal, identity, mean, deviation)]
-    return Alignment(count, *found, chance=_chance(layers[0].shape, rng, draws))
+    among = np.ix_(spread, spread)
+    chance = _chance(layers[0].shape, rng, draws)
+    return Alignment(count, optimal[among], identity[among], mean[among], deviation[among], chance)
 
 
 def _chance(shape: tuple[int, ...], rng: np.random.Generator, draws: int) -> float:

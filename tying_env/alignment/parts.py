@@ -85,7 +85,7 @@ class BlockParts:
     def place(self) -> tuple[tuple[int, int], ...]:
         """Where the values lie: equal for layers that share them."""
         slabs = (*self.heads.slabs, *self.units.slabs)
-        return tuple((s.values.untyped_storage().data_ptr(), s.values.storage_offset()) for s in slabs)
+        return tuple((s.values.untyped_storage().data_ptr(), int(s.values.storage_offset())) for s in slabs)
 
 
 def find_parts(blocks: Sequence[nn.Module]) -> list[BlockParts]:

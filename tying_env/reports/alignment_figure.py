@@ -30,15 +30,15 @@ def alignment(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> Figure:
     Raises:
         FileNotFoundError: the run has no network.
         ValueError: the file is damaged or too large, the network is of a kind whose heads and units are not known, has
-            weights that are not finite, too many units to match here, or only one layer.
+            weights that are not finite, too many units to match here, or one set of weights for all layers.
     """
     final = run.path / FINAL
     saved = read_network(run, final if final.is_file() else run.path / BEST, max_bytes)
     blocks = saved.network.blocks
-    if len(blocks) == 1:
-        raise ValueError("one layer: there is nothing to align it with")
     parts = find_parts(blocks)
     own = len({each.place for each in parts})
+    if own == 1:
+        raise ValueError("all layers share one set of weights: there is nothing to align it with")
     if own * (own - 1) / 2 * parts[0].units.count ** 2 > _MOST:
         raise ValueError(
             f"{own} layers with {parts[0].units.count:,} units each take too long for a report: layer-tying align "
@@ -57,7 +57,7 @@ def draw_alignment(found: dict[Kind, Alignment]) -> Figure:
     figure = new_figure((9.0, 8.0))
     figure.set_layout_engine("compressed", w_pad=0.1, h_pad=0.1)
     all_axes = figure.subplots(2, len(_NAMES), squeeze=False)
-    lowest, image = 0.0, None
+    lowest = 0.0
     for column, (kind, name) in enumerate(_NAMES.items()):
         one = found[kind]
         apart = ~np.eye(len(one.optimal), dtype=bool)
@@ -71,7 +71,7 @@ def draw_alignment(found: dict[Kind, Alignment]) -> Figure:
         )
         for axes, (values, title) in zip(all_axes[:, column], shown, strict=True):
             lowest = min(lowest, float(values.min()))
-            image = axes.imshow(values, cmap="viridis", vmin=0.0, vmax=1.0)
+            axes.imshow(values, cmap="viridis")
             axes.set_title(title, fontsize=10)
             axes.set_xlabel("layer")
             axes.set_ylabel("layer")
@@ -79,11 +79,12 @@ def draw_alignment(found: dict[Kind, Alignment]) -> Figure:
                 axis.set_major_locator(MaxNLocator(nbins=12, integer=True))
     for axes in all_axes.flat:
         axes.images[0].set_clim(lowest, 1.0)
-    figure.colorbar(image, ax=all_axes, label="mean cosine: 0 as by chance, 1 equal", shrink=0.8)
+    figure.colorbar(all_axes[0, 0].images[0], ax=all_axes, label="mean cosine: 0 as by chance, 1 equal", shrink=0.8)
     return figure
 
 
 def _beyond(found: Floats, chance: Floats | float) -> Floats:
     """Return how far cosines are beyond chance, as a share of what is left to 1, where weights are equal."""
     left = np.maximum(1 - np.asarray(chance), 1e-9)  # of equal layers of equal parts every matching is 1
-    return (found - chance) / left
+    beyond: Floats = (found - chance) / left
+    return beyond
