@@ -112,13 +112,10 @@ def _oscillates(tyings: npt.NDArray[np.int64]) -> Signature | None:
             back += after.tobytes() in seen
         seen.add(after.tobytes())
     share = changes / (len(tyings) - 1)
-    if share >= NEARLY or (share >= OFTEN and back >= BACK * changes):
-        return Signature(
-            "oscillates",
-            f"{changes} of the last {len(tyings) - 1} decisions changed the tying, {back} of them back to one of those "
-            "in force shortly before",
-        )
-    return None
+    found = f"{changes} of the last {len(tyings) - 1} decisions changed the tying"
+    if share >= OFTEN and back >= BACK * changes:
+        return Signature("oscillates", f"{found}, {back} of them back to one that was in force shortly before")
+    return Signature("oscillates", f"{found}: it has not settled") if share >= NEARLY else None
 
 
 def _explores(tyings: npt.NDArray[np.int64], epsilon: float | None) -> Signature | None:

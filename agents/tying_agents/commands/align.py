@@ -103,8 +103,8 @@ def measured(options: Options) -> "Table":
     pairs = np.triu_indices(len(own), 1)
     table = Table(title=f"{options.run}, {options.network} network: mean cosines, {len(pairs[0])} pairs of layers")
     table.title_justify = "left"
-    for heading in ("", "in a layer", "best matching", "chance", "equal places", "random matching"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    for heading in ("", "in a\nlayer", "best\nmatching", "chance", "equal\nplaces", "random\nmatching"):
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)  # 76 characters in all
     for kind, one in found.items():
         values = (one.optimal[pairs].mean(), one.chance, one.identity[pairs].mean())
         by_chance = f"{one.random_mean[pairs].mean():+.3f} ± {one.random_spread[pairs].mean():.3f}"
