@@ -15,13 +15,14 @@ from tying_env.runs import load_network
 from tying_env.runs.run_directory import BEST, FINAL, MAP, SUMMARY
 
 
-def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
+def conclude(loop: Loop, recorder: Recorder, stopped: str, chooses: bool) -> str:
     """Save the network, draw its map, sum up; return how the run ended.
 
     Args:
         loop: the run.
         recorder: knows its directory and the best network.
         stopped: the status if the run was stopped before its end.
+        chooses: whether who ties decides by what it sees: no fixed pattern, trace, or chance.
     """
     env, directory = loop.inner, recorder.directory
     status = "diverged" if loop.diverged and loop.finished else "finished" if loop.finished else stopped
@@ -30,7 +31,7 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
     with written_whole(directory.path / MAP) as unfinished:
         figure.savefig(unfinished, format="png")
     measured, known = measured_so_far(loop, directory), _frequencies(loop)
-    notes = failure_notes(loop, directory, status)
+    notes = failure_notes(loop, directory, status, chooses)
     summary = {
         "status": status,
         "stop_reason": loop.stop_reason if status == "stopped" else None,
