@@ -37,7 +37,7 @@ FLOORS = [
     ["tying_env.wrappers"],
     ["tying_env.runs"],
     ["tying_env.export", "tying_env.downstream"],
-    ["tying_env.compression"],
+    ["tying_env.compression", "tying_env.alignment"],
     ["tying_env.reports"],
     # agents/: settings and doors first
     ["tying_agents.settings", "tying_agents.by_trial"],

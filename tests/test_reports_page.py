@@ -79,7 +79,7 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
     elements = Checked(page).seen
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in elements}
     images = [attributes for tag, attributes in elements if tag == "img"]
-    assert len(images) == 5 + 2 * 5  # no networks here, so no correlations
+    assert len(images) == 5 + 2 * 5  # no networks here, so neither correlations nor alignment
     assert all(str(image["src"]).startswith("data:image/") and image["alt"] for image in images)
     assert "@import" not in page and "url(" not in page
     assert len(page) < 3_000_000
@@ -87,7 +87,7 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
 
 def test_every_id_is_there_once(page: str) -> None:
     ids = [attributes["id"] for _, attributes in Checked(page).seen if "id" in attributes]
-    assert len(ids) == len(set(ids)) == 5 + 2 * 7
+    assert len(ids) == len(set(ids)) == 5 + 2 * 8
 
 
 def test_the_page_is_for_light_dark_and_paper(page: str) -> None:

@@ -23,6 +23,7 @@ def test_every_arm_of_every_study_is_one_that_compare_takes(name: str) -> None:
         arms = [word for word in words if ": --agent " in word]
         labels = [parse_arm(arm, RunConfig(), None).label for arm in arms]
         assert len(set(labels)) == len(labels) == len(arms)
+        assert not any("{" in word for word in words)  # every folder is named
         assert ("--dataset" in words) == bool(study.dataset or study.train_bytes)
     folders = [words[-1] for words in commands_of(name, Path("studies"), None)]
     assert len(set(folders)) == len(folders)
@@ -59,6 +60,14 @@ def test_a_study_makes_its_commands_one_after_the_other(tmp_path: Path, monkeypa
     assert main(["--study", "tiny", "--out", str(tmp_path)]) == 1  # the second fails, and the third is not begun
     assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["0"]
     assert len((tmp_path / "tiny/0/runs.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_study_leaves_checkpoints_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = ("align", "nowhere", "--orders", "stored")
+    monkeypatch.setitem(STUDIES, "tiny", Study("?", "any", 0.001, (orders,)))
+    assert main(["--study", "tiny", "--out", str(tmp_path)]) == 1  # there is no run to read
+    (tmp_path / "tiny").mkdir()
+    assert main(["--study", "tiny", "--out", str(tmp_path)]) == 0
 
 
 def test_less_text_is_a_mixture_like_the_whole(tmp_path: Path) -> None:

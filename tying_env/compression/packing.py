@@ -27,6 +27,8 @@ from tying_env.runs.saved_run import LoadedRun
 
 # Parameter golf's (https://github.com/openai/parameter-golf), code aside.
 MAX_BYTES = 16_000_000
+# Bytes that the headers of two files of one network may differ by.
+_HEADERS = 128
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,13 @@ def _fitted(
     """Return the file with the best choices that fits, and these; `least`, that with the smallest ones, fits."""
     chosen = smallest(choices)
     streams = sum(own[each].size for own, each in zip(choices, chosen, strict=True))
-    spare = max_bytes - len(least)
+    # The header has the streams' lengths, and is compressed: of other choices it takes a few bytes more or less.
+    spare = max_bytes - len(least) + _HEADERS
     while spare > 0:
         better = allocate(choices, streams + spare)
         if len(made := file(better)) <= max_bytes:
             return made, better
-        spare -= len(made) - max_bytes  # the header has the streams' lengths: it may take a few bytes more
+        spare -= len(made) - max_bytes
     return least, chosen
 
 

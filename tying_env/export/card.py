@@ -72,7 +72,9 @@ def model_card(
         rows = [f"| {key.replace('_', ' ')} | {value:,.6g} |" for key, value in numbers.items() if value is not None]
         measured = "\n".join(["| on the test split | |", "| --- | --- |", *rows])
     training = {
-        key: about[key] for key in ("agent", "seed", "data", "started", "git_commit", "pruning") if key in about
+        key: about[key]
+        for key in ("agent", "seed", "data", "started", "git_commit", "pruning", "units")
+        if key in about
     }
     return f"""---
 library_name: {library}

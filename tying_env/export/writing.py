@@ -99,7 +99,7 @@ def export_changed(
     Args:
         run: what `load_run` gave; to be done with, if `dense`: its layers have weights of their own afterwards.
         folder: as `export_tied`.
-        what: the change, in a word the model card knows: "pruning".
+        what: the change, in a word the model card knows: "pruning", "units" (their order).
         about: what the card says of it, ready for JSON.
         numbers: measured since, on the test split; None for nothing.
         network: which one of the run's was changed.

@@ -12,6 +12,7 @@ from typing import Any
 
 from tying_env.config import PLACE_SETTINGS
 from tying_env.reports.loading import Metric, Run
+from tying_env.reports.signatures import DOCS, signatures_of
 
 # What is not a setting: runs may differ in it, and in PLACE_SETTINGS, and still be one arm.
 _NO_SETTINGS = frozenset({"seed", "label", "run_dir", "started", "git_commit", "versions", "platform", "layout"})
@@ -163,6 +164,7 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
                 f"{arm.label} is no better than frequencies alone in {len(behind)} of {len(arm.runs)} runs (seeds "
                 f"{_listed(behind)}): those networks have not learned yet, and say nothing about tying. Train longer."
             )
+    notes += [note for arm in arms for note in _signature_notes(arm)]
     notes += _edge_notes(arms)
     for arm in arms:
         notes += _trial_notes(arm)
@@ -190,6 +192,19 @@ def _is_behind_frequencies(run: Run, metric: Metric) -> bool:
     if mine is None or theirs is None:
         return False
     return mine <= theirs if metric.higher else mine >= theirs
+
+
+def _signature_notes(arm: Arm) -> list[str]:
+    """Name the signs of failure of an arm's controller, each with the seeds in which it was found."""
+    found: dict[str, list[int]] = {}
+    for run in arm.runs:
+        for name in signatures_of(run):
+            found.setdefault(name, []).append(run.seed)
+    return [
+        f"{arm.label}: {name}, in {len(seeds)} of {len(arm.runs)} runs (seeds {_listed(seeds)}). {DOCS} says what to "
+        "make of it."
+        for name, seeds in found.items()
+    ]
 
 
 def _left_out_note(arm: Arm, run: Run) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from tying_env.reports import figures, learned, run_figures
+from tying_env.reports import alignment_figure, figures, learned, run_figures
 from tying_env.reports.comparison import Comparison
 from tying_env.reports.loading import Run
 
@@ -71,6 +71,14 @@ _OF_A_RUN: tuple[tuple[str, Callable[[Run], Figure], str], ...] = (
         "How alike the feed-forward weights of the independent layers are at the end (the paper's Figure 4): 1 is "
         "equal up to scale, 0 unrelated. Layers that were tied until lately are near-copies of one ancestor: where "
         "every r is above 0.99, 1 - r is shown.",
+    ),
+    (
+        "alignment",
+        alignment_figure.alignment,
+        "How far every two layers of the network at the end are aligned: the mean cosine between their attention heads "
+        "and between their feed-forward units, where these are paired as well as can be (above) and where each is "
+        "paired with that in the same place (below). 0 is what chance gives (independent random weights above, a "
+        "random pairing below), 1 is equal weights. Bright above and dark below: alike, but in another order.",
     ),
 )
 

@@ -13,6 +13,7 @@ from tying_env.reports.gallery import Picture, comparison_pictures, run_pictures
 from tying_env.reports.loading import Metric, Run
 from tying_env.reports.page import for_page, render, write_page
 from tying_env.reports.sign_flips import ALPHA, detectable_effect_size, seeds_needed, smallest_p_value
+from tying_env.reports.signatures import DOCS, signatures_of
 from tying_env.reports.template import PAGE
 
 
@@ -111,7 +112,7 @@ def _run_cells(run: Run, metric: Metric) -> tuple[str, ...]:
     return (
         run.label,
         str(run.seed),
-        f"{run.status}, collapsed" if run.collapsed else run.status,
+        ", ".join([run.status, *(["collapsed"] if run.collapsed else []), *signatures_of(run)]),
         f"{run.records[-1]['train_step']:,}" if run.records else "0",
         run.why_no_result(metric) if value is None else f"{value:,.{metric.digits}f}",
         layers,
@@ -212,6 +213,11 @@ def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
             "collapsed",
             "The network stayed there: long after it had come near the frequencies, less than 1% of its logits' mean "
             "square varied with position, and its validation perplexity was no better than theirs.",
+        ),
+        (
+            "always ties, never ties, oscillates, explores at random to the end, perplexity swings",
+            "Signs, in the last third of a run, that its controller has failed; fixed patterns, traces and chance "
+            f"itself are judged by their perplexity alone. {DOCS} has the thresholds.",
         ),
         (
             "bits/byte, accuracy",

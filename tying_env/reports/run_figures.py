@@ -1,6 +1,7 @@
 """Figures of a single run, the paper's among them, each with what chance would give where there is such a thing."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from tying_env.render import replication_map_figure
 from tying_env.reports.chance import chance_events
 from tying_env.reports.drawing import COLOURS, legend_below, name_axes, new_axes, new_figure
 from tying_env.reports.loading import Run
-from tying_env.runs import load_network
+from tying_env.runs import SavedNetwork, load_network
 from tying_env.runs.run_directory import FINAL
 
 # Perceptually even, and readable with any kind of colour vision.
@@ -246,12 +247,7 @@ def correlate_feed_forward(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> tupl
     Raises:
         FileNotFoundError, ValueError: as `feed_forward_correlations`.
     """
-    path = run.path / FINAL
-    if is_own(str(run.env.get("model"))):
-        raise ValueError("not drawn for a network that is code of your own: a report makes no code run")
-    if path.is_file() and path.stat().st_size > max_bytes:
-        raise ValueError(f"the network is larger than {max_bytes / 1e6:,.0f} MB and was not read")
-    saved = load_network(path)
+    saved = read_network(run, run.path / FINAL, max_bytes)
     kinds, units = run.kinds, saved.network.units
     independent = leaders(saved.tying)
     if kinds.names:  # attention is none of it
@@ -263,6 +259,20 @@ def correlate_feed_forward(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> tupl
         raise ValueError("the final network has weights that are not finite")
     numbers = kinds.position[independent].tolist() if kinds.names else independent
     return numbers, np.corrcoef(weights).reshape(len(independent), len(independent))
+
+
+def read_network(run: Run, path: Path, max_bytes: int = MAX_NETWORK_BYTES) -> SavedNetwork:
+    """Read a network of a run for a figure.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged or too large, or code of the user's own makes it.
+    """
+    if is_own(str(run.env.get("model"))):
+        raise ValueError("not drawn for a network that is code of your own: a report makes no code run")
+    if path.is_file() and path.stat().st_size > max_bytes:
+        raise ValueError(f"the network is larger than {max_bytes / 1e6:,.0f} MB and was not read")
+    return load_network(path)
 
 
 def _feed_forward(block: object) -> npt.NDArray[np.float32]:

@@ -23,6 +23,8 @@ def summary_rows(directory: RunDirectory) -> list[tuple[str, str]]:
     rows = [("run", f"{config['agent']}, seed {config['seed']}, {summary['status']}{collapsed}")]
     tried = f" and {trials:,} in trials" if (trials := summary.get("trial_steps", 0)) else ""
     rows.append(("training", f"{summary['train_step']:,} steps{tried}, {summary['decisions']:,} decisions"))
+    if names := [note.partition(":")[0] for note in summary.get("notes", ())]:
+        rows.append(("signs of failure", ", ".join(names)))
     rows += _quality(summary, config)
     if records:
         rows += _tying(records, summary, config)

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tune": ("tune", "search settings, with Optuna"),
     "report": ("report", "a report of runs that are there"),
     "evaluate": ("evaluate", "measure the network of a run on a split"),
+    "align": ("align", "how far layers are aligned; heads and units in another order"),
     "generate": ("generate", "let the network of a run continue a text"),
     "finetune": ("finetune", "train networks of runs on GLUE"),
     "export": ("export", "export the network of a run"),
@@ -42,7 +43,7 @@ INTERRUPTED = 130
 EXTRAS = ("rich", "tensorboard", "tomli_w", "tyro", "jinja2", "joblib", "scipy")
 
 # Commands whose result is what they print.
-_PRINTS = frozenset({"completion", "evaluate", "generate"})
+_PRINTS = frozenset({"align", "completion", "evaluate", "generate"})
 
 
 def start(command: str, argv: Sequence[str] | None = None, prog: str | None = None) -> int:

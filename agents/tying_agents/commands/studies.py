@@ -64,6 +64,8 @@ def main(argv: Sequence[str], prog: str = "layer-tying studies") -> int:
                 folder = text_folder(options.study, options.out, train_bytes)
                 cut_text(options.dataset or "sotu", train_bytes, folder)
         for words in commands_of(options.study, options.out, options.dataset):
+            if words[0] == "align" and Path(words[-1]).exists():  # it writes its folder as a whole
+                continue
             module: Any = importlib.import_module(f"tying_agents.commands.{words[0]}")
             if code := module.main(words[1:], f"layer-tying {words[0]}"):
                 return int(code)

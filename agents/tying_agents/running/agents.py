@@ -17,7 +17,13 @@ from tying_env.wrappers.base import tying_env_below
 
 
 class RunningAgent(ABC):
-    """What a run asks of who chooses."""
+    """What a run asks of who chooses.
+
+    Attributes:
+        chooses: whether it decides by what its tyings lead to; else it is a fixed pattern, a trace, or chance.
+    """
+
+    chooses = True
 
     @abstractmethod
     def run(self, loop: Loop, directory: RunDirectory | None) -> None:
@@ -49,6 +55,8 @@ class ControlledRun(RunningAgent):
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
+        # Without either it cannot see what its tyings lead to.
+        self.chooses = type(controller).update is not Controller.update or bool(controller.needs)
 
     def run(self, loop: Loop, directory: RunDirectory | None) -> None:
         """Let the controller decide."""

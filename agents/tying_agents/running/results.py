@@ -7,6 +7,7 @@ from typing import Any
 from tying_agents.loop import Loop
 from tying_agents.running.collapse import measured_so_far
 from tying_agents.running.recorder import Recorder, save
+from tying_agents.running.signatures import failure_notes, say
 from tying_env.files import written_whole
 from tying_env.primary.collapse import collapsed_at
 from tying_env.render import replication_map_figure
@@ -14,13 +15,14 @@ from tying_env.runs import load_network
 from tying_env.runs.run_directory import BEST, FINAL, MAP, SUMMARY
 
 
-def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
+def conclude(loop: Loop, recorder: Recorder, stopped: str, chooses: bool) -> str:
     """Save the network, draw its map, sum up; return how the run ended.
 
     Args:
         loop: the run.
         recorder: knows its directory and the best network.
         stopped: the status if the run was stopped before its end.
+        chooses: whether who ties decides by what it sees: no fixed pattern, trace, or chance.
     """
     env, directory = loop.inner, recorder.directory
     status = "diverged" if loop.diverged and loop.finished else "finished" if loop.finished else stopped
@@ -30,6 +32,7 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
     with written_whole(directory.path / MAP) as unfinished:
         figure.savefig(unfinished, format="png")
     measured, known = measured_so_far(loop, directory), _frequencies(loop)
+    notes = failure_notes(loop, directory, status, chooses)
     summary = {
         "status": status,
         "stop_reason": loop.stop_reason if status == "stopped" else None,
@@ -41,6 +44,7 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
         **known,
         "input_dependence": measured[-1].input_dependence if measured else None,
         "collapsed_at": collapsed_at(measured, known["frequency_perplexity"].get("validation")),
+        "notes": notes,
         "learns_every": loop.learns_every,
         "test": None,
         "parameters_conventional": env.trainer.count_conventional(),
@@ -50,6 +54,7 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str) -> str:
         "peak_process_bytes": _peak_process_bytes(),
     }
     directory.write_json(SUMMARY, summary)
+    say(loop, notes)
     return status
 
 

@@ -217,7 +217,8 @@ def _complete(
                 agent.run(loop, directory)
             if not loop.diverged:  # the last good checkpoint is from before
                 checkpointer.write(loop)
-            ended = conclude(loop, recorder, "stopped" if signals.asked is None else _STOPPED_BY[signals.asked])
+            stopped = "stopped" if signals.asked is None else _STOPPED_BY[signals.asked]
+            ended = conclude(loop, recorder, stopped, agent.chooses)
             wait_for_all()  # when a process has ended by a signal, torchrun soon ends the others
         if ended == "finished" and config.measure_test:
             if signals.asked is not None:  # too late to stop anything but the test

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from tying_agents.studies.study import BEFORE, Study
+from tying_agents.studies.alignment import ALIGNMENT
+from tying_agents.studies.study import BEFORE, Study, folder_of
+from tying_agents.studies.study import quick as _quick
 
 # Learning rates of the small GPT-2 preset, 12 layers x 64: chosen with three tuning seeds (dqn, random, conventional;
 # docs/tuning.md) or two (the others; the study "rates"). No outcome lies at an edge of its grid.
@@ -27,16 +29,6 @@ def _arms(*agents: str) -> tuple[str, ...]:
 
 # With rewards that mean nothing, at the rate of the agent itself.
 _SHUFFLED = _arm("dqn+shuffled", "--agent dqn --rewards shuffled", _RATES["dqn"])
-
-
-# A network that trains in a fraction of the preset's time and reaches its perplexity, for studies of many arms: the
-# recipe of the tying table (docs/tuning.md) with twelve layers.
-def _quick(total_steps: int = 384, warmup_steps: int = 96) -> tuple[str, ...]:
-    return (
-        *("--n-embd", "32", "--n-head", "2", "--seq-len", "64", "--batch-size", "8", "--dropout", "0"),
-        *("--beta2", "0.95", "--total-steps", str(total_steps), "--warmup-steps", str(warmup_steps), "--k", "4"),
-        *("--validate-every", "48", "--test-windows", "512"),
-    )
 
 
 _RATES_AND_SEEDS = (
@@ -256,6 +248,7 @@ STUDIES = {
         2.0,
         (("compare", "--model", "vit", *_THREE, "--learning-rates", "3e-4", "1e-3", "2e-3", "4e-3", "8e-3"),),
     ),
+    "alignment": ALIGNMENT,
     "regimes": Study(
         "Where does tying help: against how much training text, trained until validation no longer gets better?",
         "At each amount of text three paired seeds, each arm at its own best rate and the better of two dropouts, both "
@@ -290,7 +283,9 @@ def commands_of(name: str, out: Path, dataset: str | None) -> list[list[str]]:
             parts += [str(number)] if len(study.commands) > 1 else []
             named = ["--dataset", str(data)] if data else []
             before = found[-1][-1] if found else ""
-            given = (before if word == BEFORE else word for word in words)
+            given = [word.replace(BEFORE, before) for word in words]
+            for earlier, made in enumerate(found):
+                given = [word.replace(folder_of(earlier), made[-1]) for word in given]
             found.append([*given, *named, "--out", str(out.joinpath(name, *parts))])
     return found
 

@@ -1,0 +1,128 @@
+"""The command that measures alignment and writes orders, the figure, and why the order means nothing to a tying."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tying_agents.commands.align import main
+
+from tests.conftest import TINY
+from tests.tiny_runs import tiny_run
+from tying_env.env import LayerTyingEnv
+from tying_env.export import load_export
+from tying_env.reports.alignment_figure import alignment
+from tying_env.reports.drawing import as_png
+from tying_env.reports.loading import load_run
+
+ORDERS = ("stored", "permuted", "matched")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> Path:
+    """A run of four layers, of which the two in the middle are one."""
+    return tiny_run(tmp_path_factory.mktemp("align") / "run", text_folder, dtype="float64", dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def orders(finished: Path) -> Path:
+    out = finished.parent / "orders"
+    assert main([str(finished), "--orders", *ORDERS, "--seed", "1", "--out", str(out)]) == 0
+    return out
+
+
+def perplexities(orders: Path, order: str, text_folder: Path, first_tying: str) -> list[float]:
+    """Train a checkpoint with layer 0 alone, then tied: what each decision comes to."""
+    settings: dict[str, Any] = TINY | {"dataset": str(text_folder), "dtype": "float64", "dropout": 0.0}
+    settings |= {"init_from": str(orders / order), "first_tying": first_tying, "total_steps": 8}
+    env = LayerTyingEnv(**settings | {"reward_timing": "after_tying", "validate_every": 0})
+    env.reset(seed=3)
+    return [env.step(np.array(action))[4]["perplexity"] for action in ([0, 0, 2, 2], [0, 1, 1, 0], [0, 1, 2, 3])]
+
+
+def test_a_tying_takes_the_order_along_and_a_mean_needs_it(orders: Path, text_folder: Path) -> None:
+    found = {
+        (order, way): perplexities(orders, order, text_folder, way)
+        for order, way in (("stored", "leader"), ("permuted", "leader"), ("stored", "mean"), ("permuted", "mean"))
+    }
+    np.testing.assert_allclose(found["permuted", "leader"], found["stored", "leader"], rtol=1e-6)
+    assert abs(found["permuted", "mean"][0] / found["stored", "mean"][0] - 1) > 1e-4
+
+
+def test_orders_are_checkpoints_of_the_same_function(orders: Path, finished: Path, capsys: Any) -> None:
+    import torch
+
+    tokens = torch.arange(8)[None]
+    models = [load_export(orders / order).model.double() for order in ORDERS]
+    logits = [model(tokens).logits for model in models]
+    for other in logits[1:]:
+        torch.testing.assert_close(other, logits[0], rtol=0, atol=1e-8)
+    weights = [dict(model.named_parameters())["transformer.h.2.mlp.c_fc.weight"] for model in models]
+    assert not torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert '"order": "permuted"' in (orders / "permuted" / "README.md").read_text(encoding="utf-8")
+    assert main([str(finished), "--orders", "stored", "--out", str(orders)]) == 1
+    assert "exists already" in capsys.readouterr().out
+
+
+def test_the_command_prints_what_each_matching_comes_to(finished: Path, capsys: Any) -> None:
+    assert main([str(finished), "--network", "final", "--draws", "2"]) == 0
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "3 pairs of layers" in printed  # the two in the middle are one
+    for words in ("attention heads", "feed-forward units", "channels", "best", "chance", "equal", "random"):
+        assert words in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--orders", "stored"], "--orders and --out belong together"),
+        (["--out", "x"], "--orders and --out belong together"),
+        (["--orders", "stored", "stored", "--out", "x"], "orders must be different ones"),
+        (["--draws", "0"], "draws must be at least 1, got 0"),
+    ],
+)
+def test_wrong_options_are_named(words: list[str], said: str, finished: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main([str(finished), *words])
+    captured = capsys.readouterr()
+    assert said in " ".join((captured.out + captured.err).replace("│", " ").split())
+
+
+def test_the_figure_shows_heads_and_units_beyond_chance(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = alignment(load_run(finished))
+    as_png(figure, dpi=40)
+    maps = [axes for axes in figure.axes if axes.images and axes.get_xlabel() == "layer"]
+    assert [axes.get_title().split("\n")[0] for axes in maps] == [
+        *("2 attention heads, best matching", "64 feed-forward units, best matching"),
+        *("in equal places", "in equal places"),
+    ]
+    for axes in maps:
+        values = np.asarray(axes.images[0].get_array())
+        assert values.shape == (4, 4) and axes.get_ylabel() == "layer"
+        np.testing.assert_allclose(values, values.T)
+        np.testing.assert_allclose([values[1, 2], values[0, 0]], 1)  # one set of weights
+        assert values[0, 3] < 0.9
+    best = np.asarray(maps[1].images[0].get_array())
+    assert best[0, 3] == pytest.approx(0, abs=0.05)  # hardly trained: chance
+    monkeypatch.setattr("tying_env.reports.alignment_figure._MOST", 10)
+    with pytest.raises(ValueError, match="3 layers with 64 units each take too long for a report: layer-tying align"):
+        alignment(load_run(finished))
+
+
+def test_a_figure_of_a_run_without_a_final_network_is_of_its_best(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(finished, tmp_path / "broken")
+    (tmp_path / "broken/final.safetensors").unlink()
+    assert alignment(load_run(tmp_path / "broken")).axes
+    (tmp_path / "broken/best.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no network file"):
+        alignment(load_run(tmp_path / "broken"))
+
+
+def test_one_set_of_weights_has_nothing_to_be_aligned_with(tmp_path: Path, text_folder: Path, capsys: Any) -> None:
+    run = tiny_run(tmp_path / "run", text_folder, "albert", n_layer=2)
+    assert main([str(run)]) == 1
+    assert "one set of weights for all layers" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(ValueError, match="all layers share one set of weights"):
+        alignment(load_run(run))
