@@ -243,6 +243,7 @@ def made(agent: str, settings: Any = None) -> Controller:
         ("shared-attention", None, [0, 0, 0, 0, 0, 1, 2, 3]),
         ("shared-attention", SharedConfig(2), [0, 0, 2, 2, 0, 1, 2, 3]),
         ("shared-feed-forward", None, [0, 1, 2, 3, 0, 0, 0, 0]),
+        ("shared-feed-forward", SharedConfig(1, 2), [0, 0, 2, 2, 0, 0, 0, 0]),
     ],
 )
 def test_patterns_are_laid_over_each_kind(agent: str, settings: Any, expected: list[int]) -> None:
@@ -264,6 +265,8 @@ def test_what_cannot_be_shared_alone_or_tied_across_is_refused(tmp_path: Path) -
         find_agent("shared-attention").make(SharedConfig(), Context(4, 0))
     with pytest.raises(ValueError, match="between 1 and the number of layers 4, got 5"):
         made("shared-feed-forward", SharedConfig(5))
+    with pytest.raises(ValueError, match="other_groups must be at least 0, got -1"):
+        SharedConfig(1, -1)
     (tmp_path / "pattern").write_text("0 1 2 3 0 4 4 4")
     with pytest.raises(ValueError, match=r"ties feed-forward 0 \(number 4 of all\) to attention 0 \(number 0\)"):
         made("pattern", PatternConfig(tmp_path / "pattern"))

@@ -214,6 +214,7 @@ def _one_shared(shared: str, settings: SharedConfig, context: Context) -> FixedC
     if shared not in kinds.names:
         raise ValueError(f"to share {shared} alone it must be a unit of its own: use units='sublayers'")
     action = kinds.position.copy()
-    units = kinds.members[kinds.names.index(shared)]
-    action[units] = partition.canonicalise(contiguous(len(units), settings.groups))
+    for name, units in zip(kinds.names, kinds.members, strict=True):
+        groups = settings.groups if name == shared else settings.other_groups or len(units)
+        action[units] = contiguous(len(units), groups)
     return FixedController(action, kinds)

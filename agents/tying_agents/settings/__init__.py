@@ -113,10 +113,13 @@ class SharedConfig:
 
     groups: int = 1
     """Into how many runs of blocks, of lengths that differ by one at most, what is shared is divided; 1: all share."""
+    other_groups: int = 0
+    """The same of the other part of the blocks; 0: each has its own."""
 
     def __post_init__(self) -> None:
-        if self.groups < 1:
-            raise ValueError(f"groups must be at least 1, got {self.groups}")
+        for name, least in (("groups", 1), ("other_groups", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from tying_agents.studies.alignment import ALIGNMENT
 from tying_agents.studies.study import BEFORE, Study, folder_of
 from tying_agents.studies.study import quick as _quick
+from tying_agents.studies.sublayers import SUBLAYERS
 
 # Learning rates of the small GPT-2 preset, 12 layers x 64: chosen with three tuning seeds (dqn, random, conventional;
 # docs/tuning.md) or two (the others; the study "rates"). No outcome lies at an edge of its grid.
@@ -249,6 +250,7 @@ STUDIES = {
         (("compare", "--model", "vit", *_THREE, "--learning-rates", "3e-4", "1e-3", "2e-3", "4e-3", "8e-3"),),
     ),
     "alignment": ALIGNMENT,
+    "sublayers": SUBLAYERS,
     "regimes": Study(
         "Where does tying help: against how much training text, trained until validation no longer gets better?",
         "At each amount of text three paired seeds, each arm at its own best rate and the better of two dropouts, both "
