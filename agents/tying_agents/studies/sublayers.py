@@ -2,8 +2,8 @@
 
 Of a block's matrices attention has a third, the feed-forward part two thirds. So sharing one of them is compared with
 whole blocks tied at about as many parameters: attention own and one feed-forward part (39 % of the blocks' weights),
-one attention and six feed-forward parts (36 %), five runs of blocks (42 %); one attention alone (69 %); and the sandwich
-of blocks (25 %), which the study `first-layer` found as good as conventional training.
+one attention and six feed-forward parts (36 %), five runs of blocks (42 %); one attention alone (69 %); and the
+sandwich of blocks (25 %), which the study `first-layer` found as good as conventional training.
 """
 
 from tying_agents.studies.study import Study, quick
