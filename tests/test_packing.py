@@ -13,7 +13,7 @@ from tying_agents.commands import start
 
 from tests.own_networks import TEXT
 from tests.tiny_runs import tiny_run
-from tying_env.compression import load_packed, pack_network
+from tying_env.compression import load_packed, open_packed, pack_network
 from tying_env.compression import packing as packing_module
 from tying_env.compression.packed_file import read_file
 from tying_env.compression.rounding import restored, rounded
@@ -125,6 +125,30 @@ def test_a_packed_model_generates_and_adapters_are_not_merged_into_what_layers_s
     adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["c_fc"], fan_in_fan_out=True))
     with pytest.raises(ValueError, match="its weights are shared by"):
         adapted.merge_and_unload()
+
+
+def test_a_packed_file_is_measured_and_continues_a_text_as_the_network_in_it(
+    tmp_path: Path, sandwich: LoadedRun, text_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = pack_network(sandwich, tmp_path / "net.packed", bits=4).path
+    workload, words = open_packed(path).open_workload(str(text_folder)), ["--dataset", str(text_folder)]
+    expected = workload.evaluate(load_packed(path), "validation", 8, torch.device("cpu")).perplexity
+    assert start("evaluate", [str(path), *words, "--split", "validation", "--windows", "8"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"perplexity │ {expected:,.2f}" in out and "│ 3 of 4" in out
+    assert start("generate", [str(path), "--prompt", "of", "--tokens", "4", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out.startswith("of")
+    for command, words in (("pack", ["--out"]), ("export", [])):
+        assert start(command, [str(path), *words, str(tmp_path / "no")]) == 1
+        assert "is a packed network, rounded already" in " ".join(capsys.readouterr().out.split())
+    assert start("evaluate", [str(path)]) == 1
+    assert "does not say where the data are" in " ".join(capsys.readouterr().out.split())
+    assert start("evaluate", [str(path), "--network", "final"]) == 1
+    assert "which has one network" in capsys.readouterr().out
+    path.write_bytes(path.read_bytes()[:-1])
+    assert start("evaluate", [str(path)]) == 1
+    assert "is cut short" in capsys.readouterr().out
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_network_of_the_users_own_is_packed_and_opened_by_who_names_its_code(

@@ -33,8 +33,9 @@ from tying_env.compression.coding import (
 from tying_env.compression.rounding import LAYOUTS, Layout
 from tying_env.compression.units import Unit
 from tying_env.files import to_json
+from tying_env.runs.exported import MAGIC
 
-MAGIC, VERSION = b"tyingpck", 1
+VERSION = 1
 _HEAD, _LENGTHS = struct.Struct("<8sHQ32s"), struct.Struct("<II")
 _LONGEST_HEADER = 2**26  # bytes; that of a network of 1,000 layers takes some 2^20
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}

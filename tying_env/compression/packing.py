@@ -23,7 +23,7 @@ from tying_env.files import check_new, written_whole
 from tying_env.primary.owned import constants, owned_parameters, persistent_buffers
 from tying_env.runs.exported import is_absolute, without_folders
 from tying_env.runs.network_file import SavedNetwork, assembled, check_about, skeleton_of
-from tying_env.runs.saved_run import LoadedRun
+from tying_env.runs.saved_run import LoadedRun, tokenizer_of
 
 # Parameter golf's (https://github.com/openai/parameter-golf), code aside.
 MAX_BYTES = 16_000_000
@@ -145,10 +145,27 @@ def load_packed(path: str | Path, device: str | torch.device = "cpu", model: str
         ImportError: Brotli is not installed.
         tying_env.plugins.ForeignCodeError: the code that `model` names raised.
     """
-    saved = _open(Path(path), torch.device(device), model)
-    network = saved.network
+    network = open_packed(path, device, model).saved.network
     refuse_merging(dict(zip(network.block_names, network.blocks, strict=True)))
-    return network.model.to(device).eval()
+    return network.model
+
+
+def open_packed(path: str | Path, device: str | torch.device = "cpu", model: str | None = None) -> LoadedRun:
+    """Return the network in a file that `pack_network` wrote, with what it takes to measure it or let it write.
+
+    Args:
+        path: the file.
+        device: where the network goes.
+        model: as `load_packed`.
+
+    Raises:
+        As `load_packed`; FileNotFoundError: also where it reads a checkpoint's own tokenizer, which is not in the file,
+            and is not beside it either.
+    """
+    path = Path(path)
+    saved = _open(path, torch.device(device), model)
+    saved.network.model.to(device).eval()
+    return LoadedRun(path, saved, tokenizer_of(path.parent, saved))
 
 
 def _open(path: Path, place: torch.device, model: str | None) -> SavedNetwork:

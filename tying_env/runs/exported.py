@@ -11,11 +11,25 @@ from typing import Any
 
 TRAINING, TYING = "training.json", "tying.json"
 FORMAT = "training 1"
+# What the file of a packed network begins with, see `tying_env.compression`.
+MAGIC = b"tyingpck"
 
 
 def is_export(folder: Path) -> bool:
     """Return whether this is the folder of an exported network, and no run directory."""
     return (folder / TRAINING).is_file() or (folder / TYING).is_file()
+
+
+def is_packed(path: Path) -> bool:
+    """Return whether this is the file of a packed network.
+
+    Raises:
+        OSError: there is a file and it cannot be read.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def read_training(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Options:
     """Measure the network of a run."""
 
     run: tyro.conf.Positional[Path]
-    """The run directory, or the folder of an exported network."""
+    """The run directory, the folder of an exported network, or the file of a packed one."""
     dataset: str | None = None
     """Data to measure on; the default is what it was trained on."""
     split: Literal["train", "validation", "test"] = "test"
@@ -60,7 +60,7 @@ def evaluated(options: Options) -> "Table":
     """
     if options.windows < 0:
         raise ValueError(f"windows must be at least 0 (0: the whole split), got {options.windows}")
-    env = settings_of_network(options.run, options.network)
+    env = settings_of_network(options.run, options.network, packed=True)
     refuse_unnamed_code(env, options.run, options.model)
     check_data(env, options.run, options.dataset)
     from rich.table import Table

@@ -27,7 +27,7 @@ class Options:
     """Let the network of a run continue a text."""
 
     run: tyro.conf.Positional[Path]
-    """The run directory, or the folder of an exported network."""
+    """The run directory, the folder of an exported network, or the file of a packed one."""
     prompt: str = ""
     """The text to continue; it cannot be left out."""
     tokens: int = 50
@@ -72,7 +72,7 @@ def generated(options: Options) -> str:
         raise ValueError(f"temperature must be a finite number of at least 0, got {options.temperature}")
     if options.top_k < 0:
         raise ValueError(f"top_k must be at least 0 (0: all), got {options.top_k}")
-    env = settings_of_network(options.run, options.network)
+    env = settings_of_network(options.run, options.network, packed=True)
     if env["model"] not in ("gpt2", DECODER):
         what = "a network of your own" if is_own(str(env["model"])) else env["model"]
         raise ValueError(f"only a GPT-2 or another decoder of transformers can continue a text, not {what}")

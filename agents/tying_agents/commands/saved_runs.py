@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from tying_agents.running.checks import check_dataset
 from tying_env.config.network import is_own
 from tying_env.plugins import named_again
-from tying_env.runs.exported import is_export, read_training
+from tying_env.runs.exported import is_export, is_packed, read_training
 from tying_env.runs.layouts import modern
 from tying_env.runs.run_directory import CONFIG, RunDirectory, Which
 
@@ -16,17 +16,28 @@ if TYPE_CHECKING:
     from tying_env.runs import LoadedRun
 
 
-def settings_of_network(path: Path, network: Which) -> dict[str, Any]:
+def settings_of_network(path: Path, network: Which, packed: bool = False) -> dict[str, Any]:
     """Return the settings of the environment in which a network was trained, as config.json has them.
 
     Args:
-        path: the run directory, or an exported folder.
+        path: the run directory, or an exported folder; or a packed file.
         network: which of its networks.
+        packed: whether a packed file will do; it imports torch.
 
     Raises:
         FileNotFoundError: there is no run, or it has no network yet.
-        ValueError: config.json is damaged, or an exported folder has not this network.
+        ValueError: config.json is damaged, or an exported folder or packed file has not this network, or is none here.
     """
+    if is_packed(path):
+        if not packed:
+            raise ValueError(f"{path} is a packed network, rounded already: give the run or folder that it was made of")
+        if network == "final":
+            raise ValueError(f"{path} is a packed file, which has one network: leave --network out")
+        from tying_env.compression.packed_file import read_file
+        from tying_env.export.reading import ELSEWHERE
+
+        env = read_file(path).about["config"]
+        return {"model": "gpt2", **env, "dataset": None if env.get("dataset") == ELSEWHERE else env.get("dataset")}
     if is_export(path):
         about = read_training(path)
         if network == "final" and about.get("network") != "final":
@@ -41,11 +52,15 @@ def settings_of_network(path: Path, network: Which) -> dict[str, Any]:
 
 
 def open_network(path: Path, network: Which, device: "torch.device", model: str | None) -> "LoadedRun":
-    """Read the network of a run directory or an exported folder.
+    """Read the network of a run directory, an exported folder or a packed file.
 
     Raises:
-        As `load_run` and `load_export`.
+        As `load_run`, `load_export` and `open_packed`.
     """
+    if is_packed(path):
+        from tying_env.compression import open_packed
+
+        return open_packed(path, device, model)
     if is_export(path):
         from tying_env.export import load_export
 
