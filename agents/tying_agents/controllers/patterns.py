@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tying_agents.controllers.base import Context, Controller
+from tying_agents.controllers.base import Context, Controller, random_action
 from tying_agents.settings import (
     GroupsConfig,
     NoSettings,
@@ -23,18 +23,20 @@ from tying_env.seeding import capture_numpy, restore_numpy
 class RandomController(Controller):
     """A uniformly random action at every decision: what a controller has to be better than."""
 
+    chooses_intervals = True
+
     @classmethod
     def create(cls, settings: NoSettings, context: Context) -> Self:
         """Return a new one that draws from the run's stream."""
-        return cls(context.n_units, context.rng())
+        return cls(context.n_units, context.rng(), len(context.intervals))
 
-    def __init__(self, n_units: int, rng: np.random.Generator) -> None:
-        self.n_units = n_units
+    def __init__(self, n_units: int, rng: np.random.Generator, n_intervals: int = 0) -> None:
+        self.n_units, self._n_intervals = n_units, n_intervals
         self._rng = rng
 
     def act(self, observation: IntVector) -> IntVector:
-        """Return one of the L! actions, all equally likely."""
-        return partition.uniform_random_action(self.n_units, self._rng)
+        """Return one of the L! actions, and of the intervals where there are any, all equally likely."""
+        return random_action(self.n_units, self._n_intervals, self._rng)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator."""

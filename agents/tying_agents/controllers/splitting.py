@@ -120,7 +120,7 @@ class ProbeThenTie(Controller):
         if self.tying is None:
             trial, windows = self._env.fork(), self.config.windows or None
             tied = self._env.permitted(np.zeros(self._n_units, dtype=np.int64))
-            for _ in range(max(1, round(self.config.share * self._env.total_steps / self._env.steps_per_decision))):
+            for _ in range(max(1, round(self.config.share * self._env.total_steps / self._env.interval))):
                 trial.step(tied)
             self.agreement = trial.gradient_agreement(windows)
             self.tying = self._groups(tied, self.agreement)

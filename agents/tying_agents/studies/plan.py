@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tying_agents.studies.intervals import INTERVALS
+from tying_agents.studies.recipes import quick
 from tying_agents.studies.study import BEFORE, Study
 
 # Learning rates of the small GPT-2 preset, 12 layers x 64: chosen with three tuning seeds (dqn, random, conventional;
@@ -27,16 +29,6 @@ def _arms(*agents: str) -> tuple[str, ...]:
 
 # With rewards that mean nothing, at the rate of the agent itself.
 _SHUFFLED = _arm("dqn+shuffled", "--agent dqn --rewards shuffled", _RATES["dqn"])
-
-
-# A network that trains in a fraction of the preset's time and reaches its perplexity, for studies of many arms: the
-# recipe of the tying table (docs/tuning.md) with twelve layers.
-def _quick(total_steps: int = 384, warmup_steps: int = 96) -> tuple[str, ...]:
-    return (
-        *("--n-embd", "32", "--n-head", "2", "--seq-len", "64", "--batch-size", "8", "--dropout", "0"),
-        *("--beta2", "0.95", "--total-steps", str(total_steps), "--warmup-steps", str(warmup_steps), "--k", "4"),
-        *("--validate-every", "48", "--test-windows", "512"),
-    )
 
 
 _RATES_AND_SEEDS = (
@@ -66,7 +58,7 @@ _FIRST = (
 )
 # Seen before it was written down: one seed on sotu's validation split, at 4e-3 to 1.6e-2.
 _FIXED = (
-    *("compare", *_quick(), "--agents", "--arms"),
+    *("compare", *quick(), "--agents", "--arms"),
     "conventional: --agent conventional",
     "sandwich: --agent sandwich",
     "contiguous 3: --agent contiguous --groups 3",
@@ -115,7 +107,7 @@ STUDIES = {
         1.0,
         (
             (
-                *("compare", *_quick(), "--agents", "--arms"),
+                *("compare", *quick(), "--agents", "--arms"),
                 *(
                     f"{name}{', no warm-up' if warmup else ''}: --agent {options} {warmup}".rstrip()
                     for warmup in ("", "--warmup-steps 0")
@@ -138,7 +130,7 @@ STUDIES = {
         0.9,
         (
             (
-                *("compare", *_quick(), "--agents", "--arms"),
+                *("compare", *quick(), "--agents", "--arms"),
                 *(
                     f"every {every}: --agent random-redrawn --groups 3 --redraw-every {every}"
                     for every in (1, 2, 4, 8, 16, 32)
@@ -162,10 +154,8 @@ STUDIES = {
         (_FIXED,),
         dataset=True,
     ),
-    "ablations-sotu": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *_quick(), *_RATES_AND_SEEDS),)),
-    "ablations-wikitext": Study(
-        _ABLATIONS, _ABLATED, 1.6, (("ablations", *_quick(), *_RATES_AND_SEEDS),), dataset=True
-    ),
+    "ablations-sotu": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *quick(), *_RATES_AND_SEEDS),)),
+    "ablations-wikitext": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *quick(), *_RATES_AND_SEEDS),), dataset=True),
     "options": Study(
         "Which of the recipe's options for tying earn their keep: scaled residual branches, matrices alone tied, a "
         "warm-up after changes, fewer changes, a rate that falls with the size of the group?",
@@ -174,7 +164,7 @@ STUDIES = {
         1.7,
         tuple(
             (
-                *("compare", *_quick(), "--agents", "--arms"),
+                *("compare", *quick(), "--agents", "--arms"),
                 *(f"{agent}{f', {name}' if name else ''}: --agent {agent} {option}".rstrip() for name, option in own),
                 *_RATES_AND_SEEDS,
             )
@@ -213,7 +203,7 @@ STUDIES = {
         0.6,
         (
             (
-                *("compare", *_quick(), "--agents", "--arms"),
+                *("compare", *quick(), "--agents", "--arms"),
                 "groups of 1: --agent conventional",
                 "groups of 2: --agent sequence --groups 6",
                 "groups of 4: --agent sequence --groups 3",
@@ -234,7 +224,7 @@ STUDIES = {
         0.3,
         (
             (
-                *("compare", *_quick(), "--weight-decay", "0.1", "--agents", "--arms"),
+                *("compare", *quick(), "--weight-decay", "0.1", "--agents", "--arms"),
                 *(
                     f"{agent}, {kind}: --agent {agent} --decayed-parameters {kind}"
                     for agent in ("conventional", "random")
@@ -264,7 +254,7 @@ STUDIES = {
         5.5,
         (
             (
-                *("compare", *_quick(6144, 384)),
+                *("compare", *quick(6144, 384)),
                 *("--agents", "--arms"),
                 *(
                     f"{agent}, dropout {dropout}: --agent {agent} --dropout {dropout}"
@@ -276,6 +266,7 @@ STUDIES = {
         ),
         train_bytes=(30_000, 250_000, 2_000_000),
     ),
+    "intervals": INTERVALS,
 }
 
 
