@@ -123,10 +123,10 @@ class Run:
     def frozen_steps(self) -> int:
         """Training steps before the first decision, the frozen start among them; 0 for a run that began with a tying.
 
-        A decision lasts k steps at most, so a first one that ends later has k steps before it.
+        A decision lasts its interval, or k steps at most: then a first one that ends later has k steps before it.
         """
-        k = int(self.env["k"])
-        return k if self.records and self.records[0]["train_step"] > k else 0
+        ends, k = (first := self.last and self.records[0]).get("train_step", 0), self.env["k"]
+        return int(ends - first["interval"] if "interval" in first else k * (ends > k))
 
     def memory(self) -> list[int]:
         """Return the bytes of weights, gradients and optimizer state at every decision."""

@@ -138,7 +138,8 @@ class FactorizedDQN(Controller):
         """Return the discount of the next state's value after actions of shape (..., L + 1), shape (...)."""
         if not self.intervals:
             return self.config.gamma
-        return torch.from_numpy(self.config.gamma ** np.asarray(self.intervals)[action[..., -1]]).float()
+        lengths = np.asarray(self.intervals)[action[..., -1]]
+        return torch.as_tensor(self.config.gamma**lengths, dtype=torch.float32)
 
     def _new_replay(self, rng: np.random.Generator) -> ReplayBuffer:
         return ReplayBuffer(self.n_units, self.config.replay_size, rng, len(self.intervals))
