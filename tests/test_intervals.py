@@ -15,8 +15,8 @@ from tying_agents.controllers.traces import header, read_trace
 from tying_agents.controllers.view import View
 from tying_agents.run_config import RunConfig
 from tying_agents.running.agents import drive_agent
-from tying_agents.running.longer import LengthIsFixed
 from tying_agents.running.runner import resume, run
+from tying_agents.running.saved import OtherSettings
 from tying_agents.settings import DQNConfig, ReplayConfig
 from tying_agents.stopping import StopSignals
 
@@ -270,7 +270,7 @@ def test_a_run_stopped_in_the_midst_of_decisions_ends_the_same(
     def should_stop(self: StopSignals) -> bool:
         nonlocal asked
         asked += 1
-        if asked % 5 == 0:
+        if asked % 9 == 0:
             interrupt()
         return self.asked is not None
 
@@ -280,7 +280,7 @@ def test_a_run_stopped_in_the_midst_of_decisions_ends_the_same(
         stops += 1
         assert stops < 20, "no headway"
         status = resume(stopped, [Watcher()])[1]
-    assert stops >= 4 and status == "finished"
+    assert stops >= 2 and status == "finished"
     assert outcome(stopped) == outcome(path)
 
 
@@ -293,17 +293,21 @@ def test_a_run_whose_last_decision_was_not_cut_can_be_made_longer(tiny: dict[str
     assert resume(path, [Watcher()], longer(config, 32))[1] == "finished"
     assert without_trace(path) == expected
     config = small(tiny, tmp_path / "cut", "random", wrappers=("interval-doubling",))  # 2 + 1 + 2 + 4 + 8 + 3
-    with pytest.raises(LengthIsFixed, match="cut short by the end of the run, to 3 of 16 training steps"):
+    with pytest.raises(OtherSettings, match="cut short by the end of the run, to 3 of 16 training steps"):
         resume(finish(config), [Watcher()], longer(config, 32))
-    assert read_trace(path).varied
-    replay = ReplayConfig(trace=path)
-    with pytest.raises(ValueError, match=r"the decisions of the trace .* have varied numbers of .*, with --final"):
-        run(RunConfig("replay", env=config.env, controller=replay, run_dir=tmp_path / "no"))
-    file = tmp_path / "usual.txt"
-    file.write_text(header(4, None) + "2 0 0 1 1\n4 0 1 1 1\nend 20\n")
-    replay = ReplayConfig(trace=file)
+
+
+def test_a_trace_of_varied_steps_is_no_trace_to_replay_but_for_its_last_tying(make: Make, tmp_path: Path) -> None:
+    varied, usual = tmp_path / "varied.txt", tmp_path / "usual.txt"
+    varied.write_text(header(4, None, varied=True) + "2 0 0 0 0\n3 0 1 1 1\nend 20\n")
+    usual.write_text(header(4, None) + "2 0 0 0 0\n4 0 1 1 1\nend 6\n")
+    with pytest.raises(ValueError, match=r"the decisions of the trace .*varied.txt have varied .*, with --final"):
+        drive_agent("replay", make(), settings=ReplayConfig(trace=varied))
     with pytest.raises(ValueError, match="the decisions of this run have varied numbers"):
-        run(RunConfig("replay", env=config.env, controller=replay, run_dir=tmp_path / "no", **INTERVALS["random"]))
+        drive_agent("replay", DoublingInterval(make()), settings=ReplayConfig(trace=usual))
+    env = DoublingInterval(make())
+    assert drive_agent("replay", env, settings=ReplayConfig(trace=varied, final=True)).finished
+    assert base_of(env).tying.tolist() == [0, 1, 1, 1]
 
 
 def test_steps_of_a_varied_trace_rise(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ class DoublingInterval(IntervalWrapper):
         self._below.set_interval(self._interval(self._below.decisions))
 
     def _interval(self, decisions: int) -> int:
-        return min(2 ** min(decisions, 62), self._most)
+        return min(1 << min(decisions, 62), self._most)
 
 
 def check_intervals(intervals: Sequence[int], total_steps: int) -> tuple[int, ...]:
