@@ -54,7 +54,6 @@ STACKS = [[name] for name in WRAPPERS] + [
     ["settle", "limit-changes", "single-layer"],
     ["improvement", "limit-changes", "choose-interval", "training-progress", "shuffled"],
     ["layer-sweep", "choose-interval", "one-hot"],
-    ["probe", "log-perplexity", "single-layer", "interval-doubling"],
 ]
 
 
