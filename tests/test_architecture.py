@@ -28,7 +28,7 @@ FLOORS = [
     ["tying_env.synthetic", "tying_env.table"],
     ["tying_env.primary"],
     ["tying_env.decision"],
-    ["tying_env.episode"],
+    ["tying_env.episode", "tying_env.episode_state"],
     ["tying_env.training_run", "tying_env.reporting"],
     ["tying_env.running"],
     ["tying_env.saving"],

@@ -30,7 +30,7 @@ from tying_env.wrappers import (
     wrapper_states,
 )
 
-MODULES = [f"tying_env.wrappers.{name}" for name in ("actions", "limits", "observations", "rewards")]
+MODULES = [f"tying_env.wrappers.{name}" for name in ("actions", "interval", "limits", "observations", "rewards")]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -45,11 +45,15 @@ def test_the_example_of_every_wrapper_is_true(module: str, make: Make) -> None:
         assert runner.run(test).failed == 0
 
 
+# The default intervals are longer than the tiny run.
+SETTINGS = {"choose-interval": {"intervals": (1, 4)}}
 STACKS = [[name] for name in WRAPPERS] + [
     ["layer-sweep", "training-progress", "probe", "log-perplexity", "improvement", "shuffled"],
     ["single-layer", "one-hot", "parameter-penalty", "clipped"],
     ["layer-sweep", "one-hot"],
     ["settle", "limit-changes", "single-layer"],
+    ["improvement", "limit-changes", "choose-interval", "training-progress", "shuffled"],
+    ["layer-sweep", "choose-interval", "one-hot"],
 ]
 
 
@@ -57,14 +61,14 @@ STACKS = [[name] for name in WRAPPERS] + [
 @pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version")
 @pytest.mark.parametrize("names", STACKS, ids="+".join)
 def test_both_checkers_pass_without_a_warning(make: Make, names: list[str]) -> None:
-    env = wrap(make(), names)
+    env = wrap(make(), names, SETTINGS)
     check_env(env, skip_render_check=True)
     check_env_sb3(env)
 
 
 @pytest.mark.parametrize("names", STACKS, ids="+".join)
 def test_a_wrapped_environment_can_be_made_again_from_its_spec(make: Make, names: list[str]) -> None:
-    env = wrap(make(), names)
+    env = wrap(make(), names, SETTINGS)
     assert env.spec is not None
     again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
     assert str(again) == str(env)
@@ -78,14 +82,14 @@ def test_settings_of_wrappers_are_in_the_spec(make: Make) -> None:
     assert kwargs == [{"windows": 3}, {"low": -2.0, "high": 1.0}, {"seed": 7, "window": 5}]
 
 
-ACTIONS = ("single-layer", "layer-sweep", "limit-changes", "settle")
+ACTIONS = ("single-layer", "layer-sweep", "limit-changes", "settle", "choose-interval")
 
 
-# What it observes costs training steps, and its info has one entry more.
-PAYS = ("gradient-agreement",)
+# They change how long the network trains, and info has one entry more.
+LENGTHS = ("gradient-agreement", "choose-interval", "interval-doubling")
 
 
-@pytest.mark.parametrize("name", [name for name in WRAPPERS if name not in (*ACTIONS, *PAYS)])
+@pytest.mark.parametrize("name", [name for name in WRAPPERS if name not in (*ACTIONS, *LENGTHS)])
 def test_wrappers_of_observation_and_reward_leave_training_and_info_alone(make: Make, name: str) -> None:
     plain, wrapped = make(), wrap(make(), [name])
     np.testing.assert_equal(wrapped.reset(seed=1)[1], plain.reset(seed=1)[1])
@@ -105,7 +109,7 @@ def test_equal_seeds_give_equal_episodes_and_observations_are_fresh(make: Make, 
             step[0][:] = 0  # whatever the owner of an observation does to it
         return seen
 
-    first, second = rollout(wrap(make(), names)), rollout(wrap(make(), names))
+    first, second = rollout(wrap(make(), names, SETTINGS)), rollout(wrap(make(), names, SETTINGS))
     np.testing.assert_equal(second, first)
 
 
@@ -152,7 +156,7 @@ def test_states_of_other_wrappers_are_refused(make: Make) -> None:
         load_wrapper_states(wrap(make(), ["improvement"]), states)
 
 
-@pytest.mark.parametrize("name", [*ACTIONS, "training-progress", "probe", "parameter-penalty"])
+@pytest.mark.parametrize("name", [*ACTIONS, "interval-doubling", "training-progress", "probe", "parameter-penalty"])
 def test_another_environment_below_is_refused(name: str) -> None:
     with pytest.raises(TypeError, match=r"needs a (TyingEnv, such as )?LayerTyingEnv, got Rewards"):
         wrap(Rewards([]), [name])
@@ -165,18 +169,23 @@ def test_another_environment_below_is_refused(name: str) -> None:
         (["layer-sweep", "single-layer"], r"SingleLayerAction needs the actions MultiDiscrete.*, got Discrete\(4\)"),
         (["one-hot", "layer-sweep"], r"got MultiBinary\(10\): put wrappers of the observation around it"),
         (["one-hot", "training-progress"], r"TrainingProgressObservation needs MultiDiscrete .*, got MultiBinary"),
+        (["choose-interval", "settle"], r"SettleTying needs the actions MultiDiscrete.*, got MultiDiscrete"),
+        (["choose-interval", "single-layer"], r"SingleLayerAction needs the actions .*, got MultiDiscrete"),
+        (["choose-interval", "interval-doubling"], "DoublingInterval needs decisions of k .*, got ChooseInterval"),
+        (["interval-doubling", "choose-interval"], "ChooseInterval needs decisions of k .*, got DoublingInterval"),
+        (["shuffled", "interval-doubling"], "put ShuffledReward around it"),
         (["training-progress", "one-hot"], r"OneHotObservation needs MultiDiscrete observations below it, got Box"),
     ],
 )
 def test_wrappers_that_do_not_fit_each_other_are_refused(make: Make, names: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        wrap(make(), names)
+        wrap(make(), names, SETTINGS)
 
 
 @pytest.mark.parametrize("name", ACTIONS)
 def test_one_layer_leaves_nothing_to_decide(make: Make, name: str) -> None:
     with pytest.raises(ValueError, match="at least 2 layers to decide about, got 1"):
-        wrap(make(n_layer=1), [name])
+        wrap(make(n_layer=1), [name], SETTINGS)
 
 
 def test_importing_the_wrappers_brings_in_no_torch() -> None:

@@ -83,14 +83,26 @@ class Measure:
 Computation: TypeAlias = Train | Measure
 
 
-def check_count(name: str, value: object, most: int = 2**63) -> int:
+def check_count(name: str, value: object, most: int = 2**63, least: int = 0) -> int:
     """Return a count of a saved state.
 
     Raises:
-        ValueError: it is not a whole number from 0 to `most`.
+        ValueError: it is not a whole number from `least` to `most`.
     """
-    if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"the state's {name} must be a whole number up to {most}, got {value!r}")
+    if type(value) is not int or not least <= value <= most:
+        from_least = f"from {least} " if least else ""
+        raise ValueError(f"the state's {name} must be a whole number {from_least}up to {most}, got {value!r}")
+    return value
+
+
+def check_share(name: str, value: object) -> float:
+    """Return a share of a saved state.
+
+    Raises:
+        ValueError: it is not a number from 0 to 1.
+    """
+    if not (isinstance(value, float) and 0 <= value <= 1):
+        raise ValueError(f"the state's {name} must be a number from 0 to 1, got {value!r}")
     return value
 
 

@@ -43,7 +43,12 @@ class TyingEnv(gym.Env[partition.IntVector, partition.IntVector]):
     @property
     @abstractmethod
     def steps_per_decision(self) -> int:
-        """Training steps between two decisions."""
+        """Training steps between two decisions, where nothing else is chosen."""
+
+    @property
+    def interval(self) -> int:
+        """Training steps after the next action."""
+        return self.steps_per_decision
 
     @property
     @abstractmethod

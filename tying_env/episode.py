@@ -4,7 +4,6 @@ An episode decides what is due and keeps count, and computes nothing: `Episode.d
 carries them out puts a result into each: `tying_env.training_run` for one network, `tying_env.vector` for many at once.
 """
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator
@@ -12,14 +11,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tying_env import partition
+from tying_env import episode_state, partition
 from tying_env.budget import Budget
 from tying_env.config import EnvConfig
 from tying_env.data import Batch, Batches
-from tying_env.decision import Computation, Decision, Measure, Outcome, Stage, Train, check_count, result_of, rewarded
+from tying_env.decision import Computation, Decision, Measure, Outcome, Stage, Train, result_of, rewarded
 from tying_env.primary.evaluation import Measurement, perplexity
-
-_COUNTERS = ("decisions", "tied_at", "train_step", "frozen_steps_left")
 
 
 class Stopped(Exception):
@@ -60,6 +57,7 @@ class Episode(ABC):
         self.decisions = 0  # all made; one under way does not count yet
         self.tied_at = 0  # the training step at which the last action was applied
         self.train_step = 0
+        self.interval = config.k  # training steps after the next action; of a decision under way, after its own
         self.validation_perplexity = math.inf
         self.validation_accuracy = 0.0  # of a network that classifies
         self.input_dependence: float | None = None  # None before it is measured, or where it cannot be had
@@ -105,6 +103,20 @@ class Episode(ABC):
     def ties_at(self) -> int:
         """The training step at which the next action is applied; of a decision under way, that at which it was."""
         return self.train_step + self.frozen_steps_left if self.under_way is None else self.tied_at
+
+    def set_interval(self, steps: int) -> None:
+        """Train for so many steps after the next action, and after those that follow it.
+
+        Raises:
+            ValueError: a decision is under way that has another interval; nothing is changed.
+        """
+        if self.under_way is not None and steps != self.interval:
+            raise ValueError(
+                f"a decision of {self.interval} training steps is under way that was stopped: continue it with this "
+                f"interval, or reset(); got {steps}"
+            )
+        self.interval = steps
+        self._reserve()
 
     def ends_earlier(self) -> None:  # noqa: B027
         """Take note that `ends_at` is another than before."""
@@ -178,18 +190,7 @@ class Episode(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what of the run is beside its network, ready for JSON."""
-        validation = self.validation_perplexity
-        return {
-            "reward_batches": self.reward_batches.state_dict(),
-            **{name: getattr(self, name) for name in _COUNTERS},
-            "trial_steps": self.trial_steps,
-            "trial_steps_paid": self.trial_steps if self.is_trial else self.budget.trials,
-            "validation_perplexity": validation if math.isfinite(validation) else None,
-            "validation_accuracy": self.validation_accuracy,
-            "input_dependence": self.input_dependence,
-            "over": self.over,
-            "under_way": None if self.under_way is None else dataclasses.asdict(self.under_way),
-        }
+        return episode_state.capture(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Fill this new episode from a state; the network must have the state's tying already.
@@ -197,48 +198,23 @@ class Episode(ABC):
         Raises:
             ValueError: the state does not fit; throw this episode away then.
         """
-        config = self._config
-        most = {name: config.total_steps for name in _COUNTERS} | {"frozen_steps_left": config.k}
-        for name in _COUNTERS:
-            setattr(self, name, check_count(name, state[name], most[name]))
-        # A state of before there were trials has none.
-        left = config.total_steps - self.train_step
-        self.trial_steps = check_count("trial_steps", state.get("trial_steps", 0), left)
-        paid = check_count("trial_steps_paid", state.get("trial_steps_paid", 0), left)
-        if not self.is_trial:
-            self.budget = Budget(config.total_steps, self.train_step, paid)
+        episode_state.restore(self, state, self._config)
         self.ends_earlier()
-        validation = state["validation_perplexity"]
-        if not (validation is None or (isinstance(validation, float) and math.isfinite(validation))):
-            raise ValueError(f"the state's validation_perplexity must be a number or none, got {validation!r}")
-        accuracy = state["validation_accuracy"]
-        if not (isinstance(accuracy, float) and 0 <= accuracy <= 1):
-            raise ValueError(f"the state's validation_accuracy must be a number from 0 to 1, got {accuracy!r}")
-        dependence = state.get("input_dependence")  # a state of an earlier version does not have it
-        if not (dependence is None or (isinstance(dependence, float) and 0 <= dependence <= 1)):
-            raise ValueError(f"the state's input_dependence must be a number from 0 to 1, or none, got {dependence!r}")
-        if type(state["over"]) is not bool:
-            raise ValueError(f"the state's over must be true or false, got {state['over']!r}")
-        try:
-            under_way = None if state["under_way"] is None else Decision(**state["under_way"])
-        except TypeError as error:
-            raise ValueError(f"the state's decision under way does not fit: {error}") from error
-        if under_way is not None:
-            check_count("steps_left", under_way.steps_left, min(config.k, self.ends_at - self.train_step))
-        self.reward_batches.load_state_dict(state["reward_batches"])
-        self.validation_perplexity = math.inf if validation is None else validation
-        self.validation_accuracy, self.input_dependence = accuracy, dependence
-        self.over, self.under_way = state["over"], under_way
         self._reserve()
 
     def _due(self) -> int:
         """Return the training steps of the next decision, with those before it."""
         frozen = self.frozen_steps_left
-        return frozen + min(self._config.k, self.ends_at - self.train_step - frozen)
+        return frozen + min(self.interval, self.ends_at - self.train_step - frozen)
 
     def _reserve(self) -> None:
         if not self.is_trial:
             self.budget.reserved = self._due()
+
+    def _left(self) -> int:
+        """Return the training steps that are left, also where an interval is chosen after the trials for a decision."""
+        until_end = self.ends_at - self.train_step
+        return until_end if self.is_trial else min(until_end, self.budget.total - self.budget.spent)
 
     def _settle(self) -> None:
         """Take note of what the trials for this decision have cost."""
@@ -258,7 +234,7 @@ class Episode(ABC):
             before.tolist(),
             events.tied,
             events.untied,
-            steps_left=0 if diverged else min(config.k, self.ends_at - self.train_step),
+            steps_left=0 if diverged else min(self.interval, self._left()),
             validation_due_at=(since // every + 1) * every if every else 0,
         )
 

@@ -77,8 +77,25 @@ class RunningEnv(TyingEnv):
 
     @property
     def steps_per_decision(self) -> int:
-        """Training steps between two decisions, k."""
+        """Training steps between two decisions, k, where nothing else is chosen."""
         return self.config.k
+
+    @property
+    def interval(self) -> int:
+        """Training steps after the next action: k, until `set_interval` says otherwise."""
+        return self._running().interval
+
+    def set_interval(self, steps: int) -> None:
+        """Train for so many steps after the next action, and after those that follow it in this episode.
+
+        It is part of the state, and of forks and trials. The last decision is cut at the end of the run, and no
+        interval is longer than what the trials for its decision have left of `total_steps`.
+
+        Raises:
+            ValueError: not a whole number of at least 1; or a step that was stopped has another interval.
+            gymnasium.error.ResetNeeded: no episode is running.
+        """
+        self._running().set_interval(int(agreed_number(check_whole("steps", steps, 1))))
 
     @property
     def total_steps(self) -> int:

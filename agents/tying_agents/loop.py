@@ -102,8 +102,11 @@ class Loop:
 
     @property
     def decisions_in_all(self) -> int:
-        """Decisions in all episodes together, if none diverges; the frozen start does not count."""
-        return int(self.episodes * self.inner.decisions_per_episode)
+        """Decisions in all episodes together, if none diverges; the frozen start does not count.
+
+        Where decisions choose their own intervals there are no more than these.
+        """
+        return int(self.episodes * self.env.get_wrapper_attr("decisions_per_episode"))
 
     @property
     def train_step(self) -> int:

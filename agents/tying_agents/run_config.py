@@ -12,6 +12,7 @@ from tying_env.config import EnvConfig
 from tying_env.plugins import is_import_string
 from tying_env.seeding import check_seed
 from tying_env.wrappers import WRAPPERS
+from tying_env.wrappers.interval import check_intervals
 
 # The names of wrappers that change the reward and nothing else.
 REWARDS = tuple(name for name, wrapper in WRAPPERS.items() if wrapper.__module__ == "tying_env.wrappers.rewards")
@@ -47,6 +48,10 @@ class RunConfig:
     """Of --wrappers limit-changes: at most so many entries of the tying change at a decision."""
     settle_after: float = 0.66
     """Of --wrappers settle: after this share of the training steps the tying stays as it is."""
+    intervals: tuple[int, ...] = (1, 5, 15, 50)
+    """Of --wrappers choose-interval: the numbers of training steps that a decision chooses from, in place of --k."""
+    longest_interval: int = 50
+    """Of --wrappers interval-doubling: training steps double from one decision to the next, from 1 up to this."""
     callbacks: tuple[str, ...] = ()
     """Callbacks that are told how the run goes: path/to/file.py:Class, package.module:Class."""
     run_dir: Path | None = None
@@ -75,6 +80,7 @@ class RunConfig:
             ("checkpoint_every", 0),
             ("keep_checkpoints", 1),
             ("max_changes", 1),
+            ("longest_interval", 1),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
@@ -92,6 +98,8 @@ class RunConfig:
             raise ValueError(
                 f"settle_after must be a share of the training steps, from 0 to 1, got {self.settle_after!r}"
             )
+        if "choose-interval" in self.wrappers:
+            check_intervals(self.intervals, self.env.total_steps)
         if not 0 <= self.parameter_penalty < float("inf"):
             raise ValueError(f"parameter_penalty must be a finite number of at least 0, got {self.parameter_penalty!r}")
 

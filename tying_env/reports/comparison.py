@@ -11,6 +11,7 @@ from tying_env.reports.arms import Arm, comparability_notes, did_the_same, group
 from tying_env.reports.chance import ChanceComparison, compare_with_chance
 from tying_env.reports.frequencies import frequency_cells
 from tying_env.reports.loading import METRICS_BY_KEY, Metric, Run, find_runs, load_run, unit_of_perplexity
+from tying_env.reports.over_training import mean_over_training
 from tying_env.reports.sign_flips import ALPHA, seeds_needed, smallest_p_value
 from tying_env.reports.statistics import (
     Interval,
@@ -270,7 +271,8 @@ def _cost_cells(summary: ArmSummary) -> tuple[str, ...]:
     if chance is None:
         return (NOTHING,) * 6
     runs = summary.counted
-    parameters = float(np.mean([n for run in runs for n in run.column("trainable_parameters")]))
+    records = [record for run in runs for record in run.records]
+    parameters = mean_over_training([record["trainable_parameters"] for record in records], records)
     memory = [n for run in runs for n in run.memory()]
     summaries = [run.summary for run in runs if run.summary is not None]
     conventional = summaries[0]["parameters_conventional"]
@@ -282,7 +284,7 @@ def _cost_cells(summary: ArmSummary) -> tuple[str, ...]:
         format_p(chance.p_value) if decides else NOTHING,
         f"{parameters / 1e6:,.2f} M\n({parameters / conventional:.0%})",
         f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}",
-        f"{np.mean(memory) / 1e6:,.1f} MB\n({max(memory) / 1e6:,.1f} MB)",
+        f"{mean_over_training(memory, records) / 1e6:,.1f} MB\n({max(memory) / 1e6:,.1f} MB)",
     )
 
 

@@ -14,6 +14,7 @@ from tying_env.reports.drawing import Style, arm_styles, as_label, fit_log_axis,
 from tying_env.reports.frequencies import ALONE, frequency_result
 from tying_env.reports.learned import draw_frequencies
 from tying_env.reports.loading import METRICS_BY_KEY, Run, unit_of_perplexity
+from tying_env.reports.over_training import mean_over_training
 from tying_env.reports.statistics import mean_band
 
 _X_NAMES = {"train_step": "training step", "tokens": "tokens trained on"}
@@ -89,7 +90,7 @@ def pareto(comparison: Comparison) -> Figure:
     centres, values = _draw_results(
         axes,
         comparison,
-        lambda run: float(np.mean(run.column("trainable_parameters"))) / 1e6,
+        lambda run: mean_over_training(run.column("trainable_parameters"), run.records) / 1e6,
         lambda counted: f"n = {len(counted)}",
     )
     sign = -1 if metric.higher else 1

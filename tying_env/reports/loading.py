@@ -125,8 +125,9 @@ class Run:
     @property
     def frozen_steps(self) -> int:
         """Training steps before the first decision, the frozen start among them; 0 if it began with a tying."""
-        k = int(self.env["k"])  # a decision lasts k steps at most, so a first one that ends later has k before it
-        return k if self.records and self.records[0]["train_step"] > k else 0
+        # A decision lasts its interval, or k steps at most: then a first one that ends later has k steps before it.
+        ends, k = (first := self.last and self.records[0]).get("train_step", 0), self.env["k"]
+        return int(ends - first["interval"] if "interval" in first else k * (ends > k))
 
     def memory(self) -> list[int]:
         """Return the bytes of weights, gradients and optimizer state at every decision."""

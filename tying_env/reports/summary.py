@@ -6,6 +6,7 @@ from typing import Any
 from tying_env import partition
 from tying_env.kinds import Kinds
 from tying_env.reports.loading import conventional_bytes
+from tying_env.reports.over_training import mean_over_training
 from tying_env.runs.run_directory import CONFIG, SUMMARY, RunDirectory
 
 _ITEM_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2}
@@ -77,7 +78,7 @@ def _tying(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: d
     return [
         ("independent layers, mean", f"{_mean(layers):.2f} of {n_units}  (by chance alone: {chance:.2f})"),
         ("independent layers, end", f"{layers[-1]} of {n_units}"),
-        ("trainable parameters, mean", share(_mean(parameters))),
+        ("trainable parameters, mean", share(mean_over_training(parameters, records))),
         ("trainable parameters, end", share(parameters[-1])),
         ("  in conventional training", f"{conventional / 1e6:,.2f} M"),
         ("tied / untied events", f"{_total(records, 'tied_events'):,} / {_total(records, 'untied_events'):,}"),
@@ -97,7 +98,10 @@ def _cost(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: di
         exchanged = [("gradients between processes", text)]
     return [
         ("speed, measuring included", f"{summary['tokens_per_second']:,.0f} tokens/s over {summary['seconds']:,.0f} s"),
-        ("weights, gradients, optimizer", f"mean {_mean(held) / 1e6:,.1f} MB, peak {max(held) / 1e6:,.1f} MB"),
+        (
+            "weights, gradients, optimizer",
+            f"mean {mean_over_training(held, records) / 1e6:,.1f} MB, peak {max(held) / 1e6:,.1f} MB",
+        ),
         ("  in conventional training", f"{conventional / 1e6:,.1f} MB"),
         *exchanged,
         ("process memory, peak", "unknown" if peak is None else f"{peak / 1e6:,.0f} MB"),

@@ -22,6 +22,7 @@ _SCALARS = {
     "train/gradient_norm": "gradient_norm",
     "train/accuracy": "accuracy",
     "validation/accuracy": "validation_accuracy",
+    "tying/interval": "interval",
     "tying/independent_layers": "independent_layers",
     "tying/trainable_parameters": "trainable_parameters",
     "tying/tied_events": "tied_events",

@@ -1,4 +1,4 @@
-"""Wrappers of environments of tyings: other actions, limits on them, other observations and rewards.
+"""Wrappers of environments of tyings: other actions, limits on them, other intervals, observations and rewards.
 
     env = wrap(gym.make("LayerTying-GPT2-v0"), ["single-layer", "log-perplexity"])
 
@@ -16,6 +16,7 @@ import gymnasium as gym
 from tying_env.wrappers.actions import LayerSweepAction, SingleLayerAction
 from tying_env.wrappers.agreement import GradientAgreementObservation
 from tying_env.wrappers.base import AnyEnv, AnyWrapper
+from tying_env.wrappers.interval import ChooseInterval, DoublingInterval
 from tying_env.wrappers.limits import LimitChanges, SettleTying
 from tying_env.wrappers.observations import OneHotObservation, TrainingProgressObservation
 from tying_env.wrappers.rewards import (
@@ -29,7 +30,9 @@ from tying_env.wrappers.rewards import (
 
 __all__ = [
     "WRAPPERS",
+    "ChooseInterval",
     "ClippedReward",
+    "DoublingInterval",
     "GradientAgreementObservation",
     "ImprovementReward",
     "LayerSweepAction",
@@ -55,6 +58,8 @@ WRAPPERS: dict[str, Callable[..., AnyWrapper]] = {
     "layer-sweep": LayerSweepAction,
     "limit-changes": LimitChanges,
     "settle": SettleTying,
+    "choose-interval": ChooseInterval,
+    "interval-doubling": DoublingInterval,
     "training-progress": TrainingProgressObservation,
     "one-hot": OneHotObservation,
     "gradient-agreement": GradientAgreementObservation,

@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
+import numpy as np
+
 from tying_agents.settings import NoSettings
 from tying_env.kinds import Kinds
 from tying_env.partition import IntVector
 from tying_env.seeding import numpy_stream, torch_stream
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 # What a controller may ask of the environment beyond reset and step -> the attribute that an environment offers it by.
@@ -47,7 +48,7 @@ class Transition(NamedTuple):
     """One decision and its outcome."""
 
     observation: IntVector  # (L,)
-    action: IntVector  # (L,)
+    action: IntVector  # (L,), or (L + 1,) with the index of an interval
     reward: float
     next_observation: IntVector  # (L,)
     terminated: bool
@@ -61,8 +62,12 @@ class Context:
         n_units: L, the length of an action.
         seed: of the run; its random streams come from it.
         k: training steps between two decisions; None where nobody can tell.
-        decisions: how many there will be in all episodes together, if none diverges; None where nobody can tell.
+        decisions: how many there will be in all episodes together, if none diverges; None where nobody can tell. Where
+            decisions choose their own intervals there are no more than these.
         of_kinds: the kinds of the units; None: they are all alike.
+        intervals: the numbers of training steps that the last entry of an action chooses from; none where an action has
+            no such entry, but is a tying alone.
+        varied: whether decisions have other numbers of training steps than k.
     """
 
     n_units: int
@@ -70,6 +75,8 @@ class Context:
     k: int | None = None
     decisions: int | None = None
     of_kinds: Kinds | None = None
+    intervals: tuple[int, ...] = ()
+    varied: bool = False
 
     @property
     def kinds(self) -> Kinds:
@@ -85,6 +92,12 @@ class Context:
         return torch_stream(self.seed, name)
 
 
+def random_action(kinds: Kinds, n_intervals: int, rng: np.random.Generator) -> IntVector:
+    """Return a uniformly random action, with one of so many intervals as its last entry; without, of 0 intervals."""
+    action = kinds.uniform_action(rng)
+    return np.append(action, rng.integers(n_intervals)) if n_intervals else action
+
+
 class Controller(ABC):
     """Chooses the tying. A controller is two verbs, `act` and `update`; only `act` has to be written.
 
@@ -95,10 +108,12 @@ class Controller(ABC):
         needs: what it asks of the environment: "forks" (`env.fork()`), "probes" (`env.evaluate()`), "gradients"
             (`env.gradient_agreement()`), "masks" (`env.action_masks()`). With a need it is given a view of the
             environment in `bind`; an environment that does not offer it is refused before the run begins.
+        chooses_intervals: whether its actions have one entry more where `context.intervals` says so.
     """
 
     Settings: ClassVar[type] = NoSettings
     needs: ClassVar[frozenset[Need]] = frozenset()
+    chooses_intervals: ClassVar[bool] = False
 
     def __init__(self, settings: Any = None, context: Context | None = None) -> None:  # noqa: B027
         """Take note of the settings and the run; a controller that needs neither has nothing to write."""
@@ -126,7 +141,7 @@ class Controller(ABC):
 
     @abstractmethod
     def act(self, observation: IntVector) -> IntVector:
-        """Return an action, shape (L,), for the tying in force, shape (L,)."""
+        """Return an action, shape (L,) or with an interval (L + 1,), for the tying in force, shape (L,)."""
 
     def update(self, transition: Transition) -> None:  # noqa: B027 (controllers that do not learn leave it so)
         """Learn from one decision."""

@@ -5,13 +5,14 @@ The options that the paper does not have are off by default; docs/dqn_options.md
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tying_agents.controllers.base import Context, Controller, Transition
+from tying_agents.controllers.base import Context, Controller, Transition, random_action
 from tying_agents.controllers.q_network import QNetwork
 from tying_agents.controllers.replay import ReplayBuffer, RewardNormaliser, Transitions
 from tying_agents.settings import DQNConfig
@@ -27,6 +28,9 @@ class FactorizedDQN(Controller):
 
     Because Q is a sum, the best of the L! actions is every layer's best choice. One draw against epsilon decides for
     the whole vector (Eq. 2). Each decision does one update on the one transition, without replay or target network.
+
+    Where an action has an interval besides (`tying_env.wrappers.ChooseInterval`), Q has one more summand for it, and
+    the next state's value is discounted by training steps: gamma^(n / k) after a decision of n.
 
     Options, all off by default:
     - `replay_size`: each update is on `replay_batch` transitions drawn uniformly, with repetition, from the newest
@@ -44,58 +48,74 @@ class FactorizedDQN(Controller):
         config: the settings.
         rng: draws exploration; the stream of replay is spawned from it.
         weights: draws the network's initial weights.
+        intervals: what the last entry of an action chooses from, in units of k; none: an action is a tying alone.
 
     Raises:
         ValueError: no layer has a choice: there would be nothing to decide.
     """
 
     Settings = DQNConfig
+    chooses_intervals = True
 
     @classmethod
     def create(cls, settings: DQNConfig, context: Context) -> Self:
         """Return a new controller whose exploration and initial weights come from the run's streams."""
-        return cls(context.kinds, settings, context.rng(), context.torch_generator())
+        intervals = [steps / (context.k or 1) for steps in context.intervals]
+        return cls(context.kinds, settings, context.rng(), context.torch_generator(), intervals)
 
-    def __init__(self, kinds: Kinds, config: DQNConfig, rng: np.random.Generator, weights: torch.Generator) -> None:
+    def __init__(
+        self,
+        kinds: Kinds,
+        config: DQNConfig,
+        rng: np.random.Generator,
+        weights: torch.Generator,
+        intervals: Sequence[float] = (),
+    ) -> None:
         if not len(kinds.open):
             raise ValueError(f"a controller needs at least 2 layers to have a choice, got {kinds.n_units}")
         self.kinds, self.n_units = kinds, kinds.n_units
         self.config = config
+        self.intervals = list(intervals)
         self.epsilon = config.epsilon_start
         self._rng = rng
         self._explored = False
         self._loss: float | None = None
         self._updates = 0
         with torch_randomness_from(weights):
-            self.network = QNetwork(kinds.choices, config.hidden_units, config.dueling, config.state_scale)
+            self.network = QNetwork(
+                kinds.choices, config.hidden_units, config.dueling, config.state_scale, len(intervals)
+            )
         self._valid = self.network.valid
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.q_learning_rate)
         self._target = copy.deepcopy(self.network) if config.target_every else None
-        self._replay = ReplayBuffer(kinds.n_units, config.replay_size, rng.spawn(1)[0]) if config.replay_size else None
+        self._replay = self._new_replay(rng.spawn(1)[0]) if config.replay_size else None
         self._rewards = RewardNormaliser() if config.reward_scale == "running" else None
 
     def values(self, observation: IntVector) -> Tensor:
-        """Return Q(s), shape (L-1, L): row i-1 has the values of layer i's choices, then -infinity."""
+        """Return Q(s), shape (L-1, L): row i-1 has the values of layer i's choices, then -infinity.
+
+        With m intervals the shape is (L, max(L, m)), and the last row has theirs.
+        """
         return self.network.table(observation)
 
     def act(self, observation: IntVector) -> IntVector:
         """Return a random action with probability epsilon, else every layer's best choice (Eq. 2)."""
         self._explored = bool(self._rng.random() < self.epsilon)
         if self._explored:
-            return self.kinds.uniform_action(self._rng)
+            return random_action(self.kinds, len(self.intervals), self._rng)
         with torch.no_grad():
-            best = self.values(observation).argmax(dim=1)  # (L-1,)
+            best = self.values(observation).argmax(dim=1)  # (L-1,), or (L,) with intervals
         return np.concatenate([[0], best.numpy()])
 
     def update(self, transition: Transition) -> None:
         """Take one Adam step on the squared error against r + gamma * max Q(s') (Algorithm 1, lines 22-25)."""
         batch = self._batch(transition)
-        chosen = torch.from_numpy(batch.action[..., 1:, None])  # (..., L-1, 1)
+        chosen = torch.from_numpy(batch.action[..., 1:, None])  # (..., L-1, 1), or (..., L, 1) with intervals
         rewards = batch.reward if self._rewards is None else self._rewards.normalise(batch.reward)
         reward, terminated = torch.as_tensor(rewards, dtype=torch.float32), torch.as_tensor(batch.terminated)
         with torch.no_grad():
             future = self._future(batch.next_observation).masked_fill(terminated, 0.0)
-            target = reward + self.config.gamma * future  # (...)
+            target = reward + self._discount(batch.action) * future  # (...)
         predicted = self.values(batch.observation).gather(-1, chosen).sum((-2, -1))  # (...)
         loss = nn.functional.mse_loss(predicted, target)
         self.optimizer.zero_grad()
@@ -117,6 +137,16 @@ class FactorizedDQN(Controller):
         self._replay.add(transition)
         return self._replay.sample(self.config.replay_batch)
 
+    def _discount(self, action: IntVector) -> float | Tensor:
+        """Return the discount of the next state's value after actions of shape (..., L + 1), shape (...)."""
+        if not self.intervals:
+            return self.config.gamma
+        lengths = np.asarray(self.intervals)[action[..., -1]]
+        return torch.as_tensor(self.config.gamma**lengths, dtype=torch.float32)
+
+    def _new_replay(self, rng: np.random.Generator) -> ReplayBuffer:
+        return ReplayBuffer(self.n_units, self.config.replay_size, rng, len(self.intervals))
+
     def _future(self, observation: IntVector) -> Tensor:
         """Return the value of the best action in states of shape (..., L), shape (...)."""
         network = self.network if self._target is None else self._target
@@ -137,7 +167,7 @@ class FactorizedDQN(Controller):
         Tensors are under `network`, `optimizer`, `target` and `replay.transitions`; the rest is ready for JSON.
         """
         state: dict[str, Any] = {
-            "options": self.config.options,
+            "options": self._options,
             "network": _copies(self.network.state_dict()),
             "optimizer": {
                 name: _copies(self.optimizer.state[parameter])
@@ -168,7 +198,7 @@ class FactorizedDQN(Controller):
         restore_numpy(copy.deepcopy(self._rng), state["rng"])
         replay, rewards = self._replay, self._rewards
         if replay is not None:
-            replay = ReplayBuffer(self.n_units, self.config.replay_size, copy.deepcopy(self._rng))
+            replay = self._new_replay(copy.deepcopy(self._rng))
             replay.load_state_dict(state["replay"])
         if rewards is not None:
             rewards = RewardNormaliser()
@@ -185,9 +215,14 @@ class FactorizedDQN(Controller):
             if name in state["optimizer"]:
                 self.optimizer.state[parameter] = _copies(state["optimizer"][name])
 
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What a state must agree in."""
+        return self.config.options | ({"intervals": self.intervals} if self.intervals else {})
+
     def _check(self, state: dict[str, Any]) -> None:
         _check_keys(state, {"options", "network", "optimizer", "epsilon", "updates", "explored", "rng"})
-        if differ := listed(state["options"], self.config.options):
+        if differ := listed(state["options"], self._options):
             raise ValueError(f"the state is of a DQN with other options: {'; '.join(differ)}")
         kept = {"target": self._target, "replay": self._replay, "rewards": self._rewards}
         _check_keys(state, {name for name, part in kept.items() if part is not None})

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tying_agents.controllers.base import Context, Controller
+from tying_agents.controllers.base import Context, Controller, random_action
 from tying_agents.controllers.patterns import (
     albert,
     chance_groups,
@@ -38,17 +38,19 @@ from tying_env.seeding import capture_numpy, restore_numpy
 class RandomController(Controller):
     """A uniformly random action at every decision: what a controller has to be better than."""
 
+    chooses_intervals = True
+
     @classmethod
     def create(cls, settings: NoSettings, context: Context) -> Self:
         """Return a new one that draws from the run's stream."""
-        return cls(context.kinds, context.rng())
+        return cls(context.kinds, context.rng(), len(context.intervals))
 
-    def __init__(self, kinds: Kinds, rng: np.random.Generator) -> None:
-        self._kinds, self._rng = kinds, rng
+    def __init__(self, kinds: Kinds, rng: np.random.Generator, n_intervals: int = 0) -> None:
+        self._kinds, self._rng, self._n_intervals = kinds, rng, n_intervals
 
     def act(self, observation: IntVector) -> IntVector:
-        """Return one of the L! actions, all equally likely."""
-        return self._kinds.uniform_action(self._rng)
+        """Return one of the L! actions, and of the intervals where there are any, all equally likely."""
+        return random_action(self._kinds, self._n_intervals, self._rng)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator."""

@@ -110,7 +110,7 @@ class SuccessiveHalving(Controller):
         while left > 1:
             sizes.append(left)
             left = math.ceil(left / 2)
-        k = self._env.steps_per_decision
+        k = self._env.interval
         share = self.config.share * self._env.total_steps / k / max(len(sizes), 1)
         rounds = [max(1, int(share / size)) for size in sizes]
         steps = k * sum(size * decisions for size, decisions in zip(sizes, rounds, strict=True))

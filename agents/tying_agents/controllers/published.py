@@ -6,6 +6,7 @@ layers; Adam has weight decay 0.01.
 Source: github.com/tamirdh/Dynamic-Layer-Tying, read and described in our own words.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,16 @@ class LayerSweepDQN(FactorizedDQN):
         ValueError: an option of the DQN is on that the published code does not have.
     """
 
-    def __init__(self, kinds: Kinds, config: DQNConfig, rng: np.random.Generator, weights: torch.Generator) -> None:
+    def __init__(
+        self,
+        kinds: Kinds,
+        config: DQNConfig,
+        rng: np.random.Generator,
+        weights: torch.Generator,
+        intervals: Sequence[float] = (),
+    ) -> None:
+        if intervals:
+            raise ValueError("layer-sweep-dqn chooses no intervals: it is the published code's; use the agent dqn")
         for name in ("replay_size", "target_every", "double_q"):
             if getattr(config, name):
                 raise ValueError(f"layer-sweep-dqn has no {name}: it is the published code's; use the agent dqn")

@@ -11,40 +11,50 @@ from tying_env.partition import IntVector
 class QNetwork(nn.Sequential):
     """An MLP with one hidden layer of ReLU units (Hay & Wolf, ICLR 2024, Sec. 4).
 
-    It maps the state s[1:] to one value for each choice of each layer, (L + 2)(L - 1) / 2 in all where units are alike.
+    It maps the state s[1:] to one value for each choice of each layer, (L + 2)(L - 1) / 2 in all where units are alike;
+    and for each interval to choose from, where there are any. A choice of the interval is one more part of the action,
+    as a layer's is.
 
-    With `dueling` it gives L - 1 more outputs, a value V for each layer, and takes the others as advantages A of the
-    choices: Q[i, j] = V[i] + A[i, j] - mean of A[i] over layer i's choices (Wang et al., ICML 2016, Eq. 9; an
-    advantage for each part of an action as in Tavakoli et al., AAAI 2018). Both come out of the one hidden layer, so
-    this network can represent no other functions than the plain one. It learns differently: what an update says of
-    the state, it says of all choices, also of those not taken.
+    With `dueling` it gives L - 1 more outputs (L with intervals), a value V for each layer, and takes the others as
+    advantages A of the choices: Q[i, j] = V[i] + A[i, j] - mean of A[i] over layer i's choices (Wang et al., ICML
+    2016, Eq. 9; an advantage for each part of an action as in Tavakoli et al., AAAI 2018). Both come out of the one
+    hidden layer, so this network can represent no other functions than the plain one. It learns differently: what an
+    update says of the state, it says of all choices, also of those not taken.
 
     Args:
         choices: how many each layer has, at most its number plus 1, shape (L,).
         hidden_units: units of the hidden layer.
         dueling: values and advantages instead of values of choices.
         state_scale: "raw" layer numbers, or "unit": divided by the largest, L - 1.
+        n_intervals: how many intervals there are to choose from; 0: an action is a tying alone.
     """
 
     def __init__(
-        self, choices: IntVector, hidden_units: int, dueling: bool = False, state_scale: StateScale = "raw"
+        self,
+        choices: IntVector,
+        hidden_units: int,
+        dueling: bool = False,
+        state_scale: StateScale = "raw",
+        n_intervals: int = 0,
     ) -> None:
         # Row i - 1 belongs to layer i, whose choices are 0, 1, ...; the network's outputs fill these places row by row.
-        n_units, most = len(choices), int(choices.max())
-        valid = torch.arange(most) < torch.from_numpy(choices[1:, None])  # (L-1, most choices)
+        n_units, largest = len(choices), int(choices.max()) - 1
+        rows = torch.tensor([*choices[1:].tolist(), *([n_intervals] if n_intervals else [])])
+        valid = torch.arange(int(rows.max())) < rows[:, None]  # (L-1, most choices)
         outputs = int(valid.sum())
         super().__init__(
             nn.Linear(n_units - 1, hidden_units),
             nn.ReLU(),
-            nn.Linear(hidden_units, outputs + (n_units - 1 if dueling else 0)),
+            nn.Linear(hidden_units, outputs + (len(valid) if dueling else 0)),
         )
         self.valid, self._choices, self._dueling = valid, outputs, dueling
-        self._unit = float(most - 1) if state_scale == "unit" else 1.0
+        self._unit = float(largest) if state_scale == "unit" else 1.0
 
     def table(self, observation: IntVector) -> Tensor:
         """Return Q(s), shape (..., L-1, most choices), for states of shape (..., L).
 
-        Row i-1 has the values of layer i's choices, 0..i where units are alike, then -infinity.
+        Row i-1 has the values of layer i's choices, 0..i where units are alike, then -infinity. With m intervals there
+        is one row more, which has theirs.
         """
         state = torch.from_numpy(np.asarray(observation[..., 1:], dtype=np.float32))  # (..., L-1)
         outputs = self(state / self._unit)

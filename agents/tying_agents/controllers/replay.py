@@ -18,7 +18,7 @@ class Transitions(NamedTuple):
     """Transitions to learn from, stacked: the leading dimensions are () for a single one, (n,) for n."""
 
     observation: IntVector  # (..., L)
-    action: IntVector  # (..., L)
+    action: IntVector  # (..., L), or (..., L + 1) with intervals
     reward: npt.NDArray[np.float64]  # (...)
     next_observation: IntVector  # (..., L)
     terminated: npt.NDArray[np.bool_]  # (...)
@@ -46,10 +46,11 @@ class ReplayBuffer:
         n_units: L.
         size: how many to keep; a newer one then takes the place of the oldest.
         rng: draws the samples.
+        n_intervals: how many intervals the last entry of an action chooses from; 0: an action is a tying alone.
     """
 
-    def __init__(self, n_units: int, size: int, rng: np.random.Generator) -> None:
-        self._n_units = n_units
+    def __init__(self, n_units: int, size: int, rng: np.random.Generator, n_intervals: int = 0) -> None:
+        self._n_units, self._n_intervals = n_units, n_intervals
         self._size = size
         self._rng = rng
         self._kept: list[Transition] = []
@@ -101,15 +102,17 @@ class ReplayBuffer:
             raise ValueError(f"the replay state must have {', '.join(Transitions._fields)}; got {', '.join(tensors)}")
         stacked = Transitions._of(tensors[name].numpy() for name in Transitions._fields)
         n, n_units = len(stacked.action), self._n_units
-        expected = [(n, n_units), (n, n_units), (n,), (n, n_units), (n,)]
+        expected = [(n, n_units), (n, n_units + (self._n_intervals > 0)), (n,), (n, n_units), (n,)]
         if not 0 < n <= self._size or [part.shape for part in stacked] != expected:
             shapes = {name: part.shape for name, part in stacked._asdict().items()}
             raise ValueError(f"the replay state must have 1 to {self._size} transitions of {n_units} layers: {shapes}")
         if not np.isfinite(stacked.reward).all():
             raise ValueError("the replay state has a reward that is not finite")
-        for vectors in (stacked.observation, stacked.action, stacked.next_observation):
+        for vectors in (stacked.observation, stacked.action[:, :n_units], stacked.next_observation):
             for vector in vectors:
                 partition.validate_action(vector, n_units)
+        if self._n_intervals and not set(stacked.action[:, -1].tolist()) <= set(range(self._n_intervals)):
+            raise ValueError(f"the replay state has an interval that is not in 0..{self._n_intervals - 1}")
         observation, action, reward, following, terminated = (list(part.copy()) for part in stacked)
         return [
             Transition(o, a, float(r), f, bool(t))

@@ -62,7 +62,7 @@ class SearchController(Controller):
             tying_env.episode.Stopped: a fork was asked to stop; this controller is as before then.
         """
         env = self._bound()
-        if self.trials * (env.ties_at - env.train_step + env.steps_per_decision) > env.steps_for_trials:
+        if self.trials * (env.ties_at - env.train_step + env.interval) > env.steps_for_trials:
             return observation.copy()
         before = self.state_dict()
         try:

@@ -121,7 +121,7 @@ class ProbeThenTie(Controller):
         if self.tying is None:
             trial, windows = self._env.fork(), self.config.windows or None
             together = np.zeros(self._n_units, dtype=np.int64)  # all of each kind
-            for _ in range(max(1, round(self.config.share * self._env.total_steps / self._env.steps_per_decision))):
+            for _ in range(max(1, round(self.config.share * self._env.total_steps / self._env.interval))):
                 trial.step(together)
             self.agreement = trial.gradient_agreement(windows)
             self.tying = self._groups(self._env.permitted(together), self.agreement)

@@ -10,7 +10,8 @@ The first number of a line is the training step at which the tying was applied, 
 comes every k training steps, with the frozen start the first one after k; so it does where nothing is frozen there
 ("start independent"). The last line says at which training step the
 run ended; the trace of a run that was stopped has none, and that of a run that was made longer has one in its midst for
-each time that it had ended. A run of several episodes has all this once for each, and the
+each time that it had ended. Where decisions have other numbers of training steps than k, the first line says so: "#
+tying trace, 12 layers, varied intervals". A run of several episodes has all this once for each, and the
 last is what is replayed: the run's networks and results are of the last episode, too.
 """
 
@@ -30,6 +31,7 @@ from tying_env.seeding import numpy_stream
 
 TRACE = "trace.txt"
 _HEADER = "# tying trace, "
+_VARIED = ", varied intervals"
 _INDEPENDENT = "independent"  # in k steps before the first decision, without the frozen start
 
 
@@ -42,8 +44,9 @@ class Trace:
         start: the tying it began with, shape (L,); None for the k steps before the first decision, with all layers but
             one frozen or with none.
         tyings: one per decision, shape (L,) each.
-        k: training steps between two decisions; None where a single decision does not tell.
+        k: training steps between two decisions; None where a single decision does not tell, or they are varied.
         whole: whether the episode came to its end. Without, its run was stopped, or the file was cut off.
+        varied: whether decisions had other numbers of training steps than k.
     """
 
     n_units: int
@@ -51,18 +54,20 @@ class Trace:
     tyings: Sequence[IntVector]
     k: int | None
     whole: bool
+    varied: bool = False
 
 
-def header(n_units: int, start: IntVector | None, frozen: bool = True) -> str:
+def header(n_units: int, start: IntVector | None, frozen: bool = True, varied: bool = False) -> str:
     """Return the first two lines of a trace.
 
     Args:
         n_units: L.
         start: the tying that the episode began with, shape (L,); None: as the environment begins.
         frozen: whether it then begins with all layers but one frozen.
+        varied: whether decisions have other numbers of training steps than k.
     """
     begin = ("frozen" if frozen else _INDEPENDENT) if start is None else " ".join(map(str, start.tolist()))
-    return f"{_HEADER}{n_units} layers\nstart {begin}\n"
+    return f"{_HEADER}{n_units} layers{_VARIED if varied else ''}\nstart {begin}\n"
 
 
 def line(train_step: int, tying: IntVector) -> str:
@@ -106,7 +111,8 @@ def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
     def damaged(offset: int, why: str) -> ValueError:
         return ValueError(f"{file} line {number + offset} is damaged: {why}")
 
-    counted = lines[0].removeprefix(_HEADER).split()
+    varied = lines[0].endswith(_VARIED)
+    counted = lines[0].removeprefix(_HEADER).removesuffix(_VARIED).split()
     if len(counted) != 2 or not counted[0].isdecimal() or counted[1] != "layers":
         raise ValueError(f"{file} line {number} must read '{_HEADER}N layers', got {lines[0]!r}")
     n_units = int(counted[0])
@@ -132,19 +138,20 @@ def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
         steps.append(int(step))
         tyings.append(_tying(words, n_units, file, number + offset))
     # Decisions are k training steps apart, and so is the first one from the frozen start: gaps are missing lines.
-    k = steps[1] - steps[0] if len(steps) > 1 else None
+    k = steps[1] - steps[0] if len(steps) > 1 and not varied else None
     expected = 0 if start is not None else steps[0] if k is None else k
-    for (offset, _), found in zip(decisions, steps, strict=True):
+    for (offset, _), found in zip(decisions[:1] if varied else decisions, steps, strict=not varied):
         if found != expected:
             raise damaged(offset, f"training step {found} where {expected} is due; lines are missing or out of order")
         expected += k or 0
-    if k is not None and k < 1:
-        raise damaged(3, f"training step {steps[1]} follows {steps[0]}; steps must rise")
+    for (offset, _), before, after in zip(decisions[1:], steps, steps[1:], strict=False):
+        if after <= before:
+            raise damaged(offset, f"training step {after} follows {before}; steps must rise")
     if whole:
         last = lines[-1].removeprefix("end ")
         if not last.isdecimal() or not steps[-1] <= int(last) <= steps[-1] + (k or int(last)):
             raise damaged(len(lines) - 1, f"{lines[-1]!r} does not follow training step {steps[-1]}")
-    return Trace(n_units, start, tyings, k, whole)
+    return Trace(n_units, start, tyings, k, whole, varied)
 
 
 def _tying(words: list[str], n_units: int, file: Path, number: int) -> IntVector:
@@ -228,7 +235,8 @@ def make_replay(settings: ReplayConfig, context: Context) -> Controller:
     """Return a controller that applies a recorded trace again, or its last tying throughout.
 
     Raises:
-        ValueError: no trace is named, it is damaged, of another number of layers, or its decisions lie k' steps apart.
+        ValueError: no trace is named, it is damaged, of another number of layers, or its decisions lie k' steps apart,
+            or have varied numbers of training steps.
         FileNotFoundError: it is not there.
     """
     if settings.trace is None:
@@ -242,6 +250,12 @@ def make_replay(settings: ReplayConfig, context: Context) -> Controller:
     controller = ReplayController(trace, kinds, order)  # checks the number of layers
     if settings.final:
         return FixedController(controller.last, kinds)
+    if trace.varied or context.varied:
+        whose = f"the trace {settings.trace}" if trace.varied else "this run"
+        raise ValueError(
+            f"the decisions of {whose} have varied numbers of training steps, and a trace is replayed at its own: "
+            "replay its last tying, with --final"
+        )
     if context.k is not None and trace.k not in (None, context.k):
         raise ValueError(
             f"the trace {settings.trace} has a decision every {trace.k} training steps, this run every {context.k}: "

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 # What a view hands on as it is: none of it trains, and none of it changes anything.
 _SEEN = frozenset(
     {
-        *("action_masks", "action_space", "config", "decisions", "decisions_per_episode", "evaluate", "kinds"),
-        *("n_units", "observation_space", "over", "permitted", "steps_per_decision", "ties_at", "total_steps"),
-        *("train_step", "trial_steps", "tying"),
+        *("action_masks", "action_space", "config", "decisions", "evaluate", "interval", "kinds", "n_units"),
+        *("observation_space", "over", "permitted", "steps_per_decision", "ties_at", "total_steps", "train_step"),
+        *("trial_steps", "tying"),
     }
 )
 
@@ -28,9 +28,10 @@ _SEEN = frozenset(
 class View:
     """The environment of a run, for the controller that decides in it.
 
-    It has `tying`, `train_step`, `total_steps`, `decisions`, `decisions_per_episode`, `steps_per_decision`, `n_units`,
-    `kinds`, `ties_at`, `over`, `config`, both spaces, `permitted(action)`, `evaluate(split, max_windows)`; of wrappers
-    `action_masks()`; and `fork()` and `gradient_agreement()`, for which the run pays.
+    It has `tying`, `train_step`, `total_steps`, `decisions`, `decisions_per_episode`, `steps_per_decision` (k),
+    `interval` (training steps after the next action, also of a trial), `n_units`, `kinds`, `ties_at`, `over`, `config`,
+    both spaces, `permitted(action)`, `evaluate(split, max_windows)`; of wrappers `action_masks()`; and `fork()` and
+    `gradient_agreement()`, for which the run pays.
 
     Args:
         env: the environment, in its wrappers.
@@ -48,11 +49,16 @@ class View:
             AttributeError: it may not, or there is no such thing.
         """
         if name.startswith("_") or name not in _SEEN:
+            seen = ", ".join(sorted((*_SEEN, "decisions_per_episode")))
             raise AttributeError(
-                f"a controller sees {', '.join(sorted(_SEEN))}, fork and gradient_agreement of its environment, "
-                f"not {name}"
+                f"a controller sees {seen}, fork and gradient_agreement of its environment, not {name}"
             )
         return getattr(self._inner, name) if hasattr(self._inner, name) else self._env.get_wrapper_attr(name)
+
+    @property
+    def decisions_per_episode(self) -> int:
+        """Decisions in a whole episode, if nothing diverges; no more where they choose their own intervals."""
+        return int(self._env.get_wrapper_attr("decisions_per_episode"))
 
     @property
     def steps_for_trials(self) -> float:

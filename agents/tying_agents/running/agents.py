@@ -14,6 +14,7 @@ from tying_agents.registry import Agent, find_agent
 from tying_agents.run_config import RunConfig
 from tying_env.runs import RunDirectory
 from tying_env.wrappers.base import tying_env_below
+from tying_env.wrappers.interval import ChooseInterval, interval_wrapper
 
 
 class RunningAgent(ABC):
@@ -135,8 +136,24 @@ def _agent_in(env: gym.Env[Any, Any], agent: Agent, settings: Any, episodes: int
         made = SB3Run(agent.name, agent.load(), chosen, seed)
         made.check(loop)
         return made
-    context = Context(inner.n_units, seed, inner.steps_per_decision, loop.decisions_in_all, inner.kinds)
+    varied = interval_wrapper(env)
+    intervals = varied.intervals if isinstance(varied, ChooseInterval) else ()
+    context = Context(
+        inner.n_units,
+        seed,
+        inner.steps_per_decision,
+        loop.decisions_in_all,
+        inner.kinds,
+        intervals,
+        varied is not None,
+    )
     controller = agent.make(settings, context)
+    if intervals and not controller.chooses_intervals:
+        raise ValueError(
+            f"the agent {agent.name!r} chooses no intervals, and here each action has one: give it --k in place of "
+            "--wrappers choose-interval, or take dqn, random, ppo or a2c (a controller of your own that does says "
+            "chooses_intervals = True)"
+        )
     give_what_it_needs(controller, env)  # what the environment lacks shows before the run begins
     check_keeps_its_state(controller)
     return ControlledRun(controller)

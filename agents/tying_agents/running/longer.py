@@ -67,6 +67,7 @@ def lengthened(state: dict[str, Any], config: RunConfig) -> dict[str, Any]:
         KeyError, TypeError: the state is damaged.
     """
     env, k = state["env"], config.env.k
+    interval = env.get("interval", k)  # of the last decision; a state of before there were intervals has none
     before = dataclasses.replace(config.env, total_steps=env["config"]["total_steps"])
     done, under_way = env["train_step"], env["under_way"]
     if env.get("trial_steps", 0):
@@ -81,9 +82,11 @@ def lengthened(state: dict[str, Any], config: RunConfig) -> dict[str, Any]:
             f"a longer run would not have. {_TO_TRAIN_ON}"
         )
     steps = done - env["tied_at"] + (0 if under_way is None else under_way["steps_left"])
-    if before.total_steps <= k or (env["decisions"] + (under_way is not None) and steps != k):
+    ended = env["over"] or under_way is not None  # between two decisions the interval may be that of the next one
+    if before.total_steps <= k or (ended and steps != interval):
         raise LengthIsFixed(
-            f"its last decision was cut short by the end of the run, to {steps} of {k} training steps. {_TO_TRAIN_ON}"
+            f"its last decision was cut short by the end of the run, to {steps} of {interval} training steps. "
+            f"{_TO_TRAIN_ON}"
         )
     changed = copy.copy(state)
     settings = {**env["config"], "total_steps": config.env.total_steps, "warmup_steps": config.env.warmup_steps}

@@ -14,6 +14,7 @@ from tying_env.partition import IntVector
 from tying_env.runs import Checkpoints, RunDirectory, save_network
 from tying_env.runs.run_directory import BEST, JOURNAL, METRICS
 from tying_env.wrappers import load_wrapper_states
+from tying_env.wrappers.interval import interval_wrapper
 
 # Files that only grow; a checkpoint remembers how far they were.
 LOGS = (METRICS, traces.TRACE, JOURNAL)
@@ -36,9 +37,9 @@ class Recorder(Callback):
     def episode_begins(self, loop: Loop, tying: IntVector | None) -> None:
         """Begin a trace."""
         self.best = math.inf
-        config = loop.inner.config
+        config, varied = loop.inner.config, interval_wrapper(loop.env) is not None
         tying = None if tying is None else loop.inner.permitted(tying)
-        self.directory.append(traces.TRACE, traces.header(config.n_units, tying, config.freeze_at_start))
+        self.directory.append(traces.TRACE, traces.header(config.n_units, tying, config.freeze_at_start, varied))
 
     def validation_measured(self, loop: Loop, record: Record) -> None:
         """Keep the network if it is the best of the episode."""

@@ -148,6 +148,8 @@ def make_env(config: RunConfig) -> gym.Env[Any, Any]:
         "parameter-penalty": {"weight": config.parameter_penalty},
         "limit-changes": {"max_changes": config.max_changes},
         "settle": {"after": config.settle_after},
+        "choose-interval": {"intervals": config.intervals},
+        "interval-doubling": {"most": config.longest_interval},
     }
     for name in (*config.rewards, *config.wrappers):
         if is_import_string(name):

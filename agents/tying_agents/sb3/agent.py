@@ -20,6 +20,7 @@ from tying_env.partition import IntVector
 from tying_env.runs import RunDirectory
 from tying_env.wrappers import LayerSweepAction, OneHotObservation, SingleLayerAction
 from tying_env.wrappers.base import Step
+from tying_env.wrappers.interval import ChooseInterval, interval_wrapper
 
 
 class LoopEnv(gym.Wrapper[IntVector, IntVector, IntVector, IntVector]):
@@ -124,8 +125,18 @@ class SB3Run(RunningAgent):
         return "OnPolicyAlgorithm" in self._ancestors
 
     def _as_seen(self, loop: Loop) -> gym.Env[Any, Any]:
-        """Return the environment with actions that the algorithm can take."""
+        """Return the environment with actions that the algorithm can take.
+
+        Raises:
+            ValueError: there is an interval in an action, and the algorithm takes one number.
+        """
         env = LoopEnv(loop)
+        one_layer = self._ancestors & {"MaskablePPO", "OffPolicyAlgorithm"}
+        if one_layer and isinstance(interval_wrapper(env), ChooseInterval):
+            raise ValueError(
+                f"the agent {self._name!r} takes one number, a change of one layer, and chooses no interval with it: "
+                "give it --k in place of --wrappers choose-interval, or take ppo or a2c"
+            )
         if "MaskablePPO" in self._ancestors:
             return LayerSweepAction(env)
         if "RecurrentPPO" in self._ancestors:  # its network cannot count what a MultiDiscrete space flattens to

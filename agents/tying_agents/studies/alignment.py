@@ -10,7 +10,8 @@ difference beyond rounding. (`tests/test_alignment_study.py` shows that.) A mean
 order. So what ties is varied, too.
 """
 
-from tying_agents.studies.study import Study, folder_of, quick
+from tying_agents.studies.recipes import quick
+from tying_agents.studies.study import Study, folder_of
 
 _SEEDS = (0, 1, 2)  # of the trainings that are tied in their middle
 _STEPS = 192  # half of a training: before the tying, and after it

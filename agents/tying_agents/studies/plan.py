@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from tying_agents.studies.alignment import ALIGNMENT
+from tying_agents.studies.intervals import INTERVALS
+from tying_agents.studies.recipes import quick
 from tying_agents.studies.study import BEFORE, Study, folder_of
-from tying_agents.studies.study import quick as _quick
 from tying_agents.studies.sublayers import SUBLAYERS
 
 # Learning rates of the small GPT-2 preset, 12 layers x 64: chosen with three tuning seeds (dqn, random, conventional;
@@ -59,7 +60,7 @@ _FIRST = (
 )
 # Seen before it was written down: one seed on sotu's validation split, at 4e-3 to 1.6e-2.
 _FIXED = (
-    *("compare", *_quick(), "--agents", "--arms"),
+    *("compare", *quick(), "--agents", "--arms"),
     "conventional: --agent conventional",
     "sandwich: --agent sandwich",
     "contiguous 3: --agent contiguous --groups 3",
@@ -108,7 +109,7 @@ STUDIES = {
         1.0,
         (
             (
-                *("compare", *_quick(), "--agents", "--arms"),
+                *("compare", *quick(), "--agents", "--arms"),
                 *(
                     f"{name}{', no warm-up' if warmup else ''}: --agent {options} {warmup}".rstrip()
                     for warmup in ("", "--warmup-steps 0")
@@ -131,7 +132,7 @@ STUDIES = {
         0.9,
         (
             (
-                *("compare", *_quick(), "--agents", "--arms"),
+                *("compare", *quick(), "--agents", "--arms"),
                 *(
                     f"every {every}: --agent random-redrawn --groups 3 --redraw-every {every}"
                     for every in (1, 2, 4, 8, 16, 32)
@@ -155,10 +156,8 @@ STUDIES = {
         (_FIXED,),
         dataset=True,
     ),
-    "ablations-sotu": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *_quick(), *_RATES_AND_SEEDS),)),
-    "ablations-wikitext": Study(
-        _ABLATIONS, _ABLATED, 1.6, (("ablations", *_quick(), *_RATES_AND_SEEDS),), dataset=True
-    ),
+    "ablations-sotu": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *quick(), *_RATES_AND_SEEDS),)),
+    "ablations-wikitext": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *quick(), *_RATES_AND_SEEDS),), dataset=True),
     "options": Study(
         "Which of the recipe's options for tying earn their keep: scaled residual branches, matrices alone tied, a "
         "warm-up after changes, fewer changes, a rate that falls with the size of the group?",
@@ -167,7 +166,7 @@ STUDIES = {
         1.7,
         tuple(
             (
-                *("compare", *_quick(), "--agents", "--arms"),
+                *("compare", *quick(), "--agents", "--arms"),
                 *(f"{agent}{f', {name}' if name else ''}: --agent {agent} {option}".rstrip() for name, option in own),
                 *_RATES_AND_SEEDS,
             )
@@ -206,7 +205,7 @@ STUDIES = {
         0.6,
         (
             (
-                *("compare", *_quick(), "--agents", "--arms"),
+                *("compare", *quick(), "--agents", "--arms"),
                 "groups of 1: --agent conventional",
                 "groups of 2: --agent sequence --groups 6",
                 "groups of 4: --agent sequence --groups 3",
@@ -227,7 +226,7 @@ STUDIES = {
         0.3,
         (
             (
-                *("compare", *_quick(), "--weight-decay", "0.1", "--agents", "--arms"),
+                *("compare", *quick(), "--weight-decay", "0.1", "--agents", "--arms"),
                 *(
                     f"{agent}, {kind}: --agent {agent} --decayed-parameters {kind}"
                     for agent in ("conventional", "random")
@@ -259,7 +258,7 @@ STUDIES = {
         5.5,
         (
             (
-                *("compare", *_quick(6144, 384)),
+                *("compare", *quick(6144, 384)),
                 *("--agents", "--arms"),
                 *(
                     f"{agent}, dropout {dropout}: --agent {agent} --dropout {dropout}"
@@ -271,6 +270,7 @@ STUDIES = {
         ),
         train_bytes=(30_000, 250_000, 2_000_000),
     ),
+    "intervals": INTERVALS,
 }
 
 

@@ -11,18 +11,6 @@ def folder_of(number: int) -> str:
     return f"{{folder {number}}}"
 
 
-def quick(total_steps: int = 384, warmup_steps: int = 96) -> tuple[str, ...]:
-    """Return options of a network that trains in a fraction of the preset's time and reaches its perplexity.
-
-    It is for studies of many arms: the recipe of the tying table (docs/tuning.md) with twelve layers.
-    """
-    return (
-        *("--n-embd", "32", "--n-head", "2", "--seq-len", "64", "--batch-size", "8", "--dropout", "0"),
-        *("--beta2", "0.95", "--total-steps", str(total_steps), "--warmup-steps", str(warmup_steps), "--k", "4"),
-        *("--validate-every", "48", "--test-windows", "512"),
-    )
-
-
 @dataclass(frozen=True)
 class Study:
     """What is asked, written down before it is run.

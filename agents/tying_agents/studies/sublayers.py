@@ -6,7 +6,8 @@ one attention and six feed-forward parts (36 %), five runs of blocks (42 %); one
 sandwich of blocks (25 %), which the study `first-layer` found as good as conventional training.
 """
 
-from tying_agents.studies.study import Study, quick
+from tying_agents.studies.recipes import quick
+from tying_agents.studies.study import Study
 
 SUBLAYERS = Study(
     "Which half of a block deserves weights of its own: attention or the feed-forward part?",
