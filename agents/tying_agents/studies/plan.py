@@ -5,6 +5,7 @@ from pathlib import Path
 from tying_agents.studies.alignment import ALIGNMENT
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.recipes import quick
+from tying_agents.studies.sensitivity import SENSITIVITY
 from tying_agents.studies.study import BEFORE, Study, folder_of
 from tying_agents.studies.sublayers import SUBLAYERS
 
@@ -271,6 +272,7 @@ STUDIES = {
         train_bytes=(30_000, 250_000, 2_000_000),
     ),
     "intervals": INTERVALS,
+    "sensitivity": SENSITIVITY,
 }
 
 
