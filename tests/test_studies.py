@@ -8,7 +8,8 @@ from tying_agents.commands import COMMANDS
 from tying_agents.commands.compare import parse_arm
 from tying_agents.commands.studies import main
 from tying_agents.run_config import RunConfig
-from tying_agents.studies.plan import STUDIES, Study, commands_of
+from tying_agents.studies.making import commands_of
+from tying_agents.studies.plan import STUDIES, Study
 from tying_agents.studies.text import cut_text
 
 from tying_env.data.corpus import open_source

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
-from tying_agents.studies.plan import STUDIES, commands_of, text_folder
+from tying_agents.studies.making import commands_of, text_folder
+from tying_agents.studies.plan import STUDIES
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,12 +1,10 @@
 """The studies of docs/results: question, what would answer it, budget and commands, written before they are run."""
 
-from pathlib import Path
-
 from tying_agents.studies.alignment import ALIGNMENT
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.recipes import quick
 from tying_agents.studies.sensitivity import SENSITIVITY
-from tying_agents.studies.study import BEFORE, Study, folder_of
+from tying_agents.studies.study import BEFORE, Study
 from tying_agents.studies.sublayers import SUBLAYERS
 
 # Learning rates of the small GPT-2 preset, 12 layers x 64: chosen with three tuning seeds (dqn, random, conventional;
@@ -274,26 +272,3 @@ STUDIES = {
     "intervals": INTERVALS,
     "sensitivity": SENSITIVITY,
 }
-
-
-def commands_of(name: str, out: Path, dataset: str | None) -> list[list[str]]:
-    """Return the commands of a study, each with a folder of its own."""
-    study = STUDIES[name]
-    found: list[list[str]] = []
-    for train_bytes in study.train_bytes or (None,):
-        data = text_folder(name, out, train_bytes) if train_bytes else dataset
-        for number, words in enumerate(study.commands):
-            parts = [f"{train_bytes // 1000}KB"] if train_bytes else []
-            parts += [str(number)] if len(study.commands) > 1 else []
-            named = ["--dataset", str(data)] if data else []
-            before = found[-1][-1] if found else ""
-            given = [word.replace(BEFORE, before) for word in words]
-            for earlier, made in enumerate(found):
-                given = [word.replace(folder_of(earlier), made[-1]) for word in given]
-            found.append([*given, *named, "--out", str(out.joinpath(name, *parts))])
-    return found
-
-
-def text_folder(name: str, out: Path, train_bytes: int) -> Path:
-    """Return where so much training text of a study lies."""
-    return out / name / "texts" / f"{train_bytes // 1000}KB"

@@ -17,8 +17,8 @@ _VARIED = (
 SENSITIVITY = Study(
     "How much does the paper's DQN depend on epsilon, its decay, its floor, and on k?",
     "Paired differences in percent to the paper's values, over ten seeds, each arm at its own best rate; p < 0.05 "
-    "after Holm's correction. If k alone matters, and as in `cost-of-change`, what matters is how often the tying changes; "
-    "random tyings at the same k say whether the controller's choice does.",
+    "after Holm's correction. If k alone matters, and as in `cost-of-change`, what matters is how often the tying "
+    "changes; random tyings at the same k say whether the controller's choice does.",
     1.3,
     (
         (

@@ -1,0 +1,29 @@
+"""The commands of a study, each with its folder and its data."""
+
+from pathlib import Path
+
+from tying_agents.studies.plan import STUDIES
+from tying_agents.studies.study import BEFORE, folder_of
+
+
+def commands_of(name: str, out: Path, dataset: str | None) -> list[list[str]]:
+    """Return the commands of a study, each with a folder of its own."""
+    study = STUDIES[name]
+    found: list[list[str]] = []
+    for train_bytes in study.train_bytes or (None,):
+        data = text_folder(name, out, train_bytes) if train_bytes else dataset
+        for number, words in enumerate(study.commands):
+            parts = [f"{train_bytes // 1000}KB"] if train_bytes else []
+            parts += [str(number)] if len(study.commands) > 1 else []
+            named = ["--dataset", str(data)] if data else []
+            before = found[-1][-1] if found else ""
+            given = [word.replace(BEFORE, before) for word in words]
+            for earlier, made in enumerate(found):
+                given = [word.replace(folder_of(earlier), made[-1]) for word in given]
+            found.append([*given, *named, "--out", str(out.joinpath(name, *parts))])
+    return found
+
+
+def text_folder(name: str, out: Path, train_bytes: int) -> Path:
+    """Return where so much training text of a study lies."""
+    return out / name / "texts" / f"{train_bytes // 1000}KB"
