@@ -78,6 +78,13 @@ def test_conventional_training_is_all_layers_from_the_first_step(tmp_path: Path,
     assert all(record["tied_events"] == record["untied_events"] == 0 for record in kept.records)
     summary = RunDirectory.open(tmp_path / "run").read_json("summary.json")
     assert kept.records[0]["trainable_parameters"] == summary["parameters_conventional"]
+    tokens = RunDirectory.open(tmp_path / "run").read_json("config.json")["data"]["train"]
+    # An epoch is every window of the training split once; a window more or less at its end.
+    expected = tokens / summary["tokens_per_second"]
+    assert summary["seconds_per_epoch"] == pytest.approx(expected, rel=tiny["seq_len"] / tokens)
+    assert ("  once through the training data", f"{expected:,.3g} s") in summary_rows(
+        RunDirectory.open(tmp_path / "run")
+    )
 
 
 def test_the_best_network_is_the_one_with_the_best_validation_perplexity(tmp_path: Path, tiny: Any) -> None:

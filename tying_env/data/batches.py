@@ -30,6 +30,12 @@ class Batches(Protocol):
         ...
 
 
+def steps_per_epoch(batches: Batches) -> float | None:
+    """Return how many batches of a stream go through its data once; None where they have no end, as drawn ones."""
+    found: float | None = getattr(batches, "steps_per_epoch", None)
+    return found
+
+
 def parts_of(batch: Batch) -> dict[str, Any] | None:
     """Return the parts of a batch by name, or by number where they have none; None of a single array."""
     if isinstance(batch, Mapping):

@@ -89,6 +89,11 @@ class ShuffledExamples(RandomExamples):
         super().__init__(examples, batch_size, rng, change)
         self._begin_epoch(int(rng.integers(2**63)))
 
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches that go through all examples once."""
+        return self._count / self._batch_size
+
     def _begin_epoch(self, seed: int) -> None:
         self._epoch_seed = seed
         self._order = np.random.default_rng(seed).permutation(self._count)  # (N,)

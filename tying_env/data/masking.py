@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tying_env.data.batches import Batches
+from tying_env.data.batches import Batches, steps_per_epoch
 from tying_env.seeding import capture_numpy, restore_numpy
 
 SHARE, MASKED, RANDOM = 0.15, 0.8, 0.1
@@ -57,6 +57,11 @@ class MaskedWindows:
         self._windows = windows
         self._vocab_size = vocab_size
         self._rng = rng
+
+    @property
+    def steps_per_epoch(self) -> float | None:
+        """Batches that go through the windows once; None where they have no end."""
+        return steps_per_epoch(self._windows)
 
     def next_batch(self) -> MaskedBatch:
         """Return the next batch, as `mask_tokens` does."""

@@ -106,6 +106,11 @@ class ShuffledWindows(_Windows):
         self._begin_epoch(0)
 
     @property
+    def steps_per_epoch(self) -> float:
+        """Batches that go through the split once."""
+        return (len(self._tokens) - 1) // self._seq_len / self._batch_size
+
+    @property
     def epoch(self) -> float:
         """Epochs drawn so far; 1.5 is half of the second."""
         return self._epoch + self._position / len(self._starts)

@@ -163,15 +163,8 @@ def results_table(comparison: Comparison) -> TextTable:
 
 def cost_table(comparison: Comparison) -> TextTable:
     """Return how the arms tie and what they cost: means over decisions and runs."""
-    headings = (
-        "arm",
-        "independent layers",
-        "z",
-        "p (chance)",
-        "trainable parameters",
-        "seconds a run",
-        "memory (peak)",
-    )
+    ties = ("arm", "independent layers", "z", "p (chance)")
+    headings = (*ties, "trainable parameters", "seconds a run", "memory (peak)")
     rows = [(summary.arm.label, *_cost_cells(summary)) for summary in comparison.arms]
     return TextTable("Tying and cost, means over decisions and runs", headings, tuple(rows))
 
@@ -276,16 +269,23 @@ def _cost_cells(summary: ArmSummary) -> tuple[str, ...]:
     memory = [n for run in runs for n in run.memory()]
     summaries = [run.summary for run in runs if run.summary is not None]
     conventional = summaries[0]["parameters_conventional"]
-    seconds = float(np.mean([summary["seconds"] for summary in summaries]))
+    seconds = _seconds([summary["seconds"] for summary in summaries])
+    if epochs := [each for summary in summaries if (each := summary.get("seconds_per_epoch")) is not None]:
+        seconds += f"\n(epoch: {_seconds(epochs)})"
     decides = any(run.decides and not run.copied for run in runs)
     return (
         f"{chance.mean:.2f} of {runs[0].n_units}\n(chance {chance.chance_mean:.2f})",
         f"{chance.z:+.1f}" if decides and np.isfinite(chance.z) else NOTHING,
         format_p(chance.p_value) if decides else NOTHING,
         f"{parameters / 1e6:,.2f} M\n({parameters / conventional:.0%})",
-        f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}",
+        seconds,
         f"{mean_over_training(memory, records) / 1e6:,.1f} MB\n({max(memory) / 1e6:,.1f} MB)",
     )
+
+
+def _seconds(found: list[float]) -> str:
+    mean = float(np.mean(found))
+    return f"{mean:,.0f}" if mean >= 10 else f"{mean:.1f}"
 
 
 def _interval(interval: Interval | None, otherwise: str, spec: str) -> str:

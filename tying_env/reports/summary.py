@@ -92,12 +92,15 @@ def _cost(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: di
     item = _ITEM_BYTES[config["env"]["dtype"]]
     conventional = conventional_bytes(summary, config["env"])
     exchanged = []
+    seconds = summary.get("seconds_per_epoch")  # a run of an earlier version does not say
+    epoch = [] if seconds is None else [("  once through the training data", f"{seconds:,.3g} s")]
     if sent := [record["exchanged_bytes"] for record in records if "exchanged_bytes" in record]:
         all_layers = summary["parameters_conventional"] * item
         text = f"{_mean(sent) / 1e6:,.2f} MB a step ({_mean(sent) / all_layers:.0%} of conventional)"
         exchanged = [("gradients between processes", text)]
     return [
         ("speed, measuring included", f"{summary['tokens_per_second']:,.0f} tokens/s over {summary['seconds']:,.0f} s"),
+        *epoch,
         (
             "weights, gradients, optimizer",
             f"mean {mean_over_training(held, records) / 1e6:,.1f} MB, peak {max(held) / 1e6:,.1f} MB",

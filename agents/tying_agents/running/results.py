@@ -8,6 +8,7 @@ from tying_agents.loop import Loop
 from tying_agents.running.collapse import measured_so_far
 from tying_agents.running.recorder import Recorder, save
 from tying_agents.running.signatures import failure_notes, say
+from tying_env.data.batches import steps_per_epoch
 from tying_env.files import written_whole
 from tying_env.primary.collapse import collapsed_at
 from tying_env.render import replication_map_figure
@@ -51,11 +52,19 @@ def conclude(loop: Loop, recorder: Recorder, stopped: str, chooses: bool) -> str
         "bytes_conventional": env.trainer.count_conventional_bytes(),
         "seconds": loop.seconds,
         "tokens_per_second": loop.tokens_per_second,
+        "seconds_per_epoch": _seconds_per_epoch(loop),
         "peak_process_bytes": _peak_process_bytes(),
     }
     directory.write_json(SUMMARY, summary)
     say(loop, notes)
     return status
+
+
+def _seconds_per_epoch(loop: Loop) -> float | None:
+    """Return how long it takes to go through the training data once, measuring included; None where that has no end."""
+    env, speed = loop.inner, loop.tokens_per_second
+    steps = steps_per_epoch(env.trainer.batches)
+    return steps * loop.inner.trainer.tokens / env.train_step / speed if steps and speed and env.train_step else None
 
 
 def _frequencies(loop: Loop) -> dict[str, dict[str, float | None]]:
