@@ -22,10 +22,11 @@ _VECTOR_ENTRY_POINT = "tying_env.vector:VectorTyingEnv"
 _SYNTHETIC = "LayerTying-Synthetic-v0"
 _TABLE = "LayerTying-Table-v0"
 
-_NAMES = {"gpt2": "GPT2", "bert": "BERT", "vit": "ViT"}
+_NAMES = {"gpt2": "GPT2", "llama": "Llama", "bert": "BERT", "vit": "ViT"}
+_SIZES = {"small": "", "paper": "Paper-", "135m": "135M-"}
 
 for (_model, _size), _settings in PRESETS.items():
-    _name = f"LayerTying-{_NAMES[_model]}-{'Paper-' if _size == 'paper' else ''}v0"
+    _name = f"LayerTying-{_NAMES[_model]}-{_SIZES[_size]}v0"
     if _name not in registry:  # the package may be imported again, by a reload or as `tying_env:LayerTying-...`
         _vector = _VECTOR_ENTRY_POINT if _model == "gpt2" else None
         register(id=_name, entry_point=_ENTRY_POINT, vector_entry_point=_vector, kwargs=_settings)

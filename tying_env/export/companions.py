@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tying_env.config.network import DECODER, is_own
+from tying_env.config.network import DECODER, TEXT, is_own
 from tying_env.data.byte_level import byte_backend
 from tying_env.data.tokenizers import gpt2_merges
 from tying_env.files import to_json, written_whole
@@ -102,7 +102,7 @@ def input_section(env: dict[str, Any], data: dict[str, Any], sizes: dict[str, An
             f"channel less its mean ({mean}), divided by its deviation ({deviation}), as "
             f"`AutoImageProcessor.from_pretrained(folder)` does it. Classes: {', '.join(data['classes'])}.\n"
         )
-    if env["model"] not in ("gpt2", "bert", DECODER) and not (is_own(env["model"]) and "vocab_size" in sizes):
+    if env["model"] not in (*TEXT, DECODER) and not (is_own(env["model"]) and "vocab_size" in sizes):
         return ""
     mask = f" The mask is token {sizes['vocab_size']}." if env["model"] == "bert" else ""
     opened = "`AutoTokenizer.from_pretrained(folder)` opens the tokenizer in this folder."

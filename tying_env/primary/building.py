@@ -169,7 +169,7 @@ def _released_network(config: EnvConfig, sizes: Sizes, device: torch.device) -> 
         model = build_model(config, sizes)
     recipes = recorder.recipes(dict(model.named_parameters()))
     dtype = getattr(torch, config.dtype)
-    model.to(dtype=dtype)
+    cast(model, dtype)
     network = PrimaryNetwork(model, find_blocks(model), {p: recipes[name] for name, p in model.named_parameters()})
     frozen = tuple(f"{name}." for name in network.block_names[1:])
     fill(network, {n: recipe.draw().to(dtype) for n, recipe in recipes.items() if not n.startswith(frozen)}, device)

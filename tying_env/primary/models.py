@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from tying_env.config import EnvConfig
+from tying_env.config.network import BUILT
 from tying_env.primary.blocks import find_blocks
 from tying_env.primary.decoders import build_decoder
 from tying_env.primary.kernels.for_transformers import ATTENTION
+from tying_env.primary.llama import build_llama
 from tying_env.primary.relaxation import add_deltas
 from tying_env.primary.residual import add_scales
 from tying_env.redrawing import Recipe
@@ -66,6 +68,8 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
     match config.model:
         case "gpt2":
             model = _gpt2(config, sizes["vocab_size"])
+        case "llama":
+            model = build_llama(config, sizes["vocab_size"], ATTENTION)
         case "bert":
             model = _bert(config, sizes["vocab_size"] + 1)  # the mask token
         case "vit":
@@ -74,7 +78,7 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
             model = build_decoder(sizes["architecture"])
         case _:
             raise ValueError(
-                f"the model {config.model!r} cannot be built from settings: only gpt2, bert, vit and causal-lm can"
+                f"the model {config.model!r} cannot be built from settings: only {', '.join(BUILT)} and causal-lm can"
             )
     if config.delta_rank:
         add_deltas(model, PrimaryNetwork(model, find_blocks(model)).block_names, config.delta_rank)

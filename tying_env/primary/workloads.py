@@ -179,7 +179,7 @@ def open_workload(config: EnvConfig, sizes: Sizes | None = None, tokenizer: Toke
     if config.init_from is not None and sizes is None:
         check_checkpoint(config)
     match config.model:
-        case "gpt2":
+        case "gpt2" | "llama":
             return CausalText(config)
         case "bert":
             return MaskedText(config)
@@ -191,7 +191,7 @@ def open_workload(config: EnvConfig, sizes: Sizes | None = None, tokenizer: Toke
 
 
 class CausalText(Workload):
-    """A network that predicts the next token: by default a GPT-2."""
+    """A network that predicts the next token: a GPT-2, a LLaMA, or what builds on this class."""
 
     def __init__(self, config: EnvConfig, tokenizer: Tokenizer | None = None) -> None:
         self.config = config
