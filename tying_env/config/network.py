@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +48,12 @@ def is_own(model: str) -> bool:
     return is_import_string(model)
 
 
+def token_name(tokenizers: Iterable[str]) -> str:
+    """Return what the tokens of all these tokenizers are: "byte", "base" (of DNA) or "token"."""
+    names = {{"bytes": "byte", "dna": "base"}.get(name, "token") for name in tokenizers}
+    return names.pop() if len(names) == 1 else "token"
+
+
 @dataclass(frozen=True)
 class NetworkSettings:
     """The network and its data."""
@@ -56,10 +63,11 @@ class NetworkSettings:
     transformers that --init-from names: Qwen, ...), or your own: my_file.py:make_network or package.module:..."""
     dataset: str = "sotu"
     """Text: "sotu", a name of the hub (wikitext-2, ...), a folder with train.txt, valid.txt, test.txt, or with one .txt
-    file, cut 90/5/5. Images: "digits", "cifar10" of the hub, or a file of packed JPEGs (.npz)."""
-    tokenizer: Literal["gpt2", "bytes", "checkpoint"] = "bytes"
-    """Bytes (vocabulary 256: small and fast), GPT-2's BPE with 50,257 tokens (compare the two in bits per byte), or the
-    own one of a causal-lm's checkpoint (its tokenizer.json)."""
+    file, cut 90/5/5; of a FASTA file (.fasta, .fa, .fna, also .gz) the bases. Images: "digits", "cifar10" of the hub,
+    or a file of packed JPEGs (.npz)."""
+    tokenizer: Literal["gpt2", "bytes", "dna", "checkpoint"] = "bytes"
+    """Bytes (vocabulary 256: small and fast), GPT-2's BPE with 50,257 tokens (compare the two in bits per byte), the
+    bases of a FASTA file (dna: A, C, G, T, N), or the own one of a causal-lm's checkpoint (its tokenizer.json)."""
     mask_seed: int = 0
     """BERT: seed of the masks on validation and test, which are the same at every measurement."""
     patch_size: int = 4
