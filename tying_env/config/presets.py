@@ -55,7 +55,7 @@ _SMOLLM: dict[str, Any] = {
 PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
     ("gpt2", "small"): {},
     ("gpt2", "paper"): PAPER,
-    ("llama", "small"): {"model": "llama", "n_kv_head": 2, "dropout": 0.0, "learning_rate": 2e-3},
+    ("llama", "small"): {"model": "llama", "n_kv_head": 2, "dropout": 0.0},
     ("llama", "135m"): _SMOLLM,
     # Of a hidden token nothing is known but its neighbours: where to look is learned sooner in short sequences.
     ("bert", "small"): {"model": "bert", "seq_len": 32, "batch_size": 32, "learning_rate": 2e-3},

@@ -28,7 +28,7 @@ NETWORKS = {
         "test split, each arm at its own best rate of two tuning seeds, p < 0.05 after Holm's correction. As on GPT-2 "
         "(`controllers-sotu`, `first-layer`) if no controller is better than chance, and a fixed tying with the first "
         "layer alone is better than one without; an arm that token frequencies beat has learned nothing.",
-        2.5,
+        3.0,
         (
             (
                 *("compare", "--model", "llama", "--agents", "--arms"),
@@ -39,7 +39,7 @@ NETWORKS = {
                 "sandwich: --agent sandwich",
                 "own first, 3 groups: --agent prior --rule own-first --groups 3",
                 "contiguous 3: --agent contiguous --groups 3",
-                *("--learning-rates", "1e-3", "2e-3", "4e-3", "8e-3", "--tuning-seeds", "2", "--seeds", "6"),
+                *("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "--tuning-seeds", "2", "--seeds", "6"),
             ),
         ),
     ),
