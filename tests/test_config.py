@@ -23,7 +23,7 @@ from tying_env import PAPER, EnvConfig
         ({"weight_decay": -0.1}, "weight_decay must be at least 0, got -0.1"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"validate_every": -5}, "validate_every must be at least 0, got -5"),
-        ({"tokenizer": "bpe"}, "tokenizer must be one of 'gpt2', 'bytes', 'checkpoint', got 'bpe'"),
+        ({"tokenizer": "bpe"}, "tokenizer must be one of 'gpt2', 'bytes', 'dna', 'checkpoint', got 'bpe'"),
         ({"dtype": "float16"}, "dtype must be one of 'float32', 'float64', 'bfloat16', got 'float16'"),
         ({"reward_timing": "later"}, "reward_timing must be one of 'after_training', 'after_tying', got 'later'"),
         ({"dataset": ""}, "dataset must be the name of a data set or a path, got ''"),

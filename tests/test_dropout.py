@@ -169,7 +169,7 @@ def test_many_gradients_at_once_are_those_one_by_one() -> None:
         torch.testing.assert_close(one, torch.autograd.grad(out, x, direction, retain_graph=True)[0])
 
 
-@pytest.mark.parametrize("model", ["gpt2", "bert", "vit"])
+@pytest.mark.parametrize("model", ["gpt2", "llama", "bert", "vit"])
 def test_every_mask_of_our_own_networks_is_drawn_here(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = {"seq_len": 5} if model != "vit" else {"dataset": "digits", "patch_size": 4}
     config = EnvConfig(model=model, n_layer=2, n_embd=8, n_head=2, **text)  # type: ignore[arg-type]
@@ -185,4 +185,4 @@ def test_every_mask_of_our_own_networks_is_drawn_here(model: str, monkeypatch: p
     assert drawn.by == ["aten.random_.from"] * len(shapes)
     attention = [shape for shape in shapes if shape[-1] == shape[-2]]
     assert len(attention) == config.n_layer
-    assert len(shapes) == 3 * config.n_layer + 1
+    assert len(shapes) == (config.n_layer if model == "llama" else 3 * config.n_layer + 1)

@@ -130,7 +130,7 @@ def test_a_network_of_images_is_refused(tmp_path: Path) -> None:
     settings = {k: v for k, v in TINY.items() if k not in ("tokenizer", "seq_len")}
     env = EnvConfig(model="vit", **settings | {"dataset": "digits", "total_steps": 2})
     run(RunConfig("conventional", run_dir=tmp_path / "vit", env=env, measure_test=False), [Watcher()])
-    with pytest.raises(ValueError, match="must be a gpt2, a bert or a causal-lm, got 'vit'"):
+    with pytest.raises(ValueError, match="must be a gpt2, a llama, a bert or a causal-lm, got 'vit'"):
         make_classifier(tmp_path / "vit" / "final.safetensors", "full", torch_stream(0, "x"))
 
 

@@ -81,6 +81,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
     "scaled branches": {"residual_scale": "sqrt"},
     "deltas": {"delta_rank": 2},
+    "llama": {"model": "llama", "n_kv_head": 1},
     "bert": {"model": "bert"},
     "vit": {"model": "vit", "dataset": "digits", "patch_size": 4},
 }

@@ -209,6 +209,7 @@ def test_weights_that_are_parts_of_one_memory_are_weights_each() -> None:
     [
         ({}, ["--pattern", "2:4"]),
         ({"model": "bert"}, ["--method", "magnitude"]),
+        ({"model": "llama", "n_kv_head": 1}, []),
         ({"model": "vit", "dataset": "digits", "patch_size": 4}, []),
         ({"residual_scale": "sqrt"}, ["--dense"]),
     ],

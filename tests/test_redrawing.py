@@ -55,7 +55,7 @@ def test_the_state_of_a_frozen_start_that_redraws_can_be_saved_and_forked(tiny: 
     assert env.step(action)[1] == twin.step(action)[1]
 
 
-@pytest.mark.parametrize("model", ["gpt2", "bert"])
+@pytest.mark.parametrize("model", ["gpt2", "llama", "bert"])
 def test_a_network_without_its_frozen_layers_has_the_weights_of_one_with_them(model: str) -> None:
     sizes, config = {"vocab_size": 11}, EnvConfig(model=model, n_layer=3, n_embd=8, n_head=2, seq_len=4)  # type: ignore[arg-type]
     held, redrawn = (

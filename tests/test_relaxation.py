@@ -23,7 +23,7 @@ def settings(model: str, text_folder: Path) -> dict[str, Any]:
     return TINY | {"model": model, "dataset": str(text_folder)}
 
 
-@pytest.mark.parametrize("model", ["gpt2", "bert", "vit"])
+@pytest.mark.parametrize("model", ["gpt2", "llama", "bert", "vit"])
 def test_tied_layers_share_their_matrices_and_keep_their_deltas(text_folder: Path, model: str, tmp_path: Path) -> None:
     chosen = settings(model, text_folder)
     plain, relaxed = LayerTyingEnv(**chosen), LayerTyingEnv(**chosen, delta_rank=2)

@@ -114,7 +114,7 @@ def test_a_run_is_resumed_and_forked_in_the_middle_of_a_ramp(tiny: dict[str, Any
         other.load_state_dict(state)
 
 
-@pytest.mark.parametrize("model", ["gpt2", "bert", "vit"])
+@pytest.mark.parametrize("model", ["gpt2", "llama", "bert", "vit"])
 def test_files_and_dense_exports_predict_as_the_network_does(tiny: dict[str, Any], tmp_path: Path, model: str) -> None:
     env = LayerTyingEnv(**settings(model, tiny) | {"residual_scale": "linear", "residual_ramp": 3})
     env.reset(seed=0)

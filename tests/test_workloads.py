@@ -221,7 +221,7 @@ def test_the_papers_sizes_are_the_papers() -> None:
         (
             "vit",
             {"seq_len": 64},
-            "seq_len does not apply to the model 'vit', only to gpt2 and bert",
+            "seq_len does not apply to the model 'vit', only to gpt2 and llama and bert",
         ),
         ("vit", {"dataset": "sotu"}, "unknown images 'sotu': no such file, and not one of digits, cifar10"),
         ("bert", {"augment": "crop"}, "augment does not apply to the model 'bert', only to vit"),

@@ -22,12 +22,13 @@ _VECTOR_ENTRY_POINT = "tying_env.vector:VectorTyingEnv"
 _SYNTHETIC = "LayerTying-Synthetic-v0"
 _TABLE = "LayerTying-Table-v0"
 
-_NAMES = {"gpt2": "GPT2", "bert": "BERT", "vit": "ViT"}
+_NAMES = {"gpt2": "GPT2", "llama": "Llama", "bert": "BERT", "vit": "ViT"}
+_SIZES = {"small": "", "paper": "Paper-", "135m": "135M-"}
 
 for (_model, _size), _settings in PRESETS.items():
     _vector = _VECTOR_ENTRY_POINT if _model == "gpt2" else None
     for _units, _part in (("block", ""), ("sublayers", "Sublayers-")):
-        _name = f"LayerTying-{_NAMES[_model]}-{_part}{'Paper-' if _size == 'paper' else ''}v0"
+        _name = f"LayerTying-{_NAMES[_model]}-{_part}{_SIZES[_size]}v0"
         if _name not in registry:  # the package may be imported again, by a reload or as `tying_env:LayerTying-...`
             _kwargs = _settings if _units == "block" else {**_settings, "units": _units}
             register(id=_name, entry_point=_ENTRY_POINT, vector_entry_point=_vector, kwargs=_kwargs)

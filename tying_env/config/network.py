@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
     from tying_env.config import EnvConfig
 
 # A network that this package builds from settings.
-Model = Literal["gpt2", "bert", "vit"]
+Model = Literal["gpt2", "llama", "bert", "vit"]
 
-BUILT: tuple[Model, ...] = ("gpt2", "bert", "vit")
-TEXT: tuple[Model, ...] = ("gpt2", "bert")
+BUILT: tuple[Model, ...] = ("gpt2", "llama", "bert", "vit")
+# Of these, what predicts the next token; and what reads text.
+CAUSAL: tuple[Model, ...] = ("gpt2", "llama")
+TEXT: tuple[Model, ...] = (*CAUSAL, "bert")
 # Any decoder that transformers has, of a checkpoint; and a network of the user's own, given as an object.
 DECODER, CUSTOM = "causal-lm", "custom"
 # A network of the user's own, whose name is an import string.
@@ -32,6 +35,7 @@ _ONLY: dict[str, tuple[str, ...]] = {
     "dropout": (*BUILT, OWN),
     **dict.fromkeys(("init_from", "delta_rank"), (*BUILT, DECODER)),
     "residual_scale": BUILT,
+    "n_kv_head": ("llama",),
     "mask_seed": ("bert",),
     "unequal_blocks": (CUSTOM, DECODER, OWN),
     "patch_size": ("vit",),
@@ -44,19 +48,26 @@ def is_own(model: str) -> bool:
     return is_import_string(model)
 
 
+def token_name(tokenizers: Iterable[str]) -> str:
+    """Return what the tokens of all these tokenizers are: "byte", "base" (of DNA) or "token"."""
+    names = {{"bytes": "byte", "dna": "base"}.get(name, "token") for name in tokenizers}
+    return names.pop() if len(names) == 1 else "token"
+
+
 @dataclass(frozen=True)
 class NetworkSettings:
     """The network and its data."""
 
     model: str = "gpt2"
-    """The network: gpt2 (next tokens), bert (masked tokens), vit (classes of images), causal-lm (a transformers decoder
-    that --init-from names: LLaMA, Qwen, ...), or your own: my_file.py:make_network or package.module:make_network."""
+    """The network: gpt2 or llama (next tokens), bert (masked tokens), vit (classes of images), causal-lm (a decoder of
+    transformers that --init-from names: Qwen, ...), or your own: my_file.py:make_network or package.module:..."""
     dataset: str = "sotu"
     """Text: "sotu", a name of the hub (wikitext-2, ...), a folder with train.txt, valid.txt, test.txt, or with one .txt
-    file, cut 90/5/5. Images: "digits", "cifar10" of the hub, or a file of packed JPEGs (.npz)."""
-    tokenizer: Literal["gpt2", "bytes", "checkpoint"] = "bytes"
-    """Bytes (vocabulary 256: small and fast), GPT-2's BPE with 50,257 tokens (compare the two in bits per byte), or the
-    own one of a causal-lm's checkpoint (its tokenizer.json)."""
+    file, cut 90/5/5; of a FASTA file (.fasta, .fa, .fna, also .gz) the bases. Images: "digits", "cifar10" of the hub,
+    or a file of packed JPEGs (.npz)."""
+    tokenizer: Literal["gpt2", "bytes", "dna", "checkpoint"] = "bytes"
+    """Bytes (vocabulary 256: small and fast), GPT-2's BPE with 50,257 tokens (compare the two in bits per byte), the
+    bases of a FASTA file (dna: A, C, G, T, N), or the own one of a causal-lm's checkpoint (its tokenizer.json)."""
     mask_seed: int = 0
     """BERT: seed of the masks on validation and test, which are the same at every measurement."""
     patch_size: int = 4
@@ -76,12 +87,21 @@ class NetworkSettings:
     """Width of the network; a multiple of n_head."""
     n_head: int = 4
     """Attention heads in each block."""
+    n_kv_head: int | None = None
+    """LLaMA: heads of keys and values in each block, each for as many of n_head, which it divides. The default is
+    n_head: none is shared."""
     delta_rank: int = 0
     """Relaxed recursion: each layer has a delta of this rank of its own beside the weights that are tied; 0: none."""
     seq_len: int = 128
     """Text: tokens in a training sequence; also the longest context of the network."""
     dropout: float = 0.1
-    """Dropout probability. The paper leaves it open; this is GPT-2's. (A causal-lm has that of its checkpoint.)"""
+    """Dropout probability. The paper leaves it open; this is GPT-2's. A LLaMA has it on its attention weights alone, as
+    transformers builds it. (A causal-lm has that of its checkpoint.)"""
+
+    @property
+    def key_value_heads(self) -> int:
+        """Heads of keys and values in each block."""
+        return self.n_head if self.n_kv_head is None else self.n_kv_head
 
 
 def check_network(config: EnvConfig) -> None:
@@ -105,6 +125,8 @@ def check_network(config: EnvConfig) -> None:
         raise ValueError(f"dropout must be in [0, 1), got {config.dropout!r}")
     if config.model in BUILT and config.n_embd % config.n_head:
         raise ValueError(f"n_head must divide n_embd, got n_head={config.n_head} and n_embd={config.n_embd}")
+    if config.model == "llama":
+        _check_llama(config)
     if config.tokenizer == "checkpoint" and config.model != DECODER:
         raise ValueError(
             f"tokenizer='checkpoint' is that of a checkpoint, for the model {DECODER!r} alone; got the model "
@@ -118,3 +140,14 @@ def check_network(config: EnvConfig) -> None:
                 f"{field.name} does not apply to the model {config.model!r}, only to {' and '.join(models)}: "
                 f"leave it out, got {value!r}"
             )
+
+
+def _check_llama(config: EnvConfig) -> None:
+    """Check that heads can be shared, and rotated: positions turn pairs of a head's numbers."""
+    if config.key_value_heads < 1 or config.n_head % config.key_value_heads:
+        raise ValueError(f"n_kv_head must divide n_head, got n_kv_head={config.n_kv_head} and n_head={config.n_head}")
+    if (width := config.n_embd // config.n_head) % 2:
+        raise ValueError(
+            f"n_embd must be an even multiple of n_head where positions are rotary, got n_embd={config.n_embd} and "
+            f"n_head={config.n_head}: heads of {width}"
+        )

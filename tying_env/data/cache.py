@@ -71,13 +71,23 @@ def load_corpus(dataset: str, tokenizer: str | Tokenizer = "gpt2", cache_dir: st
         cache_dir: Folder of the cache. None: the environment variable TYING_ENV_CACHE, else the user's cache folder.
 
     Raises:
-        ValueError: Unknown data set or tokenizer; a split without text, or with text that is not UTF-8.
+        ValueError: Unknown data set or tokenizer, or two that do not suit each other; a split without text, or with
+            text that is not UTF-8.
         FileNotFoundError: A file or package that the data set or the tokenizer needs is missing.
         ConnectionError, ImportError: A data set of the hub cannot be had, see `open_source`.
         OSError: The cache folder cannot be written; what was whole in it stays so.
     """
     chosen = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
     source = open_source(dataset)
+    if chosen.name == "dna" and not source.dna:
+        raise ValueError(
+            "tokenizer='dna' reads the bases of a FASTA file (.fasta, .fa, .fna, also .gz), "
+            f"got the data set {dataset!r}"
+        )
+    if source.dna and chosen.name not in ("dna", "bytes"):  # a genome is one word to others, and words are short
+        raise ValueError(
+            f"a FASTA file is read base by base, with tokenizer 'dna' or 'bytes': got {chosen.name!r} for {dataset!r}"
+        )
     folder = _cache_folder(cache_dir) / _content_key(source, chosen)
     # Without the lock first: a cache that is whole may well lie where this process may only read.
     if _fault(folder, chosen) is not None:

@@ -5,11 +5,13 @@ A source gives an iterator of texts for each of the splits "train", "validation"
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tying_env.data.dna import count_bases, is_fasta, records
 from tying_env.data.hub import load_from_hub
 from tying_env.data.packaged import packaged_folder
 
@@ -38,6 +40,8 @@ class TextSource:
     """"documents": each text stands alone; "lines": the texts of a split, joined, are one running text."""
     texts: Callable[[Split], Iterator[str]]
     """The texts of a split, in order."""
+    dna: bool = False
+    """Whether these are the bases of a FASTA file, and no other text."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ def open_source(dataset: str) -> TextSource:
             validation and one for the test); a name in `HUB_TEXTS`; a folder with train.txt, valid.txt and test.txt; or
             one text file, or a folder with exactly one .txt file: it is cut at the line ends after 90% and 95% of its
             characters, or a word's end where a line goes on past the next cut. Text files are UTF-8, read as they are,
-            and each split is one document.
+            and each split is one document. Of a FASTA file (.fasta, .fa, .fna; also .gz) the bases alone are read, see
+            `tying_env.data.dna`: it is cut after 90% and 95% of them, and each record is a document.
 
     Raises:
         ValueError: `dataset` is neither a known name nor an existing path, a file of arrays, or the hub's data has no
@@ -149,6 +154,9 @@ def _open_file(name: str, path: Path) -> TextSource:
             "vit, arrays of your own for a network of your own, with batches="
         )
 
+    if is_fasta(path):
+        return _open_fasta(name, path)
+
     def texts(split: Split) -> Iterator[str]:
         text = _read_text(path)
         cuts = [0, _cut(text, 90, 95), _cut(text, 95, 100), len(text)]
@@ -156,6 +164,19 @@ def _open_file(name: str, path: Path) -> TextSource:
         yield text[cuts[index] : cuts[index + 1]]
 
     return TextSource(name, "documents", texts)
+
+
+def _open_fasta(name: str, path: Path) -> TextSource:
+    @functools.cache
+    def n_bases() -> int:
+        return count_bases(path)
+
+    def texts(split: Split) -> Iterator[str]:
+        cuts = [0, n_bases() * 90 // 100, n_bases() * 95 // 100, n_bases()]
+        index = SPLITS.index(split)
+        yield from records(path, cuts[index], cuts[index + 1])
+
+    return TextSource(name, "documents", texts, dna=True)
 
 
 def _cut(text: str, percent: int, before: int) -> int:

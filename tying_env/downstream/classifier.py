@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tying_env.config.network import DECODER
+from tying_env.config.network import DECODER, TEXT
 from tying_env.downstream.settings import TuningMethod
 from tying_env.runs.network_file import SavedNetwork, load_network
 from tying_env.seeding import torch_randomness_from
@@ -92,9 +92,9 @@ def make_classifier(
         raise ValueError(f"rank must be at least 1, got {rank!r}")
     saved = network if isinstance(network, SavedNetwork) else load_network(network)
     model = saved.config.model
-    if model not in ("gpt2", "bert", DECODER):
+    if model not in (*TEXT, DECODER):
         raise ValueError(
-            f"downstream tasks are of text: the network must be a gpt2, a bert or a {DECODER}, got {model!r}"
+            f"downstream tasks are of text: the network must be a {', a '.join(TEXT)} or a {DECODER}, got {model!r}"
         )
     if method == "lora" and saved.config.delta_rank:
         raise ValueError("the network has low-rank deltas already (delta_rank): choose the method 'full' or 'head'")

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tying_env.config.network import DECODER, is_own
+from tying_env.config.network import DECODER, TEXT, is_own
 from tying_env.data.byte_level import byte_backend
-from tying_env.data.tokenizers import gpt2_merges
+from tying_env.data.dna import dna_backend
+from tying_env.data.tokenizers import END_OF_TEXT, gpt2_merges
 from tying_env.files import to_json, written_whole
 from tying_env.primary.checkpoint import TOKENIZER
 from tying_env.primary.decoders import end_token
@@ -78,14 +79,19 @@ def write_companions(
 
 
 def _tokenizer(env: dict[str, Any]) -> Any:
-    """Return GPT-2's tokenizer of transformers, or one whose tokens are bytes."""
+    """Return GPT-2's tokenizer of transformers, or one whose tokens are bytes or bases."""
     from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
     options = {"model_max_length": env["seq_len"], **({"mask_token": _MASK} if env["model"] == "bert" else {})}
     if env["tokenizer"] == "gpt2":
         vocabulary, merges = gpt2_merges()
         return GPT2Tokenizer(vocab=vocabulary, merges=merges, **options)
-    return PreTrainedTokenizerFast(tokenizer_object=byte_backend(), clean_up_tokenization_spaces=False, **options)
+    if env["tokenizer"] == "dna":
+        backend = dna_backend(END_OF_TEXT)
+        options |= {"unk_token": "N", "eos_token": END_OF_TEXT}
+    else:
+        backend = byte_backend()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **options)
 
 
 def input_section(env: dict[str, Any], data: dict[str, Any], sizes: dict[str, Any]) -> str:
@@ -102,12 +108,13 @@ def input_section(env: dict[str, Any], data: dict[str, Any], sizes: dict[str, An
             f"channel less its mean ({mean}), divided by its deviation ({deviation}), as "
             f"`AutoImageProcessor.from_pretrained(folder)` does it. Classes: {', '.join(data['classes'])}.\n"
         )
-    if env["model"] not in ("gpt2", "bert", DECODER) and not (is_own(env["model"]) and "vocab_size" in sizes):
+    if env["model"] not in (*TEXT, DECODER) and not (is_own(env["model"]) and "vocab_size" in sizes):
         return ""
     mask = f" The mask is token {sizes['vocab_size']}." if env["model"] == "bert" else ""
     opened = "`AutoTokenizer.from_pretrained(folder)` opens the tokenizer in this folder."
     how = {
         "gpt2": f"GPT-2's tokens: {opened}",
+        "dna": f"A token is a base, A, C, G, T or N for one that is not known; one more ends a record: {opened}",
         "checkpoint": f"The tokens of the checkpoint that it started from: {opened}",
         "bytes": f"A token is a byte of UTF-8, `list(text.encode())`: {opened}",
     }[env["tokenizer"]]

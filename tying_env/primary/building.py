@@ -169,7 +169,7 @@ def _released_network(config: EnvConfig, sizes: Sizes, device: torch.device) -> 
         model = build_model(config, sizes)
     recipes = recorder.recipes(dict(model.named_parameters()))
     dtype = getattr(torch, config.dtype)
-    model.to(dtype=dtype)
+    cast(model, dtype)
     of = {p: recipes[name] for name, p in model.named_parameters()}
     network = PrimaryNetwork(model, find_blocks(model), of, divided=config.units)
     frozen = tuple(f"{name}." for name in network.block_names[1:])

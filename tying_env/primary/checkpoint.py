@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tying_env.config import EnvConfig
-from tying_env.config.network import DECODER
+from tying_env.config.network import CAUSAL, DECODER
 from tying_env.primary.decoders import architecture_settings, read_architecture
+from tying_env.primary.llama import computation, explicit
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,12 @@ TOKENIZER = "tokenizer.json"
 # What our settings are called in transformers' configurations, by the type of model.
 _SETTINGS: dict[str, dict[str, str]] = {
     "gpt2": {"n_layer": "n_layer", "n_embd": "n_embd", "n_head": "n_head"},
+    "llama": {
+        "n_layer": "num_hidden_layers",
+        "n_embd": "hidden_size",
+        "n_head": "num_attention_heads",
+        "n_kv_head": "num_key_value_heads",
+    },
     "bert": {"n_layer": "num_hidden_layers", "n_embd": "hidden_size", "n_head": "num_attention_heads"},
     "vit": {
         "n_layer": "num_hidden_layers",
@@ -68,7 +75,8 @@ def checkpoint_settings(path: str | Path, model: str | None = None) -> dict[str,
 
     Args:
         path: the folder.
-        model: the network that was asked for. A GPT-2, BERT or ViT is started as one unless this is "causal-lm".
+        model: the network that was asked for. A GPT-2, BERT or ViT is started as one unless this is "causal-lm"; a
+            LLaMA, whose sizes and tokens are often its own, as a "causal-lm" unless this is "llama".
 
     Raises:
         FileNotFoundError: the folder is not there or has no config.json.
@@ -78,13 +86,15 @@ def checkpoint_settings(path: str | Path, model: str | None = None) -> dict[str,
     folder = Path(path).expanduser()
     stored = _read_config(folder)
     kind = stored["model_type"]
-    if model == DECODER or kind not in _SETTINGS:
+    if model == DECODER or kind not in _SETTINGS or (kind == "llama" and model != "llama"):
         where = f"{folder / 'config.json'}"
         sizes = architecture_settings(read_architecture(stored, where), where)
         return {"model": DECODER, **sizes, "tokenizer": "checkpoint"}
-    for name, ours in _COMPUTATION[kind].items():
+    if kind == "llama":
+        stored = explicit(stored)
+    for name, ours in (_COMPUTATION | {"llama": computation(stored)})[kind].items():
         if (value := stored.get(name, ours[0])) not in ours:
-            hint = f"; the model {DECODER!r} computes as its checkpoint says" if kind == "gpt2" else ""
+            hint = f"; the model {DECODER!r} computes as its checkpoint says" if kind in CAUSAL else ""
             raise ValueError(
                 f"the checkpoint {path} was trained with {name}={value!r}, the network it would start computes with "
                 f"{' or '.join(map(repr, ours))}: its weights would mean something else{hint}"
@@ -105,8 +115,9 @@ def check_checkpoint(config: EnvConfig) -> Path:
     assert config.init_from is not None
     path = Path(config.init_from).expanduser()
     for name, value in checkpoint_settings(path, config.model).items():
-        if name != "tokenizer" and getattr(config, name) != value:  # a decoder may read other tokens than its own
-            raise ValueError(f"the checkpoint {path} has {name}={value!r}, the settings {getattr(config, name)!r}")
+        here = config.key_value_heads if name == "n_kv_head" else getattr(config, name)
+        if name != "tokenizer" and here != value:  # a decoder may read other tokens than its own
+            raise ValueError(f"the checkpoint {path} has {name}={value!r}, the settings {here!r}")
     return path
 
 

@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from tying_env.config import EnvConfig
+from tying_env.config.network import BUILT
 from tying_env.config.tying import UnequalBlocks
 from tying_env.kinds import ATTENTION, FEED_FORWARD, Kinds
 from tying_env.primary.blocks import check_blocks, find_blocks
 from tying_env.primary.decoders import build_decoder
 from tying_env.primary.kernels.for_transformers import ATTENTION as KERNEL
+from tying_env.primary.llama import build_llama
 from tying_env.primary.relaxation import add_deltas
 from tying_env.primary.residual import add_scales
 from tying_env.primary.units import OwnUnits, bundle, check_units, sublayers
@@ -151,6 +153,8 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
     match config.model:
         case "gpt2":
             model = _gpt2(config, sizes["vocab_size"])
+        case "llama":
+            model = build_llama(config, sizes["vocab_size"], ATTENTION)
         case "bert":
             model = _bert(config, sizes["vocab_size"] + 1)  # the mask token
         case "vit":
@@ -159,7 +163,7 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
             model = build_decoder(sizes["architecture"])
         case _:
             raise ValueError(
-                f"the model {config.model!r} cannot be built from settings: only gpt2, bert, vit and causal-lm can"
+                f"the model {config.model!r} cannot be built from settings: only {', '.join(BUILT)} and causal-lm can"
             )
     if config.delta_rank:
         add_deltas(model, PrimaryNetwork(model, find_blocks(model)).block_names, config.delta_rank)

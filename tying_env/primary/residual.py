@@ -19,20 +19,22 @@ from tying_env.tied_blocks import TiedBlocks
 if TYPE_CHECKING:
     from tying_env.primary.models import PrimaryNetwork
 
-# The modules in a block whose output is added to the residual stream: GPT-2's, BERT's, and ViT's for both branches;
-# with the linear layers whose output they drop from.
+# The modules in a block whose output is added to the residual stream: GPT-2's, BERT's, ViT's for both branches, and
+# LLaMA's; with the linear layers that their output comes from.
 _BRANCHES: dict[str, tuple[str, ...]] = {
     "attn.resid_dropout": ("attn.c_proj",),
     "mlp.dropout": ("mlp.c_proj",),
     "attention.output.dropout": ("attention.output.dense",),
     "output.dropout": ("output.dense",),
     "dropout": ("attention.o_proj", "mlp.fc2"),
+    "self_attn": ("self_attn.o_proj",),  # with the weights of the attention, as a pair
+    "mlp": ("mlp.down_proj",),
 }
 _NAME = "residual_scale"
 
 
 def add_scales(blocks: Sequence[nn.Module]) -> None:
-    """Multiply the residual branches of GPT-2's, BERT's or ViT's blocks by a buffer, which begins as 1."""
+    """Multiply the residual branches of GPT-2's, LLaMA's, BERT's or ViT's blocks by a buffer, which begins as 1."""
     for block in blocks:
         for branch in _branches(block):
             branch.register_buffer(_NAME, torch.tensor(1.0))
@@ -149,12 +151,14 @@ def _buffers_of_units(network: PrimaryNetwork) -> list[list[Tensor]]:
     return buffers
 
 
-def _scaled(module: nn.Module, _: Any, output: Tensor) -> Tensor:
-    return output * module.get_buffer(_NAME)
+def _scaled(module: nn.Module, _: Any, output: Any) -> Any:
+    scale = module.get_buffer(_NAME)
+    return (output[0] * scale, *output[1:]) if isinstance(output, tuple) else output * scale
 
 
 def _branches(block: nn.Module) -> list[nn.Module]:
-    found = [branch for path in _BRANCHES if (branch := _get(block, path)) is not None]
+    names = dict(block.named_modules())  # GPT-2 and ViT have another `mlp`
+    found = [names[path] for path, linears in _BRANCHES.items() if path in names and names.keys() >= {*linears}]
     assert found, f"a {type(block).__name__} has no residual branches that are known here"
     return found
 

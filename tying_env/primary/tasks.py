@@ -63,7 +63,8 @@ class CausalLM(Task):
     def measure(self, model: nn.Module, batch: Tensor, *, logits: bool = False) -> Measured:
         """Return the loss, and logits at some of the B * T positions if asked for."""
         inputs, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
-        hidden = model.get_submodule("transformer")(input_ids=inputs, use_cache=False).last_hidden_state  # (B, T, D)
+        decoder: Any = model
+        hidden = decoder.base_model(input_ids=inputs, use_cache=False).last_hidden_state  # (B, T, D)
         weight = model.get_parameter("lm_head.weight")  # (V, D)
         return _of_head(hidden.flatten(0, 1), weight, targets.flatten(), logits)
 

@@ -137,15 +137,12 @@ class Workload(ABC):
         Raises:
             ValueError: units of a kind differ, and the settings do not allow for that; or each is one of its own.
         """
-        config = self.config
+        config, units = self.config, network.units
         self._kinds = network.kinds(config.unequal_blocks, config.tied_parameters)
-        units = network.units
         if len(self._kinds.members) == len(units) > 1:
-            at = network.own_units or network.blocks_paths
-            raise ValueError(
-                f"no two blocks are alike among the {len(units)} at {', '.join(map(repr, at))}, so nothing could be "
-                "tied: name another list of blocks"
-            )
+            at = ", ".join(map(repr, network.own_units or network.blocks_paths))
+            found = f"no two blocks are alike among the {len(units)} at {at}"
+            raise ValueError(f"{found}, so nothing could be tied: name another list of blocks")
         try:
             check_kinds(units, self._kinds.lowest, config.tied_parameters, within=network.model)
         except ValueError as error:
@@ -184,7 +181,7 @@ def open_workload(config: EnvConfig, sizes: Sizes | None = None, tokenizer: Toke
     if config.init_from is not None and sizes is None:
         check_checkpoint(config)
     match config.model:
-        case "gpt2":
+        case "gpt2" | "llama":
             return CausalText(config)
         case "bert":
             return MaskedText(config)
@@ -196,7 +193,7 @@ def open_workload(config: EnvConfig, sizes: Sizes | None = None, tokenizer: Toke
 
 
 class CausalText(Workload):
-    """A network that predicts the next token: by default a GPT-2."""
+    """A network that predicts the next token: a GPT-2, a LLaMA, or what builds on this class."""
 
     def __init__(self, config: EnvConfig, tokenizer: Tokenizer | None = None) -> None:
         self.config = config

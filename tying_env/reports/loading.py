@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tying_env.config.network import token_name
 from tying_env.kinds import Kinds
 from tying_env.runs.exported import is_export
 from tying_env.runs.layouts import modern
@@ -135,9 +136,7 @@ class Run:
 
     def conventional_memory(self) -> int | None:
         """Return what `memory` would be with every layer independent; None while the run has not ended."""
-        if self.summary is None:
-            return None
-        return conventional_bytes(self.summary, self.env)
+        return None if self.summary is None else conventional_bytes(self.summary, self.env)
 
     def result(self, metric: Metric) -> float | None:
         """Return the value of a metric; None unless the run finished and has one."""
@@ -187,8 +186,7 @@ class Run:
 def unit_of_perplexity(runs: Sequence[Run]) -> str:
     """Return what the perplexities of runs are per; runs that wrote down no network are of a GPT-2."""
     unit = {"bert": "per hidden token", "vit": "per image"}.get(runs[0].env.get("model", "gpt2"), "per token")
-    in_bytes = all(run.env["tokenizer"] == "bytes" for run in runs)
-    return unit.replace("token", "byte") if in_bytes else unit
+    return unit.replace("token", token_name(run.env["tokenizer"] for run in runs))
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:

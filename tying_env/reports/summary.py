@@ -118,7 +118,8 @@ def _details(result: dict[str, Any], config: dict[str, Any]) -> str:
             return f"{accuracy}, cross-entropy {_number(result['mean_loss'], 3)} nats, {result['tokens']:,} images"
         case "bert":
             return f"{result['tokens']:,} hidden tokens"
-    return f"{_number(result['bits_per_byte'], 3)} bits/byte, {result['tokens']:,} tokens"
+    unit = "base" if config["env"].get("tokenizer") == "dna" else "byte"  # one is a byte of its file
+    return f"{_number(result['bits_per_byte'], 3)} bits/{unit}, {result['tokens']:,} tokens"
 
 
 def _number(value: float | None, digits: int = 2) -> str:

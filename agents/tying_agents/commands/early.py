@@ -131,7 +131,8 @@ def chosen_preset(argv: Sequence[str], of_file: dict[str, Any] | None = None) ->
         of_file: settings of the environment in a configuration file: they count where the arguments do not.
 
     Raises:
-        FileNotFoundError, ValueError: the checkpoint of --init-from is not there, or not of such a network.
+        FileNotFoundError, ValueError: the checkpoint of --init-from is not there, or not of such a network; or there
+            is no preset of this size for the network.
     """
     chosen = early(argv, "model", "preset", "init-from")
     size: Size = chosen.preset if chosen.preset in get_args(Size) else "small"
@@ -147,8 +148,12 @@ def chosen_preset(argv: Sequence[str], of_file: dict[str, Any] | None = None) ->
 
         started = checkpoint_settings(folder, named)
     model = named or started.get("model", "gpt2")
+    sizes = {kind: settings for (of, kind), settings in PRESETS.items() if of == model}
     # Decoders of a checkpoint, and networks of the user's own, have no presets.
-    preset = next((settings for key, settings in PRESETS.items() if key == (model, size)), {})
+    if size not in (sizes or ("small", "paper")):
+        there = " or ".join(sizes or ("small", "paper"))
+        raise ValueError(f"preset must be {there} for the model {model!r}, got {size!r}")
+    preset = sizes.get(size, {})
     return size, EnvConfig(**preset | started | {"model": model})
 
 
@@ -186,7 +191,7 @@ def overruling(argv: Sequence[str]) -> dict[str, Any]:
 
 def default_run(size: Size, env: EnvConfig) -> RunConfig:
     """Return the settings of a run of a size in this environment."""
-    windows = 0 if size == "paper" else RunConfig.test_windows  # the paper measures the whole test split
+    windows = RunConfig.test_windows if size == "small" else 0  # the paper measures the whole test split
     return RunConfig(env=env, test_windows=windows)
 
 

@@ -82,7 +82,8 @@ def evaluated(options: Options) -> "Table":
     table.add_row("cross-entropy", f"{result.mean_loss:.4f} nats per prediction")
     table.add_row("perplexity", f"{result.perplexity:,.2f}")
     if result.bits_per_byte is not None:
-        table.add_row("bits per byte", f"{result.bits_per_byte:.4f}")
+        unit = "base" if run.config.tokenizer == "dna" else "byte"  # one is a byte of its file
+        table.add_row(f"bits per {unit}", f"{result.bits_per_byte:.4f}")
     if result.accuracy is not None:
         table.add_row("accuracy", f"{result.accuracy:.2%}")
     if result.input_dependence is not None:

@@ -15,7 +15,7 @@ import tyro
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
 from tying_agents.commands.saved_runs import open_network, refuse_unnamed_code, settings_of_network
-from tying_env.config.network import DECODER, is_own
+from tying_env.config.network import CAUSAL, DECODER, is_own
 from tying_env.runs.run_directory import Which
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def generated(options: Options) -> str:
     if options.top_k < 0:
         raise ValueError(f"top_k must be at least 0 (0: all), got {options.top_k}")
     env = settings_of_network(options.run, options.network, packed=True)
-    if env["model"] not in ("gpt2", DECODER):
+    if env["model"] not in (*CAUSAL, DECODER):
         what = "a network of your own" if is_own(str(env["model"])) else env["model"]
         raise ValueError(f"only a GPT-2 or another decoder of transformers can continue a text, not {what}")
     refuse_unnamed_code(env, options.run, options.model)
@@ -84,7 +84,7 @@ def generated(options: Options) -> str:
 
     device = find_device(options.device)
     run = open_network(options.run, options.network, device, None)
-    assert run.tokenizer is not None  # every GPT-2 and every decoder has one
+    assert run.tokenizer is not None  # every decoder has one
     prompt = run.tokenizer.encode(options.prompt).tolist()
     room = run.config.seq_len - len(prompt)
     if options.tokens > room:

@@ -2,6 +2,7 @@
 
 from tying_agents.studies.alignment import ALIGNMENT
 from tying_agents.studies.intervals import INTERVALS
+from tying_agents.studies.networks import NETWORKS
 from tying_agents.studies.recipes import quick
 from tying_agents.studies.sensitivity import SENSITIVITY
 from tying_agents.studies.study import BEFORE, Study
@@ -40,11 +41,6 @@ _ABLATIONS = "Which part of the method matters: the rows of the paper's Table 4,
 _ABLATED = (
     "Paired differences to the full method in percent, over ten seeds, each row at its own best rate; p < 0.05 after "
     "Holm's correction."
-)
-_THREE = ("--agents", "conventional", "dqn", "random", "--tuning-seeds", "3", "--seeds", "10")
-_LEARNS = (
-    "dqn has at least half of conventional's gain over knowing nothing (token frequencies; the most frequent class), "
-    "medians of ten seeds on the test split, each arm at its own best rate of three tuning seeds."
 )
 _BETTER = (
     "p < 0.05 after Holm's correction, exact paired test over ten seeds, on the test split: dqn or ppo better than "
@@ -235,18 +231,7 @@ STUDIES = {
             ),
         ),
     ),
-    "bert": Study(
-        "Does BERT's preset learn, conventionally and while the paper's DQN or chance ties its layers?",
-        _LEARNS,
-        2.0,
-        (("compare", "--model", "bert", *_THREE, "--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3"),),
-    ),
-    "vit": Study(
-        "Does the ViT's preset learn, conventionally and while the paper's DQN or chance ties its layers?",
-        _LEARNS,
-        2.0,
-        (("compare", "--model", "vit", *_THREE, "--learning-rates", "3e-4", "1e-3", "2e-3", "4e-3", "8e-3"),),
-    ),
+    **NETWORKS,
     "alignment": ALIGNMENT,
     "sublayers": SUBLAYERS,
     "regimes": Study(

@@ -44,8 +44,8 @@ def attend(
     Args:
         module: the attention module, whose `is_causal` says whether position t sees those after it.
         query: (B, h, T, D/h).
-        key: (B, h, T, D/h).
-        value: (B, h, T, D/h).
+        key: (B, g, T, D/h), where g divides h: each head of it is there for h/g of the query.
+        value: (B, g, T, D/h).
         attention_mask: who sees whom; None for all, or with `is_causal` all before.
         dropout: probability of dropping a weight.
         scaling: of the scores; 1/sqrt(D/h) by default.
@@ -54,7 +54,9 @@ def attend(
     Returns:
         The output (B, T, h, D/h), and no weights.
     """
-    plain = attention_mask is None and query.shape == key.shape and all(kwargs.get(name) is None for name in _NOT_OURS)
+    n_shared, rest = divmod(query.shape[1], key.shape[1])
+    alike = not rest and (query.shape[0], *query.shape[2:]) == (key.shape[0], *key.shape[2:])  # not with a cache
+    plain = attention_mask is None and alike and all(kwargs.get(name) is None for name in _NOT_OURS)
     # torch computes the softmax of 16-bit numbers in 32 bits.
     exact = query.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
     if not (dropout and plain and exact and dropping.can_be_ours(query)):
@@ -63,6 +65,8 @@ def attend(
         )
         return result
     b, h, t, d = query.shape
+    if n_shared > 1:
+        key, value = (part.repeat_interleave(n_shared, 1) for part in (key, value))
     mask = query.new_full((t, t), -torch.inf).triu(1) if getattr(module, "is_causal", True) else query.new_zeros(())
     q, k, v = (part.reshape(b * h, t, d) for part in (query, key, value))
     scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=d**-0.5 if scaling is None else scaling)  # (B h, T, T)
