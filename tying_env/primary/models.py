@@ -154,7 +154,7 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
         case "gpt2":
             model = _gpt2(config, sizes["vocab_size"])
         case "llama":
-            model = build_llama(config, sizes["vocab_size"], ATTENTION)
+            model = build_llama(config, sizes["vocab_size"], KERNEL)
         case "bert":
             model = _bert(config, sizes["vocab_size"] + 1)  # the mask token
         case "vit":
