@@ -51,7 +51,7 @@ def outcome(path: Path) -> dict[str, Any]:
     state = json.loads((newest / "state.json").read_text())
     del state["recorder"]["seconds"]
     summary = json.loads((path / "summary.json").read_text())
-    for clock in ("seconds", "tokens_per_second", "peak_process_bytes"):
+    for clock in ("seconds", "tokens_per_second", "seconds_per_epoch", "peak_process_bytes"):
         del summary[clock]
     files = ["metrics.jsonl", "trace.txt", "best.safetensors", "final.safetensors", "replication_map.png"]
     if (path / "journal.jsonl").exists():
