@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "agents over seeds, one report"),
     "ablations": ("ablations", "the paper's Table 4"),
     "tune": ("tune", "search settings, with Optuna"),
+    "smallest": ("smallest", "the smallest network that is as good as conventional training"),
     "report": ("report", "a report of runs that are there"),
     "evaluate": ("evaluate", "measure the network of a run on a split"),
     "align": ("align", "how far layers are aligned; heads and units in another order"),

@@ -52,7 +52,7 @@ def make_comparison(
     for arm in arms:
         if not arm.after:
             check(arm.configure(plan.folder / "runs", plan.seeds[0]))
-    _remember(plan.folder, [*labels, *(label for label in before if label not in labels)])
+    remember_arms(plan.folder, [*labels, *(label for label in before if label not in labels)])
     stop = StopFile(plan.folder / f"stop-{os.getpid()}")
     stop.path.unlink(missing_ok=True)
     try:
@@ -70,37 +70,54 @@ def _make_runs(arms: Sequence[ArmSpec], plan: RunPlan, on_run: Callable[[int, in
     done = 0
     on_run(done, total)
 
-    def make_waiting(configurations: list[RunConfig]) -> None:
+    def make(configurations: list[RunConfig]) -> None:
         nonlocal done
-        for config in configurations:
-            refuse_changes(config)
-        waiting = [config for config in configurations if not _finished(config)]
-        done += len(configurations) - len(waiting)
-        on_run(done, total)
         first = done
-        try:
-            in_parallel(
-                _make_run,
-                [(config, plan.threads, stop) for config in waiting],
-                lambda finished: on_run(first + finished, total) if not stop.should_stop() else None,
-                backend=plan.backend,
-                address=plan.address,
-                jobs=plan.jobs,
-                threads=plan.threads,
-            )
-        except BrokenExecutor:  # the signal may also end a worker that had not yet begun
-            if stop.asked is None:
-                raise
-        if any(not _finished(config) for config in waiting):
-            raise StoppedBySignal(stop.asked or signal.SIGTERM)
-        done += len(waiting)
+        make_waiting(configurations, plan, stop, lambda finished: on_run(first + finished, total))
+        done += len(configurations)
 
     ready: set[str] = set()
     while len(ready) < len(arms):  # arms that need no run that is still to come
         wave = [arm for arm in arms if arm.label not in ready and set(arm.after) <= ready]
-        make_waiting([config for arm in wave for config in tuning_runs(arm, plan)])
-        make_waiting([_final_run(arm, plan, seed) for arm in wave for seed in plan.seeds])
+        make([config for arm in wave for config in tuning_runs(arm, plan)])
+        make([final_run(arm, plan, seed) for arm in wave for seed in plan.seeds])
         ready |= {arm.label for arm in wave}
+
+
+def make_waiting(
+    configurations: Sequence[RunConfig], plan: RunPlan, stop: StopFile, on_run: Callable[[int], None]
+) -> None:
+    """Make those of these runs that are not there yet.
+
+    Args:
+        configurations: of the runs, each with a folder of its own.
+        plan: where to make them.
+        stop: asks them to stop.
+        on_run: is told how many are there, before the first run and after each.
+
+    Raises:
+        As `make_comparison`.
+    """
+    for config in configurations:
+        refuse_changes(config)
+    waiting = [config for config in configurations if not _finished(config)]
+    there = len(configurations) - len(waiting)
+    on_run(there)
+    try:
+        in_parallel(
+            _make_run,
+            [(config, plan.threads, stop) for config in waiting],
+            lambda finished: on_run(there + finished) if not stop.should_stop() else None,
+            backend=plan.backend,
+            address=plan.address,
+            jobs=plan.jobs,
+            threads=plan.threads,
+        )
+    except BrokenExecutor:  # the signal may also end a worker that had not yet begun
+        if stop.asked is None:
+            raise
+    if any(not _finished(config) for config in waiting):
+        raise StoppedBySignal(stop.asked or signal.SIGTERM)
 
 
 def _make_run(config: RunConfig, threads: int, stop: StopFile) -> str:
@@ -119,7 +136,8 @@ def chosen_learning_rate(arm: str, plan: RunPlan) -> float | None:
     return min(plan.learning_rates, key=mean) if plan.learning_rates else None
 
 
-def _final_run(arm: ArmSpec, plan: RunPlan, seed: int) -> RunConfig:
+def final_run(arm: ArmSpec, plan: RunPlan, seed: int) -> RunConfig:
+    """Return a run that is compared, at the learning rate that was chosen for its arm."""
     return with_rate(planned_run(arm, plan, seed), chosen_learning_rate(arm.label, plan))
 
 
@@ -128,7 +146,8 @@ def _finished(config: RunConfig) -> bool:
     return (config.run_dir / SUMMARY).exists()
 
 
-def _remember(folder: Path, labels: list[str]) -> None:
+def remember_arms(folder: Path, labels: list[str]) -> None:
+    """Write down which arms a folder has, in the order of the report's rows."""
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(folder / COMPARISON) as unfinished:
         unfinished.write_text(to_json({"arms": labels}, indent=2) + "\n", encoding="utf-8")
