@@ -39,18 +39,22 @@ def test_the_blocks_of_a_transformers_model_are_found_tied_and_trained(family: s
 
 def test_the_encoder_and_the_decoder_of_a_t5_are_tied_within_themselves() -> None:
     assert find_blocks(make_model("t5")) == ("encoder.block", "decoder.block")
-    with pytest.raises(ValueError, match=r"relative_attention_bias.*unequal_blocks='within-kind'"):
+    with pytest.raises(ValueError, match=r"missing.* in block 3; unequal_blocks='within-kind'"):
         make_env("t5")
     env = make_env("t5", unequal_blocks="within-kind")
     env.reset(seed=0)
-    # The first block of each stack has the relative position bias, which the others lack.
-    assert env.kinds.lowest.tolist() == [0, 1, 1, 3, 4, 4, 4]
-    assert env.action_space == gym.spaces.MultiDiscrete([1, 1, 2, 1, 1, 2, 3])
-    *_, info = env.step(env.kinds.position)
-    assert info["tying"].tolist() == [0, 1, 2, 3, 4, 5, 6]
-    _, _, terminated, _, info = env.step(np.array([0, 0, 0, 0, 0, 0, 1]))
-    assert info["tying"].tolist() == [0, 1, 1, 3, 4, 4, 4]
+    assert env.kinds.lowest.tolist() == [0, 0, 0, 3, 3, 3, 3]
+    assert env.action_space == gym.spaces.MultiDiscrete([1, 2, 3, 1, 2, 3, 4])
+    _, _, terminated, _, info = env.step(np.array([0, 0, 1, 0, 0, 0, 3]))
+    assert info["tying"].tolist() == [0, 0, 0, 3, 3, 3, 6]
     assert not terminated
+    # The first block of each stack has the table of relative positions, which stays its own, and trains.
+    tables = [p for name, p in env.trainer.named_parameters() if "relative_attention_bias" in name]
+    assert len(tables) == 2
+    before = [p.detach().clone() for p in tables]
+    env.step(np.array([0, 0, 0, 0, 1, 0, 0]))
+    assert not any(torch.equal(p, q) for p, q in zip(tables, before, strict=True))
+    assert {id(p) for p in tables} < {id(p) for group in env.trainer.optimizer.param_groups for p in group["params"]}
     check_env(make_env("t5", unequal_blocks="within-kind"), skip_render_check=True)
 
 

@@ -24,6 +24,10 @@ _WHAT = {"all": "parameters", "matrices": "matrices"}
 # The attribute that marks modules whose Parameters are never tied.
 _KEPT = "_every_layers_own"
 
+# Modules that the first block of a stack has for all of it: T5's table of relative positions. The rest of that block is
+# like the others.
+_OF_THE_STACK = ("relative_attention_bias",)
+
 # A place in a block where a Parameter hangs: the submodule and its attribute.
 Slot = tuple[nn.Module, str]
 
@@ -37,6 +41,8 @@ def keep_own(module: nn.Module) -> None:
 def slots(block: nn.Module, only: TiedParameters = "all") -> dict[str, Slot]:
     """Return the places of a block's Parameters that are tied, by name: of those that train, all but `keep_own`'s.
 
+    T5's table of relative positions, which the first block has for its stack, stays that block's own.
+
     What their names are does not matter: of a network that only trains adapters of whatever kind, all of these are.
     """
     places = {
@@ -44,7 +50,8 @@ def slots(block: nn.Module, only: TiedParameters = "all") -> dict[str, Slot]:
         for name, parameter in block.named_parameters(remove_duplicate=False)
         if parameter.requires_grad and (only == "all" or parameter.ndim >= 2)
     }
-    return {name: slot for name, slot in places.items() if _KEPT not in slot[0].__dict__}
+    own = {name for name in places if any(part in _OF_THE_STACK for part in name.split("."))}
+    return {name: slot for name, slot in places.items() if _KEPT not in slot[0].__dict__ and name not in own}
 
 
 def get(slot: Slot) -> nn.Parameter:
