@@ -12,7 +12,7 @@ from tying_env import partition
 from tying_env.kinds import Kinds
 from tying_env.reports.chance import chance_events, leader_distribution
 
-TWO = Kinds.one_after_the_other([3, 4], ("attention", "feed-forward"))
+TWO = Kinds.one_after_the_other((3, 4), ("attention", "feed-forward"))
 
 
 @st.composite

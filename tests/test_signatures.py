@@ -205,7 +205,7 @@ def test_a_report_names_the_signs_of_each_run_and_arm(tmp_path: Path) -> None:
 
 
 def test_sublayers_are_judged_kind_by_kind() -> None:
-    kinds, rng = Kinds.one_after_the_other([4, 4]), np.random.default_rng(0)
+    kinds, rng = Kinds.one_after_the_other((4, 4)), np.random.default_rng(0)
     together = records([[0] * 4 + [4] * 4] * N)
     (sign,) = find_signatures(together, chooses=True, kinds=kinds)
     assert sign.name == "always ties"

@@ -23,7 +23,7 @@ from tying_env.primary.blocks import find_blocks
 from tying_env.primary.units import bundle, check_units, sublayers
 from tying_env.runs import load_network, save_network
 
-SUBLAYERS = Kinds.one_after_the_other([L, L], ("attention", "feed-forward"))
+SUBLAYERS = Kinds.one_after_the_other((L, L), ("attention", "feed-forward"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

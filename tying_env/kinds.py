@@ -5,8 +5,9 @@ has p units of its kind before it is one of 0..p, so every action of the space i
 are uniform within each kind. Where all units are of one kind the two are the same.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,19 +47,23 @@ class Kinds:
         self.position: IntVector = np.zeros_like(self.lowest)
         for units in self.members:
             self.position[units] = np.arange(len(units))
+        for array in (self.lowest, self.position):  # one object serves many environments
+            array.setflags(write=False)
 
-    @classmethod
-    def alike(cls, n_units: int) -> Self:
+    @staticmethod
+    @functools.lru_cache
+    def alike(n_units: int) -> "Kinds":
         """Return the kinds of units that are all alike."""
-        return cls(np.zeros(n_units, dtype=np.int64))
+        return Kinds(np.zeros(n_units, dtype=np.int64))
 
-    @classmethod
-    def one_after_the_other(cls, sizes: Sequence[int], names: Sequence[str] = ()) -> Self:
+    @staticmethod
+    @functools.lru_cache
+    def one_after_the_other(sizes: tuple[int, ...], names: tuple[str, ...] = ()) -> "Kinds":
         """Return kinds of so many units each, all those of a kind before those of the next."""
-        return cls(np.repeat(np.cumsum([0, *sizes[:-1]]), sizes), names)
+        return Kinds(np.repeat(np.cumsum([0, *sizes[:-1]]), sizes), names)
 
     @classmethod
-    def described(cls, about: Mapping[str, Any]) -> Self:
+    def described(cls, about: Mapping[str, Any]) -> "Kinds":
         """Return the kinds of the units of a run.
 
         Args:

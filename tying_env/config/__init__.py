@@ -48,7 +48,7 @@ class EnvConfig(ComputingSettings, MeasuringSettings, TyingSettings, TrainingSet
     def kinds(self) -> Kinds:
         """The kinds of the units, as far as settings tell: of blocks that are not all alike only the network does."""
         if self.units == "sublayers":
-            return Kinds.one_after_the_other([self.n_layer] * 2, (ATTENTION, FEED_FORWARD))
+            return Kinds.one_after_the_other((self.n_layer, self.n_layer), (ATTENTION, FEED_FORWARD))
         return Kinds.alike(self.n_layer)
 
     @property
