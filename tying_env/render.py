@@ -96,7 +96,7 @@ def replication_map_figure(
         )
     units, independent = sum(len(own) for _, own in parts), sum(len(partition.leaders(own)) for _, own in parts)
     what = "units" if named else "layers"
-    figure.suptitle(f"{title}: {independent} of {units} {what} independent", fontsize=11)
+    figure.axes[0].set_title(f"{title}: {independent} of {units} {what} independent", fontsize=11)
     return figure
 
 

@@ -103,8 +103,8 @@ MUTANTS = [
     ),
     Mutant(
         "forgets the decision under way when it is stopped",
-        "tying_env/episode.py",
-        '"under_way": None if self.under_way is None else dataclasses.asdict(self.under_way)',
+        "tying_env/episode_state.py",
+        '"under_way": None if episode.under_way is None else dataclasses.asdict(episode.under_way)',
         '"under_way": None',
         f"{RESUME} -k test_a_run_stopped_after_every_training_step",
     ),

@@ -145,9 +145,9 @@ def load_packed(path: str | Path, device: str | torch.device = "cpu", model: str
         ImportError: Brotli is not installed.
         tying_env.plugins.ForeignCodeError: the code that `model` names raised.
     """
-    network = open_packed(path, device, model).saved.network
+    network = _open(Path(path), torch.device(device), model).network
     refuse_merging(dict(zip(network.block_names, network.blocks, strict=True)))
-    return network.model
+    return network.model.to(device).eval()
 
 
 def open_packed(path: str | Path, device: str | torch.device = "cpu", model: str | None = None) -> LoadedRun:
