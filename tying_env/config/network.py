@@ -31,7 +31,7 @@ _ONLY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("n_embd", "n_head", "dataset"), (*BUILT, DECODER, OWN)),
     "dropout": (*BUILT, OWN),
     **dict.fromkeys(("init_from", "delta_rank"), (*BUILT, DECODER)),
-    "residual_scale": BUILT,
+    **dict.fromkeys(("residual_scale", "attention"), BUILT),
     "mask_seed": ("bert",),
     "unequal_blocks": (CUSTOM, DECODER, OWN),
     "patch_size": ("vit",),
