@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tying_agents.studies.alignment import ALIGNMENT
+from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.study import BEFORE, Study, folder_of
 from tying_agents.studies.study import quick as _quick
 
@@ -249,6 +250,7 @@ STUDIES = {
         (("compare", "--model", "vit", *_THREE, "--learning-rates", "3e-4", "1e-3", "2e-3", "4e-3", "8e-3"),),
     ),
     "alignment": ALIGNMENT,
+    "attention-reused": REUSED,
     "regimes": Study(
         "Where does tying help: against how much training text, trained until validation no longer gets better?",
         "At each amount of text three paired seeds, each arm at its own best rate and the better of two dropouts, both "
