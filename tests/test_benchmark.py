@@ -21,10 +21,14 @@ TINY = [
     *("--n-layer", str(N_LAYER), "--n-embd", str(WIDTH), "--wide-n-embd", "32", "--seq-len", str(SEQ_LEN)),
     *("--paper-n-layer", "2", "--leaders", "1", "--numbers", "2"),
     *("--growing-layers", "4", "--growing-widths", "16", "--growing-lengths", "16", "--growing-groups", "2"),
+    *("--reuse-lengths", "16"),
     *("--single-steps", "20", "--batch-sizes", "3", "--batched-steps", "2"),
 ]
 # All but the options, which would be compiled.
-MEASURED = ["step", "head", "tying", "change", "dqn", "plain", "where", "growth", "start", "vector", "table", "memory"]
+MEASURED = [
+    *("step", "head", "tying", "change", "dqn", "plain", "where", "growth", "reuse", "start", "vector", "table"),
+    "memory",
+]
 
 
 def benchmark(*options: str) -> subprocess.CompletedProcess[str]:
@@ -58,7 +62,17 @@ def test_every_measurement_has_its_arms(result: dict[str, Any]) -> None:
     arms = {name: len(rows) for name, rows in result["measurements"].items()}
     plain = 16 if products._MKL_LEAVES_AVX512 else 10  # with and without oneDNN, where that is faster
     assert arms == dict(
-        **{"step": 4, "head": 5, "tying": 6, "change": 4, "dqn": 2, "plain": plain, "where": 7, "growth": 24},
+        **{
+            "step": 4,
+            "head": 5,
+            "tying": 6,
+            "change": 4,
+            "dqn": 2,
+            "plain": plain,
+            "where": 7,
+            "growth": 24,
+            "reuse": 6,
+        },
         **{"start": 2, "vector": 3, "table": 3, "memory": 2 * 2 * 5 * 12},
     )
 

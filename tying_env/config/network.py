@@ -35,6 +35,7 @@ _ONLY: dict[str, tuple[str, ...]] = {
     "dropout": (*BUILT, OWN),
     **dict.fromkeys(("init_from", "delta_rank"), (*BUILT, DECODER)),
     "residual_scale": BUILT,
+    "attention": ("gpt2", "bert", "vit"),
     "n_kv_head": ("llama",),
     "mask_seed": ("bert",),
     "unequal_blocks": (CUSTOM, DECODER, OWN),

@@ -47,6 +47,9 @@ class TyingSettings:
     """What the first tying makes of the layers of a group: they take the leader's weights, or the mean of all."""
     unequal_blocks: UnequalBlocks = "refuse"
     """Your own network, if its blocks differ: refuse it, or tie each kind of block within itself."""
+    attention: Literal["own", "reused"] = "own"
+    """Attention of a tied layer of GPT-2, BERT or ViT: its own scores, with the weights that it shares; or its leader's
+    probabilities are reused, and it computes values and feed-forward alone. Each group holds batch x heads x T x T."""
     freeze_at_start: bool = True
     """Train only layer 0 until the first decision (Algorithm 1 line 2). Without: all layers train (ablation vi)."""
 
@@ -76,9 +79,23 @@ def check_tying(config: EnvConfig) -> None:
             f"residual_scale={config.residual_scale!r} does not apply to a ViT's sublayers: both of a block's branches "
             "go through one module, which has one scale"
         )
+    if config.attention == "reused":
+        _check_reused(config)
     if config.gradient == "leader" and config.replication == "copied":
         raise ValueError("gradient='leader' does not apply to replication='copied': copied layers train on their own")
     if config.first_tying == "mean" and config.replication != "tied":
         raise ValueError(f"first_tying='mean' needs replication='tied', got {config.replication!r}")
     if config.first_tying == "mean" and not config.freeze_at_start:
         raise ValueError("first_tying='mean' needs freeze_at_start: without it all layers train before they are tied")
+
+
+def _check_reused(config: EnvConfig) -> None:
+    """Check that queries and keys of a follower are its leader's: they are not computed, and nothing must be lost."""
+    for name, plain, why in (
+        ("replication", "tied", "layers that are not tied would train queries and keys that nothing computes with"),
+        ("tied_parameters", "all", "a follower would have biases of queries and keys that nothing computes with"),
+        ("delta_rank", 0, "a follower would have deltas of queries and keys that nothing computes with"),
+        ("compile_blocks", False, "blocks are compiled one by one, and here one takes numbers from another"),
+    ):
+        if getattr(config, name) != plain:
+            raise ValueError(f"attention='reused' needs {name}={plain!r}, got {getattr(config, name)!r}: {why}")

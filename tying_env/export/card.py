@@ -8,6 +8,7 @@ from tying_env.export.tied_folder import is_transformers
 from tying_env.partition import leaders
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.owned import owned_parameters
+from tying_env.primary.reuse import reuses
 from tying_env.render import replication_map_text
 from tying_env.runs.exported import without_folders
 from tying_env.tied_blocks import TiedBlocks
@@ -63,6 +64,11 @@ def model_card(
         "that: for a checkpoint in their form, export once more with `--dense` (`export_tied(..., dense=True)`). "
         "Adapters (LoRA) are merged into `load_tied(folder, tied=False)`, where no layers share weights."
     )
+    if reuses(network):
+        stored = (
+            "Every weight is stored once. Tied layers reuse the attention probabilities of their leader, the lowest "
+            "layer of their group: `load_tied` sets that up, `from_pretrained` of transformers could not."
+        )
     own_data = env["model"] == CUSTOM or (is_own(env["model"]) and "vocab_size" not in sizes)
     data = "data of the user's own" if own_data else env["dataset"]
     tokens = f", tokenizer `{env['tokenizer']}`" if "vocab_size" in sizes else ""

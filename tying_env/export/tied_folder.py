@@ -26,6 +26,7 @@ from tying_env.named_tensors import check_dtypes, check_tensors
 from tying_env.primary.building import cast
 from tying_env.primary.models import PrimaryNetwork, with_units
 from tying_env.primary.owned import constants, owned_tensors
+from tying_env.primary.reuse import add_reuse, reuse_as, reuses
 from tying_env.runs.exported import TYING
 from tying_env.seeding import torch_randomness_from, torch_stream
 from tying_env.tied_blocks import TiedBlocks
@@ -33,6 +34,8 @@ from tying_env.tied_blocks import TiedBlocks
 WEIGHTS, CONFIG, CARD = "tied.safetensors", "config.json", "README.md"
 CONSTANTS = "constants.safetensors"  # of a network of the user's own, what it computes with and its state does not hold
 FORMAT = "tied model 1"
+# Of a network whose layers reuse attention: a reader of the first format would compute something else.
+FORMAT_REUSED = "tied model 2"
 
 
 def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: list[int]) -> None:
@@ -49,7 +52,7 @@ def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: l
     with written_whole(folder / WEIGHTS) as unfinished:
         write_tensors(unfinished, tensors, {"format": "pt"})
     about = {
-        "format": FORMAT,
+        "format": FORMAT_REUSED if reuses(network) else FORMAT,
         **({"own_network": type(network.model).__name__} if own else {}),
         "blocks": list(network.blocks_paths),
         "units": dict(network.own_units) or network.divided,
@@ -112,7 +115,8 @@ def load_tied(
         device: where the network goes.
         model: of a network of the user's own a new module of its class, which is filled and returned; of a model of
             transformers None: config.json describes it.
-        tied: False gives every layer memory of its own, as adapters need that are to be merged into their layers.
+        tied: False gives every layer memory of its own, as adapters need that are to be merged into their layers. One
+            that reuses another's attention still does.
 
     Raises:
         FileNotFoundError: the folder lacks a file.
@@ -158,8 +162,10 @@ def _open(
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder} is not a folder of export_tied: it has no {file}")
     about = _read_json(folder / TYING)
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{folder / TYING} is of the format {about.get('format')!r}, expected {FORMAT!r}")
+    attention = {FORMAT: "own", FORMAT_REUSED: "reused"}.get(str(about.get("format")))
+    if attention is None:
+        expected = f"{FORMAT!r} or {FORMAT_REUSED!r}"
+        raise ValueError(f"{folder / TYING} is of the format {about.get('format')!r}, expected {expected}")
     name = about.get("own_network")
     if name is None and not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder} is not a folder of export_tied: it has no {CONFIG}")
@@ -192,6 +198,9 @@ def _open(
         only = about.get("tied_parameters", "all")
         kinds = network.kinds("within-kind", only).lowest
         tied = TiedBlocks(network.units, sources, kinds=kinds, only=only)
+        if attention == "reused":
+            add_reuse(network)
+            reuse_as(network, sources.tolist())
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / TYING} does not fit the model, a {type(model).__name__}: {error}") from error
     own = owned_tensors(network, tied)

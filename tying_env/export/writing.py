@@ -17,6 +17,7 @@ from tying_env.primary.checkpoint import TOKENIZER
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.relaxation import has_deltas, merge_deltas
 from tying_env.primary.residual import has_scales, merge_scales
+from tying_env.primary.reuse import reuses
 from tying_env.runs import LoadedRun, RunDirectory, SavedNetwork, load_network
 from tying_env.runs.exported import FORMAT, TRAINING, is_absolute, without_folders
 from tying_env.runs.run_directory import CONFIG, SUMMARY, Which
@@ -65,7 +66,7 @@ def export_tied(
         FileExistsError: the folder exists.
         FileNotFoundError: there is no such run or network.
         TypeError: the network has low-rank deltas, scaled residual branches, or a class of the user's own that builds
-            on transformers', and is not to be `dense`.
+            on transformers', and is not to be `dense`; or its layers reuse attention, and it is.
         ValueError: the run is damaged, or `load_tied` could not make the model again.
         OSError: the folder cannot be written; nothing is left of it then.
     """
@@ -135,6 +136,11 @@ def _write(source: _Source, folder: Path, dense: bool) -> Path:
     if has_scales(primary.model) and not dense:
         raise TypeError(
             "its residual branches are scaled (residual_scale), unknown to transformers: export it with dense=True"
+        )
+    if reuses(primary) and dense:
+        raise TypeError(
+            "its tied layers reuse their leaders' attention (attention='reused'), which a plain checkpoint would not: "
+            "export it without dense, for load_tied"
         )
     card = model_card(primary, tied, tying, about, numbers, dense, input_section(env, data, sizes), sizes)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from tying_env.primary.kernels.for_transformers import ATTENTION as KERNEL
 from tying_env.primary.llama import build_llama
 from tying_env.primary.relaxation import add_deltas
 from tying_env.primary.residual import add_scales
+from tying_env.primary.reuse import add_reuse
 from tying_env.primary.units import OwnUnits, bundle, check_units, sublayers
 from tying_env.redrawing import Recipe
 from tying_env.slots import TiedParameters, find_kinds
@@ -169,6 +170,8 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
         add_deltas(model, PrimaryNetwork(model, find_blocks(model)).block_names, config.delta_rank)
     if config.residual_scale != "none":
         add_scales(PrimaryNetwork(model, find_blocks(model)).blocks)
+    if config.attention == "reused":
+        add_reuse(PrimaryNetwork(model, find_blocks(model)))
     return model
 
 

@@ -22,6 +22,7 @@ from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.optimizers import MakeOptimizer, StateLayouts, choose_optimizer, make_groups
 from tying_env.primary.owned import owned_parameters, owned_tensors
 from tying_env.primary.residual import ResidualScales
+from tying_env.primary.reuse import reuse_as
 from tying_env.primary.schedule import LearningRates, Schedule
 from tying_env.primary.tasks import Task
 from tying_env.seeding import GlobalStreams
@@ -95,6 +96,7 @@ class Trainer:
         self.optimizer = make(make_groups(config, outside, tied))
         self.rates = LearningRates(self.optimizer, Schedule.of(config))
         self.residual = ResidualScales(network, tied, config)
+        self._reuse_attention()
         if network.original is not None:
             tied.left_behind.watch_original(network.original)
 
@@ -105,12 +107,17 @@ class Trainer:
             self._has_been_searched = True
         events = self.tied.change(tying, self.optimizer)
         self._follow_the_tying()
+        self._reuse_attention()
         self.norms = (0.0, 0)
         return events
 
     def _follow_the_tying(self) -> None:
         self.rates.refresh()
         self.residual.aim()
+
+    def _reuse_attention(self) -> None:
+        if self._config.attention == "reused":
+            reuse_as(self.network, self.tied.sources().tolist())
 
     def train(self, n_steps: int, should_stop: Callable[[], bool] = never) -> TrainResult:
         """Run up to `n_steps` training steps; stop before a step whose loss or gradient is not finite is applied.

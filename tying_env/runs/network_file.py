@@ -19,6 +19,7 @@ from tying_env.primary.building import build_skeleton, fill
 from tying_env.primary.models import PrimaryNetwork, Sizes
 from tying_env.primary.own import own_network
 from tying_env.primary.owned import check_owned, owned_tensors
+from tying_env.primary.reuse import reuse_as
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload
 from tying_env.replication import Tied
@@ -159,6 +160,8 @@ def assembled(
         recipes=network.recipes,
         only=config.tied_parameters,
     )
+    if config.attention == "reused":
+        reuse_as(network, about["sources"])
     own = owned_tensors(network, tied)
     check_tensors(tensors, {name: tuple(t.shape) for name, t in own.items()}, where)
     check_dtypes(tensors, {name: t.dtype for name, t in own.items()}, where)

@@ -13,6 +13,7 @@ from tying_agents.benchmarks.many import measure_vector
 from tying_agents.benchmarks.measurements import measure_change, measure_dqn, measure_step, measure_tying
 from tying_agents.benchmarks.memory import measure_memory, memory_table
 from tying_agents.benchmarks.options import measure_growth, measure_options
+from tying_agents.benchmarks.reuse import measure_reuse
 from tying_agents.benchmarks.settings import BenchmarkOptions, MeasurementName
 from tying_agents.benchmarks.speed import measure_plain, measure_start, measure_where
 from tying_agents.benchmarks.table import measure_table
@@ -36,6 +37,10 @@ MEASUREMENTS: dict[MeasurementName, tuple[str, Callable[[BenchmarkOptions], list
     "where": ("Where the time of a training step goes", lambda given: measure_where(given.workload)),
     "options": ("What the options do, 3 leaders", lambda given: measure_options(given.workload)),
     "growth": ("Cost as the work grows", lambda given: measure_growth(given.workload, given.growth)),
+    "reuse": (
+        "Attention of followers reused against plain tying, 3 leaders",
+        lambda given: measure_reuse(given.workload, given.reuse),
+    ),
     "start": ("Until something happens", lambda given: measure_start(given.workload)),
     "vector": (
         "Many small networks at once: one batched computation against as many processes",

@@ -23,6 +23,7 @@ MeasurementName = Literal[
     "where",
     "options",
     "growth",
+    "reuse",
     "start",
     "vector",
     "table",
@@ -160,6 +161,18 @@ class Growth:
 
 
 @dataclass(frozen=True)
+class Reuse:
+    """Attention reused against plain tying."""
+
+    reuse_lengths: tuple[int, ...] = (128, 256, 512, 1024)
+    """Tokens in a sequence; the tokens in a step stay as many as they are."""
+
+    def __post_init__(self) -> None:
+        if not self.reuse_lengths or min(self.reuse_lengths) < 1:
+            raise ValueError(f"reuse_lengths must be at least 1 each, got {self.reuse_lengths}")
+
+
+@dataclass(frozen=True)
 class BenchmarkOptions:
     """Measure what this package costs and what tying saves.
 
@@ -182,6 +195,8 @@ class BenchmarkOptions:
     """Steps on the tying table."""
     growth: Growth = field(default_factory=Growth)
     """How the work grows."""
+    reuse: Reuse = field(default_factory=Reuse)
+    """Attention reused against plain tying."""
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:

@@ -4,6 +4,7 @@ from tying_agents.studies.alignment import ALIGNMENT
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.networks import NETWORKS
 from tying_agents.studies.recipes import quick
+from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.sensitivity import SENSITIVITY
 from tying_agents.studies.study import BEFORE, Study
 from tying_agents.studies.sublayers import SUBLAYERS
@@ -234,6 +235,7 @@ STUDIES = {
     **NETWORKS,
     "alignment": ALIGNMENT,
     "sublayers": SUBLAYERS,
+    "attention-reused": REUSED,
     "regimes": Study(
         "Where does tying help: against how much training text, trained until validation no longer gets better?",
         "At each amount of text three paired seeds, each arm at its own best rate and the better of two dropouts, both "

@@ -10,6 +10,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.pytorch_utils import Conv1D
 
 from tying_env.primary.kernels import dropout as dropping
+from tying_env.primary.kernels.probabilities import probabilities
 from tying_env.primary.kernels.products import faster, linear
 
 # What the attention below is called in the configuration of a transformers model.
@@ -64,14 +65,12 @@ def attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return result
-    b, h, t, d = query.shape
     if n_shared > 1:
         key, value = (part.repeat_interleave(n_shared, 1) for part in (key, value))
-    mask = query.new_full((t, t), -torch.inf).triu(1) if getattr(module, "is_causal", True) else query.new_zeros(())
-    q, k, v = (part.reshape(b * h, t, d) for part in (query, key, value))
-    scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=d**-0.5 if scaling is None else scaling)  # (B h, T, T)
-    out = torch.bmm(dropping.drop(torch.softmax(scores, -1), dropout), v)
-    return out.view(b, h, t, d).transpose(1, 2).contiguous(), None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    weights = probabilities(query, key, None, getattr(module, "is_causal", True), scale)  # (B, h, T, T)
+    out = torch.matmul(dropping.drop(weights, dropout), value)
+    return out.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, attend)
