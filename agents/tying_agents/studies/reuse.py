@@ -35,7 +35,7 @@ REUSED = Study(
     (
         (
             *("compare", *quick(), "--agents", "--arms", *_arms()),
-            *("--learning-rates", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "2", "--seeds", "10"),
+            *("--learning-rates", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "3", "--seeds", "10"),
         ),
     ),
 )
