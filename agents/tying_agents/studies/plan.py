@@ -38,7 +38,7 @@ _RATES_AND_SEEDS = (
     *("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2"),
     *("--tuning-seeds", "2", "--seeds", "10"),
 )
-# The same for studies that came later: two seeds chose 1.6e-2, and one of ten broke there (docs/results/first_layer.md).
+# The same for later studies: two seeds chose 1.6e-2, and one of ten broke there (docs/results/first_layer.md).
 _STEADIER = (
     *("--learning-rates", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2"),
     *("--tuning-seeds", "3", "--seeds", "10"),
