@@ -43,6 +43,13 @@ PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
         "batch_size": 64,
         "validation_windows": 0,
     },
+    ("speech", "small"): {
+        "model": "speech",
+        "dataset": "japanese-vowels",
+        "seq_len": 32,
+        "batch_size": 32,
+        "validation_windows": 0,
+    },
     ("vit", "paper"): {
         "model": "vit",
         "dataset": "cifar10",

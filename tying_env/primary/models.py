@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tying_env.config import EnvConfig
+from tying_env.config.network import BUILT, DECODER
 from tying_env.config.tying import UnequalBlocks
 from tying_env.kinds import ATTENTION, FEED_FORWARD, Kinds
 from tying_env.primary.blocks import check_blocks, find_blocks
@@ -20,8 +21,8 @@ from tying_env.redrawing import Recipe
 from tying_env.slots import TiedParameters, find_kinds
 
 # What it takes, beside the settings, to make a network again without its data: whole numbers, `vocab_size` or
-# `channels`, `height`, `width`, `classes`; of a decoder its `architecture` and `tokenizer`; of a network of the user's
-# own its `code`. Ready for JSON.
+# `channels`, `height`, `width`, `classes`; of speech `features`, `classes`; of a decoder its `architecture` and
+# `tokenizer`; of a network of the user's own its `code`. Ready for JSON.
 Sizes = Mapping[str, Any]
 
 
@@ -155,11 +156,13 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
             model = _bert(config, sizes["vocab_size"] + 1)  # the mask token
         case "vit":
             model = _vit(config, sizes)
+        case "speech":
+            model = _speech(config, sizes)
         case "causal-lm":
             model = build_decoder(sizes["architecture"])
         case _:
             raise ValueError(
-                f"the model {config.model!r} cannot be built from settings: only gpt2, bert, vit and causal-lm can"
+                f"the model {config.model!r} cannot be built from settings: only {', '.join(BUILT)} and {DECODER} can"
             )
     if config.delta_rank:
         add_deltas(model, PrimaryNetwork(model, find_blocks(model)).block_names, config.delta_rank)
@@ -215,6 +218,15 @@ def _vit(config: EnvConfig, sizes: Sizes) -> nn.Module:
     )
     model: nn.Module = ViTForImageClassification(architecture)
     return model
+
+
+def _speech(config: EnvConfig, sizes: Sizes) -> nn.Module:
+    from transformers import BertConfig
+
+    from tying_env.primary.speech_encoder import SpeechEncoder
+
+    architecture = BertConfig(max_position_embeddings=config.seq_len, **_encoder(config))
+    return SpeechEncoder(architecture, sizes["features"], sizes["classes"])
 
 
 def _encoder(config: EnvConfig) -> dict[str, Any]:

@@ -192,6 +192,10 @@ def open_workload(config: EnvConfig, sizes: Sizes | None = None, tokenizer: Toke
             from tying_env.primary.image_workload import Images
 
             return Images(config)
+        case "speech":
+            from tying_env.primary.speech_workload import Speech
+
+            return Speech(config)
     raise ValueError("the model 'custom' is a network of your own: LayerTyingEnv(model=my_model, batches=...)")
 
 

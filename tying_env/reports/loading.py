@@ -185,7 +185,9 @@ class Run:
 
 def unit_of_perplexity(runs: Sequence[Run]) -> str:
     """Return what the perplexities of runs are per; runs that wrote down no network are of a GPT-2."""
-    unit = {"bert": "per hidden token", "vit": "per image"}.get(runs[0].env.get("model", "gpt2"), "per token")
+    unit = {"bert": "per hidden token", "vit": "per image", "speech": "per utterance"}.get(
+        runs[0].env.get("model", "gpt2"), "per token"
+    )
     in_bytes = all(run.env["tokenizer"] == "bytes" for run in runs)
     return unit.replace("token", "byte") if in_bytes else unit
 

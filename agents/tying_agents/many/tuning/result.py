@@ -134,7 +134,9 @@ def _importances(study: optuna.Study, sweep: Sweep) -> tuple[dict[str, float], s
 
 
 def _unit(config: RunConfig) -> str:
-    unit = {"bert": "per hidden token", "vit": "per image"}.get(config.env.model, "per token")
+    unit = {"bert": "per hidden token", "vit": "per image", "speech": "per utterance"}.get(
+        config.env.model, "per token"
+    )
     return unit.replace("token", "byte") if config.env.tokenizer == "bytes" else unit
 
 
