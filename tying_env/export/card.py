@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tying_env.config.network import CUSTOM, is_own
+from tying_env.config.network import BUILT, CUSTOM, is_own
 from tying_env.export.tied_folder import is_transformers
 from tying_env.partition import leaders
 from tying_env.primary.models import PrimaryNetwork
@@ -48,7 +48,10 @@ def model_card(
     install = "from tying_env.export import load_tied  # pip install tying-env"
     if not is_transformers(network.model):
         load = f"{install}\n\nmodel = load_tied(folder, model={name}(...)){made}"
-        if dense:
+        if env["model"] in BUILT:
+            load = "from tying_env.export import load_export  # pip install tying-env\n\n"
+            load += "model = load_export(folder).model"
+        elif dense:
             load = f"from safetensors.torch import load_model\n\nmodel = {name}(...){made}\n"
             load += f'load_model(model, f"{{folder}}/{MODEL}")'
     elif dense:

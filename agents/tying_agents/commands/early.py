@@ -15,7 +15,7 @@ from tying_agents.run_config import RunConfig, with_agent
 from tying_agents.settings import DQNConfig
 from tying_env import PRESETS, EnvConfig
 from tying_env.config import Size
-from tying_env.config.network import DECODER, is_own
+from tying_env.config.network import BUILT, DECODER, is_own
 from tying_env.plugins import is_import_string
 
 Semantics = Literal["paper", "published-code"]
@@ -147,6 +147,8 @@ def chosen_preset(argv: Sequence[str], of_file: dict[str, Any] | None = None) ->
 
         started = checkpoint_settings(folder, named)
     model = named or started.get("model", "gpt2")
+    if size == "paper" and model in BUILT and (model, size) not in PRESETS:
+        raise ValueError(f"preset must be 'small' for the model {model!r}, which the paper does not have, got {size!r}")
     # Decoders of a checkpoint, and networks of the user's own, have no presets.
     preset = next((settings for key, settings in PRESETS.items() if key == (model, size)), {})
     return size, EnvConfig(**preset | started | {"model": model})
