@@ -165,7 +165,7 @@ def test_recordings_that_cannot_be_read_are_named(tmp_path: Path, fault: str, me
 
 
 def test_recordings_need_a_folder_of_classes_and_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="must have a subfolder of .wav files for each class, got none"):
+    with pytest.raises(ValueError, match=r"must have a subfolder of \.wav files for each class, got none"):
         load_speech(str(tmp_path), 9)
     write_wav(tmp_path / "a" / "0.wav", tone(400))
     monkeypatch.setitem(sys.modules, "soundfile", None)

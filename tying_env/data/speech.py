@@ -102,10 +102,8 @@ def load_speech(dataset: str, longest: int) -> SpeechSet:
     if len(found) > 1:
         raise ValueError(f"the folder {folder} must have one file _TRAIN.ts, got {', '.join(p.name for p in found)}")
     if found:
-        read = {
-            "train": _read_ts(found[0]),
-            "test": _read_ts(found[0].with_name(found[0].name.replace("_TRAIN.ts", "_TEST.ts"))),
-        }
+        other = found[0].with_name(found[0].name.replace("_TRAIN.ts", "_TEST.ts"))
+        read: dict[Split, list[Utterance]] = {"train": _read_ts(found[0]), "test": _read_ts(other)}
         return _stacked(dataset, _held_out(dataset, read, _TS_PARTS), longest, None)
     recordings, rate = read_recordings(folder)
     return _stacked(dataset, _held_out(dataset, recordings, _PARTS), longest, rate)

@@ -106,9 +106,9 @@ def input_section(env: dict[str, Any], data: dict[str, Any], sizes: dict[str, An
         mean, deviation = (", ".join(f"{value:.6g}" for value in data[f"feature_{n}"]) for n in ("mean", "deviation"))
         made = "" if "rate" not in sizes else f" of sound with {sizes['rate']:,} samples a second"
         return (
-            f"\n## Input\n\nUp to {env['seq_len']} frames of {sizes['features']} features{made}: `model(frames, lengths)` "
-            f"takes frames padded behind their ends, (B, T, {sizes['features']}), and the frames of each utterance, (B,). "
-            f"Each feature less its mean ({mean}), divided by its deviation ({deviation}). "
+            f"\n## Input\n\nUp to {env['seq_len']} frames of {sizes['features']} features{made}: "
+            f"`model(frames, lengths)` takes frames padded behind their ends, (B, T, {sizes['features']}), and how "
+            f"many each utterance has, (B,). Each feature less its mean ({mean}), divided by its deviation ({deviation}). "
             f"Classes: {', '.join(data['classes'])}.\n"
         )
     if env["model"] not in ("gpt2", "bert", DECODER) and not (is_own(env["model"]) and "vocab_size" in sizes):

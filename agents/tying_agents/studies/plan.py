@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tying_agents.studies.alignment import ALIGNMENT
+from tying_agents.studies.speech import SPEECH
 from tying_agents.studies.study import BEFORE, Study, folder_of
 from tying_agents.studies.study import quick as _quick
 
@@ -248,6 +249,7 @@ STUDIES = {
         2.0,
         (("compare", "--model", "vit", *_THREE, "--learning-rates", "3e-4", "1e-3", "2e-3", "4e-3", "8e-3"),),
     ),
+    "speech": SPEECH,
     "alignment": ALIGNMENT,
     "regimes": Study(
         "Where does tying help: against how much training text, trained until validation no longer gets better?",
