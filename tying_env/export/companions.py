@@ -104,12 +104,12 @@ def input_section(env: dict[str, Any], data: dict[str, Any], sizes: dict[str, An
         )
     if env["model"] == "speech":
         mean, deviation = (", ".join(f"{value:.6g}" for value in data[f"feature_{n}"]) for n in ("mean", "deviation"))
+        features = sizes["features"]
         made = "" if "rate" not in sizes else f" of sound with {sizes['rate']:,} samples a second"
         return (
-            f"\n## Input\n\nUp to {env['seq_len']} frames of {sizes['features']} features{made}: "
-            f"`model(frames, lengths)` takes frames padded behind their ends, (B, T, {sizes['features']}), and how "
-            f"many each utterance has, (B,). Each feature less its mean ({mean}), divided by its deviation ({deviation}). "
-            f"Classes: {', '.join(data['classes'])}.\n"
+            f"\n## Input\n\nUp to {env['seq_len']} frames of {features} features{made}: `model(frames, lengths)` takes "
+            f"frames padded behind their ends, (B, T, {features}), and how many each utterance has, (B,). Each feature "
+            f"less its mean ({mean}), divided by its deviation ({deviation}). Classes: {', '.join(data['classes'])}.\n"
         )
     if env["model"] not in ("gpt2", "bert", DECODER) and not (is_own(env["model"]) and "vocab_size" in sizes):
         return ""

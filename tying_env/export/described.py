@@ -1,5 +1,6 @@
 """What training.json of an exported folder describes: the settings, and a network that only this package makes."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,11 @@ def described_network(folder: Path) -> nn.Module | None:
     about = read_training(folder)
     if about["env"].get("model") not in BUILT:
         return None
-    config = described_settings(folder, {**about, "env": about["env"] | {"delta_rank": 0, "residual_scale": "none"}})
+    config = described_settings(folder, about)
+    ramp = EnvConfig.residual_ramp  # no other is allowed without a scale
+    plain = dataclasses.replace(config, delta_rank=0, residual_scale="none", residual_ramp=ramp)
     try:
         with torch_randomness_from(torch_stream(0, "weights")):
-            return build_model(config, about["sizes"])
+            return build_model(plain, about["sizes"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{folder / TRAINING} does not describe a {config.model}: {error!r}") from error
