@@ -44,10 +44,9 @@ def rollout(env: LayerTyingEnv, steps: int, seed: int = 3) -> list[Any]:
 def test_the_registered_environments_hold_what_gymnasium_asks(settings: Any) -> None:
     env = gym.make("LayerTying-Speech-v0", **settings, reward="accuracy")
     check_env(env.unwrapped, skip_render_check=True)
-    check_env_sb3(env)
     sublayers = gym.make("LayerTying-Speech-Sublayers-v0", **settings)
     assert sublayers.action_space == gym.spaces.MultiDiscrete([1, 2, 3, 4] * 2)
-    check_env(sublayers.unwrapped, skip_render_check=True)
+    check_env_sb3(sublayers)
 
 
 def test_scores_do_not_depend_on_padding(settings: Any) -> None:
@@ -95,11 +94,11 @@ def test_it_learns_the_classes(settings: Any) -> None:
     assert accuracy is not None and accuracy > 0.7
 
 
-@pytest.mark.parametrize("choice", [{}, {"units": "sublayers", "residual_scale": "sqrt", "checkpoint_blocks": True}])
-def test_a_restored_and_a_forked_environment_continue_with_the_same_bits(settings: Any, choice: Any) -> None:
+def test_a_restored_and_a_forked_environment_continue_with_the_same_bits(settings: Any) -> None:
+    choice = {"units": "sublayers", "residual_scale": "sqrt", "checkpoint_blocks": True}
     env, restored = LayerTyingEnv(**settings | choice), LayerTyingEnv(**settings | choice)
     actions = [[0, 0, 1, 3], [0, 1, 0, 2], [0, 0, 2, 0], [0, 1, 1, 1]]
-    both = [np.array(action * (2 if choice else 1)) for action in actions]
+    both = [np.array(action * 2) for action in actions]
     env.reset(seed=7)
     env.step(both[0])
     state = copy.deepcopy(env.state_dict())
@@ -113,15 +112,15 @@ def test_a_restored_and_a_forked_environment_continue_with_the_same_bits(setting
         np.testing.assert_equal([twin.step(action) for action in both[1:]], expected)
 
 
-@pytest.mark.parametrize("choice", [{"checkpoint_blocks": True}, {"frozen_weights": "redrawn"}, {"accumulate": 2}])
-def test_ways_to_compute_leave_the_numbers_as_they_are(settings: Any, choice: Any) -> None:
-    plain = settings | {"dropout": 0.0}
-    envs = [LayerTyingEnv(**plain), LayerTyingEnv(**plain | choice)]
+def test_ways_to_compute_leave_the_numbers_as_they_are(settings: Any) -> None:
+    choices: list[dict[str, Any]] = [{}, {"checkpoint_blocks": True}, {"frozen_weights": "redrawn"}, {"accumulate": 2}]
+    envs = [LayerTyingEnv(**settings | {"dropout": 0.0} | choice) for choice in choices]
     for env in envs:
         env.reset(seed=5)
-    for one, two in zip(*(rollout(env, 3) for env in envs), strict=True):
-        assert two[1] == pytest.approx(one[1], rel=1e-5)
-        assert two[4]["train_loss"] == pytest.approx(one[4]["train_loss"], rel=1e-5)
+    for one, *others in zip(*(rollout(env, 2) for env in envs), strict=True):
+        for other in others:
+            assert other[1] == pytest.approx(one[1], rel=1e-5)
+            assert other[4]["train_loss"] == pytest.approx(one[4]["train_loss"], rel=1e-5)
 
 
 def test_sublayers_that_are_tied_alike_train_as_blocks_do(settings: Any) -> None:
@@ -143,9 +142,9 @@ def test_a_run_that_is_stopped_continues_to_the_same_bits(tmp_path: Path, settin
 
 
 def test_a_run_leaves_results_that_are_compared_by_accuracy(tmp_path: Path, settings: Any) -> None:
-    for seed in (0, 1):
-        directory, status = run(RunConfig("random", seed, run_dir=tmp_path / str(seed), env=EnvConfig(**settings)))
-        assert status == "finished"
+    env = EnvConfig(**settings | {"total_steps": 8})
+    directory, status = run(RunConfig("random", run_dir=tmp_path / "0", env=env))
+    assert status == "finished"
     shown = dict(summary_rows(directory))["test perplexity, best network"]
     assert "accuracy" in shown and "9 utterances" in shown
     title, headings, _ = results_table(load_comparison([tmp_path], metric="test-accuracy"))
