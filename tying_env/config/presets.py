@@ -49,6 +49,7 @@ PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
         "dataset": "japanese-vowels",
         "seq_len": 32,
         "batch_size": 32,
+        "learning_rate": 2e-3,
         "total_steps": 300,
         "validation_windows": 0,
     },
