@@ -22,7 +22,7 @@ _VECTOR_ENTRY_POINT = "tying_env.vector:VectorTyingEnv"
 _SYNTHETIC = "LayerTying-Synthetic-v0"
 _TABLE = "LayerTying-Table-v0"
 
-_NAMES = {"gpt2": "GPT2", "llama": "Llama", "bert": "BERT", "vit": "ViT"}
+_NAMES = {"gpt2": "GPT2", "llama": "Llama", "bert": "BERT", "vit": "ViT", "speech": "Speech"}
 _SIZES = {"small": "", "paper": "Paper-", "135m": "135M-"}
 
 for (_model, _size), _settings in PRESETS.items():

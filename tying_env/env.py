@@ -31,8 +31,9 @@ class LayerTyingEnv(SavedEnv):
     """Tie the layers of a transformer while it trains (Hay & Wolf, ICLR 2024).
 
     ## Description
-    The environment wraps the primary network under training: a GPT-2, a LLaMA, a BERT or a ViT. A step applies a tying,
-    runs `k` training steps and returns the network's negative perplexity. One episode is one whole training run.
+    The environment wraps the primary network under training: a GPT-2, a LLaMA, a BERT, a ViT or an encoder of speech. A
+    step applies a tying, runs `k` training steps and returns the network's negative perplexity. One episode is one
+    whole training run.
 
     ## Action Space
     `MultiDiscrete([1, 2, ..., L])`. Entry i is a layer 0..i: i itself makes layer i independent, a smaller one makes
@@ -83,7 +84,7 @@ class LayerTyingEnv(SavedEnv):
 
     Args:
         render_mode: `"ansi"` or `"rgb_array"`: the replication map (paper, Fig. 1).
-        model: "gpt2", "llama", "bert" or "vit"; "causal-lm", a decoder of transformers that `init_from` names; or a
+        model: "gpt2", "llama", "bert", "vit" or "speech"; "causal-lm", a decoder that `init_from` names; or a
             network of your own: the import string of a function that makes it (docs/doors/network.md), a module, of
             which every episode trains a copy, or a function that makes one with random weights.
         blocks: where the list of blocks of a network of your own is. `tying_env.OwnNetwork` says more about this and

@@ -59,7 +59,7 @@ def _check_redrawn(config: EnvConfig) -> None:
             "frozen_weights must be 'held' where the layers of the start train later, "
             f"got 'redrawn' with replication={config.replication!r}"
         )
-    if config.model not in TEXT:
+    if config.model not in (*TEXT, "speech"):
         raise ValueError(
             "frozen_weights must be 'held' where initial values are drawn until they fit, or not by this package: "
             f"got 'redrawn' with the model {config.model!r}"

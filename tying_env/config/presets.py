@@ -67,6 +67,16 @@ PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
         "batch_size": 64,
         "validation_windows": 0,
     },
+    # The paper has no speech. 216 utterances are seen 44 times.
+    ("speech", "small"): {
+        "model": "speech",
+        "dataset": "japanese-vowels",
+        "seq_len": 32,
+        "batch_size": 32,
+        "learning_rate": 2e-3,
+        "total_steps": 300,
+        "validation_windows": 0,
+    },
     ("vit", "paper"): {
         "model": "vit",
         "dataset": "cifar10",

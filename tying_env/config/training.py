@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tying_env.config.checks import check_above_zero, check_at_least
+from tying_env.config.network import CLASSIFIERS
 
 if TYPE_CHECKING:
     from tying_env.config import EnvConfig
@@ -138,5 +139,6 @@ def check_measuring(config: EnvConfig) -> None:
     """
     check_at_least(1, reward_batches=config.reward_batches)
     check_at_least(0, validate_every=config.validate_every, validation_windows=config.validation_windows)
-    if config.reward == "accuracy" and config.model != "vit":
-        raise ValueError(f"reward='accuracy' needs a network that classifies: the model 'vit', got {config.model!r}")
+    if config.reward == "accuracy" and config.model not in CLASSIFIERS:
+        known = " or ".join(map(repr, CLASSIFIERS))
+        raise ValueError(f"reward='accuracy' needs a network that classifies: the model {known}, got {config.model!r}")

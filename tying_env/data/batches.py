@@ -103,3 +103,18 @@ def sample(count: int, most: int) -> npt.NDArray[np.int64]:
     return (
         np.arange(count) if chosen == count else numpy_stream(0, "examples to measure on").permutation(count)[:chosen]
     )
+
+
+def equal_parts(labels: npt.NDArray[np.int64], n: int, stream: str) -> npt.NDArray[np.int64]:
+    """Return for each example one of n parts of one size, in each of which every class has its share, (N,).
+
+    Args:
+        labels: the class of each example, (N,).
+        n: parts; the first has number 0.
+        stream: name of the random order, always the same under one name.
+    """
+    order = numpy_stream(0, stream).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # class after class, each in a random order
+    parts = np.empty(len(labels), dtype=np.int64)
+    parts[order] = np.arange(len(labels)) % n
+    return parts

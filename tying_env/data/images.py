@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tying_env.data.batches import equal_parts
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.hub import load_from_hub
-from tying_env.seeding import numpy_stream
 
 PACKED_KEYS = tuple(f"{split}_{part}" for split in ("train", "test") for part in ("jpeg", "offsets", "labels"))
 PACKED_HINT = f"an .npz file of packed JPEGs ({', '.join(PACKED_KEYS)}, class_names) serves as well: give its path"
@@ -228,9 +228,5 @@ def _with_validation(
 
 
 def _parts(labels: Labels) -> npt.NDArray[np.int64]:
-    """Return for each image one of `_PARTS` parts of one size, in each of which every class has its share, (N,)."""
-    order = numpy_stream(0, "parts of the images").permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]  # class after class, each in a random order
-    parts = np.empty(len(labels), dtype=np.int64)
-    parts[order] = np.arange(len(labels)) % _PARTS
-    return parts
+    """Return for each image one of `_PARTS` parts, (N,)."""
+    return equal_parts(labels, _PARTS, "parts of the images")

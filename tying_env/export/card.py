@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tying_env.config.network import CUSTOM, is_own
+from tying_env.config.network import BUILT, CUSTOM, is_own
 from tying_env.export.tied_folder import is_transformers
 from tying_env.partition import leaders
 from tying_env.primary.models import PrimaryNetwork
@@ -46,17 +46,20 @@ def model_card(
     name = type(network.model).__name__
     code = about["data"].get("code", {})
     made = f"  # as {code['import']} makes it, sha256 {code['sha256']}" if code else ""
-    install = "from tying_env.export import load_tied  # pip install tying-env"
-    if not is_transformers(network.model):
-        load = f"{install}\n\nmodel = load_tied(folder, model={name}(...)){made}"
-        if dense:
-            load = f"from safetensors.torch import load_model\n\nmodel = {name}(...){made}\n"
-            load += f'load_model(model, f"{{folder}}/{MODEL}")'
-    elif dense:
+    transformers, built = is_transformers(network.model), env["model"] in BUILT
+    comes = "  # pip install tying-env"
+    if not dense and (transformers or built):
+        load = f"from tying_env.export import load_tied{comes}\n\nmodel = load_tied(folder)"
+    elif not dense:
+        load = f"from tying_env.export import load_tied{comes}\n\nmodel = load_tied(folder, model={name}(...)){made}"
+    elif transformers:
         load = f"from transformers import {name}\n\nmodel = {name}.from_pretrained(folder)"
+    elif built:
+        load = f"from tying_env.export import load_export{comes}\n\nmodel = load_export(folder).model"
     else:
-        load = f"{install}\n\nmodel = load_tied(folder)"
-    library = "transformers" if is_transformers(network.model) else "pytorch"
+        load = f"from safetensors.torch import load_model\n\nmodel = {name}(...){made}\n"
+        load += f'load_model(model, f"{{folder}}/{MODEL}")'
+    library = "transformers" if transformers else "pytorch"
     stored = (
         "Every layer is stored with weights of its own."
         if dense

@@ -108,6 +108,15 @@ def input_section(env: dict[str, Any], data: dict[str, Any], sizes: dict[str, An
             f"channel less its mean ({mean}), divided by its deviation ({deviation}), as "
             f"`AutoImageProcessor.from_pretrained(folder)` does it. Classes: {', '.join(data['classes'])}.\n"
         )
+    if env["model"] == "speech":
+        mean, deviation = (", ".join(f"{value:.6g}" for value in data[f"feature_{n}"]) for n in ("mean", "deviation"))
+        features = sizes["features"]
+        made = "" if "rate" not in sizes else f" of sound with {sizes['rate']:,} samples a second"
+        return (
+            f"\n## Input\n\nUp to {env['seq_len']} frames of {features} features{made}: `model(frames, lengths)` takes "
+            f"frames padded behind their ends, (B, T, {features}), and how many each utterance has, (B,). Each feature "
+            f"less its mean ({mean}), divided by its deviation ({deviation}). Classes: {', '.join(data['classes'])}.\n"
+        )
     if env["model"] not in (*TEXT, DECODER) and not (is_own(env["model"]) and "vocab_size" in sizes):
         return ""
     mask = f" The mask is token {sizes['vocab_size']}." if env["model"] == "bert" else ""

@@ -8,19 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from tying_env.config import EnvConfig, with_later_settings
 from tying_env.config.network import CUSTOM, is_own
 from tying_env.export.card import MODEL
+from tying_env.export.described import described_network, described_settings
 from tying_env.export.tied_folder import CONFIG, fill_constants, model_class, open_tied
 from tying_env.plugins import named_again
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.own import own_network
 from tying_env.runs import LoadedRun, SavedNetwork, tokenizer_of
-from tying_env.runs.exported import TRAINING, read_training
+from tying_env.runs.exported import read_training
 from tying_env.tied_blocks import TiedBlocks
-
-# In place of the path of data that were on another machine.
-ELSEWHERE = "data that this folder does not name"
 
 
 def load_export(folder: str | Path, device: str | torch.device = "cpu", model: str | None = None) -> LoadedRun:
@@ -39,13 +36,8 @@ def load_export(folder: str | Path, device: str | torch.device = "cpu", model: s
     """
     folder = Path(folder)
     about = read_training(folder)
-    found, sizes = about["env"], about["sizes"]
-    try:
-        plain = {"compile_blocks": False, "checkpoint_blocks": False, "frozen_weights": "held"}
-        settings = with_later_settings(found) | plain | {"dataset": found.get("dataset") or ELSEWHERE}
-        config = EnvConfig.from_settings(settings)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / TRAINING} is damaged: {error}") from error
+    sizes = about["sizes"]
+    config = described_settings(folder, about)
     own: nn.Module | None = None
     if is_own(config.model):
         config = dataclasses.replace(config, model=named_again(sizes.get("code") or {}, model, str(folder), "model"))
@@ -55,6 +47,8 @@ def load_export(folder: str | Path, device: str | torch.device = "cpu", model: s
         raise TypeError(
             f"{folder} is of a network that was given as an object, with its data: load_tied opens it, given a new one"
         )
+    elif not (folder / CONFIG).is_file():
+        own = described_network(folder)
     network, tied = _dense(folder, about["blocks"], own) if about["dense"] else open_tied(folder, own)
     network.model.to(device).eval()
     saved = SavedNetwork(network, tied, about["tying"], config, sizes)

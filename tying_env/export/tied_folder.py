@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from tying_env import partition
+from tying_env.export.described import described_network
 from tying_env.export.merging import refuse_merging
 from tying_env.files import to_json, write_tensors, written_whole
 from tying_env.named_tensors import check_dtypes, check_tensors
@@ -114,7 +115,7 @@ def load_tied(
         folder: what `export_tied` wrote, not as a dense checkpoint.
         device: where the network goes.
         model: of a network of the user's own a new module of its class, which is filled and returned; of a model of
-            transformers None: config.json describes it.
+            transformers, or of this package, None: the folder describes it.
         tied: False gives every layer memory of its own, as adapters need that are to be merged into their layers. One
             that reuses another's attention still does.
 
@@ -124,7 +125,10 @@ def load_tied(
         ValueError: a file is damaged, or they do not fit each other or `model`; the message says which, and names a
             tensor that is missing, unexpected or of another shape.
     """
-    network, blocks = open_tied(Path(folder), model)
+    folder = Path(folder)
+    if model is None and not (folder / CONFIG).is_file():
+        model = described_network(folder)
+    network, blocks = open_tied(folder, model)
     if tied:
         refuse_merging(dict(zip(network.block_names, network.blocks, strict=True)))
     else:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tying_env.config import with_later_settings
+from tying_env.config.network import BUILT
 from tying_env.env import LayerTyingEnv
 from tying_env.export.card import MODEL, model_card
 from tying_env.export.companions import input_section, name_in_config, write_companions
@@ -148,7 +149,7 @@ def _write(source: _Source, folder: Path, dense: bool) -> Path:
         unfinished = Path(aside) / folder.name
         unfinished.mkdir()
         if dense:
-            _write_dense(unfinished, primary, tied)
+            _write_dense(unfinished, primary, tied, merged=is_transformers(primary.model) or env["model"] in BUILT)
         else:
             write_tied(unfinished, primary, tied, tying)
         if not is_transformers(primary.model):
@@ -165,16 +166,18 @@ def _write(source: _Source, folder: Path, dense: bool) -> Path:
     return folder
 
 
-def _write_dense(folder: Path, network: PrimaryNetwork, tied: TiedBlocks) -> None:
+def _write_dense(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, merged: bool) -> None:
+    """Write a plain checkpoint; `merged`: deltas and scales are ours, and become part of the weights."""
     model: Any = network.model
     tied.change(np.arange(tied.n_units))  # every layer gets a copy of the weights it computes with
+    if merged:
+        merge_deltas(model)
+        merge_scales(network.blocks)
     if not is_transformers(model):
         from safetensors.torch import save_model
 
         save_model(model, str(folder / MODEL))
         return
-    merge_deltas(model)
-    merge_scales(network.blocks)
     model.config = model_config(model)
     model.save_pretrained(folder)
 

@@ -25,11 +25,11 @@ ENOUGH_POSITIONS = 32
 class Evaluation(NamedTuple):
     """How well a network predicts a split of its data."""
 
-    mean_loss: float  # nats per prediction: token, hidden token or image; infinity if not finite
+    mean_loss: float  # nats per prediction: token, hidden token, image or utterance; infinity if not finite
     perplexity: float  # per prediction
     bits_per_byte: float | None  # of UTF-8 text; compares across tokenizers; None where it cannot be had
     tokens: int  # predictions made
-    accuracy: float | None = None  # share of the images classified correctly
+    accuracy: float | None = None  # share of the images or utterances classified correctly
     input_dependence: float | None = None  # see tying_env.primary.dependence; None where it cannot be had
 
 

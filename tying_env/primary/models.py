@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tying_env.config import EnvConfig
-from tying_env.config.network import BUILT
+from tying_env.config.network import BUILT, DECODER
 from tying_env.config.tying import UnequalBlocks
 from tying_env.kinds import ATTENTION, FEED_FORWARD, Kinds
 from tying_env.primary.blocks import check_blocks, find_blocks
@@ -20,11 +20,11 @@ from tying_env.primary.residual import add_scales
 from tying_env.primary.reuse import add_reuse
 from tying_env.primary.units import OwnUnits, bundle, check_units, sublayers
 from tying_env.redrawing import Recipe
-from tying_env.slots import TiedParameters, find_kinds
+from tying_env.slots import TiedParameters, check_kinds, find_kinds
 
 # What it takes, beside the settings, to make a network again without its data: whole numbers, `vocab_size` or
-# `channels`, `height`, `width`, `classes`; of a decoder its `architecture` and `tokenizer`; of a network of the user's
-# own its `code`. Ready for JSON.
+# `channels`, `height`, `width`, `classes`; of speech `features`, `classes`; of a decoder its `architecture` and
+# `tokenizer`; of a network of the user's own its `code`. Ready for JSON.
 Sizes = Mapping[str, Any]
 
 
@@ -144,6 +144,26 @@ def with_units(
     return PrimaryNetwork(model, blocks, original=original, divided="own", own_units=check_units(model, units))
 
 
+def checked_kinds(network: PrimaryNetwork, config: EnvConfig) -> Kinds:
+    """Return the kinds of a network's units, after checking that those of a kind can be tied.
+
+    Raises:
+        ValueError: units of a kind differ, and the settings do not allow for that; or each is one of its own.
+    """
+    units, kinds = network.units, network.kinds(config.unequal_blocks, config.tied_parameters)
+    if len(kinds.members) == len(units) > 1:
+        at = ", ".join(map(repr, network.own_units or network.blocks_paths))
+        found = f"no two blocks are alike among the {len(units)} at {at}"
+        raise ValueError(f"{found}, so nothing could be tied: name another list of blocks")
+    try:
+        check_kinds(units, kinds.lowest, config.tied_parameters, within=network.model)
+    except ValueError as error:
+        if config.unequal_blocks == "within-kind" or "same names" not in str(error):
+            raise
+        raise ValueError(f"{error}; unequal_blocks='within-kind' ties each with those of its kind") from error
+    return kinds
+
+
 def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
     """Return the bare model that `config` describes; its weights come from torch's global generator.
 
@@ -160,11 +180,13 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
             model = _bert(config, sizes["vocab_size"] + 1)  # the mask token
         case "vit":
             model = _vit(config, sizes)
+        case "speech":
+            model = _speech(config, sizes)
         case "causal-lm":
             model = build_decoder(sizes["architecture"])
         case _:
             raise ValueError(
-                f"the model {config.model!r} cannot be built from settings: only {', '.join(BUILT)} and causal-lm can"
+                f"the model {config.model!r} cannot be built from settings: only {', '.join(BUILT)} and {DECODER} can"
             )
     if config.delta_rank:
         add_deltas(model, PrimaryNetwork(model, find_blocks(model)).block_names, config.delta_rank)
@@ -222,6 +244,15 @@ def _vit(config: EnvConfig, sizes: Sizes) -> nn.Module:
     )
     model: nn.Module = ViTForImageClassification(architecture)
     return model
+
+
+def _speech(config: EnvConfig, sizes: Sizes) -> nn.Module:
+    from transformers import BertConfig
+
+    from tying_env.primary.speech_encoder import SpeechEncoder
+
+    architecture = BertConfig(max_position_embeddings=config.seq_len, **_encoder(config))
+    return SpeechEncoder(architecture, sizes["features"], sizes["classes"])
 
 
 def _encoder(config: EnvConfig) -> dict[str, Any]:

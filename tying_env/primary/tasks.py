@@ -136,7 +136,26 @@ class MaskedLM(Task):
         return batch["input_ids"].numel()
 
 
-class ImageClassification(Task):
+class Classification(Task):
+    """Name the class of an example: `labels` (B,) in the batch."""
+
+    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean cross-entropy."""
+        return self.measure(model, batch).loss
+
+    def measure(self, model: nn.Module, batch: Mapping[str, Tensor], *, logits: bool = False) -> Measured:
+        """Return the loss, how many examples are classified correctly, and their logits if asked for."""
+        scores = self.scores(model, batch).float()  # (B, classes)
+        labels = batch["labels"]
+        correct = (scores.detach().argmax(-1) == labels).sum()
+        return Measured(F.cross_entropy(scores, labels), correct, some_of(scores) if logits else None)
+
+    @abstractmethod
+    def scores(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the scores of the classes, (B, classes)."""
+
+
+class ImageClassification(Classification):
     """Name the class of an image, for transformers' `ViTForImageClassification`.
 
     Args:
@@ -146,20 +165,27 @@ class ImageClassification(Task):
     def __init__(self, patches: int) -> None:
         self.patches = patches
 
-    def loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean cross-entropy: `pixel_values` (B, C, H, W), `labels` (B,)."""
-        return self.measure(model, batch).loss
-
-    def measure(self, model: nn.Module, batch: Mapping[str, Tensor], *, logits: bool = False) -> Measured:
-        """Return the loss, how many images are classified correctly, and the images' logits if asked for."""
-        scores = model(pixel_values=batch["pixel_values"]).logits.float()  # (B, classes)
-        labels = batch["labels"]
-        correct = (scores.detach().argmax(-1) == labels).sum()
-        return Measured(F.cross_entropy(scores, labels), correct, some_of(scores) if logits else None)
+    def scores(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return those of `pixel_values` (B, C, H, W)."""
+        scores: Tensor = model(pixel_values=batch["pixel_values"]).logits
+        return scores
 
     def count_tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Return B times the patches of an image."""
         return len(batch["labels"]) * self.patches
+
+
+class SpeechClassification(Classification):
+    """Name the class of an utterance, for `tying_env.primary.speech_encoder.SpeechEncoder`."""
+
+    def scores(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return those of `frames` (B, T, F), of which the first `lengths` (B,) are read."""
+        scores: Tensor = model(batch["frames"], batch["lengths"])
+        return scores
+
+    def count_tokens(self, batch: Mapping[str, Tensor]) -> int:
+        """Return the frames that are read, without padding."""
+        return int(batch["lengths"].sum())
 
 
 def _of_head(hidden: Tensor, weight: Tensor, targets: Tensor, logits: bool) -> Measured:

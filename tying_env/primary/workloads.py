@@ -36,10 +36,9 @@ from tying_env.primary.building import build_network, build_skeleton
 from tying_env.primary.checkpoint import check_checkpoint, load_checkpoint
 from tying_env.primary.evaluation import Evaluation, evaluate, measure, perplexity
 from tying_env.primary.frequencies import frequency_perplexity
-from tying_env.primary.models import PrimaryNetwork, Sizes
+from tying_env.primary.models import PrimaryNetwork, Sizes, checked_kinds
 from tying_env.primary.tasks import CausalLM, MaskedLM, Task
 from tying_env.seeding import numpy_stream, torch_randomness_from
-from tying_env.slots import check_kinds
 
 
 class Workload(ABC):
@@ -132,23 +131,8 @@ class Workload(ABC):
         """Return what identifies the data, ready for JSON: what a run writes into its config.json."""
 
     def _find_kinds(self, network: PrimaryNetwork) -> None:
-        """Find the kinds of unit, and check that those of a kind can be tied.
-
-        Raises:
-            ValueError: units of a kind differ, and the settings do not allow for that; or each is one of its own.
-        """
-        config, units = self.config, network.units
-        self._kinds = network.kinds(config.unequal_blocks, config.tied_parameters)
-        if len(self._kinds.members) == len(units) > 1:
-            at = ", ".join(map(repr, network.own_units or network.blocks_paths))
-            found = f"no two blocks are alike among the {len(units)} at {at}"
-            raise ValueError(f"{found}, so nothing could be tied: name another list of blocks")
-        try:
-            check_kinds(units, self._kinds.lowest, config.tied_parameters, within=network.model)
-        except ValueError as error:
-            if config.unequal_blocks == "within-kind" or "same names" not in str(error):
-                raise
-            raise ValueError(f"{error}; unequal_blocks='within-kind' ties each with those of its kind") from error
+        """Find the kinds of unit, and check that those of a kind can be tied; raises as `checked_kinds`."""
+        self._kinds = checked_kinds(network, self.config)
 
     def _prepared(self, batch: Batch) -> Batch:
         """Return examples as the task takes them."""
@@ -189,6 +173,10 @@ def open_workload(config: EnvConfig, sizes: Sizes | None = None, tokenizer: Toke
             from tying_env.primary.image_workload import Images
 
             return Images(config)
+        case "speech":
+            from tying_env.primary.speech_workload import Speech
+
+            return Speech(config)
     raise ValueError("the model 'custom' is a network of your own: LayerTyingEnv(model=my_model, batches=...)")
 
 

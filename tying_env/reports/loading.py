@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tying_env.config.network import token_name
+from tying_env.config import network
 from tying_env.kinds import Kinds
 from tying_env.runs.exported import is_export
 from tying_env.runs.layouts import modern
@@ -185,8 +185,8 @@ class Run:
 
 def unit_of_perplexity(runs: Sequence[Run]) -> str:
     """Return what the perplexities of runs are per; runs that wrote down no network are of a GPT-2."""
-    unit = {"bert": "per hidden token", "vit": "per image"}.get(runs[0].env.get("model", "gpt2"), "per token")
-    return unit.replace("token", token_name(run.env["tokenizer"] for run in runs))
+    model = runs[0].env.get("model", "gpt2")
+    return network.unit_of_perplexity(model, (run.env["tokenizer"] for run in runs))
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:

@@ -113,9 +113,9 @@ def _cost(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: di
 
 def _details(result: dict[str, Any], config: dict[str, Any]) -> str:
     match config["env"].get("model"):
-        case "vit":
-            accuracy = f"accuracy {result['accuracy']:.1%}"
-            return f"{accuracy}, cross-entropy {_number(result['mean_loss'], 3)} nats, {result['tokens']:,} images"
+        case "vit" | "speech" as model:
+            accuracy, examples = f"accuracy {result['accuracy']:.1%}", {"vit": "images", "speech": "utterances"}[model]
+            return f"{accuracy}, cross-entropy {_number(result['mean_loss'], 3)} nats, {result['tokens']:,} {examples}"
         case "bert":
             return f"{result['tokens']:,} hidden tokens"
     unit = "base" if config["env"].get("tokenizer") == "dna" else "byte"  # one is a byte of its file

@@ -25,7 +25,7 @@ class LoadedRun:
     Attributes:
         path: the run directory.
         saved: the network with its tied blocks.
-        tokenizer: of a network that reads text; None for one that sees images or the user's own data.
+        tokenizer: of a network that reads text; None for one that reads images, speech or the user's own data.
     """
 
     path: Path

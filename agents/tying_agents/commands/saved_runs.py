@@ -34,7 +34,7 @@ def settings_of_network(path: Path, network: Which, packed: bool = False) -> dic
         if network == "final":
             raise ValueError(f"{path} is a packed file, which has one network: leave --network out")
         from tying_env.compression.packed_file import read_file
-        from tying_env.export.reading import ELSEWHERE
+        from tying_env.export.described import ELSEWHERE
 
         env = read_file(path).about["config"]
         return {"model": "gpt2", **env, "dataset": None if env.get("dataset") == ELSEWHERE else env.get("dataset")}

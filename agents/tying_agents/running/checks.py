@@ -8,6 +8,7 @@ from tying_agents.settings import DQNConfig, SearchConfig
 from tying_env.config.network import is_own
 from tying_env.data.corpus import check_source
 from tying_env.data.images import check_images
+from tying_env.data.speech import check_speech
 from tying_env.plugins import is_import_string, load_object
 
 
@@ -43,4 +44,4 @@ def check_dataset(model: str, dataset: str) -> None:
         ValueError, FileNotFoundError: they are not.
     """
     if not is_own(model):
-        (check_images if model == "vit" else check_source)(dataset)
+        {"vit": check_images, "speech": check_speech}.get(model, check_source)(dataset)

@@ -6,6 +6,7 @@ from tying_agents.studies.networks import NETWORKS
 from tying_agents.studies.recipes import quick
 from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.sensitivity import SENSITIVITY
+from tying_agents.studies.speech import SPEECH
 from tying_agents.studies.study import BEFORE, Study
 from tying_agents.studies.sublayers import SUBLAYERS
 
@@ -238,6 +239,7 @@ STUDIES = {
         ),
     ),
     **NETWORKS,
+    "speech": SPEECH,
     "alignment": ALIGNMENT,
     "sublayers": SUBLAYERS,
     "attention-reused": REUSED,

@@ -15,7 +15,7 @@ from tying_agents.many.tuning.search import with_values
 from tying_agents.many.tuning.study import opened
 from tying_agents.many.tuning.trial import FAILURE, SAME_AS
 from tying_agents.run_config import RunConfig
-from tying_env.config.network import token_name
+from tying_env.config.network import unit_of_perplexity
 from tying_env.differences import flat
 from tying_env.files import to_json, written_whole
 from tying_env.reports.sweep_figures import State, SweepResult, SweptSetting, SweptTrial
@@ -135,8 +135,7 @@ def _importances(study: optuna.Study, sweep: Sweep) -> tuple[dict[str, float], s
 
 
 def _unit(config: RunConfig) -> str:
-    unit = {"bert": "per hidden token", "vit": "per image"}.get(config.env.model, "per token")
-    return unit.replace("token", token_name([config.env.tokenizer]))
+    return unit_of_perplexity(config.env.model, [config.env.tokenizer])
 
 
 def _notes(result: SweepResult, sweep: Sweep) -> Sequence[str]:
