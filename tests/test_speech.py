@@ -209,7 +209,7 @@ def test_what_there_is_not_for_speech_is_refused_by_name(settings: Any) -> None:
         EnvConfig(**settings, init_from="somewhere")
     with pytest.raises(ValueError, match="model must be 'gpt2' in the vector environment, got 'speech'"):
         VectorTyingEnv(num_envs=2, **settings)
-    with pytest.raises(ValueError, match="preset must be 'small' for the model 'speech'"):
+    with pytest.raises(ValueError, match="preset must be small for the model 'speech'"):
         chosen_preset(["--model", "speech", "--preset", "paper"])
     with pytest.raises(ValueError, match="unknown speech 'nowhere'"):
         check_dataset("speech", "nowhere")
