@@ -18,6 +18,7 @@ from tests.tiny_runs import tiny_run
 from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.export import export_tied, load_export, load_tied
+from tying_env.primary import reusing_attention
 from tying_env.primary.reuse import add_reuse
 from tying_env.primary.reusing_attention import ReusingAttention
 from tying_env.primary.tasks import to_device
@@ -302,7 +303,7 @@ def test_commands_read_a_run_with_reused_attention(
     assert packed.transformer._reused_attention.sources == [0, 1, 1, 3]
 
 
-def test_values_alone_are_a_part_of_what_the_layer_computes() -> None:
+def test_values_alone_are_a_part_of_what_the_layer_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     env = LayerTyingEnv(**TINY | {"n_layer": 1, "n_embd": 256, "attention": "reused"})
     env.reset(seed=0)
     attention: Any = env.trainer.network.blocks[0].get_submodule("attn")
@@ -315,6 +316,11 @@ def test_values_alone_are_a_part_of_what_the_layer_computes() -> None:
     )
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+    handed: list[Tensor] = []
+    monkeypatch.setattr(reusing_attention, "faster", lambda *_: True)
+    monkeypatch.setattr(reusing_attention, "linear", lambda x, weight, *_: handed.append(weight) or x)  # type: ignore[func-returns-value]
+    attention._values(x)
+    assert handed[0].is_contiguous()  # else oneDNN takes a thousand times as long
     attention.c_attn.register_forward_hook(lambda _m, _i, output: output + 1)  # who looks into it is heard
     torch.testing.assert_close(attention._values(x), whole + 1)
 

@@ -119,7 +119,8 @@ class _GPT2(ReusingAttention, GPT2Attention):  # type: ignore[misc]
         matrix = self.c_attn
         if type(matrix) not in (Conv1D, OneDNNConv1D) or matrix._forward_hooks or matrix._forward_pre_hooks:
             return self._project(x)[2]  # an adapter's, or one that someone looks into
-        weight, bias = matrix.weight[:, -self.split_size :], matrix.bias[-self.split_size :]
+        # A copy: of columns in a wider matrix oneDNN multiplies by a reference kernel, a thousand times slower.
+        weight, bias = matrix.weight[:, -self.split_size :].contiguous(), matrix.bias[-self.split_size :]
         if faster(x, weight, self.split_size):
             return linear(x, weight, bias, False)
         return torch.addmm(bias, x.flatten(0, 1), weight).view(*x.shape[:2], -1)

@@ -51,7 +51,7 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return left @ right.T + bias by oneDNN, (N, M), without gradients.
 
     Args:
-        left: (N, K), float32, on the CPU; it may be transposed.
+        left: (N, K), float32, on the CPU; it may be transposed, but no columns of a wider one: far slower.
         right: (M, K), as `left`.
         bias: (M,).
     """
