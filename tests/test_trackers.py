@@ -175,7 +175,9 @@ def test_mlflow_has_parameters_metrics_at_steps_tags_and_a_status(
     assert fake.statuses == ["KILLED", "RUNNING", "FINISHED"]
     assert [step for name, _, _, step in fake.metrics if name == "decision"] == list(range(4, 21, 2))
     assert [step for name, _, _, step in fake.metrics if name == "summary.decisions"] == [12, 20]
-    assert fake.tags == {"status": "finished", "stop_reason": ""}
+    assert (fake.tags["status"], fake.tags["stop_reason"]) == ("finished", "")
+    (sign,) = json.loads(fake.tags["notes"])  # of a controller that failed, in so few decisions
+    assert sign.startswith("explores at random to the end")
 
 
 def test_trackio_has_a_row_for_each_decision_and_the_status_in_a_last_one(
