@@ -166,7 +166,7 @@ class DoublingInterval(IntervalWrapper):
     Example (4 layers, 20 training steps, k = 2):
         >>> env = DoublingInterval(make(), most=8)
         >>> observation, info = env.reset(seed=0)
-        >>> [env.step([0, 1, 1, 3])[4]["interval"] for _ in range(5)]  # after the frozen start's 2; the last is cut
+        >>> [env.step([0, 1, 1, 3])[4].get("interval") for _ in range(5)]  # after the frozen start's 2; the last is cut
         [1, 2, 4, 8, 3]
 
     Args:
