@@ -93,7 +93,8 @@ def _cost(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: di
     conventional = conventional_bytes(summary, config["env"])
     exchanged = []
     seconds = summary.get("seconds_per_epoch")  # a run of an earlier version does not say
-    epoch = [] if seconds is None else [("  once through the training data", f"{seconds:,.{0 if seconds >= 100 else 2}f} s")]
+    digits = 0 if seconds is not None and seconds >= 100 else 2
+    epoch = [] if seconds is None else [("  once through the training data", f"{seconds:,.{digits}f} s")]
     if sent := [record["exchanged_bytes"] for record in records if "exchanged_bytes" in record]:
         all_layers = summary["parameters_conventional"] * item
         text = f"{_mean(sent) / 1e6:,.2f} MB a step ({_mean(sent) / all_layers:.0%} of conventional)"
