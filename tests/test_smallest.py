@@ -14,10 +14,11 @@ from tying_agents.many.plan import RunPlan
 from tying_agents.run_config import RunConfig
 from tying_agents.smallest import search as search_module
 from tying_agents.smallest.candidates import candidate_arm, groups_to_try
-from tying_agents.smallest.search import Search, Tried, best_run
+from tying_agents.smallest.search import LEAST_SEEDS, Search, Tried, best_run
 from tying_agents.stopping import StopFile
 
 from tying_env import EnvConfig
+from tying_env.reports.statistics import mean_half_width
 
 RATES = (1e-3, 2e-3)
 # The perplexity of each arm at its best rate, which is the second; seeds differ by some per mille.
@@ -117,6 +118,34 @@ def test_the_budget_ends_the_search_and_more_of_it_goes_on(tmp_path: Path, monke
     side_by_side, many = make_search(tmp_path / "two", monkeypatch, seconds=130, jobs=2)
     assert side_by_side.run([1, 2, 3]) is not None
     assert 130 < 10 * len(many) <= 260
+
+
+def test_a_search_that_was_stopped_comes_to_the_same_within_its_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = make_search(tmp_path / "whole", monkeypatch, seconds=190)
+    expected = whole.run([1, 2, 3])
+    part, _ = make_search(tmp_path / "part", monkeypatch, seconds=190)
+    part.run([1])
+    again, more = make_search(tmp_path / "part", monkeypatch, seconds=190)
+    assert again.run([1, 2, 3]) == expected
+    assert verdicts(again) == verdicts(whole)
+    # And once more, when all runs of it are there, which took the whole budget.
+    last, none = make_search(tmp_path / "part", monkeypatch, seconds=190)
+    assert last.run([1, 2, 3]) == expected
+    assert more and not none
+
+
+def test_what_is_as_bad_as_the_margin_is_seldom_called_within_it() -> None:
+    differences, within = np.random.default_rng(0).standard_normal((20_000, 10)), np.zeros(20_000, dtype=bool)
+    undecided = ~within
+    for seeds in range(LEAST_SEEDS, 11):
+        looked = differences[:, :seeds]
+        half, mean = mean_half_width(looked), looked.mean(axis=1)
+        within |= undecided & (mean + half <= 0)
+        undecided &= (mean + half > 0) & (mean - half <= 0)
+    assert within.mean() == pytest.approx(0.030, abs=0.003)
+    assert (mean + half <= 0).mean() == pytest.approx(0.0075, abs=0.002)  # a single look, at ten
 
 
 def test_an_arm_without_seeds_has_no_difference() -> None:

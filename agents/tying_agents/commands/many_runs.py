@@ -133,12 +133,10 @@ def _fields(config: RunConfig) -> dict[str, Any]:
     return {each.name: getattr(config, each.name) for each in dataclasses.fields(RunConfig)}
 
 
-def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | None, console: "Console") -> int:
-    """Make the runs that are not there yet, write the report and print its tables; return the exit code."""
-    if text := note_on_the_papers_recipe(options.preset, options.run.env):
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+def plan_of(options: ManyRuns) -> RunPlan:
+    """Return how the runs that the options ask for are carried out."""
     tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.tuning_seeds) if options.learning_rates else ()
-    plan = RunPlan(
+    return RunPlan(
         options.out,
         tuple(range(options.seeds)),
         options.learning_rates,
@@ -148,6 +146,13 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
         options.backend,
         options.address,
     )
+
+
+def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | None, console: "Console") -> int:
+    """Make the runs that are not there yet, write the report and print its tables; return the exit code."""
+    if text := note_on_the_papers_recipe(options.preset, options.run.env):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    plan = plan_of(options)
     check_comparison(arms, plan)
     for text in arms_of_other_code(arms, plan):
         console.print(text, highlight=False, markup=False, soft_wrap=True)

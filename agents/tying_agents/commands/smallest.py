@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tying_agents.commands.early import chosen_preset, default_run, read_options
-from tying_agents.commands.many_runs import FIRST_TUNING_SEED, ManyRuns, as_compared, as_run, resumable
+from tying_agents.commands.many_runs import ManyRuns, as_compared, as_run, plan_of, resumable
 from tying_agents.many.checks import check_comparison
-from tying_agents.many.plan import RunPlan
 from tying_agents.smallest.candidates import candidate_arm, conventional_arm, groups_to_try
 from tying_env.config.network import BUILT
 
@@ -80,17 +79,7 @@ def _searched(options: Options, console: "Console") -> int:
     if base.env.validate_every == 0:
         raise ValueError("validate_every must be at least 1: networks are chosen by validation, got 0")
     groups = groups_to_try(base.env.n_layer, options.groups)
-    tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.tuning_seeds)
-    plan = RunPlan(
-        options.out,
-        tuple(range(options.seeds)),
-        options.learning_rates,
-        tuple(tuning),
-        options.jobs,
-        options.threads,
-        options.backend,
-        options.address,
-    )
+    plan = plan_of(options)
     arms = [conventional_arm(base), *(candidate_arm(base, each) for each in groups)]
     before = check_comparison(arms, plan)
     from tying_agents.many.cluster import end_workers
