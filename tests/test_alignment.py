@@ -14,6 +14,7 @@ from tying_env.alignment import match_units, measure_alignment, permute_units
 from tying_env.alignment.parts import find_parts
 from tying_env.primary.blocks import find_blocks
 from tying_env.primary.models import PrimaryNetwork
+from tying_env.seeding import torch_randomness_from, torch_stream
 
 KNOWN = ("gpt2", "bert", "roberta", "vit", "deit", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2")
 
@@ -30,9 +31,8 @@ def gqa() -> nn.Module:
 
 def drawn(name: str) -> nn.Module:
     """A network in evaluation mode whose parameters, biases too, are all random."""
-    torch.manual_seed(0)
-    model = gqa() if name == "gqa" else FAMILIES[name].make()
-    with torch.no_grad():
+    with torch_randomness_from(torch_stream(0, "weights")), torch.no_grad():
+        model = gqa() if name == "gqa" else FAMILIES[name].make()
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     return model.eval().double()
@@ -85,9 +85,9 @@ def test_copies_of_a_layer_are_aligned_permuted_ones_only_by_the_optimal_matchin
 
 
 def test_independent_layers_are_aligned_as_far_as_the_chance_line_says() -> None:
-    torch.manual_seed(0)
     sizes = FAMILIES["gpt2"].sizes | {"n_embd": 32, "n_layer": 5}
-    blocks = blocks_of(transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)))
+    with torch_randomness_from(torch_stream(0, "weights")):
+        blocks = blocks_of(transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)))
     away = ~np.eye(5, dtype=bool)
     for kind, alignment in measure_alignment(blocks, np.random.default_rng(0)).items():
         assert alignment.optimal[away].mean() == pytest.approx(alignment.chance, abs=0.03), kind
