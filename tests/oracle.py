@@ -13,6 +13,9 @@ from tying_env.seeding import all_randomness_from, torch_stream
 
 Compute = Callable[[nn.Module], Any]
 
+# T5's first block holds the table of positions of all blocks of its stack: its own, whatever it is tied to.
+_OF_THE_STACK = "relative_attention_bias"
+
 
 def trained(block: nn.Module) -> list[str]:
     return [name for name, p in block.named_parameters() if p.requires_grad]
@@ -44,13 +47,14 @@ class PlainCopy:
         self.follow()
         blocks = self.trainer.network.blocks
         before = [
-            [b.get_parameter(n).detach().clone() for n in names] for b, names in zip(blocks, self.names, strict=True)
+            {n: b.get_parameter(n).detach().clone() for n in names} for b, names in zip(blocks, self.names, strict=True)
         ]
         self.trainer.tie(tying)
         with torch.no_grad():
             for block, names, leader in zip(self.plain.blocks, self.names, tying, strict=True):
-                for name, value in zip(names, before[leader], strict=True):
-                    block.get_parameter(name).copy_(value)
+                assert not [name for name in set(names) ^ set(before[leader]) if _OF_THE_STACK not in name]
+                for name in set(names) & set(before[leader]):
+                    block.get_parameter(name).copy_(before[leader][name])
         self.tying = tying
 
     def follow(self) -> None:
@@ -74,7 +78,8 @@ class PlainCopy:
         for leader in set(self.tying):
             group = [i for i, other in enumerate(self.tying) if other == leader]
             for name in self.names[leader]:
-                parts = [_gradient(self.plain.blocks[i], name) for i in (group if gradient == "shared" else [leader])]
+                sharing = [i for i in (group if gradient == "shared" else [leader]) if name in self.names[i]]
+                parts = [_gradient(self.plain.blocks[i], name) for i in sharing]
                 expected, found = torch.stack(parts).sum(0), _gradient(blocks[leader], name)
                 right &= torch.allclose(found, expected, rtol=1e-3, atol=1e-5)
         self.trainer.network.model.zero_grad()
