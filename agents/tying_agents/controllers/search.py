@@ -8,7 +8,7 @@ future work (Sec. 5).
 
 import math
 from abc import abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -19,19 +19,21 @@ from tying_env.kinds import Kinds
 from tying_env.partition import IntVector, other_choices
 from tying_env.seeding import capture_numpy, restore_numpy
 
+Chosen = TypeVar("Chosen")  # the settings of a search
 
-class SearchController(Controller):
+
+class SearchController(Controller, Generic[Chosen]):
     """What the searches share: candidates, and trying one in a fork."""
 
-    Settings = SearchConfig
+    Settings: ClassVar[type] = SearchConfig
     needs = frozenset({"forks"})
 
     @classmethod
-    def create(cls, settings: SearchConfig, context: Context) -> Self:
+    def create(cls, settings: Any, context: Context) -> Self:
         """Return a new search whose candidates come from the run's stream."""
         return cls(context.n_units, settings, context.rng())
 
-    def __init__(self, n_units: int, config: SearchConfig, rng: np.random.Generator) -> None:
+    def __init__(self, n_units: int, config: Chosen, rng: np.random.Generator) -> None:
         if n_units < 2:
             raise ValueError(f"a search needs at least 2 layers to have a choice, got {n_units}")
         self.n_units = n_units
@@ -42,7 +44,12 @@ class SearchController(Controller):
     @property
     @abstractmethod
     def trials(self) -> int:
-        """Forks that a decision takes, each of which makes a decision."""
+        """Forks that a decision takes, each of which makes so many decisions as `decisions_of_trial` says."""
+
+    @property
+    def decisions_of_trial(self) -> int:
+        """The length of a trial."""
+        return 1
 
     def bind(self, env: Any) -> None:
         """Take note of the environment to fork."""
@@ -62,7 +69,8 @@ class SearchController(Controller):
             tying_env.episode.Stopped: a fork was asked to stop; this controller is as before then.
         """
         env = self._bound()
-        if self.trials * (env.ties_at - env.train_step + env.interval) > env.steps_for_trials:
+        steps = env.ties_at - env.train_step + self.decisions_of_trial * env.interval
+        if self.trials * steps > env.steps_for_trials:
             return observation.copy()
         before = self.state_dict()
         try:
@@ -109,7 +117,7 @@ class SearchController(Controller):
         return self._env
 
 
-class HillClimbing(SearchController):
+class HillClimbing(SearchController[SearchConfig]):
     """Of the present tying and a few changes of one entry, take the best."""
 
     @property
@@ -124,7 +132,7 @@ class HillClimbing(SearchController):
         return options[int(np.argmin(losses))].copy()
 
 
-class Annealing(SearchController):
+class Annealing(SearchController[SearchConfig]):
     """Simulated annealing (Kirkpatrick et al., 1983): a worse change is taken with probability exp(-loss / T)."""
 
     def __init__(self, n_units: int, config: SearchConfig, rng: np.random.Generator) -> None:
@@ -159,7 +167,7 @@ class Annealing(SearchController):
         self.temperature = state["temperature"]
 
 
-class TreeSearch(SearchController):
+class TreeSearch(SearchController[SearchConfig]):
     """Look a few decisions ahead: at each, keep the tying or change one entry; take the first step to the best leaf."""
 
     @property

@@ -4,15 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tying_agents.settings.looking import ChangeConfig as ChangeConfig
 from tying_agents.settings.looking import HalvingConfig as HalvingConfig
+from tying_agents.settings.looking import PatientConfig as PatientConfig
+from tying_agents.settings.looking import PriorRule as PriorRule
 from tying_agents.settings.looking import ProbeConfig as ProbeConfig
 from tying_agents.settings.looking import SearchConfig as SearchConfig
 from tying_agents.settings.looking import SplitConfig as SplitConfig
+from tying_agents.settings.looking import ThompsonConfig as ThompsonConfig
+from tying_agents.settings.looking import TreeConfig as TreeConfig
 from tying_env.seeding import check_seed
 
 RewardScale = Literal["none", "running"]
 StateScale = Literal["raw", "unit"]
-PriorRule = Literal["own-ends", "own-first", "own-last", "contiguous", "periodic"]
 
 # What the paper's algorithm does not have. A state fits only a controller with the same of these.
 OPTIONS = ("replay_size", "replay_batch", "target_every", "double_q", "dueling", "reward_scale", "state_scale")

@@ -1,6 +1,9 @@
 """Settings of controllers that look before they tie: in trials, or at gradients."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+PriorRule = Literal["own-ends", "own-first", "own-last", "contiguous", "periodic"]
 
 
 @dataclass(frozen=True)
@@ -110,3 +113,100 @@ class HalvingConfig:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
         if not 0 < self.share < 1:
             raise ValueError(f"share must be in (0, 1), got {self.share!r}")
+
+
+@dataclass(frozen=True)
+class PatientConfig:
+    """What searches have in common that change little, and stop.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    groups: int = 0
+    """The highest number of groups, of each kind of unit; 0 for what chance gives, H_L rounded."""
+    begin: PriorRule = "own-ends"
+    """The pattern that it begins with, of that many groups, as prior's rule."""
+    patience: int = 2
+    """Decisions of a trial."""
+    share: float = 0.1
+    """Share of the training steps that trials take. Looks ahead are the further apart the later they come."""
+    until: float = 0.667
+    """Share of the training steps after which the tying stays."""
+    blind: bool = False
+    """What trials showed is dealt out at random among them: the control that tells choosing from luck."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("groups", 0), ("patience", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+        if not 0 < self.share < 1:
+            raise ValueError(f"share must be in (0, 1), got {self.share!r}")
+        if self.begin not in get_args(PriorRule):
+            raise ValueError(f"begin must be one of {', '.join(map(repr, get_args(PriorRule)))}, got {self.begin!r}")
+        if not 0 <= self.until <= 1:
+            raise ValueError(f"until must be in [0, 1], got {self.until!r}")
+
+
+@dataclass(frozen=True)
+class ChangeConfig(PatientConfig):
+    """Settings of change-little.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    candidates: int = 1
+    """Moves tried at a look ahead, beside keeping the tying."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates < 1:
+            raise ValueError(f"candidates must be at least 1, got {self.candidates!r}")
+
+
+@dataclass(frozen=True)
+class TreeConfig(PatientConfig):
+    """Settings of mcts.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    share: float = 0.2
+    """Share of the training steps that trials take. Searches are the further apart the later they come."""
+    simulations: int = 8
+    """Different tyings tried in a search, that in force among them."""
+    exploration: float = 1.0
+    """Weight of the bonus for what was tried seldom."""
+    keep: float = 0.8
+    """Prior probability that a unit stays in the group in force; the others share the rest."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.simulations < 2:
+            raise ValueError(f"simulations must be at least 2, got {self.simulations!r}")
+        if not 0 < self.exploration < float("inf"):
+            raise ValueError(f"exploration must be a finite number above 0, got {self.exploration!r}")
+        if not 0 < self.keep < 1:
+            raise ValueError(f"keep must be in (0, 1), got {self.keep!r}")
+
+
+@dataclass(frozen=True)
+class ThompsonConfig(PatientConfig):
+    """Settings of thompson.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    spread: float = 0.01
+    """Standard deviation of what tying a pair is thought to cost before anything was tried, nats."""
+    noise: float = 0.01
+    """Standard deviation of the difference that two trials show, nats."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("spread", "noise"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)!r}")
