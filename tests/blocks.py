@@ -49,10 +49,15 @@ def batch(step: int) -> Tensor:
 
 
 def make(
-    tying: Any = None, replication: str = "tied", gradient: Any = "shared", **choices: Any
+    tying: Any = None,
+    replication: str = "tied",
+    gradient: Any = "shared",
+    later_tying: Any = "leader",
+    **choices: Any,
 ) -> tuple[Net, TiedBlocks, torch.optim.AdamW]:
     net = Net()
-    tied = TiedBlocks(list(net.blocks), tying, replication=find_replication(replication, gradient=gradient), **choices)
+    how = find_replication(replication, gradient=gradient, later_tying=later_tying)
+    tied = TiedBlocks(list(net.blocks), tying, replication=how, **choices)
     optimizer = torch.optim.AdamW(
         [{"params": list(net.first.parameters())}, *tied.parameter_groups(0.01)], lr=0.01, weight_decay=0.01
     )

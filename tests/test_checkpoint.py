@@ -145,6 +145,7 @@ def test_what_does_not_fit_is_named(checkpoints: dict[str, Path], text_folder: P
         ({"init_from": "gpt2"}, FileNotFoundError, "gpt2 is not a checkpoint"),
         ({"frozen_weights": "redrawn"}, ValueError, "frozen_weights must be 'held' where a start is more"),
         ({"first_tying": "mean", "replication": "copied"}, ValueError, "first_tying='mean' needs replication='tied'"),
+        ({"later_tying": "mean", "replication": "aliased"}, ValueError, "later_tying='mean' needs replication='tied'"),
         ({"first_tying": "mean", "freeze_at_start": False}, ValueError, "first_tying='mean' needs freeze_at_start"),
     ):
         with pytest.raises(kind, match=message):

@@ -22,6 +22,26 @@ def test_sources_are_the_tying_once_the_frozen_start_is_over() -> None:
     assert tied.sources().tolist() == [0, 0, 2, 0, 2, 5]
 
 
+def test_a_later_tying_takes_the_mean_where_groups_join() -> None:
+    net, tied, optimizer = make_tied([0, 0, 2, 3, 4, 4], "tied", later_tying="mean")
+    train(net, optimizer, 2)
+    before = values(tied)
+    state = optimizer.state[tied.weights(2)["up.weight"]]["exp_avg"].clone()
+    tied.change([0, 0, 2, 2, 2, 5], optimizer)
+    for name, value in values(tied)[2].items():
+        expected = torch.stack([before[i][name] for i in (2, 3, 4)]).mean(0)
+        torch.testing.assert_close(value, expected)
+        assert all(tied.weights(i)[name] is tied.weights(2)[name] for i in (3, 4))
+        assert torch.equal(values(tied)[5][name], before[5][name])  # a layer that goes its own way takes what it had
+        assert torch.equal(values(tied)[0][name], before[0][name])
+    assert torch.equal(optimizer.state[tied.weights(2)["up.weight"]]["exp_avg"], state)  # its leader's
+    train(net, optimizer, 1)
+    before = values(tied)
+    tied.change([0, 0, 0, 0, 0, 0], optimizer)  # every layer counts, also those that were tied before
+    expected = torch.stack([before[i]["up.weight"] for i in range(L)]).mean(0)
+    torch.testing.assert_close(values(tied)[3]["up.weight"], expected)
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_copied_layers_share_nothing_and_all_train(frozen: bool) -> None:
     net, tied, optimizer = make("copied", None if frozen else np.arange(L))

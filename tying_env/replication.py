@@ -65,6 +65,7 @@ class Tied:
             storage but need no weight gradient (the paper's published code).
         first_tying: what the first tying makes of the weights that the blocks came with: the layers of a group take
             the leader's (`"leader"`), or the mean over the group (`"mean"`).
+        later_tying: the same of every other tying, for groups whose layers come from more than one.
 
     Raises:
         ValueError: an unknown choice.
@@ -72,22 +73,26 @@ class Tied:
 
     gradient: Gradient = "shared"
     first_tying: FirstTying = "leader"
+    later_tying: FirstTying = "leader"
 
     def __post_init__(self) -> None:
         check_choice("gradient", self.gradient, Gradient)
         check_choice("first_tying", self.first_tying, FirstTying)
+        check_choice("later_tying", self.later_tying, FirstTying)
 
     def trained(self, tying: partition.IntVector) -> dict[int, list[int]]:
         """Return the groups by leader."""
         return rule.trained(tying)
 
     def replicate(self, present: Present, after: partition.IntVector) -> list[Weights]:
-        """Return the weights of each layer's leader: W'[i] = W[s'[i]]."""
+        """Return the weights of each layer's leader: W'[i] = W[s'[i]], or the mean over the group."""
+        how = self.first_tying if present.frozen else self.later_tying
         origins = rule.origins(present.tying, present.frozen, after)
         led: dict[int, Weights] = {}
         seen: dict[int, Weights] = {}  # what the followers of a leader compute with
         for leader, members in partition.groups(after).items():
-            if present.frozen and self.first_tying == "mean" and len(members) > 1:
+            joined = len(members) > 1 if present.frozen else len({present.tying[i] for i in members}) > 1
+            if how == "mean" and joined:
                 led[leader] = _mean(present, members)
             elif present.tying[leader] == leader:
                 led[leader] = present.weights[leader]
@@ -179,19 +184,30 @@ class Aliased:
         ]
 
 
-def find_replication(name: str, *, gradient: Gradient = "shared", first_tying: FirstTying = "leader") -> Replication:
+def find_replication(
+    name: str,
+    *,
+    gradient: Gradient = "shared",
+    first_tying: FirstTying = "leader",
+    later_tying: FirstTying = "leader",
+) -> Replication:
     """Return the way to replicate layers that has this name.
 
     Args:
         name: `"tied"`, `"copied"` or `"aliased"`.
         gradient: of tied layers, see `Tied`; the other two have no choice.
         first_tying: of tied layers, see `Tied`.
+        later_tying: of tied layers, see `Tied`.
 
     Raises:
         ValueError: there is no way of this name.
     """
     check_choice("replication", name, ReplicationName)
-    ways: dict[str, Replication] = {"tied": Tied(gradient, first_tying), "copied": Copied(), "aliased": Aliased()}
+    ways: dict[str, Replication] = {
+        "tied": Tied(gradient, first_tying, later_tying),
+        "copied": Copied(),
+        "aliased": Aliased(),
+    }
     return ways[name]
 
 

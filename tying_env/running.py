@@ -18,7 +18,7 @@ from tying_env.data.corpus import Split
 from tying_env.distributed import agreed_number
 from tying_env.environment import TyingEnv, check_whole
 from tying_env.kinds import Kinds
-from tying_env.primary.agreement import gradient_agreement
+from tying_env.primary.agreement import gradient_agreement, weight_agreement
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.evaluation import Evaluation, Measurement
 from tying_env.primary.optimizers import MakeOptimizer
@@ -168,6 +168,10 @@ class RunningEnv(TyingEnv):
         most = self.config.batch_size if max_windows is None else check_whole("max_windows", max_windows, 1)
         trainer, batches = self._running().trainer, self.workload.batches_of("train", most)
         return gradient_agreement(trainer.network.model, trainer.tied, trainer.task, batches, self.device)
+
+    def weight_agreement(self) -> npt.NDArray[np.float64]:
+        """Return the cosine between the matrices of each two layers, (L, L); see `tying_env.primary.agreement`."""
+        return weight_agreement(self._running().trainer.tied)
 
     def windows(self, split: Split, max_windows: int) -> Batch:
         """Return up to `max_windows` examples of a split, 0 for all. They never change.

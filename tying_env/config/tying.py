@@ -45,6 +45,8 @@ class TyingSettings:
     """Tie replicated layers; or only copy weights and train on alone (ablation v); or alias as the published code."""
     first_tying: Literal["leader", "mean"] = "leader"
     """What the first tying makes of the layers of a group: they take the leader's weights, or the mean of all."""
+    later_tying: Literal["leader", "mean"] = "leader"
+    """The same of later tyings, where layers that were of different groups join in one."""
     unequal_blocks: UnequalBlocks = "refuse"
     """Your own network, if its blocks differ: refuse it, or tie each kind of block within itself."""
     attention: Literal["own", "reused"] = "own"
@@ -83,8 +85,9 @@ def check_tying(config: EnvConfig) -> None:
         _check_reused(config)
     if config.gradient == "leader" and config.replication == "copied":
         raise ValueError("gradient='leader' does not apply to replication='copied': copied layers train on their own")
-    if config.first_tying == "mean" and config.replication != "tied":
-        raise ValueError(f"first_tying='mean' needs replication='tied', got {config.replication!r}")
+    for name in ("first_tying", "later_tying"):
+        if getattr(config, name) == "mean" and config.replication != "tied":
+            raise ValueError(f"{name}='mean' needs replication='tied', got {config.replication!r}")
     if config.first_tying == "mean" and not config.freeze_at_start:
         raise ValueError("first_tying='mean' needs freeze_at_start: without it all layers train before they are tied")
 

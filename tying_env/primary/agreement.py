@@ -1,4 +1,4 @@
-"""Whether the layers of a group want the same of the weights they share: cosines between their gradients.
+"""Whether layers are alike: cosines between their weights; and between the gradients of those that share weights.
 
 A shared weight gets the sum of its layers' gradients. Layers whose gradients point the same way lose nothing by
 sharing; those whose gradients point apart hold each other back, and are the first to be given weights of their own
@@ -56,10 +56,34 @@ def gradient_agreement(
                 for name, parameter in own.items():
                     if (gradient := found[id(parameter)]) is not None:
                         total[name] = total[name] + gradient if name in total else gradient
+    return _cosines(tied, sums)
+
+
+def weight_agreement(tied: TiedBlocks) -> npt.NDArray[np.float64]:
+    """Return the cosine between the matrices of each two layers, as one vector each, shape (L, L).
+
+    Norms and biases, which begin alike in all layers, are left out where a layer has matrices.
+
+    Args:
+        tied: the blocks.
+
+    Returns:
+        1 on the diagonal, and between layers that share weights; NaN between layers of different kinds; symmetric.
+    """
+    parts = []
+    for i in range(tied.n_units):
+        own = {name: weight.detach() for name, weight in tied.weights(i).items()}
+        parts.append({name: weight for name, weight in own.items() if weight.ndim > 1} or own)
+    return _cosines(tied, parts)
+
+
+def _cosines(tied: TiedBlocks, parts: list[dict[str, torch.Tensor]]) -> npt.NDArray[np.float64]:
+    """Return the cosines between layers of one kind, each given as tensors by name, shape (L, L)."""
+    L = tied.n_units
     gram = np.full((L, L), np.nan)
     for kind in np.unique(tied.kinds).tolist():
         layers = np.flatnonzero(tied.kinds == kind)
-        gram[np.ix_(layers, layers)] = _inner_products([sums[i] for i in layers.tolist()])
+        gram[np.ix_(layers, layers)] = _inner_products([parts[i] for i in layers.tolist()])
     norms = np.sqrt(np.diag(gram))
     with np.errstate(divide="ignore", invalid="ignore"):
         cosines: npt.NDArray[np.float64] = np.clip(gram / np.outer(norms, norms), -1.0, 1.0)
@@ -67,12 +91,12 @@ def gradient_agreement(
     return cosines
 
 
-def _inner_products(gradients: list[dict[str, torch.Tensor]]) -> npt.NDArray[np.float64]:
-    """Return the inner products of gradients, each a part for every name, shape (n, n)."""
-    total = np.zeros((len(gradients), len(gradients)))
-    for name in {name for gradient in gradients for name in gradient}:
-        parts = next(gradient[name] for gradient in gradients if name in gradient)
-        rows = torch.stack([gradient.get(name, torch.zeros_like(parts)).flatten() for gradient in gradients])
+def _inner_products(layers: list[dict[str, torch.Tensor]]) -> npt.NDArray[np.float64]:
+    """Return the inner products of layers, each with a part for every name, shape (n, n)."""
+    total = np.zeros((len(layers), len(layers)))
+    for name in {name for layer in layers for name in layer}:
+        parts = next(layer[name] for layer in layers if name in layer)
+        rows = torch.stack([layer.get(name, torch.zeros_like(parts)).flatten() for layer in layers])
         rows = rows if rows.dtype == torch.float64 else rows.float()
         total += (rows @ rows.T).double().cpu().numpy()
     return total

@@ -96,7 +96,12 @@ def build_trainer(
     tied = TiedBlocks(
         network.units,
         tying,
-        replication=find_replication(config.replication, gradient=config.gradient, first_tying=config.first_tying),
+        replication=find_replication(
+            config.replication,
+            gradient=config.gradient,
+            first_tying=config.first_tying,
+            later_tying=config.later_tying,
+        ),
         optimizer_state=config.optimizer_state,
         group_lr=config.group_lr,
         kinds=workload.kinds.lowest,

@@ -20,7 +20,7 @@ _SEEN = frozenset(
     {
         *("action_masks", "action_space", "config", "decisions", "evaluate", "interval", "kinds", "n_units"),
         *("observation_space", "over", "permitted", "steps_per_decision", "ties_at", "total_steps", "train_step"),
-        *("trial_steps", "tying"),
+        *("trial_steps", "tying", "weight_agreement"),
     }
 )
 
@@ -30,8 +30,8 @@ class View:
 
     It has `tying`, `train_step`, `total_steps`, `decisions`, `decisions_per_episode`, `steps_per_decision` (k),
     `interval` (training steps after the next action, also of a trial), `n_units`, `kinds`, `ties_at`, `over`, `config`,
-    both spaces, `permitted(action)`, `evaluate(split, max_windows)`; of wrappers `action_masks()`; and `fork()` and
-    `gradient_agreement()`, for which the run pays.
+    both spaces, `permitted(action)`, `evaluate(split, max_windows)`, `weight_agreement()`; of wrappers
+    `action_masks()`; and `fork()` and `gradient_agreement()`, for which the run pays.
 
     Args:
         env: the environment, in its wrappers.

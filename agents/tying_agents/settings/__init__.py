@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from tying_agents.settings.looking import ChangeConfig as ChangeConfig
 from tying_agents.settings.looking import HalvingConfig as HalvingConfig
+from tying_agents.settings.looking import MergeConfig as MergeConfig
 from tying_agents.settings.looking import PatientConfig as PatientConfig
 from tying_agents.settings.looking import PriorRule as PriorRule
 from tying_agents.settings.looking import ProbeConfig as ProbeConfig
