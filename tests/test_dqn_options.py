@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from tying_agents.controllers.base import Transition
+from tying_agents.controllers.base import Context, Transition
 from tying_agents.controllers.dqn import FactorizedDQN
 from tying_agents.controllers.replay import RewardNormaliser
 from tying_agents.settings import OPTIONS, DQNConfig
@@ -78,8 +78,33 @@ def test_every_option_is_off_by_default() -> None:
 
 def test_every_option_is_documented() -> None:
     page = (Path(__file__).parents[1] / "docs" / "dqn_options.md").read_text(encoding="utf-8")
-    for name in OPTIONS:
+    for name in (*OPTIONS, "replay_updates", "exploration_share"):
         assert f"`--{name.replace('_', '-')}" in page
+
+
+# Several updates, and a straight line of exploration
+
+
+def test_several_updates_are_as_many_as_after_several_decisions() -> None:
+    """From a buffer with one decision, n updates are those of n decisions that are all that one."""
+    several, single = dqn(3, replay_size=1, replay_updates=3), dqn(3, replay_size=1)
+    several.update(numbered(1))
+    for _ in range(3):
+        single.update(numbered(1))
+    assert equal(weights(several.network), weights(single.network))
+    assert several.epsilon == 0.95 and single.epsilon == pytest.approx(0.95**3)
+
+
+def test_epsilon_falls_in_a_straight_line_over_its_share_of_the_decisions() -> None:
+    config = DQNConfig(exploration_share=0.5, epsilon_floor=0.2)
+    controller = FactorizedDQN.create(config, Context(3, seed=0, decisions=16))
+    seen = []
+    for _ in range(12):
+        seen.append(controller.epsilon)
+        controller.update(numbered(1))
+    assert seen == pytest.approx([1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.2, 0.2, 0.2])
+    with pytest.raises(ValueError, match=r"exploration_share is one of all decisions, and nobody can tell .* got 0.5"):
+        FactorizedDQN.create(config, Context(3, seed=0))
 
 
 # Target network and double Q-learning
@@ -269,6 +294,9 @@ def test_every_combination_learns_which_action_pays(settings: dict[str, Any]) ->
     [
         ({"replay_size": -1}, "replay_size must be at least 0, got -1"),
         ({"replay_batch": 0}, "replay_batch must be at least 1, got 0"),
+        ({"replay_updates": 0}, "replay_updates must be at least 1, got 0"),
+        ({"replay_updates": 2}, "replay_updates of more than 1 needs replay_size: .* got replay_updates=2"),
+        ({"exploration_share": 1.5}, r"exploration_share must be in \[0, 1\], got 1.5"),
         ({"target_every": -2}, "target_every must be at least 0, got -2"),
         ({"reward_scale": "runing"}, "reward_scale must be one of 'none', 'running', got 'runing'"),
         ({"state_scale": "Unit"}, "state_scale must be one of 'raw', 'unit', got 'Unit'"),

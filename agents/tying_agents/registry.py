@@ -257,6 +257,7 @@ def _named(hint: Any) -> str:
 
 for _name, _target, _settings in (
     ("dqn", f"{_CONTROLLERS}.dqn:FactorizedDQN", settings.DQNConfig),
+    ("repaired-dqn", f"{_CONTROLLERS}.dqn:FactorizedDQN", settings.RepairedDQNConfig),
     ("layer-sweep-dqn", f"{_CONTROLLERS}.published:LayerSweepDQN", settings.DQNConfig),
     ("random", f"{_CONTROLLERS}.fixed:RandomController", settings.NoSettings),
     ("random-static", f"{_CONTROLLERS}.fixed:make_random_static", settings.GroupsConfig),

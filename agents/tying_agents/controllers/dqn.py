@@ -36,6 +36,8 @@ class FactorizedDQN(Controller):
     - `replay_size`: each update is on `replay_batch` transitions drawn uniformly, with repetition, from the newest
       ones (Lin, Machine Learning 1992; Mnih et al., Nature 2015), from the first decision on. Their rewards are kept
       as they came. They are drawn from a stream of their own, so exploration does not depend on this option.
+    - `replay_updates`: so many updates after each decision, each on a sample of its own.
+    - `exploration_share`: epsilon falls in a straight line over that share of the run's decisions, as in Mnih et al.
     - `target_every`: a target network values the next state, a copy made after every so many updates (Mnih et al.).
     - `double_q`: the network chooses the next action, the target network values it (van Hasselt et al., AAAI 2016).
       Because Q is a sum, that is done layer by layer.
@@ -49,9 +51,10 @@ class FactorizedDQN(Controller):
         rng: draws exploration; the stream of replay is spawned from it.
         weights: draws the network's initial weights.
         intervals: what the last entry of an action chooses from, in units of k; none: an action is a tying alone.
+        decisions: how many there will be, for `exploration_share`; None where nobody can tell.
 
     Raises:
-        ValueError: no layer has a choice: there would be nothing to decide.
+        ValueError: no layer has a choice: there would be nothing to decide; or `exploration_share` of who knows.
     """
 
     Settings = DQNConfig
@@ -61,7 +64,7 @@ class FactorizedDQN(Controller):
     def create(cls, settings: DQNConfig, context: Context) -> Self:
         """Return a new controller whose exploration and initial weights come from the run's streams."""
         intervals = [steps / (context.k or 1) for steps in context.intervals]
-        return cls(context.kinds, settings, context.rng(), context.torch_generator(), intervals)
+        return cls(context.kinds, settings, context.rng(), context.torch_generator(), intervals, context.decisions)
 
     def __init__(
         self,
@@ -70,9 +73,19 @@ class FactorizedDQN(Controller):
         rng: np.random.Generator,
         weights: torch.Generator,
         intervals: Sequence[float] = (),
+        decisions: int | None = None,
     ) -> None:
         if not len(kinds.open):
             raise ValueError(f"a controller needs at least 2 layers to have a choice, got {kinds.n_units}")
+        if config.exploration_share and decisions is None:
+            raise ValueError(
+                "exploration_share is one of all decisions, and nobody can tell how many there will be, "
+                f"got {config.exploration_share!r}: use epsilon_decay"
+            )
+        self._falls = 0.0  # by how much epsilon falls at each decision, where it does not decay
+        if config.exploration_share and decisions is not None:
+            falls = max(0.0, config.epsilon_start - config.epsilon_floor)
+            self._falls = falls / max(1.0, config.exploration_share * decisions)
         self.kinds, self.n_units = kinds, kinds.n_units
         self.config = config
         self.intervals = list(intervals)
@@ -108,8 +121,15 @@ class FactorizedDQN(Controller):
         return np.concatenate([[0], best.numpy()])
 
     def update(self, transition: Transition) -> None:
-        """Take one Adam step on the squared error against r + gamma * max Q(s') (Algorithm 1, lines 22-25)."""
-        batch = self._batch(transition)
+        """Learn from a decision, in one step (Algorithm 1, lines 22-25) or several; epsilon falls (line 27)."""
+        self._note(transition)
+        for _ in range(self.config.replay_updates):
+            self._learn(self._batch(transition))
+        decayed = self.epsilon - self._falls if self._falls else self.epsilon * self.config.epsilon_decay
+        self.epsilon = max(decayed, self.config.epsilon_floor)
+
+    def _learn(self, batch: Transitions) -> None:
+        """Take one Adam step on the squared error against r + gamma * max Q(s')."""
         chosen = torch.from_numpy(batch.action[..., 1:, None])  # (..., L-1, 1), or (..., L, 1) with intervals
         rewards = batch.reward if self._rewards is None else self._rewards.normalise(batch.reward)
         reward, terminated = torch.as_tensor(rewards, dtype=torch.float32), torch.as_tensor(batch.terminated)
@@ -125,16 +145,19 @@ class FactorizedDQN(Controller):
         self._updates += 1
         if self._target is not None and self._updates % self.config.target_every == 0:
             self._target.load_state_dict(self.network.state_dict())
-        self.epsilon = max(self.epsilon * self.config.epsilon_decay, self.config.epsilon_floor)  # line 27
 
-    def _batch(self, transition: Transition) -> Transitions:
-        """Take note of a transition, and return what to learn from now."""
+    def _note(self, transition: Transition) -> None:
+        """Take note of a transition."""
         if self._rewards is not None:
             self._rewards.add(transition.reward)
+        if self._replay is not None:
+            self._replay.add(transition)
+
+    def _batch(self, transition: Transition) -> Transitions:
+        """Return what to learn from now: a sample, or the newest transition alone."""
         if self._replay is None:
             # Not a batch of one: matrix products may round otherwise than products with a single vector.
             return Transitions.single(transition)
-        self._replay.add(transition)
         return self._replay.sample(self.config.replay_batch)
 
     def _discount(self, action: IntVector) -> float | Tensor:

@@ -36,10 +36,11 @@ class LayerSweepDQN(FactorizedDQN):
         rng: np.random.Generator,
         weights: torch.Generator,
         intervals: Sequence[float] = (),
+        decisions: int | None = None,
     ) -> None:
         if intervals:
             raise ValueError("layer-sweep-dqn chooses no intervals: it is the published code's; use the agent dqn")
-        for name in ("replay_size", "target_every", "double_q"):
+        for name in ("replay_size", "target_every", "double_q", "exploration_share"):
             if getattr(config, name):
                 raise ValueError(f"layer-sweep-dqn has no {name}: it is the published code's; use the agent dqn")
         if config.reward_scale != "none":

@@ -53,6 +53,11 @@ class DQNConfig:
     """Experience replay: learn from samples of this many newest decisions; 0, the paper: from the last alone."""
     replay_batch: int = 32
     """Decisions in such a sample; without replay_size it changes nothing."""
+    replay_updates: int = 1
+    """Updates after each decision, each on a sample of its own; more than one needs replay_size."""
+    exploration_share: float = 0.0
+    """Share of all decisions over which epsilon falls to its floor in a straight line; 0, the paper: by epsilon_decay.
+    """
     target_every: int = 0
     """Value the next state by a copy of the Q-network that is renewed every this many updates; 0, the paper: none."""
     double_q: bool = False
@@ -67,18 +72,23 @@ class DQNConfig:
     def __post_init__(self) -> None:
         if not 0 < self.q_learning_rate < float("inf"):
             raise ValueError(f"q_learning_rate must be a finite number above 0, got {self.q_learning_rate!r}")
-        for name in ("gamma", "epsilon_start", "epsilon_decay", "epsilon_floor"):
+        for name in ("gamma", "epsilon_start", "epsilon_decay", "epsilon_floor", "exploration_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}")
         if not 1 <= self.hidden_units <= 65_536:
             raise ValueError(f"hidden_units must be from 1 to 65536, got {self.hidden_units!r}")
-        for name, least in (("replay_size", 0), ("replay_batch", 1), ("target_every", 0)):
+        for name, least in (("replay_size", 0), ("replay_batch", 1), ("replay_updates", 1), ("target_every", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
         for name, kind in (("reward_scale", RewardScale), ("state_scale", StateScale)):
             if getattr(self, name) not in get_args(kind):
                 allowed = ", ".join(map(repr, get_args(kind)))
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.replay_updates > 1 and not self.replay_size:
+            raise ValueError(
+                "replay_updates of more than 1 needs replay_size: without, every update would be on the same decision; "
+                f"got replay_updates={self.replay_updates!r}"
+            )
         if self.double_q and self.target_every < 2:
             raise ValueError(
                 "double_q needs target_every of at least 2: without a copy, or with one renewed at every update, "
@@ -89,6 +99,30 @@ class DQNConfig:
     def options(self) -> dict[str, Any]:
         """The settings that the paper's algorithm does not have."""
         return {name: getattr(self, name) for name in OPTIONS}
+
+
+@dataclass(frozen=True)
+class RepairedDQNConfig(DQNConfig):
+    """Settings of repaired-dqn: the paper's Q-function, learned as tens of decisions with rewards far below 0 allow.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    q_learning_rate: float = 1e-2
+    """Learning rate of Adam for the Q-network."""
+    gamma: float = 0.0
+    """Discount of the next state's value."""
+    exploration_share: float = 0.5
+    """Share of all decisions over which epsilon falls to its floor in a straight line; 0: by epsilon_decay."""
+    replay_size: int = 1000
+    """Experience replay: learn from samples of this many newest decisions; 0: from the last alone."""
+    replay_updates: int = 8
+    """Updates after each decision, each on a sample of its own; more than one needs replay_size."""
+    reward_scale: RewardScale = "running"
+    """Rewards as they are, or less their running mean and over their running standard deviation."""
+    state_scale: StateScale = "unit"
+    """Layer numbers into the Q-network as they are, or divided by L - 1."""
 
 
 @dataclass(frozen=True)
