@@ -2,15 +2,18 @@
 
 import copy as copying
 import dataclasses
+import itertools
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from tying_env.ambient import usual_modes
 from tying_env.budget import Budget
 from tying_env.config import PLACE_SETTINGS, with_later_settings
 from tying_env.differences import listed
-from tying_env.environment import check_keys
+from tying_env.environment import check_keys, check_whole
+from tying_env.primary.gates import train_gates
 from tying_env.running import RunningEnv
 from tying_env.seeding import capture_numpy, check_seed, restore_numpy
 
@@ -79,6 +82,40 @@ class SavedEnv(RunningEnv):
         `tying_env.budget.BudgetSpent`.
         """
         return self._twin(self._running().budget)
+
+    @usual_modes()
+    def mixing_weights(
+        self, steps: int, *, temperature: float = 0.1, gate_learning_rate: float = 0.05
+    ) -> npt.NDArray[np.float64]:
+        """Return whose weights each layer would rather use, shape (L, L): see `tying_env.primary.gates.train_gates`.
+
+        A copy of the network is trained for it, on the first examples of the training split, always the same; nothing
+        of this environment changes.
+
+        Args:
+            steps: training steps.
+            temperature: of the last step; it falls from 1 by a factor a step.
+            gate_learning_rate: of the gates.
+
+        Raises:
+            ValueError: a number is out of its range, or layers are not tied but copied or aliased.
+            FloatingPointError: training diverged.
+        """
+        check_whole("steps", steps, 1)
+        if not 0 < temperature <= 1:
+            raise ValueError(f"temperature must be in (0, 1], got {temperature!r}")
+        if not 0 < gate_learning_rate < float("inf"):
+            raise ValueError(f"gate_learning_rate must be a finite number above 0, got {gate_learning_rate!r}")
+        if self.config.replication != "tied":
+            raise ValueError(f"mixing_weights needs replication='tied', got {self.config.replication!r}")
+        batches = itertools.cycle(self.workload.batches_of("train", steps * self.config.batch_size))
+        return train_gates(
+            self.fork().trainer,
+            list(itertools.islice(batches, steps)),
+            np.geomspace(1.0, temperature, steps).tolist(),
+            gate_learning_rate,
+            self.config.max_grad_norm,
+        )
 
     def _twin(self, pays: Budget | None) -> Self:
         state = self.state_dict()

@@ -280,6 +280,7 @@ for _name, _target, _settings in (
     ("hill-climbing", f"{_CONTROLLERS}.search:HillClimbing", settings.SearchConfig),
     ("annealing", f"{_CONTROLLERS}.search:Annealing", settings.SearchConfig),
     ("tree-search", f"{_CONTROLLERS}.search:TreeSearch", settings.SearchConfig),
+    ("gates", f"{_CONTROLLERS}.gates:Gates", settings.GatesConfig),
     ("merge-alike", f"{_CONTROLLERS}.merging:MergeAlike", settings.MergeConfig),
     ("change-little", f"{_CONTROLLERS}.patient:ChangeLittle", settings.ChangeConfig),
     ("thompson", f"{_CONTROLLERS}.thompson:ThompsonSampling", settings.ThompsonConfig),

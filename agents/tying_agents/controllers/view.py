@@ -31,7 +31,7 @@ class View:
     It has `tying`, `train_step`, `total_steps`, `decisions`, `decisions_per_episode`, `steps_per_decision` (k),
     `interval` (training steps after the next action, also of a trial), `n_units`, `kinds`, `ties_at`, `over`, `config`,
     both spaces, `permitted(action)`, `evaluate(split, max_windows)`, `weight_agreement()`; of wrappers
-    `action_masks()`; and `fork()` and `gradient_agreement()`, for which the run pays.
+    `action_masks()`; and `fork()`, `gradient_agreement()` and `mixing_weights(steps)`, for which the run pays.
 
     Args:
         env: the environment, in its wrappers.
@@ -51,7 +51,7 @@ class View:
         if name.startswith("_") or name not in _SEEN:
             seen = ", ".join(sorted((*_SEEN, "decisions_per_episode")))
             raise AttributeError(
-                f"a controller sees {seen}, fork and gradient_agreement of its environment, not {name}"
+                f"a controller sees {seen}, fork, gradient_agreement and mixing_weights of its environment, not {name}"
             )
         return getattr(self._inner, name) if hasattr(self._inner, name) else self._env.get_wrapper_attr(name)
 
@@ -80,6 +80,18 @@ class View:
         """Return the training steps that `gradient_agreement` costs: forward and backward passes of so many batches."""
         batch: int = self._inner.config.batch_size
         return math.ceil((batch if max_windows is None else max_windows) / batch)
+
+    def mixing_weights(self, steps: int, **settings: float) -> npt.NDArray[np.float64]:
+        """Return what `LayerTyingEnv.mixing_weights` does; the run pays its training steps.
+
+        Raises:
+            tying_env.budget.BudgetSpent: the run has too few training steps left for it.
+            ValueError, FloatingPointError: see there.
+        """
+        self._note_decision()
+        self._inner.pay(steps)
+        found: npt.NDArray[np.float64] = self._inner.mixing_weights(steps, **settings)
+        return found
 
     def fork(self) -> Trial:
         """Return a trial: another environment in the same state, without wrappers, on the same batches.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tying_agents.settings.looking import ChangeConfig as ChangeConfig
+from tying_agents.settings.looking import GatesConfig as GatesConfig
 from tying_agents.settings.looking import HalvingConfig as HalvingConfig
 from tying_agents.settings.looking import MergeConfig as MergeConfig
 from tying_agents.settings.looking import PatientConfig as PatientConfig

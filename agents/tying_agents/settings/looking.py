@@ -239,3 +239,31 @@ class ThompsonConfig(PatientConfig):
         for name in ("spread", "noise"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class GatesConfig:
+    """Settings of gates.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    groups: int = 0
+    """Number of groups, of each kind of unit; 0 for what chance gives, H_L rounded."""
+    share: float = 0.2
+    """Share of the training steps in which layers mix each other's weights, in a copy of the network."""
+    temperature: float = 0.1
+    """Of the gates' softmax in the last of them; it falls from 1 by a factor a step."""
+    gate_learning_rate: float = 0.05
+    """Learning rate of Adam for the gates."""
+
+    def __post_init__(self) -> None:
+        if self.groups < 0:
+            raise ValueError(f"groups must be at least 0, got {self.groups!r}")
+        if not 0 < self.share < 1:
+            raise ValueError(f"share must be in (0, 1), got {self.share!r}")
+        if not 0 < self.temperature <= 1:
+            raise ValueError(f"temperature must be in (0, 1], got {self.temperature!r}")
+        if not 0 < self.gate_learning_rate < float("inf"):
+            raise ValueError(f"gate_learning_rate must be a finite number above 0, got {self.gate_learning_rate!r}")
