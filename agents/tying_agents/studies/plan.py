@@ -2,6 +2,7 @@
 
 from tying_agents.studies.alignment import ALIGNMENT
 from tying_agents.studies.intervals import INTERVALS
+from tying_agents.studies.looking import LOOKING
 from tying_agents.studies.networks import NETWORKS
 from tying_agents.studies.recipes import quick
 from tying_agents.studies.reuse import REUSED
@@ -239,6 +240,7 @@ STUDIES = {
         ),
     ),
     **NETWORKS,
+    "looking": LOOKING,
     "speech": SPEECH,
     "alignment": ALIGNMENT,
     "sublayers": SUBLAYERS,

@@ -1,0 +1,35 @@
+"""Do rules and searches that look before they tie find what a fixed pattern does not? The study, before it is run."""
+
+from tying_agents.studies.recipes import quick
+from tying_agents.studies.study import Study
+
+_PATIENT = ("change-little", "thompson", "mcts")
+
+LOOKING = Study(
+    "Twelve layers, three groups, equal training steps with those of trials: is a rule or a search that looks before "
+    "it ties better than the pattern with the first layer alone, than random static tyings, and than itself when its "
+    "results are dealt out at random (blind)?",
+    "Test perplexity, three paired seeds, each arm at its own best rate of two tuning seeds. An arm goes on to the "
+    "comparison with twelve seeds if it is better than 'own first' by more than 1 % in each of the three; a search "
+    "that is no better than itself blind chooses nothing.",
+    1.0,
+    (
+        (
+            *("compare", *quick(), "--agents", "--arms"),
+            "own first: --agent prior --rule own-first --groups 3",
+            "random-static: --agent random-static --groups 3",
+            "conventional: --agent conventional",
+            "halving: --agent halving --groups 3",
+            "probe-then-tie: --agent probe-then-tie --groups 3 --threshold 1",
+            "share-then-split: --agent share-then-split --groups 3 --threshold 1 --every 4",
+            *(f"merge-alike, {by}: --agent merge-alike --groups 3 --by {by}" for by in ("weights", "gradients")),
+            "merge-alike, to the mean: --agent merge-alike --groups 3 --later-tying mean",
+            "gates: --agent gates --groups 3",
+            *(f"{agent}: --agent {agent} --groups 3 --begin own-first" for agent in _PATIENT),
+            *(f"{agent}, blind: --agent {agent} --groups 3 --begin own-first --blind" for agent in _PATIENT),
+            *(f"{agent}, from equal runs: --agent {agent} --groups 3 --begin contiguous" for agent in _PATIENT),
+            "repaired-dqn: --agent repaired-dqn --wrappers limit-changes settle",
+            *("--learning-rates", "4e-3", "8e-3", "--tuning-seeds", "2", "--seeds", "3"),
+        ),
+    ),
+)
