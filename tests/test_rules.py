@@ -9,9 +9,11 @@ from tying_agents.controllers import rules
 from tying_agents.controllers.base import Context
 from tying_agents.controllers.patterns import cycle, sequence
 from tying_agents.registry import find_agent
-from tying_agents.running.agents import drive_agent
+from tying_agents.running.agents import ControlledRun, drive_agent
 from tying_agents.settings import PriorConfig
 
+from tests.conftest import TINY
+from tying_env.env import LayerTyingEnv
 from tying_env.partition import all_tyings, is_tying, leaders
 
 
@@ -53,7 +55,28 @@ def test_the_agent_keeps_to_it() -> None:
     assert len(leaders(rules.make_prior(PriorConfig(), context).initial_tying())) == 3  # H_12 is 3.1
 
 
+def test_as_many_groups_as_parameters_allow() -> None:
+    env = LayerTyingEnv(**TINY)
+    env.reset(seed=0, options={"tying": np.array([0, 1, 1, 3])})
+    of_three = env.trainer.count_trainable()
+    sizes = [env.parameters_of(tying) for tying in ([0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 3], [0, 1, 2, 3])]
+    assert sizes[2] == of_three and len(set(np.diff(sizes))) == 1
+    for most, expected in ((of_three, [0, 1, 1, 3]), (of_three - 1, [0, 1, 1, 1]), (10**9, [0, 1, 2, 3])):
+        env = LayerTyingEnv(**TINY)
+        drive_agent("prior", env, settings=PriorConfig(max_parameters=most), seed=0)
+        assert env.tying.tolist() == expected
+    assert not ControlledRun(rules.make_prior(PriorConfig(max_parameters=1), Context(4, 0))).chooses
+    with pytest.raises(ValueError, match=f"max_parameters must be at least {sizes[0]}, that of one group, got 5"):
+        drive_agent("prior", LayerTyingEnv(**TINY), settings=PriorConfig(max_parameters=5), seed=0)
+    with pytest.raises(ValueError, match=r"tying must be one of 4 units in canonical form, got \[0, 0, 1, 1\]"):
+        env.parameters_of([0, 0, 1, 1])
+
+
 def test_wrong_settings_are_named() -> None:
+    with pytest.raises(ValueError, match="max_parameters must be at least 0, got -1"):
+        PriorConfig(max_parameters=-1)
+    with pytest.raises(ValueError, match="not both, got groups=2 and max_parameters=9"):
+        PriorConfig(groups=2, max_parameters=9)
     with pytest.raises(ValueError, match=r"rule must be one of 'own-ends', .* got 'best'"):
         PriorConfig(rule="best")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="groups must be at least 0, got -1"):

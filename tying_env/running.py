@@ -169,6 +169,16 @@ class RunningEnv(TyingEnv):
         trainer, batches = self._running().trainer, self.workload.batches_of("train", most)
         return gradient_agreement(trainer.network.model, trainer.tied, trainer.task, batches, self.device)
 
+    def parameters_of(self, tying: npt.ArrayLike) -> int:
+        """Return how many parameters train where units are tied so, shape (L,).
+
+        Raises:
+            ValueError: not a tying.
+        """
+        if not partition.is_tying(tying) or len(np.asarray(tying)) != self.n_units:
+            raise ValueError(f"tying must be one of {self.n_units} units in canonical form, got {tying!r}")
+        return self._running().trainer.count_tied(tying)
+
     def weight_agreement(self) -> npt.NDArray[np.float64]:
         """Return the cosine between the matrices of each two layers, (L, L); see `tying_env.primary.agreement`."""
         return weight_agreement(self._running().trainer.tied)

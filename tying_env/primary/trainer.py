@@ -224,6 +224,12 @@ class Trainer:
         outside: int = sum(p.numel() for g in self.optimizer.param_groups if "leader" not in g for p in g["params"])
         return outside + sum(p.numel() for weights in layers for p in weights)
 
+    def count_tied(self, tying: npt.ArrayLike) -> int:
+        """Return the number of parameters that train where layers are tied so, shape (L,)."""
+        leaders = set(partition.leaders(tying))
+        followers = [dict.fromkeys(self.tied.weights(i).values()) for i in range(self.tied.n_units) if i not in leaders]
+        return self.count_conventional() - sum(p.numel() for weights in followers for p in weights)
+
     def groups(self) -> dict[nn.Parameter, dict[str, Any]]:
         """Return every Parameter that trains, with its group in the optimizer."""
         return {p: group for group in self.optimizer.param_groups for p in group["params"]}

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 
 from tying_env import partition
 from tying_env.environment import check_keys, check_whole
@@ -122,6 +123,10 @@ class TableTyingEnv(ScoredEnv):
         self._row = 0
         self._over = False
         self._ledger = Ledger()
+
+    def parameters_of(self, tying: npt.ArrayLike) -> int:
+        """Return how many parameters train where layers are tied so, shape (L,); ValueError: not of the table."""
+        return self._parameters[self.table.row(tying)]
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments, but for the render mode and the file."""

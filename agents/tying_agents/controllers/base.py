@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     import torch
 
 # What a controller may ask of the environment beyond reset and step -> the attribute that an environment offers it by.
-Need = Literal["forks", "probes", "gradients", "gates", "masks"]
+Need = Literal["forks", "probes", "gradients", "gates", "masks", "sizes"]
 NEEDS: dict[Need, str] = {
     "forks": "fork",
     "probes": "evaluate",
     "gradients": "gradient_agreement",
     "gates": "mixing_weights",
     "masks": "action_masks",
+    "sizes": "parameters_of",
 }
 
 
@@ -107,9 +108,9 @@ class Controller(ABC):
     Attributes:
         Settings: a dataclass; its fields are the controller's options on the command line. All have defaults.
         needs: what it asks of the environment: "forks" (`env.fork()`), "probes" (`env.evaluate()`), "gradients"
-            (`env.gradient_agreement()`), "gates" (`env.mixing_weights()`), "masks" (`env.action_masks()`). With a need
-            it is given a view of the environment in `bind`; an environment that does not offer it is refused before the
-            run begins.
+            (`env.gradient_agreement()`), "gates" (`env.mixing_weights()`), "masks" (`env.action_masks()`),
+            "sizes" (`env.parameters_of(tying)`). With a need it is given a view of the environment in `bind`; an
+            environment that does not offer it is refused before the run begins.
         chooses_intervals: whether its actions have one entry more where `context.intervals` says so.
     """
 

@@ -7,10 +7,11 @@ of the tying table.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tying_agents.controllers.base import Context
+from tying_agents.controllers.base import Context, Controller
 from tying_agents.controllers.fixed import FixedController
 from tying_agents.controllers.patterns import chance_groups, contiguous, in_each_kind, periodic
 from tying_agents.settings import PriorConfig, PriorRule
@@ -123,13 +124,57 @@ def best_by(rule: Prior, kinds: Kinds, groups: int) -> IntVector:
     return in_each_kind(kinds, groups, lambda n, g: rule.best(n, g or chance_groups(n)))
 
 
-def make_prior(settings: PriorConfig, context: Context) -> FixedController:
+class FittingPrior(Controller):
+    """The best tying by a rule with as many groups as a number of parameters allows; it never changes.
+
+    Args:
+        settings: with `max_parameters`.
+        kinds: of the units.
+    """
+
+    needs = frozenset({"sizes"})
+
+    def __init__(self, settings: PriorConfig, kinds: Kinds) -> None:
+        self._settings, self._kinds = settings, kinds
+        self._action: IntVector | None = None
+        self._env: Any = None
+
+    def initial_tying(self) -> IntVector:
+        """Return all layers independent: nothing is trained before the first decision, which is on the tying found."""
+        return np.arange(self._kinds.n_units)
+
+    def bind(self, env: Any) -> None:
+        """Take note of the environment, which knows the sizes."""
+        self._env = env
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Return the tying.
+
+        Raises:
+            ValueError: even all layers tied have more parameters.
+        """
+        if self._action is None:
+            self._action = self._found()
+        return self._action.copy()
+
+    def _found(self) -> IntVector:
+        rule, most = PRIORS[self._settings.rule], self._settings.max_parameters
+        for groups in range(max(self._kinds.sizes), 0, -1):
+            action = best_by(rule, self._kinds, groups)
+            if (size := self._env.parameters_of(self._kinds.units_named(action))) <= most:
+                return action
+        raise ValueError(f"max_parameters must be at least {size}, that of one group, got {most}")
+
+
+def make_prior(settings: PriorConfig, context: Context) -> FixedController | FittingPrior:
     """Return a controller that keeps to the best tying by a rule.
 
     Raises:
         ValueError: more groups than layers.
     """
     kinds, rule = context.kinds, PRIORS[settings.rule]
+    if settings.max_parameters:
+        return FittingPrior(settings, kinds)
     largest = max(len(units) for units in kinds.members)
     if settings.groups > largest:
         raise ValueError(f"groups must be between 1 and the number of layers {largest}, got {settings.groups}")

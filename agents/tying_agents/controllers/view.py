@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 _SEEN = frozenset(
     {
         *("action_masks", "action_space", "config", "decisions", "evaluate", "interval", "kinds", "n_units"),
-        *("observation_space", "over", "permitted", "steps_per_decision", "ties_at", "total_steps", "train_step"),
+        *(
+            "observation_space",
+            "over",
+            "parameters_of",
+            "permitted",
+            "steps_per_decision",
+            "ties_at",
+            "total_steps",
+            "train_step",
+        ),
         *("trial_steps", "tying", "weight_agreement"),
     }
 )

@@ -57,7 +57,7 @@ class ControlledRun(RunningAgent):
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
         # Without either it cannot see what its tyings lead to.
-        self.chooses = type(controller).update is not Controller.update or bool(controller.needs)
+        self.chooses = type(controller).update is not Controller.update or bool(controller.needs - {"sizes"})
 
     def run(self, loop: Loop, directory: RunDirectory | None) -> None:
         """Let the controller decide."""

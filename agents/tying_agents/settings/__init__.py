@@ -173,9 +173,18 @@ class PriorConfig(GroupsConfig):
     rule: PriorRule = "own-ends"
     """What makes a tying good, beside many groups: first and last layer alone (or one of them) and equal runs between;
     equal runs; or layers in turn."""
+    max_parameters: int = 0
+    """As many groups as this many trainable parameters allow, those outside the blocks included; 0: `groups` says."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.max_parameters < 0:
+            raise ValueError(f"max_parameters must be at least 0, got {self.max_parameters}")
+        if self.max_parameters and self.groups:
+            raise ValueError(
+                f"groups or max_parameters says how many groups there are, not both, got groups={self.groups} and "
+                f"max_parameters={self.max_parameters}"
+            )
         if self.rule not in get_args(PriorRule):
             raise ValueError(f"rule must be one of {', '.join(map(repr, get_args(PriorRule)))}, got {self.rule!r}")
 
