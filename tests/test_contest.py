@@ -22,8 +22,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(tmp_path_factory.mktemp("table"))
 
 
-# They look at gradients, of which a table has none.
-LOOKING = ("probe-then-tie", "share-then-split")
+# They look at gradients or weights, of which a table has none.
+LOOKING = ("probe-then-tie", "share-then-split", "merge-alike", "gates")
 # They share one sublayer of every block, and a table is of whole blocks.
 OF_SUBLAYERS = ("shared-attention", "shared-feed-forward")
 
@@ -44,7 +44,8 @@ def test_every_agent_searches_the_table(name: str, path: Path) -> None:
 @pytest.mark.parametrize("name", LOOKING)
 def test_what_looks_at_gradients_is_refused(name: str, path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"needs gradients, which this environment does not offer: .* has no gradient_"
+        ValueError,
+        match=r"needs (gradients|gates), which this environment does not offer: .* has no (gradient|mixing)_",
     ):
         play(arm_of(name), Task(table=path, trainings=12), seed=1)
 

@@ -11,7 +11,7 @@ from tying_agents.registry import agent_names
 
 from tests.own_code import write
 from tests.tables import written
-from tests.test_contest import OF_SUBLAYERS, OWN
+from tests.test_contest import LOOKING, OF_SUBLAYERS, OWN
 
 
 def board() -> Board:
@@ -25,7 +25,7 @@ def board() -> Board:
 
 def test_every_agent_that_searches_has_an_entry() -> None:
     own = {entry.agent for entry in ENTRIES.values()}
-    assert own == set(agent_names()) - {"pattern", "replay", "probe-then-tie", "share-then-split", *OF_SUBLAYERS}
+    assert own == set(agent_names()) - {"pattern", "replay", *LOOKING, *OF_SUBLAYERS}
     assert entry_of("dqn-bandit").arm().settings.gamma == 0
 
 

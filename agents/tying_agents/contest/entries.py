@@ -54,9 +54,10 @@ ENTRIES: dict[str, Entry] = {
     for entry in (
         *_defaults("learning", "dqn"),
         Entry("dqn-bandit", "learning", "dqn", DQNConfig(gamma=0.0, q_learning_rate=1e-2)),
-        *_defaults("learning", "layer-sweep-dqn"),
+        *_defaults("learning", "repaired-dqn", "layer-sweep-dqn", "thompson"),
         *_defaults("of Stable-Baselines3", "ppo", "a2c", "sb3-dqn", "qrdqn", "maskable-ppo"),
-        *_defaults("searching", "hill-climbing", "annealing", "tree-search", "halving", "tpe", "cma-es", "evolution"),
+        *_defaults("searching", "hill-climbing", "annealing", "tree-search", "halving", "change-little", "mcts"),
+        *_defaults("searching", "tpe", "cma-es", "evolution"),
         *_defaults("not learning", RANDOM, "random-static", "random-redrawn", "conventional", "albert", "cycle"),
         *_defaults("not learning", "cycle-rev", "sequence", "contiguous", "prior", "periodic", "sandwich"),
     )
