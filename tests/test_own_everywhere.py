@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.own_code import CALLBACK, CONTROLLER, layer_tying, write
-from tests.own_networks import TEXT
+from tests.own_networks import DATA, TEXT
 from tests.reliability.runs import outcome
 from tying_env.runs import RunDirectory
 
@@ -13,6 +13,19 @@ SMALL = (
     "--tokenizer bytes --n-layer 4 --n-embd 16 --seq-len 16 --batch-size 4 --k 2 --total-steps 20 --validate-every 4 "
     "--validation-windows 8 --device cpu"
 )
+
+
+def test_a_network_without_a_test_split_is_refused_before_it_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "net.py", DATA)
+    few = ["--k", "2", "--total-steps", "4", "--batch-size", "4", "--validate-every", "0", "--device", "cpu"]
+    words = ["run", "--model", "net.py:module_in_it", "--agent", "random", *few, "--run-dir", "run"]
+    code, out = layer_tying(capsys, *words)
+    assert code == 1 and "split 'test': give the environment test=, or leave the test split alone: --no-measure" in out
+    assert not Path("run").exists()
+    assert layer_tying(capsys, *words, "--no-measure-test", "--run-dir", "other")[0] == 0
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -14,7 +14,7 @@ from tying_agents.controllers.thompson import ThompsonSampling
 from tying_agents.controllers.view import View
 from tying_agents.running.agents import drive_agent
 from tying_agents.running.runner import run
-from tying_agents.settings import ChangeConfig, PatientConfig, ThompsonConfig, TreeConfig
+from tying_agents.settings import ChangeConfig, PatientConfig, PriorConfig, ThompsonConfig, TreeConfig
 
 from tests.conftest import TINY
 from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_until_it_ends, small
@@ -182,3 +182,13 @@ def test_bad_settings_are_named(kind: Any, settings: dict[str, Any], message: st
 def test_more_groups_than_layers_are_refused(kind: type[PatientSearch[Any]]) -> None:
     with pytest.raises(ValueError, match="groups must be at most the number of layers, 4, got 5"):
         made(kind, groups=5)
+
+
+@pytest.mark.parametrize("agent", ["merge-alike", "gates", "change-little", "thompson", "mcts", "prior"])
+def test_units_of_several_kinds_are_tied_each_within_its_own(agent: str) -> None:
+    env = LayerTyingEnv(**LONG | {"units": "sublayers", "total_steps": 60})
+    settings = PriorConfig(max_parameters=10**9) if agent == "prior" else None
+    loop = drive_agent(agent, env, settings=settings, seed=0)
+    assert loop.finished
+    assert (env.kinds.lowest[env.tying] == env.kinds.lowest).all()
+    assert agent != "merge-alike" or len(leaders(env.tying)) == 4  # two of each kind, as chance gives

@@ -1,11 +1,13 @@
 """A run that is made longer ends with the same bits as one that was begun with that length."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tying_agents.controllers.traces import read_trace
+from tying_agents.registry import agent_names, find_agent
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import resume, run
 from tying_agents.running.saved import OtherSettings, RunIsOver
@@ -118,7 +120,10 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], int, str]] = [
     ("wsd", WSD, {}, 40, "the wsd schedule has lowered the learning rate since training step 10, and 20 are done"),
     ("shorter", CONSTANT, {}, 10, "total_steps is 20 there, 10 here: a run is not made shorter"),
     ("episodes", CONSTANT, {"episodes": 2}, 40, "its 2 episodes are all of one length"),
-    ("sb3", CONSTANT, {"agent": "a2c"}, 40, "the agent a2c goes by the number of decisions"),
+    ("sb3", CONSTANT, {"agent": "a2c"}, 40, "the agent a2c goes by the length of the run"),
+    ("epsilon", CONSTANT, {"agent": "repaired-dqn"}, 40, "the agent repaired-dqn goes by the length of the run"),
+    ("rule", CONSTANT, {"agent": "merge-alike"}, 40, "the agent merge-alike goes by the length of the run"),
+    ("seldom", CONSTANT, {"agent": "change-little"}, 40, "the agent change-little goes by the length of the run"),
     (
         "search",
         CONSTANT,
@@ -144,6 +149,29 @@ def test_a_run_that_goes_by_its_length_says_so(
     with pytest.raises(OtherSettings, match=why):
         resume(path, [Watcher()], asked)
     assert contents(path) == before
+
+
+# Some take settings of their own, or another environment.
+NOT_ALONE = ("pattern", "replay", "shared-attention", "shared-feed-forward", "prior", "halving", "probe-then-tie")
+AGENTS = [name for name in agent_names() if find_agent(name).kind == "controller" and name not in NOT_ALONE]
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_every_agent_is_trained_on_as_if_it_had_been_so_long_or_says_why_not(
+    agent: str, tiny: dict[str, Any], tmp_path: Path, full: bool
+) -> None:
+    if not full and agent not in ("layer-sweep-dqn", "evolution", "thompson"):
+        pytest.skip("with --reliability")
+    tiny = tiny | CONSTANT | {"total_steps": 40, "warmup_steps": 2}
+    path = finish(config := small(tiny, tmp_path / "run", agent))
+    try:
+        assert resume(path, [Watcher()], longer(config, 80))[1] == "finished"
+    except OtherSettings as error:
+        assert re.search("goes by the length of the run|looks ahead", str(error))
+    else:
+        assert without_trace(path) == without_trace(
+            finish(small(tiny | {"total_steps": 80}, tmp_path / "whole", agent))
+        )
 
 
 def test_an_end_in_the_midst_of_a_trace_is_followed_by_what_began_there(tmp_path: Path) -> None:

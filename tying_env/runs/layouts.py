@@ -1,6 +1,11 @@
 """What config.json looked like in earlier versions, and how it reads today."""
 
+import dataclasses
 from typing import Any
+
+from tying_env.config import EnvConfig
+
+_SETTINGS = {field.name for field in dataclasses.fields(EnvConfig)}
 
 # Of a run's own config.json. 1 (it had no number): the settings of all agents in four groups. 2: those of the run's
 # agent, under "controller".
@@ -24,12 +29,18 @@ def modern(about: dict[str, Any]) -> dict[str, Any]:
     """Return what a run's config.json of any version says, in the layout of this one.
 
     Raises:
-        ValueError: it is of a later version.
+        ValueError: it is of a later version, or has settings that are not known.
     """
     layout = about.get("layout", 1)
     if type(layout) is not int or not 1 <= layout <= LAYOUT:
         raise ValueError(
             f"the layout of its settings is {layout!r}, and this version reads up to {LAYOUT}: "
+            "it was made by a later version, or is damaged"
+        )
+    env = about.get("env")
+    if unknown := sorted(set(env if isinstance(env, dict) else ()) - _SETTINGS):
+        raise ValueError(
+            f"its setting env.{unknown[0]} is not known to this version, which would take the run for another: "
             "it was made by a later version, or is damaged"
         )
     if layout == LAYOUT or not any(isinstance(about.get(group), dict) for group in _GROUPS):

@@ -128,8 +128,16 @@ class Controller(ABC):
         made: Self = make(settings, context)
         return made
 
+    @classmethod
+    def goes_by_length(cls, settings: Any) -> bool:
+        """Return whether it decides otherwise in a longer run from the first decision on; such a run stays as long.
+
+        A controller that reads `context.decisions`, or its view's `total_steps`, should say so.
+        """
+        return False
+
     def initial_tying(self) -> IntVector | None:
-        """Return the tying to begin the episode with, shape (L,); None is the paper's frozen start."""
+        """Return the action to begin the episode with, canonical, shape (L,); None is the paper's frozen start."""
         return None
 
     def bind(self, env: Any) -> None:  # noqa: B027 (most controllers do not need it)

@@ -61,6 +61,11 @@ class FactorizedDQN(Controller):
     chooses_intervals = True
 
     @classmethod
+    def goes_by_length(cls, settings: Any) -> bool:
+        """Return whether epsilon falls over a share of the run."""
+        return bool(settings.exploration_share)
+
+    @classmethod
     def create(cls, settings: DQNConfig, context: Context) -> Self:
         """Return a new controller whose exploration and initial weights come from the run's streams."""
         intervals = [steps / (context.k or 1) for steps in context.intervals]

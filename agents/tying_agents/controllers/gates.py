@@ -33,9 +33,14 @@ class Gates(Controller):
         self.mixing: npt.NDArray[np.float64] | None = None  # (L, L), by which it was
         self._env: Any = None
 
+    @classmethod
+    def goes_by_length(cls, settings: Any) -> bool:
+        """Return True: it plans by the training steps there are."""
+        return True
+
     def initial_tying(self) -> IntVector:
         """Return all layers independent: nothing is trained before the first decision."""
-        return np.arange(self._kinds.n_units)
+        return self._kinds.position.copy()
 
     def bind(self, env: Any) -> None:
         """Take note of the environment."""

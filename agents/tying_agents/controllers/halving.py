@@ -34,6 +34,11 @@ class SuccessiveHalving(Controller):
         self._kinds, self._rng = context.kinds, context.rng()
         self._env: Any = None
 
+    @classmethod
+    def goes_by_length(cls, settings: Any) -> bool:
+        """Return True: it plans by the training steps there are."""
+        return True
+
     def initial_tying(self) -> IntVector:
         """Return all layers independent: nothing is trained before the first decision."""
         return self._kinds.position.copy()

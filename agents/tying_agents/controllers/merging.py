@@ -36,9 +36,14 @@ class MergeAlike(Controller):
         self._begun = False
         self._env: Any = None
 
+    @classmethod
+    def goes_by_length(cls, settings: Any) -> bool:
+        """Return True: it plans by the training steps there are."""
+        return True
+
     def initial_tying(self) -> IntVector:
         """Return all layers independent."""
-        return np.arange(self._kinds.n_units)
+        return self._kinds.position.copy()
 
     def bind(self, env: Any) -> None:
         """Take note of the environment to measure in."""

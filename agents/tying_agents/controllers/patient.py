@@ -47,11 +47,14 @@ class PatientSearch(SearchController[Patient], Generic[Patient]):
         self.most = [min(settings.groups or chance_groups(largest), size) for size in self.kinds.sizes]
         self._begun, self._looks = False, 0  # whether there was a decision, and how often it has looked ahead
 
+    @classmethod
+    def goes_by_length(cls, settings: Any) -> bool:
+        """Return True: it plans by the training steps there are."""
+        return True
+
     def initial_tying(self) -> IntVector:
         """Return the pattern to begin with."""
-        rule = PRIORS[self.config.begin]
-        action = in_each_kind(self.kinds, max(self.most), rule.best)
-        return self.kinds.units_named(action)
+        return in_each_kind(self.kinds, max(self.most), PRIORS[self.config.begin].best)
 
     def begin(self) -> None:
         """Begin with another network."""

@@ -141,7 +141,7 @@ class FittingPrior(Controller):
 
     def initial_tying(self) -> IntVector:
         """Return all layers independent: nothing is trained before the first decision, which is on the tying found."""
-        return np.arange(self._kinds.n_units)
+        return self._kinds.position.copy()
 
     def bind(self, env: Any) -> None:
         """Take note of the environment, which knows the sizes."""

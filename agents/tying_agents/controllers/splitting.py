@@ -34,6 +34,11 @@ class ShareThenSplit(Controller):
         self._n_units, self._decided = context.n_units, 0
         self._env: Any = None
 
+    @classmethod
+    def goes_by_length(cls, settings: Any) -> bool:
+        """Return True: it plans by the training steps there are."""
+        return True
+
     def initial_tying(self) -> IntVector:
         """Return all layers tied, of each kind."""
         return np.zeros(self._n_units, dtype=np.int64)
@@ -99,6 +104,11 @@ class ProbeThenTie(Controller):
         self.agreement: npt.NDArray[np.float64] | None = None  # (L, L), by which it was
         self._n_units, self._independent = context.n_units, context.kinds.position
         self._env: Any = None
+
+    @classmethod
+    def goes_by_length(cls, settings: Any) -> bool:
+        """Return True: it plans by the training steps there are."""
+        return True
 
     def initial_tying(self) -> IntVector:
         """Return all layers independent: nothing is trained before the first decision, which is on the groups found."""

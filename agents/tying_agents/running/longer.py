@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from typing import Any
 
+from tying_agents.controllers.base import Controller
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig
 from tying_env.runs.layouts import LAYOUT, modern
@@ -46,12 +47,20 @@ def same_but_longer(saved: RunConfig, asked: RunConfig) -> RunConfig:
         )
     if saved.episodes > 1:
         raise refuse(f"its {saved.episodes} episodes are all of one length")
-    if find_agent(saved.agent).kind == "sb3":
-        raise refuse(f"the agent {saved.agent} goes by the number of decisions. {_TO_TRAIN_ON}")
+    if _goes_by_length(saved):
+        raise refuse(f"the agent {saved.agent} goes by the length of the run. {_TO_TRAIN_ON}")
     if by_length := [name for name in saved.wrappers if name in _GO_BY_LENGTH]:
         raise refuse(f"the wrapper {by_length[0]} goes by the share of the run that is done. {_TO_TRAIN_ON}")
     env = dataclasses.replace(before, total_steps=now.total_steps, warmup_steps=before.warmup_length)
     return dataclasses.replace(saved, env=env)
+
+
+def _goes_by_length(saved: RunConfig) -> bool:
+    agent = find_agent(saved.agent)
+    if agent.kind == "sb3":
+        return True
+    made = agent.load()
+    return isinstance(made, type) and issubclass(made, Controller) and bool(made.goes_by_length(saved.controller))
 
 
 def lengthened(state: dict[str, Any], config: RunConfig) -> dict[str, Any]:

@@ -187,6 +187,11 @@ class _Made:
 
     @classmethod
     def around(cls, env: gym.Env[Any, Any], config: RunConfig) -> "_Made":
+        if config.measure_test:
+            try:
+                env.unwrapped.windows("test", 1)  # type: ignore[attr-defined]
+            except ValueError as error:  # of an own network: after the training is too late to say so
+                raise ValueError(f"{error}, or leave the test split alone: --no-measure-test") from error
         # Of several processes the first one alone has callbacks of the user's own.
         return cls(config, env, make_agent(config, env), load_callbacks(config.callbacks if world().rank == 0 else ()))
 
