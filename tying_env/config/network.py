@@ -36,7 +36,7 @@ _ONLY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("n_embd", "n_head", "dataset"), (*BUILT, DECODER, OWN)),
     "dropout": (*BUILT, OWN),
     "init_from": (*TEXT, "vit", DECODER),
-    "delta_rank": (*BUILT, DECODER),
+    **dict.fromkeys(("delta_rank", "delta_init"), (*BUILT, DECODER)),
     "residual_scale": BUILT,
     "attention": ("gpt2", "bert", "vit"),
     "n_kv_head": ("llama",),
@@ -104,6 +104,9 @@ class NetworkSettings:
     n_head: none is shared."""
     delta_rank: int = 0
     """Relaxed recursion: each layer has a delta of this rank of its own beside the weights that are tied; 0: none."""
+    delta_init: Literal["zero", "svd"] = "zero"
+    """What a layer's delta is when a tying gives the layer other weights: as it was, 0 at first; or the part of this
+    rank of what the layer loses, its own weights minus the shared ones, by a singular value decomposition."""
     seq_len: int = 128
     """Text: tokens in a training sequence; also the longest context of the network. Speech: frames of the longest
     utterance that it can read."""
@@ -130,6 +133,8 @@ def check_network(config: EnvConfig) -> None:
         )
     check_at_least(1, n_layer=config.n_layer, n_embd=config.n_embd, n_head=config.n_head, seq_len=config.seq_len)
     check_at_least(0, mask_seed=config.mask_seed, patch_size=config.patch_size, delta_rank=config.delta_rank)
+    if config.delta_init == "svd" and not config.delta_rank:
+        raise ValueError("delta_init='svd' needs deltas, delta_rank of at least 1, got delta_rank=0")
     if config.n_layer > MAX_LAYERS:
         raise ValueError(f"n_layer must be at most {MAX_LAYERS}, got {config.n_layer!r}")
     if not config.dataset.strip():  # as a path it would be the working directory
