@@ -37,6 +37,7 @@ _ONLY: dict[str, tuple[str, ...]] = {
     "dropout": (*BUILT, OWN),
     "init_from": (*TEXT, "vit", DECODER),
     **dict.fromkeys(("delta_rank", "delta_init"), (*BUILT, DECODER)),
+    **dict.fromkeys(("step_embedding", "adaptive_halting", "ponder_cost"), ("gpt2",)),
     "residual_scale": BUILT,
     "attention": ("gpt2", "bert", "vit"),
     "n_kv_head": ("llama",),
@@ -107,6 +108,15 @@ class NetworkSettings:
     delta_init: Literal["zero", "svd"] = "zero"
     """What a layer's delta is when a tying gives the layer other weights: as it was, 0 at first; or the part of this
     rank of what the layer loses, its own weights minus the shared ones, by a singular value decomposition."""
+    step_embedding: Literal["none", "sinusoidal", "learned"] = "none"
+    """GPT-2: added to what each layer reads, so that layers of the same weights know which they are, as in a Universal
+    Transformer: sines and cosines of the layer's number, or vectors that are learned."""
+    adaptive_halting: bool = False
+    """GPT-2: every position decides after how many layers it is done (adaptive computation time), as in a Universal
+    Transformer."""
+    ponder_cost: float = 0.01
+    """Of adaptive_halting: what a layer more at every position costs in training, in nats. Losses and rewards are
+    without it."""
     seq_len: int = 128
     """Text: tokens in a training sequence; also the longest context of the network. Speech: frames of the longest
     utterance that it can read."""
@@ -135,6 +145,9 @@ def check_network(config: EnvConfig) -> None:
     check_at_least(0, mask_seed=config.mask_seed, patch_size=config.patch_size, delta_rank=config.delta_rank)
     if config.delta_init == "svd" and not config.delta_rank:
         raise ValueError("delta_init='svd' needs deltas, delta_rank of at least 1, got delta_rank=0")
+    check_at_least(0, ponder_cost=config.ponder_cost)
+    if not config.adaptive_halting and config.ponder_cost != NetworkSettings.ponder_cost:
+        raise ValueError(f"ponder_cost applies only to adaptive_halting: leave it out, got {config.ponder_cost!r}")
     if config.n_layer > MAX_LAYERS:
         raise ValueError(f"n_layer must be at most {MAX_LAYERS}, got {config.n_layer!r}")
     if not config.dataset.strip():  # as a path it would be the working directory

@@ -62,15 +62,39 @@ class CausalLM(Task):
 
     def measure(self, model: nn.Module, batch: Tensor, *, logits: bool = False) -> Measured:
         """Return the loss, and logits at some of the B * T positions if asked for."""
+        return self._read(model, batch, logits)[0]
+
+    def _read(self, model: nn.Module, batch: Tensor, logits: bool = False) -> tuple[Measured, Any]:
+        """Return what is measured, and what the base model gave."""
         inputs, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
         decoder: Any = model
-        hidden = decoder.base_model(input_ids=inputs, use_cache=False).last_hidden_state  # (B, T, D)
+        output = decoder.base_model(input_ids=inputs, use_cache=False)
         weight = model.get_parameter("lm_head.weight")  # (V, D)
-        return _of_head(hidden.flatten(0, 1), weight, targets.flatten(), logits)
+        return _of_head(output.last_hidden_state.flatten(0, 1), weight, targets.flatten(), logits), output
 
     def count_tokens(self, batch: Tensor) -> int:
         """Return B * T."""
         return batch.shape[0] * (batch.shape[1] - 1)
+
+
+class PonderingLM(CausalLM):
+    """`CausalLM` for a network whose positions halt, and whose time costs; see `tying_env.primary.universal`.
+
+    Args:
+        cost: of a layer more at every position, in nats.
+    """
+
+    def __init__(self, cost: float) -> None:
+        self.cost = cost
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Return the mean cross-entropy, with the gradient of that and of the cost of time.
+
+        The value is the cross-entropy alone: losses are nats per token whatever time costs.
+        """
+        measured, output = self._read(model, batch)
+        cost: Tensor = self.cost * output["ponder_cost"]
+        return measured.loss + (cost - cost.detach())
 
 
 class DecoderLM(Task):
