@@ -37,7 +37,7 @@ _ONLY: dict[str, tuple[str, ...]] = {
     "dropout": (*BUILT, OWN),
     "init_from": (*TEXT, "vit", DECODER),
     **dict.fromkeys(("delta_rank", "delta_init"), (*BUILT, DECODER)),
-    **dict.fromkeys(("step_embedding", "adaptive_halting", "ponder_cost"), ("gpt2",)),
+    **dict.fromkeys(("embedding_dim", "step_embedding", "adaptive_halting", "ponder_cost"), ("gpt2",)),
     "residual_scale": BUILT,
     "attention": ("gpt2", "bert", "vit"),
     "n_kv_head": ("llama",),
@@ -103,6 +103,9 @@ class NetworkSettings:
     n_kv_head: int | None = None
     """LLaMA: heads of keys and values in each block, each for as many of n_head, which it divides. The default is
     n_head: none is shared."""
+    embedding_dim: int | None = None
+    """GPT-2: width of the embeddings of tokens and positions, below n_embd, to which a matrix brings them (factorised
+    embeddings, as in ALBERT and Subformer); the head uses the same. The default is n_embd, without a matrix."""
     delta_rank: int = 0
     """Relaxed recursion: each layer has a delta of this rank of its own beside the weights that are tied; 0: none."""
     delta_init: Literal["zero", "svd"] = "zero"
@@ -145,6 +148,7 @@ def check_network(config: EnvConfig) -> None:
     check_at_least(0, mask_seed=config.mask_seed, patch_size=config.patch_size, delta_rank=config.delta_rank)
     if config.delta_init == "svd" and not config.delta_rank:
         raise ValueError("delta_init='svd' needs deltas, delta_rank of at least 1, got delta_rank=0")
+    _check_embeddings(config)
     check_at_least(0, ponder_cost=config.ponder_cost)
     if not config.adaptive_halting and config.ponder_cost != NetworkSettings.ponder_cost:
         raise ValueError(f"ponder_cost applies only to adaptive_halting: leave it out, got {config.ponder_cost!r}")
@@ -171,6 +175,21 @@ def check_network(config: EnvConfig) -> None:
                 f"{field.name} does not apply to the model {config.model!r}, only to {' and '.join(models)}: "
                 f"leave it out, got {value!r}"
             )
+
+
+def _check_embeddings(config: EnvConfig) -> None:
+    """Check that embeddings are narrower than the network, and drawn here: those of a checkpoint are as wide as it."""
+    if config.embedding_dim is None:
+        return
+    if not 1 <= config.embedding_dim < config.n_embd:
+        raise ValueError(
+            f"embedding_dim must be at least 1 and below n_embd={config.n_embd}, got {config.embedding_dim!r}"
+        )
+    if config.init_from is not None:
+        raise ValueError(
+            f"embedding_dim needs init_from=None, got {config.init_from!r}: a checkpoint's embeddings are as wide as "
+            "its network"
+        )
 
 
 def _check_llama(config: EnvConfig) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from tying_env.config import EnvConfig
+from tying_env.primary.factorised import factorise, merge_factors
 from tying_env.primary.universal import add_halting, add_steps, merge_steps
 
-_SETTINGS = ("step_embedding", "adaptive_halting")
+_SETTINGS = ("embedding_dim", "step_embedding", "adaptive_halting")
 # Those that can become a part of a plain network's weights.
-MERGED = ("step_embedding",)
+MERGED = ("embedding_dim", "step_embedding")
 _NAME = "_additions"
 
 
@@ -46,6 +47,8 @@ def add_to(model: Any, additions: Mapping[str, Any]) -> None:
     sizes = {name: getattr(model.config, name) for name in ("n_layer", "n_embd", "n_head")}
     config = EnvConfig(model="gpt2", **sizes, **additions)  # checks them
     trunk, blocks = model.transformer, list(model.transformer.h)
+    if config.embedding_dim is not None:
+        factorise(model, config.embedding_dim)
     if config.step_embedding != "none":
         add_steps(trunk, blocks, config.step_embedding, config.n_embd)
     if config.adaptive_halting:
@@ -56,5 +59,6 @@ def add_to(model: Any, additions: Mapping[str, Any]) -> None:
 def merge_additions(model: nn.Module) -> None:
     """Make what was added, of `MERGED`, a part of the weights of a GPT-2 whose layers have their own; take it away."""
     if _NAME in model.__dict__:
+        merge_factors(model)  # first: a step is added to positions of the network's width
         merge_steps(model)
         delattr(model, _NAME)

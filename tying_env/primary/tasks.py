@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tying_env.data.batches import Batch, count_examples, mapped
 from tying_env.primary.dependence import spaced
+from tying_env.primary.factorised import FactorisedHead
 from tying_env.primary.kernels.head import linear_cross_entropy
 
 # Types of decoders whose scores are the last hidden states times the head's matrix, and nothing more.
@@ -69,8 +70,11 @@ class CausalLM(Task):
         inputs, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
         decoder: Any = model
         output = decoder.base_model(input_ids=inputs, use_cache=False)
-        weight = model.get_parameter("lm_head.weight")  # (V, D)
-        return _of_head(output.last_hidden_state.flatten(0, 1), weight, targets.flatten(), logits), output
+        hidden = output.last_hidden_state.flatten(0, 1)  # (B * T, D)
+        if isinstance(head := model.get_submodule("lm_head"), FactorisedHead):
+            hidden = head.narrow(hidden)  # (B * T, E)
+        weight = model.get_parameter("lm_head.weight")  # (V, D), or (V, E)
+        return _of_head(hidden, weight, targets.flatten(), logits), output
 
     def count_tokens(self, batch: Tensor) -> int:
         """Return B * T."""
