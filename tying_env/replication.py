@@ -4,6 +4,7 @@
 afterwards, and which of them train.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
@@ -16,6 +17,9 @@ from tying_env.slots import Weights, aliases
 Gradient = Literal["shared", "leader"]
 FirstTying = Literal["leader", "mean"]
 ReplicationName = Literal["tied", "copied", "aliased"]
+
+# torch's optimizers fill in the state of a Parameter when they first meet it.
+OptimizerStates = defaultdict[torch.Tensor, Any]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,15 @@ class Present:
     frozen: bool
     weights: list[Weights]
     copy: Callable[[int], Weights]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a change will put in place, made before anything is touched."""
+
+    weights: list[Weights]
+    optimizer_state: OptimizerStates | None
+    param_groups: list[dict[str, Any]] | None
 
 
 class Replication(Protocol):

@@ -16,8 +16,7 @@ Source: Hay & Wolf, ICLR 2024, Sec. 3 and Algorithm 1 lines 2 and 10-19.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -28,23 +27,11 @@ from torch import nn
 from tying_env import partition, rule
 from tying_env.left_behind import LeftBehind
 from tying_env.redrawing import Recipe, ReleasedWeights
-from tying_env.replication import Present, Replication, Tied, check_choice
+from tying_env.replication import OptimizerStates, Plan, Present, Replication, Tied, check_choice
 from tying_env.rule import GroupLR
 from tying_env.slots import TiedParameters, Weights, apart, check_kinds, check_reached, get, put, slots
 
 OptimizerState = Literal["inherit", "reset"]
-
-# torch's optimizers fill in the state of a Parameter when they first meet it.
-OptimizerStates = defaultdict[torch.Tensor, Any]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that a change will put in place, made before anything is touched."""
-
-    weights: list[Weights]
-    optimizer_state: OptimizerStates | None
-    param_groups: list[dict[str, Any]] | None
 
 
 class TiedBlocks:
@@ -166,12 +153,18 @@ class TiedBlocks:
             for leader, layers in self._trained_now().items()
         ]
 
-    def change(self, tying: npt.ArrayLike, optimizer: torch.optim.Optimizer | None = None) -> partition.TyingEvents:
+    def change(
+        self,
+        tying: npt.ArrayLike,
+        optimizer: torch.optim.Optimizer | None = None,
+        prepare: Callable[[list[Weights], list[Weights]], None] | None = None,
+    ) -> partition.TyingEvents:
         """Put `tying` in force, all or nothing: whatever goes wrong, everything is as it was.
 
         Args:
             tying: shape (L,); an action will do, it is made canonical.
             optimizer: the optimizer that holds the groups of `parameter_groups`, whose groups and state follow.
+            prepare: called before a change with what each block computes with and what it will, L each, to look at.
 
         Returns:
             The tied and untied events of this change.
@@ -193,6 +186,8 @@ class TiedBlocks:
             None if optimizer is None else optimizer.state,
             None if optimizer is None else optimizer.param_groups,
         )
+        if prepare is not None:
+            prepare(before.weights, plan.weights)
         undo_tying, undo_frozen, undo_released = self._tying, self._frozen, dict(self._released.layers)
         try:
             self._put(plan, optimizer)

@@ -50,6 +50,12 @@ def check_computing(config: EnvConfig) -> None:
         )
     if config.frozen_weights == "redrawn":
         _check_redrawn(config)
+    for name, plain in (("step_embedding", "none"), ("adaptive_halting", False)):
+        if config.compile_blocks and getattr(config, name) != plain:
+            raise ValueError(
+                f"compile_blocks needs {name}={plain!r}, got {getattr(config, name)!r}: blocks are compiled as if "
+                "they were alike, and here each is a step of its own"
+            )
 
 
 def _check_redrawn(config: EnvConfig) -> None:

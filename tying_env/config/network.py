@@ -36,7 +36,8 @@ _ONLY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("n_embd", "n_head", "dataset"), (*BUILT, DECODER, OWN)),
     "dropout": (*BUILT, OWN),
     "init_from": (*TEXT, "vit", DECODER),
-    "delta_rank": (*BUILT, DECODER),
+    **dict.fromkeys(("delta_rank", "delta_init"), (*BUILT, DECODER)),
+    **dict.fromkeys(("embedding_dim", "step_embedding", "adaptive_halting", "ponder_cost"), ("gpt2",)),
     "residual_scale": BUILT,
     "attention": ("gpt2", "bert", "vit"),
     "n_kv_head": ("llama",),
@@ -102,8 +103,23 @@ class NetworkSettings:
     n_kv_head: int | None = None
     """LLaMA: heads of keys and values in each block, each for as many of n_head, which it divides. The default is
     n_head: none is shared."""
+    embedding_dim: int | None = None
+    """GPT-2: width of the embeddings of tokens and positions, below n_embd, to which a matrix brings them (factorised
+    embeddings, as in ALBERT and Subformer); the head uses the same. The default is n_embd, without a matrix."""
     delta_rank: int = 0
     """Relaxed recursion: each layer has a delta of this rank of its own beside the weights that are tied; 0: none."""
+    delta_init: Literal["zero", "svd"] = "zero"
+    """What a layer's delta is when a tying gives the layer other weights: as it was, 0 at first; or the part of this
+    rank of what the layer loses, its own weights minus the shared ones, by a singular value decomposition."""
+    step_embedding: Literal["none", "sinusoidal", "learned"] = "none"
+    """GPT-2: added to what each layer reads, so that layers of the same weights know which they are, as in a Universal
+    Transformer: sines and cosines of the layer's number, or vectors that are learned."""
+    adaptive_halting: bool = False
+    """GPT-2: every position decides after how many layers it is done (adaptive computation time), as in a Universal
+    Transformer."""
+    ponder_cost: float = 0.01
+    """Of adaptive_halting: what a layer more at every position costs in training, in nats. Losses and rewards are
+    without it."""
     seq_len: int = 128
     """Text: tokens in a training sequence; also the longest context of the network. Speech: frames of the longest
     utterance that it can read."""
@@ -130,6 +146,12 @@ def check_network(config: EnvConfig) -> None:
         )
     check_at_least(1, n_layer=config.n_layer, n_embd=config.n_embd, n_head=config.n_head, seq_len=config.seq_len)
     check_at_least(0, mask_seed=config.mask_seed, patch_size=config.patch_size, delta_rank=config.delta_rank)
+    if config.delta_init == "svd" and not config.delta_rank:
+        raise ValueError("delta_init='svd' needs deltas, delta_rank of at least 1, got delta_rank=0")
+    _check_embeddings(config)
+    check_at_least(0, ponder_cost=config.ponder_cost)
+    if not config.adaptive_halting and config.ponder_cost != NetworkSettings.ponder_cost:
+        raise ValueError(f"ponder_cost applies only to adaptive_halting: leave it out, got {config.ponder_cost!r}")
     if config.n_layer > MAX_LAYERS:
         raise ValueError(f"n_layer must be at most {MAX_LAYERS}, got {config.n_layer!r}")
     if not config.dataset.strip():  # as a path it would be the working directory
@@ -153,6 +175,21 @@ def check_network(config: EnvConfig) -> None:
                 f"{field.name} does not apply to the model {config.model!r}, only to {' and '.join(models)}: "
                 f"leave it out, got {value!r}"
             )
+
+
+def _check_embeddings(config: EnvConfig) -> None:
+    """Check that embeddings are narrower than the network, and drawn here: those of a checkpoint are as wide as it."""
+    if config.embedding_dim is None:
+        return
+    if not 1 <= config.embedding_dim < config.n_embd:
+        raise ValueError(
+            f"embedding_dim must be at least 1 and below n_embd={config.n_embd}, got {config.embedding_dim!r}"
+        )
+    if config.init_from is not None:
+        raise ValueError(
+            f"embedding_dim needs init_from=None, got {config.init_from!r}: a checkpoint's embeddings are as wide as "
+            "its network"
+        )
 
 
 def _check_llama(config: EnvConfig) -> None:

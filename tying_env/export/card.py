@@ -6,6 +6,7 @@ from typing import Any
 from tying_env.config.network import BUILT, CUSTOM, is_own
 from tying_env.export.tied_folder import is_transformers
 from tying_env.partition import leaders
+from tying_env.primary.additions import additions_in
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.owned import owned_parameters
 from tying_env.primary.reuse import reuses
@@ -71,6 +72,10 @@ def model_card(
         stored = (
             "Every weight is stored once. Tied layers reuse the attention probabilities of their leader, the lowest "
             "layer of their group: `load_tied` sets that up, `from_pretrained` of transformers could not."
+        )
+    if (added := additions_in(network.model)) and not dense:
+        stored += (
+            f" `load_tied` adds what transformers does not know: {', '.join(f'{k}={v!r}' for k, v in added.items())}."
         )
     own_data = env["model"] == CUSTOM or (is_own(env["model"]) and "vocab_size" not in sizes)
     data = "data of the user's own" if own_data else env["dataset"]

@@ -24,6 +24,7 @@ from tying_env.export.described import described_network
 from tying_env.export.merging import refuse_merging
 from tying_env.files import to_json, write_tensors, written_whole
 from tying_env.named_tensors import check_dtypes, check_tensors
+from tying_env.primary.additions import add_to, additions_in
 from tying_env.primary.building import cast
 from tying_env.primary.models import PrimaryNetwork, with_units
 from tying_env.primary.owned import constants, owned_tensors
@@ -35,8 +36,9 @@ from tying_env.tied_blocks import TiedBlocks
 WEIGHTS, CONFIG, CARD = "tied.safetensors", "config.json", "README.md"
 CONSTANTS = "constants.safetensors"  # of a network of the user's own, what it computes with and its state does not hold
 FORMAT = "tied model 1"
-# Of a network whose layers reuse attention: a reader of the first format would compute something else.
-FORMAT_REUSED = "tied model 2"
+# Of a network whose layers reuse attention; and of one that settings have added to: a reader of an earlier format would
+# compute something else.
+FORMAT_REUSED, FORMAT_ADDED = "tied model 2", "tied model 3"
 
 
 def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: list[int]) -> None:
@@ -52,8 +54,10 @@ def write_tied(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, tying: l
     tensors = {name: tensor.cpu().contiguous() for name, tensor in owned_tensors(network, tied).items()}
     with written_whole(folder / WEIGHTS) as unfinished:
         write_tensors(unfinished, tensors, {"format": "pt"})
+    added = additions_in(network.model)
     about = {
-        "format": FORMAT_REUSED if reuses(network) else FORMAT,
+        "format": FORMAT_ADDED if added else FORMAT_REUSED if reuses(network) else FORMAT,
+        **({"additions": added, "attention": "reused" if reuses(network) else "own"} if added else {}),
         **({"own_network": type(network.model).__name__} if own else {}),
         "blocks": list(network.blocks_paths),
         "units": dict(network.own_units) or network.divided,
@@ -166,9 +170,11 @@ def _open(
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder} is not a folder of export_tied: it has no {file}")
     about = _read_json(folder / TYING)
-    attention = {FORMAT: "own", FORMAT_REUSED: "reused"}.get(str(about.get("format")))
-    if attention is None:
-        expected = f"{FORMAT!r} or {FORMAT_REUSED!r}"
+    attention = {FORMAT: "own", FORMAT_REUSED: "reused", FORMAT_ADDED: about.get("attention")}.get(
+        str(about.get("format"))
+    )
+    if attention not in ("own", "reused"):
+        expected = f"{FORMAT!r}, {FORMAT_REUSED!r} or {FORMAT_ADDED!r}"
         raise ValueError(f"{folder / TYING} is of the format {about.get('format')!r}, expected {expected}")
     name = about.get("own_network")
     if name is None and not (folder / CONFIG).is_file():
@@ -192,8 +198,9 @@ def _open(
         if len(dtypes) == 1:
             model.to(dtype=dtypes.pop())
     else:
+        added = about.get("additions", {}) if about["format"] == FORMAT_ADDED else {}
         with place:
-            model = cast(_new_model(folder / CONFIG), dtypes.pop())
+            model = cast(_new_model(folder / CONFIG, added), dtypes.pop())
     try:
         network = with_units(model, tuple(map(str, about["blocks"])), about.get("units", "block"))
         sources = partition.validate_action(about["sources"], len(network.units))
@@ -259,13 +266,15 @@ def model_class(path: Path) -> Any:
     return found
 
 
-def _new_model(path: Path) -> Any:
-    """Return a new model as config.json describes it."""
+def _new_model(path: Path, added: dict[str, Any]) -> Any:
+    """Return a new model as config.json describes it, with what was added to it."""
     made = model_class(path)
     try:
         config = made.config_class.from_dict(_read_json(path))
         with torch_randomness_from(torch_stream(0, "weights")):
-            return made(config)
+            model = made(config)
+            add_to(model, added)
+            return model
     except Exception as error:  # transformers' checks of a configuration have classes of their own
         raise ValueError(f"{path} does not describe a {made.__name__}: {error}") from error
 

@@ -14,6 +14,7 @@ from tying_env.export.card import MODEL, model_card
 from tying_env.export.companions import input_section, name_in_config, write_companions
 from tying_env.export.tied_folder import CARD, is_transformers, model_config, write_constants, write_tied
 from tying_env.files import check_new, to_json, umask, written_whole
+from tying_env.primary.additions import MERGED, additions_in, merge_additions
 from tying_env.primary.checkpoint import TOKENIZER
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.relaxation import has_deltas, merge_deltas
@@ -67,7 +68,8 @@ def export_tied(
         FileExistsError: the folder exists.
         FileNotFoundError: there is no such run or network.
         TypeError: the network has low-rank deltas, scaled residual branches, or a class of the user's own that builds
-            on transformers', and is not to be `dense`; or its layers reuse attention, and it is.
+            on transformers', and is not to be `dense`; or its layers reuse attention, or something else that
+            settings added cannot be a part of weights, and it is.
         ValueError: the run is damaged, or `load_tied` could not make the model again.
         OSError: the folder cannot be written; nothing is left of it then.
     """
@@ -143,6 +145,11 @@ def _write(source: _Source, folder: Path, dense: bool) -> Path:
             "its tied layers reuse their leaders' attention (attention='reused'), which a plain checkpoint would not: "
             "export it without dense, for load_tied"
         )
+    if dense and (unknown := [name for name in additions_in(primary.model) if name not in MERGED]):
+        raise TypeError(
+            f"its {unknown[0]} is no part of a plain checkpoint, which would compute something else: export it without "
+            "dense, for load_tied"
+        )
     card = model_card(primary, tied, tying, about, numbers, dense, input_section(env, data, sizes), sizes)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as aside:
@@ -173,6 +180,7 @@ def _write_dense(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, merged
     if merged:
         merge_deltas(model)
         merge_scales(network.blocks)
+        merge_additions(model)
     if not is_transformers(model):
         from safetensors.torch import save_model
 

@@ -15,6 +15,7 @@ from tying_env.primary.checkpoint import checkpoint_settings
 from tying_env.primary.custom import CustomWorkload, OwnNetwork
 from tying_env.primary.models import find_device
 from tying_env.primary.optimizers import MakeOptimizer
+from tying_env.primary.relaxation import change_fitted
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload, open_workload
 from tying_env.replication import find_replication
@@ -93,9 +94,10 @@ def build_trainer(
     """
     config = workload.config
     network = workload.build(device, torch_stream(seed, "weights"), fresh=sources is None)
+    fit = config.delta_init == "svd" and sources is None  # a saved state has the deltas
     tied = TiedBlocks(
         network.units,
-        tying,
+        None if fit else tying,
         replication=find_replication(
             config.replication,
             gradient=config.gradient,
@@ -108,6 +110,8 @@ def build_trainer(
         recipes=network.recipes,
         only=config.tied_parameters,
     )
+    if fit and tying is not None:
+        change_fitted(tied, tying)
     if sources is not None:
         tied.restore_sources(sources)
     return Trainer(

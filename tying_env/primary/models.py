@@ -11,6 +11,7 @@ from tying_env.config import EnvConfig
 from tying_env.config.network import BUILT, DECODER
 from tying_env.config.tying import UnequalBlocks
 from tying_env.kinds import ATTENTION, FEED_FORWARD, Kinds
+from tying_env.primary.additions import add_to, additions_of
 from tying_env.primary.blocks import check_blocks, find_blocks
 from tying_env.primary.decoders import build_decoder
 from tying_env.primary.kernels.for_transformers import ATTENTION as KERNEL
@@ -188,6 +189,7 @@ def build_model(config: EnvConfig, sizes: Sizes) -> nn.Module:
             raise ValueError(
                 f"the model {config.model!r} cannot be built from settings: only {', '.join(BUILT)} and {DECODER} can"
             )
+    add_to(model, additions_of(config))
     if config.delta_rank:
         add_deltas(model, PrimaryNetwork(model, find_blocks(model)).block_names, config.delta_rank)
     if config.residual_scale != "none":

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tying_env.data.batches import Batch, count_examples, mapped
 from tying_env.primary.dependence import spaced
+from tying_env.primary.factorised import FactorisedHead
 from tying_env.primary.kernels.head import linear_cross_entropy
 
 # Types of decoders whose scores are the last hidden states times the head's matrix, and nothing more.
@@ -62,15 +63,42 @@ class CausalLM(Task):
 
     def measure(self, model: nn.Module, batch: Tensor, *, logits: bool = False) -> Measured:
         """Return the loss, and logits at some of the B * T positions if asked for."""
+        return self._read(model, batch, logits)[0]
+
+    def _read(self, model: nn.Module, batch: Tensor, logits: bool = False) -> tuple[Measured, Any]:
+        """Return what is measured, and what the base model gave."""
         inputs, targets = batch[:, :-1], batch[:, 1:]  # (B, T) each
         decoder: Any = model
-        hidden = decoder.base_model(input_ids=inputs, use_cache=False).last_hidden_state  # (B, T, D)
-        weight = model.get_parameter("lm_head.weight")  # (V, D)
-        return _of_head(hidden.flatten(0, 1), weight, targets.flatten(), logits)
+        output = decoder.base_model(input_ids=inputs, use_cache=False)
+        hidden = output.last_hidden_state.flatten(0, 1)  # (B * T, D)
+        if isinstance(head := model.get_submodule("lm_head"), FactorisedHead):
+            hidden = head.narrow(hidden)  # (B * T, E)
+        weight = model.get_parameter("lm_head.weight")  # (V, D), or (V, E)
+        return _of_head(hidden, weight, targets.flatten(), logits), output
 
     def count_tokens(self, batch: Tensor) -> int:
         """Return B * T."""
         return batch.shape[0] * (batch.shape[1] - 1)
+
+
+class PonderingLM(CausalLM):
+    """`CausalLM` for a network whose positions halt, and whose time costs; see `tying_env.primary.universal`.
+
+    Args:
+        cost: of a layer more at every position, in nats.
+    """
+
+    def __init__(self, cost: float) -> None:
+        self.cost = cost
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        """Return the mean cross-entropy, with the gradient of that and of the cost of time.
+
+        The value is the cross-entropy alone: losses are nats per token whatever time costs.
+        """
+        measured, output = self._read(model, batch)
+        cost: Tensor = self.cost * output["ponder_cost"]
+        return measured.loss + (cost - cost.detach())
 
 
 class DecoderLM(Task):

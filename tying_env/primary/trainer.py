@@ -21,6 +21,7 @@ from tying_env.primary.gradients import Gradients
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.optimizers import MakeOptimizer, StateLayouts, choose_optimizer, make_groups
 from tying_env.primary.owned import owned_parameters, owned_tensors
+from tying_env.primary.relaxation import change_fitted
 from tying_env.primary.residual import ResidualScales
 from tying_env.primary.reuse import reuse_as
 from tying_env.primary.schedule import LearningRates, Schedule
@@ -105,7 +106,8 @@ class Trainer:
         if self.task.foreign and self.rates.steps and not self._has_been_searched:
             self.tied.check_reached(self.network.model)
             self._has_been_searched = True
-        events = self.tied.change(tying, self.optimizer)
+        change = change_fitted if self._config.delta_init == "svd" else TiedBlocks.change
+        events = change(self.tied, tying, self.optimizer)
         self._follow_the_tying()
         self._reuse_attention()
         self.norms = (0.0, 0)

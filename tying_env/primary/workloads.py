@@ -37,7 +37,7 @@ from tying_env.primary.checkpoint import check_checkpoint, load_checkpoint
 from tying_env.primary.evaluation import Evaluation, evaluate, measure, perplexity
 from tying_env.primary.frequencies import frequency_perplexity
 from tying_env.primary.models import PrimaryNetwork, Sizes, checked_kinds
-from tying_env.primary.tasks import CausalLM, MaskedLM, Task
+from tying_env.primary.tasks import CausalLM, MaskedLM, PonderingLM, Task
 from tying_env.seeding import numpy_stream, torch_randomness_from
 
 
@@ -185,7 +185,7 @@ class CausalText(Workload):
 
     def __init__(self, config: EnvConfig, tokenizer: Tokenizer | None = None) -> None:
         self.config = config
-        self.task: Task = CausalLM()
+        self.task: Task = PonderingLM(config.ponder_cost) if config.adaptive_halting else CausalLM()
         self.corpus = _open_corpus(config, config.seq_len, tokenizer)
         self.byte_lengths = self.corpus.tokenizer.byte_lengths
         self.sizes = {"vocab_size": self.corpus.tokenizer.vocab_size}
