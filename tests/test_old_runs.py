@@ -75,6 +75,13 @@ def test_what_an_agent_did_not_take_is_dropped_and_what_it_took_is_kept() -> Non
     assert modern(about)["controller"] == {}
 
 
+def test_a_setting_of_a_later_version_is_named() -> None:
+    about = json.loads((LAYOUTS / "layout_2" / "finished" / "config.json").read_text())
+    assert modern(about) == about
+    with pytest.raises(ValueError, match=r"its setting env.brand_new is not known to this version.* a later version"):
+        modern(about | {"env": about["env"] | {"brand_new": 7}})
+
+
 def test_a_run_of_a_later_version_is_refused_by_its_layout() -> None:
     about = json.loads((OLD / "finished" / "config.json").read_text())
     with pytest.raises(ValueError, match=f"layout of its settings is {LAYOUT + 1}, and this version reads up to"):

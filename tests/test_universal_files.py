@@ -86,7 +86,7 @@ def test_files_and_exports_predict_as_the_network_does(
     about = json.loads((folder / "tying.json").read_text())
     assert about["format"] == "tied model 3"  # so that an earlier version does not compute something else
     for wrong, message in (
-        ({"additions": {"n_layer": 3}}, "additions must be of step_embedding, .*, got 'n_layer'"),
+        ({"additions": {"n_layer": 3}}, "additions must be of embedding_dim, step_embedding, .*, got 'n_layer'"),
         ({"additions": {"step_embedding": 3}}, "step_embedding must be one of"),
         ({"attention": "none"}, "is of the format 'tied model 3'"),
     ):
