@@ -28,7 +28,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tying_agents.commands import contest, guard
 from tying_agents.commands.early import (
@@ -72,6 +72,9 @@ class Options:
     """Settings in a TOML file (--print-config writes one), or an earlier run's config.json; options overrule it."""
     print_config: bool = False
     """Print all settings as TOML and exit."""
+    threads: int | Literal["auto"] | None = None
+    """CPU threads to compute with; auto: measure a few training steps, and take what is fastest now. The default is as
+    many as torch takes, or as the run that is resumed had. Other threads round otherwise."""
     run: RunConfig = field(default_factory=RunConfig)
 
 
@@ -135,6 +138,8 @@ def refuse_early(options: Options) -> None:
         ValueError, TypeError, OSError, ImportError, tying_env.plugins.ForeignCodeError: see `check_early`.
     """
     config = options.run
+    if isinstance(options.threads, int) and options.threads < 1:
+        raise ValueError(f"--threads must be auto or at least 1, got {options.threads}")
     if options.resume is None:
         if config.run_dir is not None and config.run_dir.exists():
             raise FileExistsError(f"the run directory {config.run_dir} exists already; choose another --run-dir")
@@ -199,6 +204,7 @@ def train_and_show(options: Options, console: "Console", prog: str) -> int:
 
     from tying_agents.running.progress import ProgressBar
     from tying_agents.running.runner import default_folder, resume, run
+    from tying_agents.running.threads import set_threads
     from tying_env.kinds import Kinds
     from tying_env.render import replication_map_text
     from tying_env.reports.summary import summary_rows
@@ -209,6 +215,8 @@ def train_and_show(options: Options, console: "Console", prog: str) -> int:
     progress = ProgressBar(console)
     if options.resume is None and (text := note_on_the_papers_recipe(options.preset, config.env)):
         progress.note(text)
+    about = None if options.resume is None else RunDirectory.open(options.resume).read_json(CONFIG)
+    set_threads(options.threads, config, about, progress.note)
     try:
         if options.resume is None:
             directory, status = run(dataclasses.replace(config, run_dir=path), [progress])

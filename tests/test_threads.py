@@ -1,0 +1,91 @@
+"""How many CPU threads a run computes with."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tying_agents.commands import run as command
+from tying_agents.run_config import RunConfig
+from tying_agents.running import threads
+from tying_agents.running.threads import set_threads
+
+from tests.conftest import TINY
+from tests.tiny_runs import tiny_run
+from tying_env import EnvConfig
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
+def config(text_folder: Path, **settings: Any) -> RunConfig:
+    return RunConfig("random", env=EnvConfig(**TINY | {"dataset": str(text_folder)} | settings))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({4: 1.0, 2: 2.0, 1: 4.0}, 4),
+        ({4: 9.0, 2: 1.0, 1: 3.0}, 2),
+        ({4: 9.0, 2: 5.0, 1: 3.0}, 1),
+        ({4: 0.95, 2: 0.98, 1: 1.0}, 1),  # too little to choose by
+    ],
+    ids=str,
+)
+def test_auto_takes_what_is_fastest(
+    text_folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], best: int
+) -> None:
+    clock, torch_makes = [0.0], threads.make_env
+    torch.set_num_threads(4)
+
+    def timed(config: RunConfig) -> Any:
+        env = torch_makes(config)
+        step = env.step
+
+        def slowly(action: Any) -> Any:
+            clock[0] += seconds[torch.get_num_threads()]
+            return step(action)
+
+        monkeypatch.setattr(env, "step", slowly)
+        return env
+
+    monkeypatch.setattr(threads, "make_env", timed)
+    monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    notes: list[str] = []
+    set_threads("auto", config(text_folder), None, notes.append)
+    assert torch.get_num_threads() == best
+    assert notes[0].startswith(f"CPU threads: {best}. A training step took {seconds[best]:.3g} s, and ")
+
+
+def test_the_command_takes_a_number_and_writes_it_down(text_folder: Path, tmp_path: Path) -> None:
+    tiny = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if not isinstance(value, bool)]
+    path = tmp_path / "run"
+    words = [*tiny, f"--dataset={text_folder}", "--agent=random", "--no-measure-test", f"--run-dir={path}"]
+    assert command.main([*words, "--total-steps=4", "--warmup-steps=1", "--threads=3"]) == 0
+    assert json.loads((path / "config.json").read_text())["threads"] == 3
+
+
+def test_a_resumed_run_computes_as_it_did(text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = json.loads((tiny_run(tmp_path / "run", text_folder) / "config.json").read_text()) | {"threads": 2}
+    set_threads(None, config(text_folder), about, print)
+    assert torch.get_num_threads() == 1  # OMP_NUM_THREADS is there, and somebody's wish
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    set_threads(3, config(text_folder), about, print)
+    assert torch.get_num_threads() == 3
+    set_threads(None, config(text_folder), about, print)
+    assert torch.get_num_threads() == 2
+
+
+def test_what_cannot_be_measured_is_refused(text_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = threads.world()._replace(size=2)
+    monkeypatch.setattr(threads, "world", lambda: world)
+    with pytest.raises(ValueError, match="threads='auto' measures one process on the CPU, got 2 and cpu"):
+        set_threads("auto", config(text_folder), None, print)
+    with pytest.raises(ValueError, match="threads must be 'auto' or at least 1, got 0"):
+        set_threads(0, config(text_folder), None, print)
