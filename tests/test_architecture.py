@@ -52,6 +52,7 @@ FLOORS = [
     ["tying_agents.many", "tying_agents.downstream", "tying_agents.reproducing", "tying_agents.benchmarks"],
     ["tying_agents.compressing"],
     ["tying_agents.contest", "tying_agents.studies", "tying_agents.tabulating", "tying_agents.findings"],
+    ["tying_agents.pretraining"],
     ["tying_agents.smallest"],
     ["tying_agents.commands"],
     ["scripts", "tying_env.__main__"],

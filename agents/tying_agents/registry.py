@@ -272,6 +272,7 @@ for _name, _target, _settings in (
     ("probe-then-tie", f"{_CONTROLLERS}.splitting:ProbeThenTie", settings.ProbeConfig),
     ("share-then-split", f"{_CONTROLLERS}.splitting:ShareThenSplit", settings.SplitConfig),
     ("prior", f"{_CONTROLLERS}.rules:make_prior", settings.PriorConfig),
+    ("pretrained-dqn", f"{_CONTROLLERS}.pretrained:make_pretrained", settings.PretrainedConfig),
     ("periodic", f"{_CONTROLLERS}.fixed:make_periodic", settings.PeriodicConfig),
     ("shared-attention", f"{_CONTROLLERS}.fixed:make_shared_attention", settings.SharedConfig),
     ("shared-feed-forward", f"{_CONTROLLERS}.fixed:make_shared_feed_forward", settings.SharedConfig),

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "studies": ("studies", "make the studies of docs/results"),
     "tabulate": ("tabulate", "train every tying of six layers: the tying table"),
     "leaderboard": ("leaderboard", "every agent on the tying table, as a page"),
+    "pretrain": ("pretrain", "let a DQN learn on the tying table, for pretrained-dqn"),
     "findings": ("findings", "what the tying table says, as a page"),
     "benchmark": ("benchmark", "measure speed and memory, side by side"),
     "completion": ("completion", "print a completion script for the shell"),

@@ -9,6 +9,7 @@ from tying_agents.settings.looking import GatesConfig as GatesConfig
 from tying_agents.settings.looking import HalvingConfig as HalvingConfig
 from tying_agents.settings.looking import MergeConfig as MergeConfig
 from tying_agents.settings.looking import PatientConfig as PatientConfig
+from tying_agents.settings.looking import PretrainedConfig as PretrainedConfig
 from tying_agents.settings.looking import PriorRule as PriorRule
 from tying_agents.settings.looking import ProbeConfig as ProbeConfig
 from tying_agents.settings.looking import SearchConfig as SearchConfig

@@ -1,6 +1,7 @@
 """Settings of controllers that look before they tie: in trials, or at gradients."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 PriorRule = Literal["own-ends", "own-first", "own-last", "contiguous", "periodic"]
@@ -267,3 +268,25 @@ class GatesConfig:
             raise ValueError(f"temperature must be in (0, 1], got {self.temperature!r}")
         if not 0 < self.gate_learning_rate < float("inf"):
             raise ValueError(f"gate_learning_rate must be a finite number above 0, got {self.gate_learning_rate!r}")
+
+
+@dataclass(frozen=True)
+class PretrainedConfig:
+    """Settings of pretrained-dqn.
+
+    Raises:
+        ValueError: a setting is outside its range.
+    """
+
+    groups: int = 0
+    """The highest number of groups, of each kind of unit; 0 for what chance gives, H_L rounded."""
+    begin: PriorRule = "own-first"
+    """The pattern that its moves begin with, of that many groups, as prior's rule."""
+    values: Path | None = None
+    """What it learned, a file of `layer-tying pretrain`; the package's by default."""
+
+    def __post_init__(self) -> None:
+        if self.groups < 0:
+            raise ValueError(f"groups must be at least 0, got {self.groups!r}")
+        if self.begin not in get_args(PriorRule):
+            raise ValueError(f"begin must be one of {', '.join(map(repr, get_args(PriorRule)))}, got {self.begin!r}")
