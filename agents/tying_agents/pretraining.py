@@ -144,7 +144,7 @@ def pretrain(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     task, found = _Task(corpus, table, seed, shuffled), Ensemble(members)
-    for number, network in enumerate(found):
+    for number, network in enumerate(found.networks):
         _learn(network, task, seed, f"pretraining {number}", updates, number * updates, members * updates, on_update)
     return found
 

@@ -124,9 +124,14 @@ class Ensemble(nn.ModuleList):
         super().__init__(MoveValues(hidden_units) for _ in range(members))
         self.sizes = {"members": members, "hidden_units": hidden_units}
 
+    @property
+    def networks(self) -> list[MoveValues]:
+        """The networks."""
+        return [network for network in self if isinstance(network, MoveValues)]
+
     def of(self, features: Tensor, left: Tensor) -> Tensor:
         """Return the mean of what the networks say, as `MoveValues.of`."""
-        return torch.stack([network.of(features, left) for network in self]).mean(dim=0)
+        return torch.stack([network.of(features, left) for network in self.networks]).mean(dim=0)
 
 
 def options(tying: IntVector, most: int) -> list[IntVector]:
