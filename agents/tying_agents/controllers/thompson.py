@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tying_agents.controllers.base import Context
+from tying_agents.controllers.pair_costs import pair_costs
 from tying_agents.controllers.patient import PatientSearch
 from tying_agents.settings import ThompsonConfig
 from tying_env.kinds import Kinds
@@ -60,7 +61,10 @@ class ThompsonSampling(PatientSearch[ThompsonConfig]):
 
     def __init__(self, settings: ThompsonConfig, context: Context) -> None:
         super().__init__(settings, context)
-        self.effects = PairEffects(np.zeros(len(pairs_of(self.kinds))), settings.spread, settings.noise)
+        mean = np.zeros(len(pairs_of(self.kinds)))
+        if settings.start == "table":
+            mean = np.concatenate([pair_costs(size, settings.table) for size in self.kinds.sizes])
+        self.effects = PairEffects(mean, settings.spread, settings.noise)
 
     @property
     def trials(self) -> int:

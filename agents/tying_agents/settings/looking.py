@@ -234,9 +234,15 @@ class ThompsonConfig(PatientConfig):
     """Standard deviation of what tying a pair is thought to cost before anything was tried, nats."""
     noise: float = 0.01
     """Standard deviation of the difference that two trials show, nats."""
+    start: Literal["nothing", "table"] = "nothing"
+    """What pairs are thought to cost before anything was tried: nothing, or what they do by the tying table."""
+    table: Path | None = None
+    """Of start: the table's file; the package's by default."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.start not in ("nothing", "table"):
+            raise ValueError(f"start must be 'nothing' or 'table', got {self.start!r}")
         for name in ("spread", "noise"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)!r}")
