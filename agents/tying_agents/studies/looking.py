@@ -28,6 +28,8 @@ LOOKING = Study(
             *(f"{agent}: --agent {agent} --groups 3 --begin own-first" for agent in _PATIENT),
             *(f"{agent}, blind: --agent {agent} --groups 3 --begin own-first --blind" for agent in _PATIENT),
             *(f"{agent}, from equal runs: --agent {agent} --groups 3 --begin contiguous" for agent in _PATIENT),
+            "thompson, from the table: --agent thompson --groups 3 --begin own-first --start table",
+            "pretrained-dqn: --agent pretrained-dqn --groups 3",
             "repaired-dqn: --agent repaired-dqn --wrappers limit-changes settle",
             *("--learning-rates", "4e-3", "8e-3", "--tuning-seeds", "2", "--seeds", "3"),
         ),
