@@ -130,6 +130,16 @@ def test_adapters_are_not_merged_into_weights_that_layers_share(tmp_path: Path, 
     torch.testing.assert_close(adapted.merge_and_unload()(input_ids=tokens).logits, expected)
 
 
+def test_what_a_dense_export_prints_are_no_bars(tmp_path: Path, run_folder: Path, capsys: Any) -> None:
+    from transformers.utils import logging
+
+    assert start("export", [str(run_folder), str(tmp_path / "out"), "--dense"]) == 0
+    load_export(tmp_path / "out")
+    printed = capsys.readouterr()
+    assert printed.err == "" and printed.out.startswith(f"{tmp_path / 'out'}: ") and printed.out.count("\n") == 1
+    assert logging.is_progress_bar_enabled()  # the caller's own setting is as it was
+
+
 @pytest.mark.parametrize("dense", [False, True])
 def test_a_module_of_the_users_own_is_exported_and_filled_again(tmp_path: Path, dense: bool) -> None:
     env = own(Mixed((4, 4, 4)))

@@ -123,6 +123,8 @@ def check_kinds(
     if kinds.shape != (len(blocks),) or (kinds > np.arange(len(blocks))).any() or (kinds[kinds] != kinds).any():
         raise ValueError(f"kinds must name the lowest block of each block's kind, got {kinds.tolist()}")
     for i, block in enumerate(blocks):
+        if any(isinstance(module, torch.jit.ScriptModule) for module in block.modules()):
+            raise ValueError(f"block {i} is, or has, a TorchScript module, whose weights cannot be tied")
         first, shapes = _shapes(blocks[kinds[i]], only), _shapes(block, only)
         if not shapes:
             raise ValueError(f"block {i} ({type(block).__name__}) has no {_WHAT[only]} to tie")
