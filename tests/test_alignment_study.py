@@ -1,19 +1,26 @@
 """The command that measures alignment and writes orders, the figure, and why the order means nothing to a tying."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
 from tying_agents.commands.align import main
 
 from tests.conftest import TINY
 from tests.tiny_runs import tiny_run
+from tying_env.alignment import measure_alignment
+from tying_env.alignment.parts import blocks_of
 from tying_env.env import LayerTyingEnv
 from tying_env.export import load_export
+from tying_env.primary.models import with_units
 from tying_env.reports.alignment_figure import alignment
 from tying_env.reports.drawing import as_png
 from tying_env.reports.loading import load_run
+from tying_env.runs import load_run as read_run
 
 ORDERS = ("stored", "permuted", "matched")
 
@@ -70,6 +77,34 @@ def test_the_command_prints_what_each_matching_comes_to(finished: Path, capsys: 
     assert "3 pairs of layers" in printed  # the two in the middle are one
     for words in ("attention heads", "feed-forward units", "channels", "best", "chance", "equal", "random"):
         assert words in printed
+
+
+@pytest.mark.parametrize(("agent", "kind"), [("shared-feed-forward", "heads"), ("shared-attention", "units")])
+def test_of_parts_that_are_tied_apart_only_those_that_are_not_shared_are_compared(
+    agent: str, kind: Any, tmp_path: Path, text_folder: Path, capsys: Any
+) -> None:
+    run = tiny_run(tmp_path / "run", text_folder, agent, units="sublayers")
+    assert main([str(run), "--network", "final", "--draws", "2"]) == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    rows = [row for row in rows if row]
+    values = {row[0].strip(","): (row[2], after[0]) for row, after in itertools.pairwise(rows) if row[1]}
+    blocks = read_run(run, "final").saved.network.blocks
+    mean = measure_alignment(blocks, np.random.default_rng(0), 2, (kind,))[kind].optimal[np.triu_indices(4, 1)].mean()
+    names = {"heads": "attention heads", "units": "feed-forward units"}
+    assert values.pop(names[kind]) == (f"{mean:+.3f}", "6 pairs of layers")
+    assert set(values.values()) == {("-", "0 pairs of layers")}  # the other part, and channels, which read both
+
+
+def test_blocks_of_a_network_with_units_of_its_own_are_found_or_it_is_refused() -> None:
+    model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_positions=4, n_embd=4, n_layer=2, n_head=2))
+    units = {
+        "attention": [f"transformer.h.{i}.attn" for i in (0, 1)],
+        "mlp": [f"transformer.h.{i}.mlp" for i in (0, 1)],
+    }
+    assert blocks_of(with_units(model, (), units)) == list(model.transformer.h)
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"units are of its user's own choice \(a\), and blocks, .* are not found"):
+        blocks_of(with_units(model, (), {"a": ["0", "1"]}))
 
 
 @pytest.mark.parametrize(

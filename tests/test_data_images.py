@@ -94,6 +94,11 @@ def test_classes_that_take_turns_are_in_every_split_and_every_measurement(tmp_pa
         ({"class_names": np.arange(2)}, r"class_names must be texts, \(classes,\), got int64 of shape \(2,\)"),
         ({"train_labels": np.arange(19)}, r"train_labels \(N,\) and train_offsets \(N \+ 1,\), got"),
         ({"train_labels": np.full(20, 2)}, "2 classes, but image 0 of the train split is of class 2"),
+        ({"class_names": np.array(["cat"])}, "a.npz' has one class, 'cat', and nothing to tell apart"),
+        (
+            {"train_labels": np.zeros(20, dtype=int)},
+            "the train split of '.*a.npz' has one class, .* and nothing",
+        ),
         ({"test_jpeg": None}, "it has no array 'test_jpeg'"),
         ({"class_names": np.array([{}], dtype=object)}, "not a file of packed images"),
     ],

@@ -77,6 +77,7 @@ def test_a_fifth_of_every_class_is_for_validation_and_always_the_same(tmp_path: 
         ("TEST", ["1:2:c"], "A_TEST.ts, line 6 is of the class 'c', of which there is no training utterance"),
         ("TEST", ["1:2:a"], "the test split of .* has no utterance of the class 'b'"),
         ("TEST", ["1,2,3,4:1,2,3,4:a", "1:1:b"], "line 6 has 4 frames, more than the 3 of seq_len: raise that"),
+        ("TRAIN", ["1:2:a"] * 5, "A_TEST.ts, line 11 is of the class 'b', of which there is no training utterance"),
         ("TRAIN", ["1:2:a"] * 9 + ["1:2:b"] * 4, "has 4 training utterances of the class 'b'; it needs 5"),
     ],
 )
@@ -141,6 +142,12 @@ def test_splits_of_recordings_may_be_folders(tmp_path: Path) -> None:
         ("long", r"low/3.wav has 101 frames, more than the 20 of seq_len"),
         ("slow", r"high/0.wav must have at least 4,000 samples a second, got 2,000"),
         ("no files", r"folder .*none must have .wav files, the utterances of the class 'none'"),
+        (
+            "cut",
+            r"low/3.wav .* is cut short: its header promises 448 frames \(896 bytes\), and 400 \(800 bytes\)",
+        ),
+        ("cut by a byte", r"low/3.wav .* promises 448 frames \(896 bytes\), and 447 \(895 bytes\) are there"),
+        ("cut to its header", r"low/3.wav .* promises 448 frames \(896 bytes\), and 0 \(0 bytes\) are there"),
         ("few", r"has 9 training utterances of the class 'low'; it needs 10"),
         ("no test", r"must have both train/ and test/, or neither, got train/"),
     ],
@@ -149,6 +156,7 @@ def test_recordings_that_cannot_be_read_are_named(tmp_path: Path, fault: str, me
     pytest.importorskip("soundfile")
     folder = write_recordings(tmp_path / "data")
     path = folder / "low" / "3.wav"
+    whole = path.read_bytes()
     {
         "text": lambda: path.write_text("no sound"),
         "rate": lambda: write_wav(path, tone(400), 16000),
@@ -157,11 +165,38 @@ def test_recordings_that_cannot_be_read_are_named(tmp_path: Path, fault: str, me
         "long": lambda: write_wav(path, tone(400, 1)),
         "slow": lambda: write_wav(folder / "high" / "0.wav", tone(400), 2000),
         "no files": (folder / "none").mkdir,
+        "cut": lambda: path.write_bytes(whole[:-96]),
+        "cut by a byte": lambda: path.write_bytes(whole[:-1]),
+        "cut to its header": lambda: path.write_bytes(whole[:44]),
         "few": path.unlink,
         "no test": (folder / "train").mkdir,
     }[fault]()
     with pytest.raises(ValueError, match=message):
         load_speech(str(folder), 20)
+
+
+def test_utterances_of_a_single_class_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("soundfile")
+    for i in range(10):
+        write_wav(tmp_path / "wav" / "yes" / f"{i}.wav", tone(400))
+    (tmp_path / "ts").mkdir()
+    for part in ("TRAIN", "TEST"):
+        (tmp_path / "ts" / f"A_{part}.ts").write_text(ts_text([(np.ones((1, 1)), "yes")] * 5))
+    for name in ("wav", "ts"):
+        with pytest.raises(ValueError, match=rf"{name}' has one class, 'yes', and nothing to tell apart"):
+            load_speech(str(tmp_path / name), 20)
+
+
+@pytest.mark.parametrize("promised", [0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_recording_that_was_written_into_a_pipe_is_read_to_its_end(tmp_path: Path, promised: int) -> None:
+    pytest.importorskip("soundfile")
+    folder = write_recordings(tmp_path)
+    expected = load_speech(str(folder), 20)
+    path = folder / "low" / "3.wav"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + promised.to_bytes(4, "little") + whole[44:])
+    found = load_speech(str(folder), 20)
+    assert all(np.array_equal(found.frames[split], expected.frames[split]) for split in SPLITS)
 
 
 def test_recordings_need_a_folder_of_classes_and_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

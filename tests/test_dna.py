@@ -42,6 +42,21 @@ def test_bases_are_read_record_by_record_and_cut_by_position(tmp_path: Path, nam
     assert corpus.tokenizer.decode(corpus.validation) == "G"
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("name", ["a.fa", "a.fa.gz"])
+def test_line_ends_of_any_system_and_a_byte_order_mark_are_no_bases(
+    tmp_path: Path, name: str, mark: bytes, end: bytes
+) -> None:
+    written = mark + WRITTEN.replace(b"\r\n", b"\n").replace(b"\n", end)
+    (tmp_path / name).write_bytes(gzip.compress(written) if name.endswith("gz") else written)
+    assert split_texts(tmp_path / name) == {"train": [READ[0], "TTTTGG"], "validation": ["G"], "test": ["G"]}
+    broken = written.replace(b"NRyA", b"NRUA")
+    (tmp_path / name).write_bytes(gzip.compress(broken) if name.endswith("gz") else broken)
+    with pytest.raises(ValueError, match=r"line 3: 'U' is no base of DNA"):
+        split_texts(tmp_path / name)
+
+
 def test_a_record_that_is_cut_is_two_documents_without_a_base_lost(tmp_path: Path) -> None:
     letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 1003))
     lines = [letters[at : at + 60] for at in range(0, 1003, 60)]

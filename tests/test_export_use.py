@@ -120,7 +120,7 @@ def test_adapters_are_not_merged_into_weights_that_layers_share(tmp_path: Path, 
     settings = peft.LoraConfig(r=2, target_modules=["c_attn", "c_fc"], init_lora_weights=False, fan_in_fan_out=True)
     tokens = torch.arange(8)[None]
     assert len(set(load_export(folder).tying.tolist())) < 4
-    with pytest.raises(ValueError, match=r"c_attn: its weights are shared by transformer\.h\.\d, .*tied=False"):
+    with pytest.raises(ValueError, match=r"'attn\.c_attn\.weight' is shared by blocks \d.* and \d, .*tied=False"):
         peft.get_peft_model(load_tied(folder), settings).merge_and_unload()
     untied = load_tied(folder, tied=False)
     assert len({layer.mlp.c_fc.weight.data_ptr() for layer in untied.transformer.h}) == 4  # type: ignore[union-attr]
@@ -128,6 +128,16 @@ def test_adapters_are_not_merged_into_weights_that_layers_share(tmp_path: Path, 
     adapted = peft.get_peft_model(untied, settings).eval()
     expected = adapted(input_ids=tokens).logits
     torch.testing.assert_close(adapted.merge_and_unload()(input_ids=tokens).logits, expected)
+
+
+def test_what_a_dense_export_prints_are_no_bars(tmp_path: Path, run_folder: Path, capsys: Any) -> None:
+    from transformers.utils import logging
+
+    assert start("export", [str(run_folder), str(tmp_path / "out"), "--dense"]) == 0
+    load_export(tmp_path / "out")
+    printed = capsys.readouterr()
+    assert printed.err == "" and printed.out.startswith(f"{tmp_path / 'out'}: ") and printed.out.count("\n") == 1
+    assert logging.is_progress_bar_enabled()  # the caller's own setting is as it was
 
 
 @pytest.mark.parametrize("dense", [False, True])

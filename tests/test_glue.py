@@ -26,6 +26,12 @@ def test_the_files_of_every_task_are_read(glue: Path, task: Any) -> None:
         ("rte", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tneutral\n", "line 2: the label must be 'entailment' or"),
         ("mrpc", "Quality\n", "holds no examples"),
         ("sst2", "", "holds no examples"),
+        ("sst2", "sentence\tlabel\ngood\t1\nfine\t1\n", "dev.tsv has one class, '1', and nothing to tell apart"),
+        (
+            "rte",
+            "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n",
+            "dev.tsv has one class, 'entailment', and nothing to tell apart",
+        ),
         ("sst2", "good\t1\nbad\t0\n", r"dev.tsv, line 1: expected the names of the columns, 'label' in column 2, got"),
         ("mrpc", "1\t7\t8\tHe said\tSo he\n", "line 1: expected the names of the columns, 'Quality' in column 1, got"),
         ("sst2", "sentence\tlabel\n \t1\n", r"dev.tsv, line 2: column 1 holds no sentence"),

@@ -6,7 +6,7 @@ import signal
 import sys
 
 import pytest
-from tying_agents.commands import _with_home, start
+from tying_agents.commands import _with_homes, start
 from tying_agents.commands.output import lasting_output
 from tying_agents.stopping import StopSignals
 
@@ -93,5 +93,14 @@ def test_a_terminal_that_goes_away_asks_to_stop_unless_that_is_ignored() -> None
 
 def test_a_home_folder_behind_an_equals_sign_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    found = [_with_home(word) for word in ("--out=~/x", "--out=~", "--prompt=~/x", "~/x", "--learning-rate=~1", "run")]
-    assert found == ["--out=/home/someone/x", "--out=/home/someone", "--prompt=~/x", "~/x", "--learning-rate=~1", "run"]
+    assert _with_homes(["--out=~/x", "--out=~", "--prompt=~/x", "--learning-rate=~1", "run"]) == [
+        *("--out=/home/someone/x", "--out=/home/someone", "--prompt=~/x", "--learning-rate=~1", "run")
+    ]
+
+
+def test_a_home_folder_in_quotes_is_found_but_not_in_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert _with_homes(["~/x", "~", "~y", "a~/x", "--out", "~/x", "--prompt", "~/x", "--label", "~/x"]) == [
+        *("/home/someone/x", "/home/someone", "~y", "a~/x", "--out", "/home/someone/x"),
+        *("--prompt", "~/x", "--label", "~/x"),
+    ]

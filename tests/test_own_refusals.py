@@ -1,6 +1,7 @@
 """Networks of the user's own that cannot be trained here are refused by name, with the way out."""
 
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from tests.models import Mixed, own
+from tying_env.tied_blocks import TiedBlocks
 
 
 def changed(**parts: Any) -> nn.Module:
@@ -27,6 +29,33 @@ def frozen_first() -> nn.Module:
 
 def lazy_blocks() -> nn.Module:
     return changed(layers=nn.ModuleList(nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 3)) for _ in range(3)))
+
+
+def compiled(make: Callable[[Any], Any], which: int | None) -> nn.Module:
+    """Return a network of which one block, or all of it, is TorchScript."""
+    model = Mixed((4, 4, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, that TorchScript is not for long
+        if which is None:
+            return make(model)  # type: ignore[no-any-return]
+        model.layers[which] = make(model.layers[which])
+    return model
+
+
+def trace(module: nn.Module) -> Any:
+    width = next(p.shape[1] for p in module.parameters() if p.ndim == 2)
+    return torch.jit.trace(module, torch.zeros(2, width))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("make", [torch.jit.script, trace])
+def test_torchscript_is_refused_by_name(make: Callable[[Any], Any]) -> None:
+    with pytest.raises(ValueError, match=r"'layers\.1' is a TorchScript module .* give the module that it was made of"):
+        own(lambda: compiled(make, 1))
+    with pytest.raises(ValueError, match="is a TorchScript module"):
+        own(lambda: compiled(trace, None))
+    with pytest.raises(ValueError, match="block 1 is, or has, a TorchScript module, whose weights cannot be tied"):
+        TiedBlocks(list(compiled(make, 1).layers))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

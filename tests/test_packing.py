@@ -124,7 +124,7 @@ def test_a_packed_model_generates_and_adapters_are_not_merged_into_what_layers_s
     assert made.shape == (1, 5)
     peft = pytest.importorskip("peft")
     adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["c_fc"], fan_in_fan_out=True))
-    with pytest.raises(ValueError, match="its weights are shared by"):
+    with pytest.raises(ValueError, match=r"'mlp\.c_fc\.weight' is shared by blocks"):
         adapted.merge_and_unload()
 
 
@@ -254,8 +254,12 @@ def test_the_command_packs_and_tells_what_became_of_the_predictions(
     tmp_path: Path, sandwich: LoadedRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(sandwich.path), "--max-bytes", "16000", "--windows", "8", "--out", str(tmp_path / "net.packed")]
-    assert start("pack", words) == 0
+    assert start("pack", [*words, "--test-windows", "-1"]) == 1
+    assert "test_windows must be at least 0, got -1" in capsys.readouterr().out
+    assert start("pack", [*words, "--test-windows", "4"]) == 0
     out = capsys.readouterr().out
+    few = sandwich.open_workload().evaluate(sandwich.model, "test", 4, torch.device("cpu"))
+    assert "4 sequences of each split" in " ".join(out.split()) and f" {few.perplexity:,.3f} " in out
     size = (tmp_path / "net.packed").stat().st_size
     assert f"{size:,} of 16,000 bytes" in " ".join(out.split()) and size <= 16_000
     for text in ("layers 1-2", "validation perplexity", "test bits per byte", "frequencies alone"):

@@ -240,6 +240,14 @@ def test_the_command_leaves_an_export_of_the_pruned_network(
     assert "exists already" in capsys.readouterr().out
 
 
+def test_an_export_is_measured_on_as_much_as_was_asked_for(sandwich: Path, tmp_path: Path, capsys: Any) -> None:
+    assert start("prune", [str(sandwich), "--examples", "8", "--windows", "4", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    run = load_run(sandwich)
+    few = run.open_workload().evaluate(run.model, "test", 4, torch.device("cpu"))
+    assert "4 sequences of each split" in " ".join(printed.split()) and f" {few.perplexity:,.3f} " in printed
+
+
 def test_runs_side_by_side_make_a_table_and_a_figure(
     make_run: MakeRun, sandwich: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from collections import UserList
+from collections import UserList, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +55,22 @@ class Holder:
         return self.size
 
 
+class Labelled(list[Any]):
+    """A list that has attributes, too."""
+
+
+class Table(dict[str, Any]):
+    held: Any
+
+
+class Pair(tuple[Any, ...]):
+    held: Any
+
+
+class Array(np.ndarray[Any, Any]):
+    held: Any
+
+
 class Slotted:
     __slots__ = ("held", "size")
 
@@ -72,9 +88,19 @@ def objects(held: Any) -> Any:
     return array
 
 
+def with_held(holder: Any, held: Any) -> Any:
+    holder.held = held
+    return holder
+
+
 def hooked(net: Any) -> None:
     w = weight(net)
     net.layers[2].register_forward_hook(lambda module, inputs, output: output @ w)
+
+
+def made_of_an_array(net: Any) -> None:
+    net.values = np.ones((3, 3), dtype=np.float32)
+    net.layers[1].up.weight = nn.Parameter(torch.from_numpy(net.values))
 
 
 def headed(net: Any) -> None:
@@ -112,6 +138,27 @@ HELD: dict[str, tuple[Callable[[Any], None], str]] = {
     "transposed": (lambda net: setattr(net, "values", [weight(net).detach().T]), "values[0]"),
     "buffer": (lambda net: net.register_buffer("copy", weight(net).detach()), "copy"),
     "head": (headed, "head.weight"),
+    "list with attributes": (lambda net: setattr(net, "refs", with_held(Labelled([1]), weight(net))), "refs.held"),
+    "item of a list with attributes": (lambda net: setattr(net, "refs", Labelled([weight(net)])), "refs[0]"),
+    "dictionary with attributes": (lambda net: setattr(net, "refs", with_held(Table(), [weight(net)])), "refs.held[0]"),
+    "tuple with attributes": (lambda net: setattr(net, "refs", with_held(Pair((1,)), weight(net))), "refs.held"),
+    "array with attributes": (
+        lambda net: setattr(net, "refs", with_held(np.zeros(2).view(Array), weight(net))),
+        "refs.held",
+    ),
+    "partial with attributes": (
+        lambda net: setattr(net, "call", with_held(functools.partial(torch.add), weight(net))),
+        "call.held",
+    ),
+    "tensor with attributes": (lambda net: setattr(net.out.weight, "held", weight(net)), "out.weight.held"),
+    "default of a dictionary": (
+        lambda net: setattr(net, "refs", defaultdict(functools.partial(torch.add, weight(net)))),
+        "refs.default_factory.args[0]",
+    ),
+    "array": (lambda net: setattr(net, "values", weight(net).detach().numpy()), "values"),
+    "part of an array": (lambda net: setattr(net, "values", [weight(net).detach().numpy()[::-1, 1]]), "values[0]"),
+    "array by DLPack": (lambda net: setattr(net, "values", np.from_dlpack(weight(net).detach())), "values"),
+    "array that it was made of": (made_of_an_array, "values"),
 }
 
 

@@ -1,5 +1,7 @@
 """Finds the tensors that a network can compute with, wherever they hang: in its modules, in lists, in closures.
 
+NumPy arrays on the memory of a tensor count as well.
+
 A tying puts other Parameters into the modules of a block, and a copy of a network has Parameters of its own. A plain
 list, a closure or a partial that holds a Parameter knows nothing of either: the network would compute with the old one.
 """
@@ -7,8 +9,8 @@ list, a closure or a partial that holds a Parameter knows nothing of either: the
 import functools
 import sys
 import types
-from collections import UserList, deque
-from collections.abc import Collection, Iterator, Mapping
+from collections import UserList, defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,16 +20,16 @@ from torch import Tensor, nn
 _ENDS = (str, bytes, int, float, complex, type(None), type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)
 # Of the standard library's own objects only containers are looked into: a logger leads everywhere.
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-_HOLDERS = (types.SimpleNamespace, UserList)  # and these, by their attributes
+_HOLDERS = (types.SimpleNamespace, UserList, functools.partial)  # and these, by their attributes
 
 
 class Place(NamedTuple):
-    """Where a tensor or a module hangs."""
+    """Where a tensor, an array of numbers or a module hangs."""
 
     path: str  # as Python would write it, seen from the network
     owner: int  # the id of what it hangs on
     name: object  # its attribute, key or position there
-    part: Tensor | nn.Module
+    part: Tensor | np.ndarray | nn.Module
 
 
 def storage_of(tensor: Tensor) -> int | None:
@@ -37,6 +39,35 @@ def storage_of(tensor: Tensor) -> int | None:
     except (NotImplementedError, RuntimeError):  # a sparse one
         return None
     return storage
+
+
+class Memory:
+    """The memory of some tensors.
+
+    Args:
+        tensors: names and tensors, which have to stay for as long as this is asked.
+    """
+
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        self._storages: dict[int, str] = {}
+        self._ranges: list[tuple[int, int, str]] = []
+        for name, tensor in tensors:
+            if (storage := storage_of(tensor)) is None:
+                continue
+            self._storages[storage] = name
+            if type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == "cpu":
+                start = tensor.untyped_storage().data_ptr()
+                self._ranges.append((start, start + tensor.untyped_storage().nbytes(), name))
+
+    def name_of(self, part: Tensor | np.ndarray) -> str | None:
+        """Return the name of a tensor on whose memory this is; None if there is none."""
+        if isinstance(part, Tensor):
+            storage = storage_of(part)
+            return None if storage is None else self._storages.get(storage)
+        if part.size == 0:
+            return None
+        address = part.__array_interface__["data"][0]  # a tensor and an array on its memory are two objects
+        return next((name for start, end, name in self._ranges if start <= address < end), None)
 
 
 def places(root: object) -> Iterator[Place]:
@@ -49,36 +80,35 @@ def places(root: object) -> Iterator[Place]:
             continue
         seen[id(owner)] = owner
         for label, name, part in _parts(owner):
-            if isinstance(part, (Tensor, nn.Module)):
+            if isinstance(part, (Tensor, nn.Module)) or (isinstance(part, np.ndarray) and part.dtype != object):
                 yield Place(f"{path}{label}".removeprefix("."), id(owner), name, part)
-            if not isinstance(part, (Tensor, *_ENDS)):
+            # Of tensors only plain ones: a FakeTensor's attributes lead into torch itself.
+            if not isinstance(part, _ENDS) and (not isinstance(part, Tensor) or type(part) in (Tensor, nn.Parameter)):
                 waiting.append((f"{path}{label}", part))
 
 
-def find(
-    root: object, wanted: Mapping[int | None, str], known: Collection[tuple[int, object]] = ()
-) -> Iterator[tuple[str, str]]:
+def find(root: object, wanted: Memory, known: Collection[tuple[int, object]] = ()) -> Iterator[tuple[str, str]]:
     """Yield where some tensors, or others on their memory, hang: the path and the tensor's name.
 
     Args:
         root: where to look.
-        wanted: what `storage_of` says of the tensors, and their names.
+        wanted: the tensors.
         known: owners (by id) and names of places that do not count.
     """
     for place in places(root):
         if (place.owner, place.name) in known or isinstance(place.part, nn.Module):
             continue
-        if (storage := storage_of(place.part)) is not None and storage in wanted:
-            yield place.path, wanted[storage]
+        if (name := wanted.name_of(place.part)) is not None:
+            yield place.path, name
 
 
 def original_in(copied: nn.Module, original: nn.Module) -> Place | None:
     """Return where something of a network hangs in a copy of it, a module or a tensor; None if nothing does."""
     modules = set(map(id, original.modules()))
-    memory = {storage_of(tensor) for tensor in (*original.parameters(), *original.buffers())} - {None}
+    memory = Memory((*original.named_parameters(), *original.named_buffers()))
     for place in places(copied):
         part = place.part
-        if id(part) in modules or (isinstance(part, Tensor) and storage_of(part) in memory):
+        if id(part) in modules or (not isinstance(part, nn.Module) and memory.name_of(part) is not None):
             return place
     return None
 
@@ -91,11 +121,15 @@ def _parts(owner: Any) -> Iterator[tuple[str, object, Any]]:
                 yield from ((f".{key}", key, part) for key, part in value.items())
             else:
                 yield f".{name}", name, value
-    elif isinstance(owner, Mapping):
+        yield from _in_slots(owner)
+        return
+    if isinstance(owner, Mapping):
         for key, value in list(owner.items()):
             yield f"[{_short(key)}]", key, value
             if not isinstance(key, _ENDS):
                 yield f"[{_short(key)}] (the key)", key, key
+        if isinstance(owner, defaultdict):
+            yield ".default_factory", "default_factory", owner.default_factory
     elif isinstance(owner, _CONTAINERS):
         yield from ((f"[{i}]", i, part) for i, part in enumerate(owner))
     elif isinstance(owner, functools.partial):
@@ -114,16 +148,21 @@ def _parts(owner: Any) -> Iterator[tuple[str, object, Any]]:
         yield ".__defaults__", "defaults", owner.__defaults__
         yield ".__kwdefaults__", "kwdefaults", owner.__kwdefaults__
         yield ".__dict__", "dict", vars(owner)
-    elif isinstance(owner, np.ndarray):
-        if owner.dtype == object:
-            yield from ((f".flat[{i}]", i, part) for i, part in enumerate(owner.flat))
-    elif isinstance(owner, _HOLDERS) or type(owner).__module__.partition(".")[0] not in sys.stdlib_module_names:
+        return
+    elif isinstance(owner, np.ndarray) and owner.dtype == object:
+        yield from ((f".flat[{i}]", i, part) for i, part in enumerate(owner.flat))
+    # Also of a list or an array whose class has more than its items.
+    if isinstance(owner, _HOLDERS) or type(owner).__module__.partition(".")[0] not in sys.stdlib_module_names:
         yield from ((f".{name}", name, value) for name, value in getattr(owner, "__dict__", {}).items())
-        for kind in type(owner).__mro__:
-            names = vars(kind).get("__slots__", ())
-            for name in (names,) if isinstance(names, str) else names:
-                if isinstance(vars(kind).get(name), types.MemberDescriptorType) and hasattr(owner, name):
-                    yield f".{name}", name, getattr(owner, name)
+        yield from _in_slots(owner)
+
+
+def _in_slots(owner: object) -> Iterator[tuple[str, object, Any]]:
+    for kind in type(owner).__mro__:
+        names = vars(kind).get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            if isinstance(vars(kind).get(name), types.MemberDescriptorType) and hasattr(owner, name):
+                yield f".{name}", name, getattr(owner, name)
 
 
 def _short(key: object) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from tying_env.references import find, storage_of
+from tying_env.references import Memory, find, storage_of
 
 # The weights of one block: name inside the block -> Parameter.
 Weights = dict[str, nn.Parameter]
@@ -123,6 +123,8 @@ def check_kinds(
     if kinds.shape != (len(blocks),) or (kinds > np.arange(len(blocks))).any() or (kinds[kinds] != kinds).any():
         raise ValueError(f"kinds must name the lowest block of each block's kind, got {kinds.tolist()}")
     for i, block in enumerate(blocks):
+        if any(isinstance(module, torch.jit.ScriptModule) for module in block.modules()):
+            raise ValueError(f"block {i} is, or has, a TorchScript module, whose weights cannot be tied")
         first, shapes = _shapes(blocks[kinds[i]], only), _shapes(block, only)
         if not shapes:
             raise ValueError(f"block {i} ({type(block).__name__}) has no {_WHAT[only]} to tie")
@@ -179,7 +181,7 @@ def check_reached(tied: list[dict[str, Slot]], within: object) -> None:
     """
     known = {(id(module), attribute) for places in tied for module, attribute in places.values()}
     names = {(i, name): get(slot) for i, places in enumerate(tied) for name, slot in places.items()}
-    wanted = {storage_of(p): f"{name!r} of block {i}" for (i, name), p in names.items()}
+    wanted = Memory((f"{name!r} of block {i}", p) for (i, name), p in names.items())
     if not any(find(within, wanted, known)):
         return
     # Some modules, such as torch's LSTM, keep a list of their own that follows. So try.

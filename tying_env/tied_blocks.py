@@ -26,6 +26,7 @@ from torch import nn
 
 from tying_env import partition, rule
 from tying_env.left_behind import LeftBehind
+from tying_env.merging import guard_adapters, mark_shared
 from tying_env.redrawing import Recipe, ReleasedWeights
 from tying_env.replication import OptimizerStates, Plan, Present, Replication, Tied, check_choice
 from tying_env.rule import GroupLR
@@ -95,6 +96,7 @@ class TiedBlocks:
                 parameter.requires_grad_(False)
             if recipes:
                 self._released.release(layer, self.blocks[layer], self._slots[layer], recipes)
+        guard_adapters(self.blocks, self._slots)
         if initial is not None:
             self.change(initial)
 
@@ -263,6 +265,7 @@ class TiedBlocks:
         """Set references, nothing else: no memory is taken here, no number computed."""
         for places, weights in zip(self._slots, plan.weights, strict=True):
             put(places, weights)
+        mark_shared(self._slots)
         if optimizer is not None and plan.param_groups is not None and plan.optimizer_state is not None:
             optimizer.state = plan.optimizer_state
             optimizer.param_groups = plan.param_groups

@@ -13,6 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tying_env.primary.blocks import find_blocks
+from tying_env.primary.models import PrimaryNetwork
+
+# Where the values of some parts lie: address of the storage and offset in it, of each slab.
+Place = tuple[tuple[int, int], ...]
+
 
 @dataclass(frozen=True)
 class Slab:
@@ -39,6 +45,11 @@ class Parts:
 
     count: int
     slabs: tuple[Slab, ...]
+
+    @property
+    def place(self) -> "Place":
+        """Where the values lie."""
+        return tuple((s.values.untyped_storage().data_ptr(), int(s.values.storage_offset())) for s in self.slabs)
 
     def vectors(self) -> Tensor:
         """Return the weights of each part in one row, without biases, (count, weights of a part), a copy.
@@ -82,10 +93,35 @@ class BlockParts:
         return torch.cat([_scaled(_first(Slab(s.values, 1 - s.axis))) for s in slabs], 1)
 
     @property
-    def place(self) -> tuple[tuple[int, int], ...]:
+    def place(self) -> "Place":
         """Where the values lie: equal for layers that share them."""
-        slabs = (*self.heads.slabs, *self.units.slabs)
-        return tuple((s.values.untyped_storage().data_ptr(), int(s.values.storage_offset())) for s in slabs)
+        return self.heads.place + self.units.place
+
+    def shares(self, other: "BlockParts", kind: str) -> bool:
+        """Tell whether another layer has the same weights in its parts of a kind; of "channels", in any of its parts.
+
+        Where attention and feed-forward part are tied apart, layers may share one of them.
+        """
+        same = {"heads": self.heads.place == other.heads.place, "units": self.units.place == other.units.place}
+        return same.get(kind, any(same.values()))
+
+
+def blocks_of(network: PrimaryNetwork) -> list[nn.Module]:
+    """Return the blocks of a network, also where what is tied are units that its user has named.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if network.blocks:
+        return network.blocks
+    try:
+        paths = find_blocks(network.model)
+    except ValueError as error:
+        raise ValueError(
+            f"its units are of its user's own choice ({', '.join(network.own_units)}), and blocks, which are what is "
+            f"compared, are not found: {error}"
+        ) from error
+    return PrimaryNetwork(network.model, paths).blocks
 
 
 def find_parts(blocks: Sequence[nn.Module]) -> list[BlockParts]:

@@ -18,7 +18,6 @@ from tying_env.compression.rounding import BITS, Bits, as_rows, from_rows, resto
 from tying_env.compression.units import Unit, units_of
 from tying_env.config.network import is_own
 from tying_env.export.described import ELSEWHERE
-from tying_env.export.merging import refuse_merging
 from tying_env.files import check_new, written_whole
 from tying_env.primary.owned import constants, owned_parameters, persistent_buffers
 from tying_env.runs.exported import is_absolute, without_folders
@@ -146,7 +145,6 @@ def load_packed(path: str | Path, device: str | torch.device = "cpu", model: str
         tying_env.plugins.ForeignCodeError: the code that `model` names raised.
     """
     network = _open(Path(path), torch.device(device), model).network
-    refuse_merging(dict(zip(network.block_names, network.blocks, strict=True)))
     return network.model.to(device).eval()
 
 

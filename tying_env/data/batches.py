@@ -1,7 +1,7 @@
 """What a batch is, and what a stream of batches can do."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -103,6 +103,21 @@ def sample(count: int, most: int) -> npt.NDArray[np.int64]:
     return (
         np.arange(count) if chosen == count else numpy_stream(0, "examples to measure on").permutation(count)[:chosen]
     )
+
+
+def check_classes(name: str, classes: Sequence[str]) -> None:
+    """Check that examples are of several classes.
+
+    Args:
+        name: of the data, for the message.
+        classes: what they are of.
+
+    Raises:
+        ValueError: they are of one, or of none; the message names it.
+    """
+    if len(classes) < 2:
+        what = f"one class, {classes[0]!r}," if classes else "no class"
+        raise ValueError(f"{name} has {what} and nothing to tell apart: it needs examples of at least two classes")
 
 
 def equal_parts(labels: npt.NDArray[np.int64], n: int, stream: str) -> npt.NDArray[np.int64]:

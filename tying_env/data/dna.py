@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,12 +99,17 @@ def records(path: Path, first: int, last: int) -> Iterator[str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of letters, read as bases, each with the number of its record."""
+    """Yield the lines of letters, read as bases, each with the number of its record.
+
+    Lines end in LF, CR LF or CR, and a byte order mark before the first is passed over.
+    """
     record = 0
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+    # Latin-1 gives every byte a character, so that its encoding is the bytes again.
+    options: dict[str, Any] = {"encoding": "latin-1", "newline": None}
+    with gzip.open(path, "rt", **options) if path.name.lower().endswith(".gz") else path.open(**options) as file:
         try:
             for number, line in enumerate(file, start=1):
-                text = line.strip()
+                text = line.encode("latin-1").removeprefix(BOM_UTF8 if number == 1 else b"").strip()
                 if text.startswith(b">"):
                     record += 1
                 elif text and not record:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tying_env.data.batches import check_classes
 from tying_env.data.hub import load_from_hub
 from tying_env.data.tokenizers import Tokenizer
 
@@ -88,7 +89,8 @@ def load_glue(task: TaskName, split: GlueSplit, data: str | Path | None = None) 
         data: a folder with SST-2/train.tsv and so on, or the task's own folder; None: the hub.
 
     Raises:
-        ValueError: unknown task or split; a row of a file is broken: the message names file and line.
+        ValueError: unknown task or split; a row of a file is broken: the message names file and line; or all examples
+            are of one class.
         FileNotFoundError: the folder lacks the file.
         ImportError, ConnectionError: the hub's data cannot be had.
     """
@@ -96,7 +98,26 @@ def load_glue(task: TaskName, split: GlueSplit, data: str | Path | None = None) 
         raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     if split not in _HUB_SPLITS:
         raise ValueError(f"split must be 'train' or 'dev', got {split!r}")
-    return _from_hub(task, split) if data is None else _from_folder(TASKS[task], split, Path(data).expanduser())
+    if data is None:
+        rows, where = _from_hub(task, split), f"GLUE's {task} ({split})"
+    else:
+        rows, where = _from_folder(TASKS[task], split, Path(data).expanduser())
+    check_labels(task, rows, where)
+    return rows
+
+
+def check_labels(task: TaskName, rows: list[GlueExample], where: str) -> None:
+    """Check that both classes of a task are there.
+
+    Args:
+        task: which one.
+        rows: its examples.
+        where: they come from, for the message.
+
+    Raises:
+        ValueError: only one is; the message names it.
+    """
+    check_classes(where, [TASKS[task].labels[label] for label in sorted({row.label for row in rows})])
 
 
 def encode(rows: list[GlueExample], tokenizer: Tokenizer, length: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -131,7 +152,7 @@ def scores(task: TaskName, labels: npt.NDArray[np.int64], predicted: npt.NDArray
     return {name: float(measures[name](labels, predicted)) for name in wanted}
 
 
-def _from_folder(task: GlueTask, split: GlueSplit, folder: Path) -> list[GlueExample]:
+def _from_folder(task: GlueTask, split: GlueSplit, folder: Path) -> tuple[list[GlueExample], str]:
     path = task.file(split, folder)
     try:
         # Not splitlines(): a sentence may hold other characters that it takes for line ends.
@@ -166,7 +187,7 @@ def _from_folder(task: GlueTask, split: GlueSplit, folder: Path) -> list[GlueExa
         rows.append(GlueExample(sentences, task.labels.index(cells[task.label])))
     if not rows:
         raise ValueError(f"{path} holds no examples")
-    return rows
+    return rows, str(path)
 
 
 def _from_hub(task: TaskName, split: GlueSplit) -> list[GlueExample]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tying_env.data.batches import equal_parts
+from tying_env.data.batches import check_classes, equal_parts
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.hub import load_from_hub
 
@@ -45,6 +45,7 @@ class ImageSet:
     """Per split, the number of each image's class; read-only. # (N,)"""
 
     def __post_init__(self) -> None:
+        check_classes(repr(self.name), self.classes)
         for split in SPLITS:
             count = len(self.images[split])
             if not count:
@@ -55,6 +56,8 @@ class ImageSet:
                     f"{self.name!r} has {len(self.classes)} classes, but image {wrong[0]} of the {split} split "
                     f"is of class {self.labels[split][wrong[0]]}"
                 )
+            if split == "train" and len(found := np.unique(self.labels[split])) == 1:
+                check_classes(f"the train split of {self.name!r}", (self.classes[found[0]],))
             self.images[split].flags.writeable = self.labels[split].flags.writeable = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ImageSet:
@@ -84,8 +87,8 @@ def load_images(dataset: str) -> ImageSet:
             out has its share of every class, and is always the same.
 
     Raises:
-        ValueError: neither a known name nor a file; or the file does not hold what it should: the message says which
-            image of which split cannot be decoded, or is of another size than the first.
+        ValueError: neither a known name nor a file; or there is one class alone, or the file does not hold what it
+            should: the message says which image of which split cannot be decoded, or is of another size than the first.
         ImportError: the package that reads this data set is not installed.
         ConnectionError: the hub's data set could not be loaded.
     """

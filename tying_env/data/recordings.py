@@ -6,6 +6,7 @@ ms of sound, every 10 ms. transformers' own functions compute it, soundfile read
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,8 +45,8 @@ def read_recordings(folder: Path) -> tuple[dict[Split, list[Utterance]], int]:
         The splits that the folder says, "train" alone if none; and the samples a second of all files.
 
     Raises:
-        ValueError: it is no such folder; or a file is no recording, is empty or has other than one channel or another
-            rate than the first. The message names it.
+        ValueError: it is no such folder; or a file is no recording, is cut short, is empty or has other than one
+            channel or another rate than the first. The message names it.
         ImportError: the package soundfile, or the library that it brings, is not there.
     """
     there = [split for split, name in FOLDERS.items() if (folder / name).is_dir()]
@@ -93,6 +94,7 @@ def _read(path: Path) -> tuple[Samples, int]:
         ) from error
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # (samples, channels)
+        _check_whole(path)
     except (soundfile.LibsndfileError, OSError, ValueError) as error:
         raise ValueError(f"{path} is no recording that can be read: {error}") from error
     if samples.shape[1] != 1 or not len(samples):
@@ -100,6 +102,34 @@ def _read(path: Path) -> tuple[Samples, int]:
     if not np.isfinite(samples).all():
         raise ValueError(f"{path} has a sample that is not finite")
     return samples[:, 0], int(rate)
+
+
+def _check_whole(path: Path) -> None:
+    """Check that a file has the samples that its header promises: libsndfile reads what there is.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    with path.open("rb") as file:
+        size, block = file.seek(0, 2), 1
+        file.seek(0)
+        if file.read(12)[:4] != b"RIFF":  # other containers are libsndfile's alone
+            return
+        while len(head := file.read(8)) == 8:
+            name, promised = struct.unpack("<4sI", head)
+            if name == b"data":
+                there = size - file.tell()
+                # What writes into a pipe does not know how much there will be, and says 0 or the most there can be.
+                if there < promised < 0x7FFFF000:
+                    raise ValueError(
+                        f"it is cut short: its header promises {promised // block:,} frames ({promised:,} bytes), and "
+                        f"{there // block:,} ({there:,} bytes) are there"
+                    )
+                return
+            begin = file.tell()
+            if name == b"fmt ":
+                block = max(1, int.from_bytes(file.read(14)[12:], "little"))  # bytes of a frame, of all channels
+            file.seek(begin + promised + promised % 2)
 
 
 def _log_mels(rate: int) -> Callable[[Samples], npt.NDArray[np.float32]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tying_env.data.batches import equal_parts
+from tying_env.data.batches import check_classes, equal_parts
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.packaged import packaged_folder
 from tying_env.data.recordings import Utterance, read_recordings
@@ -56,6 +56,7 @@ class SpeechSet:
     """Samples a second of the recordings; None where frames were given."""
 
     def __post_init__(self) -> None:
+        check_classes(repr(self.name), self.classes)
         for split in SPLITS:
             counts = np.bincount(self.labels[split], minlength=len(self.classes))
             if not counts.all():
@@ -92,7 +93,7 @@ def load_speech(dataset: str, longest: int) -> SpeechSet:
 
     Raises:
         ValueError: neither a known name nor such a folder; a file is damaged, or has an utterance that is too long; or
-            a class is missing in a split. The message names the file, line, split or class.
+            there is one class alone, or one is missing in a split. The message names the file, line, split or class.
         ImportError: the package that carries or reads this data set is not installed.
     """
     check_speech(dataset)

@@ -13,6 +13,7 @@ from tying_env.export.card import MODEL
 from tying_env.export.described import described_network, described_settings
 from tying_env.export.tied_folder import CONFIG, fill_constants, model_class, open_tied
 from tying_env.plugins import named_again
+from tying_env.primary.checkpoint import without_bars
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.own import own_network
 from tying_env.runs import LoadedRun, SavedNetwork, tokenizer_of
@@ -62,7 +63,8 @@ def _dense(folder: Path, blocks: list[str], own: nn.Module | None) -> tuple[Prim
 
     try:
         if own is None:
-            opened: Any = model_class(folder / CONFIG).from_pretrained(folder)
+            with without_bars():
+                opened: Any = model_class(folder / CONFIG).from_pretrained(folder)
         else:
             load_model(own, folder / MODEL)
             fill_constants(folder, own)

@@ -21,7 +21,6 @@ from torch import nn
 
 from tying_env import partition
 from tying_env.export.described import described_network
-from tying_env.export.merging import refuse_merging
 from tying_env.files import to_json, write_tensors, written_whole
 from tying_env.named_tensors import check_dtypes, check_tensors
 from tying_env.primary.additions import add_to, additions_in
@@ -133,9 +132,7 @@ def load_tied(
     if model is None and not (folder / CONFIG).is_file():
         model = described_network(folder)
     network, blocks = open_tied(folder, model)
-    if tied:
-        refuse_merging(dict(zip(network.block_names, network.blocks, strict=True)))
-    else:
+    if not tied:
         blocks.change(np.arange(blocks.n_units))
     network.model.to(device).eval()
     return network.model

@@ -15,7 +15,7 @@ from tying_env.export.companions import input_section, name_in_config, write_com
 from tying_env.export.tied_folder import CARD, is_transformers, model_config, write_constants, write_tied
 from tying_env.files import check_new, to_json, umask, written_whole
 from tying_env.primary.additions import MERGED, additions_in, merge_additions
-from tying_env.primary.checkpoint import TOKENIZER
+from tying_env.primary.checkpoint import TOKENIZER, without_bars
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.relaxation import has_deltas, merge_deltas
 from tying_env.primary.residual import has_scales, merge_scales
@@ -187,7 +187,8 @@ def _write_dense(folder: Path, network: PrimaryNetwork, tied: TiedBlocks, merged
         save_model(model, str(folder / MODEL))
         return
     model.config = model_config(model)
-    model.save_pretrained(folder)
+    with without_bars():
+        model.save_pretrained(folder)
 
 
 def _copy_of(env: LayerTyingEnv) -> tuple[PrimaryNetwork, TiedBlocks]:

@@ -193,19 +193,31 @@ def load_checkpoint(network: PrimaryNetwork, config: EnvConfig) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' own reports and bars away: what matters of them is checked and said here."""
+def without_bars() -> Iterator[None]:
+    """Keep transformers' own progress bars away: they would stand among what a command prints."""
     from transformers.utils import logging as reports
 
-    level, bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
-    reports.set_verbosity(reports.CRITICAL)
+    bars = reports.is_progress_bar_enabled()
     reports.disable_progress_bar()
     try:
         yield
     finally:
-        reports.set_verbosity(level)
         if bars:
             reports.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own reports and bars away: what matters of them is checked and said here."""
+    from transformers.utils import logging as reports
+
+    level = reports.get_verbosity()
+    reports.set_verbosity(reports.CRITICAL)
+    try:
+        with without_bars():
+            yield
+    finally:
+        reports.set_verbosity(level)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

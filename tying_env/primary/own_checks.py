@@ -19,8 +19,15 @@ def check_trainable(model: nn.Module) -> None:
     """Refuse by name what cannot be trained here.
 
     Raises:
-        ValueError: a parameter has no shape yet, a tensor is complex, or an embedding has sparse gradients.
+        ValueError: a module is TorchScript's, a parameter has no shape yet, a tensor is complex, or an embedding has
+            sparse gradients.
     """
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"{path or type(model).__name__!r} is a TorchScript module (torch.jit.script or trace), whose weights "
+                "are fixed in its compiled code and cannot be tied: give the module that it was made of"
+            )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_complex():
             raise ValueError(

@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tying_env.alignment import Alignment, Kind, measure_alignment
 from tying_env.alignment.measure import Floats
-from tying_env.alignment.parts import find_parts
+from tying_env.alignment.parts import blocks_of, find_parts
 from tying_env.reports.drawing import new_figure
 from tying_env.reports.loading import Run
 from tying_env.reports.run_figures import MAX_NETWORK_BYTES, read_network
@@ -34,7 +34,7 @@ def alignment(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> Figure:
     """
     final = run.path / FINAL
     saved = read_network(run, final if final.is_file() else run.path / BEST, max_bytes)
-    blocks = saved.network.blocks
+    blocks = blocks_of(saved.network)
     parts = find_parts(blocks)
     own = len({each.place for each in parts})
     if own == 1:

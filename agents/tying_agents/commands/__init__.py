@@ -80,7 +80,7 @@ def start(command: str, argv: Sequence[str] | None = None, prog: str | None = No
             signal.signal(signal.SIGINT, signal.default_int_handler)
     from tying_agents.commands.output import lasting_output
 
-    words = [_with_home(word) for word in (sys.argv[1:] if argv is None else argv)]
+    words = _with_homes(sys.argv[1:] if argv is None else argv)
     with lasting_output() as lost:
         code: int = module.main(words, prog or f"layer-tying {command}")
     # A run that went on in silence is in its folder; what is only printed is gone.
@@ -145,12 +145,19 @@ def _installed_program() -> str:
     return name if found and program.exists() and os.path.samefile(found, program) else shlex.quote(str(program))
 
 
-def _with_home(word: str) -> str:
-    """Return an option with the home folder for ~ in its value: shells do that for `--out ~/x`, not for `--out=~/x`."""
-    option, _, value = word.partition("=")
-    if not option.startswith("--") or option == "--prompt" or not (value == "~" or value.startswith("~/")):
-        return word
-    return f"{option}={os.path.expanduser(value)}"
+# Options whose values are texts, and no paths.
+_TEXTS = ("--prompt", "--label")
+
+
+def _with_homes(words: Sequence[str]) -> list[str]:
+    """Return words with the home folder for ~: shells do that for `--out ~/x`, not for `--out=~/x` or "~/x"."""
+    found: list[str] = []
+    for i, word in enumerate(words):
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        before = words[i - 1] if i and not option else option
+        known = before not in _TEXTS and (value == "~" or value.startswith("~/"))
+        found.append(f"{option}{equals}{os.path.expanduser(value)}" if known else word)
+    return found
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -80,7 +80,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying align") -> int:
 
 
 def measured(options: Options) -> "Table":
-    """Return a table of how far the layers are aligned, means over pairs of layers that do not share their weights.
+    """Return a table of how far the layers are aligned, means over pairs of layers that do not share what is compared.
 
     Raises:
         ValueError, OSError, ImportError: the run cannot be read, its blocks are not known, or all share their weights.
@@ -90,25 +90,34 @@ def measured(options: Options) -> "Table":
     from rich.table import Table
 
     from tying_env.alignment import measure_alignment
-    from tying_env.alignment.parts import find_parts
+    from tying_env.alignment.parts import blocks_of, find_parts
     from tying_env.seeding import numpy_stream
 
     run = open_network(options.run, options.network, torch.device("cpu"), options.model)
-    blocks = run.saved.network.blocks
-    places = [each.place for each in find_parts(blocks)]
-    own = [i for i, place in enumerate(places) if place not in places[:i]]
+    blocks = blocks_of(run.saved.network)
+    parts = find_parts(blocks)
+    own = [i for i, part in enumerate(parts) if all(part.place != other.place for other in parts[:i])]
     if len(own) < 2:
         raise ValueError(f"{options.run} has one set of weights for all layers: there are no two to compare")
     found = measure_alignment([blocks[i] for i in own], numpy_stream(options.seed, "matchings"), options.draws)
-    pairs = np.triu_indices(len(own), 1)
-    table = Table(title=f"{options.run}, {options.network} network: mean cosines, {len(pairs[0])} pairs of layers")
+    apart: dict[str, Any] = {}  # of each kind the pairs of layers that do not share it, two arrays (pairs,)
+    for kind in found:
+        shared = np.array([[parts[i].shares(parts[j], kind) for j in own] for i in own])
+        apart[kind] = np.nonzero(np.triu(~shared, 1))
+    counts = {kind: len(pairs[0]) for kind, pairs in apart.items()}
+    one_count = f", {next(iter(counts.values()))} pairs of layers" if len(set(counts.values())) == 1 else ""
+    table = Table(title=f"{options.run}, {options.network} network: mean cosines{one_count}")
     table.title_justify = "left"
     for heading in ("", "in a\nlayer", "best\nmatching", "chance", "equal\nplaces", "random\nmatching"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)  # 76 characters in all
     for kind, one in found.items():
+        pairs, name = apart[kind], _NAMES[kind] if one_count else f"{_NAMES[kind]},\n{counts[kind]} pairs of layers"
+        if not counts[kind]:  # attention and feed-forward part are tied apart, and one of them is one for all
+            table.add_row(name, f"{one.count:,}", *["-"] * 4)
+            continue
         values = (one.optimal[pairs].mean(), one.chance, one.identity[pairs].mean())
         by_chance = f"{one.random_mean[pairs].mean():+.3f} ± {one.random_spread[pairs].mean():.3f}"
-        table.add_row(_NAMES[kind], f"{one.count:,}", *(f"{value:+.3f}" for value in values), by_chance)
+        table.add_row(name, f"{one.count:,}", *(f"{value:+.3f}" for value in values), by_chance)
     return table
 
 
@@ -125,6 +134,7 @@ def write_orders(options: Options, out: Path) -> list[Path]:
     import torch
 
     from tying_env.alignment import match_units, permute_units
+    from tying_env.alignment.parts import blocks_of
     from tying_env.export import export_changed
     from tying_env.seeding import numpy_stream
 
@@ -135,9 +145,9 @@ def write_orders(options: Options, out: Path) -> list[Path]:
             run = open_network(options.run, options.network, torch.device("cpu"), options.model)
             run.saved.tied.change(np.arange(len(run.tying)))  # every layer gets a copy of what it computes with
             if order == "permuted":
-                permute_units(run.saved.network.blocks, numpy_stream(options.seed, "order of units"))
+                permute_units(blocks_of(run.saved.network), numpy_stream(options.seed, "order of units"))
             elif order == "matched":
-                match_units(run.saved.network.blocks)
+                match_units(blocks_of(run.saved.network))
             about = {"order": order, **({"seed": options.seed} if order == "permuted" else {})}
             export_changed(run, unfinished / order, "units", about, None, network=options.network, dense=True)
         unfinished.rename(out)

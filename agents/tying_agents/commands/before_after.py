@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 _HELD_OUT: tuple[Split, ...] = ("validation", "test")
 
 
-def measured(workload: "Workload", model: "nn.Module", device: "torch.device") -> dict[str, "Evaluation"]:
-    """Measure a network on the whole validation and test splits, those that its data have."""
+def measured(
+    workload: "Workload", model: "nn.Module", device: "torch.device", windows: int = 0
+) -> dict[str, "Evaluation"]:
+    """Measure a network on so many sequences of the validation and test splits, those that its data have; 0: all."""
     model.to(device)
     found: dict[str, Evaluation] = {}
     for split in _HELD_OUT:
@@ -26,7 +28,7 @@ def measured(workload: "Workload", model: "nn.Module", device: "torch.device") -
             workload.examples(split, 1)
         except ValueError:  # data of the user's own need have neither
             continue
-        found[split] = workload.evaluate(model, split, 0, device)
+        found[split] = workload.evaluate(model, split, windows, device)
     return found
 
 
@@ -34,6 +36,7 @@ def effects_table(
     title: str,
     workload: "Workload",
     columns: Mapping[str, Mapping[str, "Evaluation"]],
+    windows: int = 0,
 ) -> "Table":
     """Return a table of perplexity and, where they can be had, bits per byte and accuracy, a column for each network.
 
@@ -41,10 +44,13 @@ def effects_table(
         title: above it.
         workload: that measured.
         columns: "before", "after": what `measured` gave.
+        windows: sequences of each split on which it did; 0: all.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    if windows:
+        title += f", {windows:,} sequences of each split"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0)
     table.add_column("")
     for name in columns:
@@ -57,6 +63,6 @@ def effects_table(
             table.add_row(f"{split} bits per byte", *(f"{each.bits_per_byte:.4f}" for each in every))
         if all(each.accuracy is not None for each in every) and workload.classifies:
             table.add_row(f"{split} accuracy", *(f"{each.accuracy:.2%}" for each in every))
-        if (nothing := workload.frequency_perplexity(split, 0)) is not None:
+        if (nothing := workload.frequency_perplexity(split, windows)) is not None:
             table.add_row(f"{split} perplexity of frequencies alone", *(f"{nothing:,.3f}" for _ in every))
     return table

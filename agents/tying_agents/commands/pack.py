@@ -18,6 +18,7 @@ import tyro
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
 from tying_agents.commands.saved_runs import check_data, open_network, refuse_unnamed_code, settings_of_network
+from tying_env.config.checks import check_at_least
 from tying_env.files import check_new
 from tying_env.runs.run_directory import Which
 
@@ -42,6 +43,8 @@ class Options:
     """For all weights alike, without measuring; by default each part has its own."""
     windows: int = 256
     """Sequences (or images) of the validation split on which damage is measured; 0 for all."""
+    test_windows: int = 0
+    """Sequences (or images) of validation and test split on which the packed network is measured; 0 for all."""
     dataset: str | None = None
     """Data to measure on; the default is what it was trained on."""
     network: Which = "best"
@@ -57,6 +60,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying pack") -> int:
 
     def work(console: "Console") -> int:
         options = read_options(Options, argv, prog, __doc__)
+        check_at_least(0, test_windows=options.test_windows)
         check_new(options.out, "choose another file")
         env = settings_of_network(options.run, options.network)
         refuse_unnamed_code(env, options.run, options.model)
@@ -81,10 +85,11 @@ def main(argv: Sequence[str], prog: str = "layer-tying pack") -> int:
         workload = run.open_workload(options.dataset)
         opened = load_packed(options.out, device, options.model)
         columns = {
-            "as trained": measured(workload, run.model, device),
-            "out of the file": measured(workload, opened, device),
+            "as trained": measured(workload, run.model, device, options.test_windows),
+            "out of the file": measured(workload, opened, device, options.test_windows),
         }
-        console.print(effects_table(f"{options.run}, {options.network} network", workload, columns))
+        title = f"{options.run}, {options.network} network"
+        console.print(effects_table(title, workload, columns, options.test_windows))
         text = f"written: {options.out}, {packed.size:,} of {options.max_bytes:,} bytes"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
         return 0

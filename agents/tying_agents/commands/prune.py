@@ -47,7 +47,8 @@ class Options:
     examples: int = 128
     """Sequences (or images) of the training split on which Wanda measures inputs."""
     windows: int = 0
-    """Sequences (or images) of the test split for a table; 0 for the whole split."""
+    """Sequences (or images) to measure on, of the test split for a table, of validation and test split for an export;
+    0 for the whole splits."""
     dataset: str | None = None
     """Data to measure on; the default is what the runs were trained on."""
     dense: bool = False
@@ -104,17 +105,18 @@ def _export(path: Path, pruning: "Pruning", options: Options, console: "Console"
     workload = run.open_workload(options.dataset)
     linears = linears_of(run.saved.network)
     with console.status("Measuring ..."):
-        before = measured(workload, run.model, device)
+        before = measured(workload, run.model, device, options.windows)
         wanda = pruning.method == "wanda"
         norms = input_norms(run.model, linears, workload, pruning.examples) if wanda else None
         prune(linears, norms, pruning)
-        after = measured(workload, run.model, device)
+        after = measured(workload, run.model, device, options.windows)
     total = sum(linear.weight.numel() for linear in linears)
     zeros = sum(int((linear.weight == 0).sum()) for linear in linears)
     numbers = after["test"]._asdict() if "test" in after else None
     about = {**asdict(pruning), "zeros": zeros, "of": total}
     folder = export_changed(run, options.out, "pruning", about, numbers, network=options.network, dense=options.dense)
-    console.print(effects_table(f"{path}, {options.network} network", workload, {"trained": before, "pruned": after}))
+    columns = {"trained": before, "pruned": after}
+    console.print(effects_table(f"{path}, {options.network} network", workload, columns, options.windows))
     console.print(f"{zeros:,} of the {total:,} weights of the blocks' linear layers are 0", highlight=False)
     if others := left_alone(run.saved.network, linears):
         console.print(f"left alone, as no linear layer's: {', '.join(others)}", highlight=False, soft_wrap=True)

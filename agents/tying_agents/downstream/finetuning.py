@@ -18,7 +18,7 @@ from tying_agents.downstream.settings import FinetuneOptions
 from tying_agents.registry import find_agent
 from tying_agents.running.progress import TrainingBar
 from tying_env.data import Batch
-from tying_env.data.glue import TASKS, encode, load_glue, scores
+from tying_env.data.glue import TASKS, check_labels, encode, load_glue, scores
 from tying_env.downstream import OnStep, TuningMethod, make_classifier, predict, tune
 from tying_env.primary.models import find_device
 from tying_env.runs import load_network, tokenizer_of
@@ -32,6 +32,7 @@ def make_results(options: FinetuneOptions, console: Console) -> list[dict[str, A
         load_network(options.file(path))
     train, dev = (load_glue(options.task, split, options.data) for split in ("train", "dev"))
     train = train[: options.train_examples or None]
+    check_labels(options.task, train, f"the first {len(train)} training examples of {options.task}")
     if options.adapters:
         check_steps(options.tuning, len(train), options.k)
     device = find_device(options.device)
