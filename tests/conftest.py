@@ -1,5 +1,6 @@
 """Shared by all tests: a small real text, small environments, a token cache thrown away, one thread per process."""
 
+import gc
 import importlib.util
 import logging
 import os
@@ -61,6 +62,12 @@ assert tying_env.PAPER["n_layer"] == 48  # the import above registers the enviro
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let `make test-reliability` ask for the full form of the tests in tests/reliability."""
     parser.addoption("--reliability", action="store_true", help="the full numbers in tests/reliability")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been imported to itself: the collector would go through half a million objects again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,7 @@
 """What most commands import, and what their runs do: the server in tests/started.py has it before it forks."""
 
+import gc
+
 import joblib
 import optuna
 import transformers.models.gpt2.modeling_gpt2
@@ -14,3 +16,5 @@ PRELOADED = (
     *(joblib, optuna, transformers.models.gpt2.modeling_gpt2, backend_agg, tensorboard),
     *(compare, reproduce, tabulate, tune, runner, html),
 )
+
+gc.freeze()  # a process that is forked neither goes through all this nor copies its pages
