@@ -10,20 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import pytest
 import torch
 from joblib.externals.loky.backend import context
 from tying_agents.many import cluster
-from tying_agents.running import results
 
 import tying_env
 from tests.glue_files import write_glue
-from tests.pictures import TyingAsPixels
+from tests.pictures import leave_out_pictures
 from tests.started import server_pid
 from tying_env.env import LayerTyingEnv
-from tying_env.reports import page
-from tying_env.runs import tensorboard
 
 # A primary network that trains a step in milliseconds.
 TINY: dict[str, Any] = {
@@ -90,17 +86,10 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_pictures() -> Iterator[None]:
-    """A run draws its map for TensorBoard and at its end, half the time of a small one: here it draws a few pixels."""
+    """A run's map of its tying is a few pixels, and the figures of a page are left empty."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "replication_map_figure", TyingAsPixels)
-        patch.setattr(tensorboard, "replication_map_image", lambda *_: np.zeros((2, 2, 3), np.uint8))
+        leave_out_pictures(patch.setattr)
         yield
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figures of a page empty: they take longer than the runs of a small comparison."""
-    monkeypatch.setattr(page, "_as_source", lambda figure: "data:,")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,6 +10,7 @@ from torch.utils import tensorboard
 from tying_agents.commands import compare, reproduce, tabulate, tune
 from tying_agents.running import runner
 
+from tests.pictures import leave_out_pictures
 from tying_env.reports import html
 
 PRELOADED = (
@@ -17,4 +18,5 @@ PRELOADED = (
     *(compare, reproduce, tabulate, tune, runner, html),
 )
 
+leave_out_pictures(setattr)
 gc.freeze()  # a process that is forked neither goes through all this nor copies its pages

@@ -111,7 +111,6 @@ def test_a_setting_that_has_the_name_of_another_option_is_refused_by_name(
     assert code == (1 if name in ("seed", "n_layer", "help") else 0), out
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_agents_in_files_are_compared_by_workers_each_with_settings_of_its_own_class(
     text_folder: Path, tmp_path: Path, outside: Path, capsys: Capture
 ) -> None:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from tying_agents.many.tuning.study import claim, opened
 
 from tests.started import Started, script
 from tests.sweeps import RATES, base, options, trials_of
-from tying_env.reports import page
 
 
 @pytest.fixture(autouse=True)
@@ -51,14 +49,6 @@ def metrics(out: Path) -> dict[str, str]:
 
 STOPPED = ["--search", RATES, "epsilon-floor: 0..0.3", "--trials", "3", "--seeds", "2", "--pruner", "none"]
 LONGER = ["--total-steps", "60", "--checkpoint-every", "5"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_figures_in_this_process() -> Iterator[None]:
-    """A page's figures take longer than what it is about, and test_tune.py looks at them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "_as_source", lambda figure: "data:,")
-        yield
 
 
 @pytest.fixture(scope="module")

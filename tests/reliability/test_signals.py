@@ -11,7 +11,6 @@ import pytest
 
 from tests.command_line import called
 from tests.started import Started, script
-from tying_env.reports import page
 from tying_env.runs import RunDirectory
 from tying_env.runs.checkpoints import FOLDER
 
@@ -104,9 +103,7 @@ def whole(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(out: Path, text_folder: Path) -> None:
     """Make the comparison, or what is left of it, in this process: how many make it at a time changes nothing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "_as_source", lambda figure: "data:,")  # its figures take longer than its runs
-        done = called("compare", *words(out, text_folder, 1, STEPS))
+    done = called("compare", *words(out, text_folder, 1, STEPS))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
