@@ -96,7 +96,7 @@ def no_pictures() -> Iterator[None]:
 def forked_workers() -> Iterator[None]:
     """Fork joblib's workers, too, where a test calls a command: two of them import for ten seconds otherwise.
 
-    A command in a process of its own starts its workers as always.
+    What `tests.started` starts forks them itself.
     """
     context.set_start_method("forkserver", force=True)
     with pytest.MonkeyPatch.context() as patch:
