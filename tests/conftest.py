@@ -17,9 +17,10 @@ from tying_agents.many import cluster
 
 import tying_env
 from tests.glue_files import write_glue
-from tests.pictures import leave_out_pictures
+from tests.pictures import AS_SOURCE, leave_out_pictures
 from tests.started import server_pid
 from tying_env.env import LayerTyingEnv
+from tying_env.reports import page
 
 # A primary network that trains a step in milliseconds.
 TINY: dict[str, Any] = {
@@ -90,6 +91,12 @@ def no_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         leave_out_pictures(patch.setattr)
         yield
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the figures of pages after all."""
+    monkeypatch.setattr(page, "_as_source", AS_SOURCE)
 
 
 @pytest.fixture(scope="session", autouse=True)

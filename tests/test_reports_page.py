@@ -47,12 +47,6 @@ def report(*arguments: object) -> subprocess.CompletedProcess[str]:
     return called("report", *arguments)
 
 
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw the figures of pages."""
-    monkeypatch.setattr(pages, "_as_source", AS_SOURCE)
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = make_arms(tmp_path_factory.mktemp("arms"))
