@@ -121,7 +121,7 @@ def test_nobody_looks_ahead_for_nothing() -> None:
         assert not hasattr(trial, name)
     with pytest.raises(
         AttributeError,
-        match=r"a controller sees action_masks, .*, tying, fork and gradient_agreement of its environment",
+        match=r"a controller sees action_masks, .*, tying, .*, fork, gradient_agreement and mixing_weights of its env",
     ):
         _ = View(env).trainer
 

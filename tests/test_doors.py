@@ -220,7 +220,7 @@ def test_what_a_controller_needs_and_the_environment_lacks_is_refused_before_any
     write(outside, "mine.py", source.replace('"forks"', '"wings"'))
     code, out = layer_tying(capsys, "run", *options)
     assert code == 1
-    assert "needs 'wings'; known needs: forks, probes, gradients, masks" in out
+    assert "needs 'wings'; known needs: forks, probes, gradients, gates, masks, sizes" in out
 
 
 def test_the_readmes_controller_is_an_agent_and_one_that_cannot_choose_is_refused(
