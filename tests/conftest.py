@@ -1,5 +1,6 @@
 """Shared by all tests: a small real text, small environments, a token cache thrown away, one thread per process."""
 
+import gc
 import importlib.util
 import logging
 import os
@@ -9,20 +10,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import pytest
 import torch
 from joblib.externals.loky.backend import context
 from tying_agents.many import cluster
-from tying_agents.running import results
 
 import tying_env
 from tests.glue_files import write_glue
-from tests.pictures import TyingAsPixels
+from tests.pictures import AS_SOURCE, leave_out_pictures
 from tests.started import server_pid
 from tying_env.env import LayerTyingEnv
 from tying_env.reports import page
-from tying_env.runs import tensorboard
 
 # A primary network that trains a step in milliseconds.
 TINY: dict[str, Any] = {
@@ -35,7 +33,7 @@ TINY: dict[str, Any] = {
     "k": 2,
     "total_steps": 20,
     "validate_every": 4,
-    "validation_windows": 8,
+    "validation_windows": 4,
     "device": "cpu",
 }
 # What every step tells.
@@ -63,6 +61,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability", action="store_true", help="the full numbers in tests/reliability")
 
 
+def pytest_collection_finish() -> None:
+    """Leave what has been imported to itself: the collector would go through half a million objects again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Two test processes run side by side: more threads, theirs or their children's, would wait for each other."""
@@ -83,24 +87,23 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_pictures() -> Iterator[None]:
-    """A run draws its map for TensorBoard and at its end, half the time of a small one: here it draws a few pixels."""
+    """A run's map of its tying is a few pixels, and the figures of a page are left empty."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "replication_map_figure", TyingAsPixels)
-        patch.setattr(tensorboard, "replication_map_image", lambda *_: np.zeros((2, 2, 3), np.uint8))
+        leave_out_pictures(patch.setattr)
         yield
 
 
 @pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the figures of a page empty: they take longer than the runs of a small comparison."""
-    monkeypatch.setattr(page, "_as_source", lambda figure: "data:,")
+def figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the figures of pages after all."""
+    monkeypatch.setattr(page, "_as_source", AS_SOURCE)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def forked_workers() -> Iterator[None]:
     """Fork joblib's workers, too, where a test calls a command: two of them import for ten seconds otherwise.
 
-    A command in a process of its own starts its workers as always.
+    What `tests.started` starts forks them itself.
     """
     context.set_start_method("forkserver", force=True)
     with pytest.MonkeyPatch.context() as patch:

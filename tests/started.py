@@ -15,12 +15,14 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import torch
+from joblib.externals.loky.backend import context
 
 ROOT = Path(__file__).parents[1]
 SERVER: Any = multiprocessing.get_context("forkserver")
@@ -37,9 +39,11 @@ def server_pid() -> int:
 class Started:
     """A process that has been started; like `subprocess.Popen`, with one pipe for output and errors."""
 
-    def __init__(self, work: Callable[..., object], *arguments: Any, new_session: bool = False) -> None:
+    def __init__(
+        self, work: Callable[..., object], *arguments: Any, new_session: bool = False, forks: bool = True
+    ) -> None:
         ours, theirs = SERVER.Pipe(duplex=False)
-        here = (theirs, new_session, dict(os.environ), os.getcwd(), work, arguments)
+        here = (theirs, (new_session, forks), dict(os.environ), os.getcwd(), work, arguments)
         self._process = SERVER.Process(target=_work, args=here, daemon=True)  # ends with the tests at the latest
         self._process.start()
         theirs.close()
@@ -77,10 +81,10 @@ class Started:
         return read[0], ""
 
 
-def script(name: str, *arguments: object, new_session: bool = False) -> Started:
-    """Start scripts/NAME with arguments."""
+def script(name: str, *arguments: object, new_session: bool = False, forks: bool = True) -> Started:
+    """Start scripts/NAME with arguments; without `forks` joblib's workers are interpreters, as they are for users."""
     path = str(ROOT / "scripts" / name)
-    return Started(_run_script, [path, *map(str, arguments)], new_session=new_session)
+    return Started(_run_script, [path, *map(str, arguments)], new_session=new_session, forks=forks)
 
 
 def code(text: str, *arguments: object, new_session: bool = False) -> Started:
@@ -99,15 +103,24 @@ def _run_code(text: str, argv: Sequence[str]) -> None:
 
 
 def _work(
-    out: Any, new_session: bool, environment: dict[str, str], folder: str, work: Callable[..., object], arguments: Any
+    out: Any,
+    how: tuple[bool, bool],
+    environment: dict[str, str],
+    folder: str,
+    work: Callable[..., object],
+    arguments: Any,
 ) -> None:
     """Be a process of its own: its output, its session, its surroundings, and an end as an interpreter has it."""
     os.dup2(out.fileno(), 1)
     os.dup2(out.fileno(), 2)
     out.close()
     sys.stdout, sys.stderr = (open(fd, "w", encoding="utf-8", closefd=False) for fd in (1, 2))  # noqa: SIM115
+    new_session, forks = how
     if new_session:
         os.setsid()
+    if forks:
+        warnings.filterwarnings("ignore", "`fork` start method", UserWarning)
+        context.set_start_method("fork", force=True)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

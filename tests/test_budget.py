@@ -71,10 +71,10 @@ def test_a_run_that_looks_ahead_ends_so_much_earlier() -> None:
 
 @pytest.mark.parametrize("name", ["hill-climbing", "annealing", "tree-search"])
 def test_every_search_spends_what_the_run_has_and_no_more(name: Any) -> None:
-    env = make(total_steps=121, k=3)
+    env = make(total_steps=61, k=3)
     loop = drive_agent(name, env, seed=1)
     assert loop.finished
-    assert env.train_step + env.trial_steps == 121
+    assert env.train_step + env.trial_steps == 61
     assert env.trial_steps > env.train_step / 2
     assert env.train_step >= 3
 
@@ -121,7 +121,7 @@ def test_nobody_looks_ahead_for_nothing() -> None:
         assert not hasattr(trial, name)
     with pytest.raises(
         AttributeError,
-        match=r"a controller sees action_masks, .*, tying, fork and gradient_agreement of its environment",
+        match=r"a controller sees action_masks, .*, tying, .*, fork, gradient_agreement and mixing_weights of its env",
     ):
         _ = View(env).trainer
 
@@ -177,43 +177,50 @@ def test_a_search_that_cannot_pay_keeps_the_tying() -> None:
     assert (env.train_step, env.trial_steps) == (9, 0)
 
 
-@pytest.mark.parametrize("stop_at", range(1, 20))
-def test_a_run_stopped_in_a_trial_or_beside_it_goes_on_to_the_same_bits(stop_at: int) -> None:
-    def run(stops: int | None) -> tuple[LayerTyingEnv, list[float]]:
-        env, controller, rewards = begun(total_steps=16, k=2, schedule="cosine"), Looking(2, until=2), []
-        observation = env.tying
-        controller.bind(View(env))
-        asked = 0
+def looking_run(stops: int | None = None) -> tuple[LayerTyingEnv, list[float]]:
+    """Make a run with two trials before each of two decisions, stopped at that question; return it and its rewards."""
+    env, controller, rewards = begun(total_steps=16, k=2, schedule="cosine"), Looking(2, until=2), []
+    observation = env.tying
+    controller.bind(View(env))
+    asked = 0
 
-        def stop() -> bool:
-            nonlocal asked
-            asked += 1
-            return asked == stops
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == stops
 
-        env.should_stop = stop
+    env.should_stop = stop
+    action = None
+    while not env.over:
+        decided, seen = controller.decided, len(controller.seen)
+        try:
+            action = controller.act(observation) if action is None else action
+        except Stopped:
+            controller.decided, controller.seen[seen:] = decided, []
+            continue
+        try:
+            observation, reward, *_ = env.step(action)
+        except Stopped:
+            state = env.state_dict()
+            env = make(total_steps=16, k=2, schedule="cosine")
+            env.reset(options={"state": state})
+            env.should_stop = stop
+            controller.bind(View(env))
+            continue
         action = None
-        while not env.over:
-            decided, seen = controller.decided, len(controller.seen)
-            try:
-                action = controller.act(observation) if action is None else action
-            except Stopped:
-                controller.decided, controller.seen[seen:] = decided, []
-                continue
-            try:
-                observation, reward, *_ = env.step(action)
-            except Stopped:
-                state = env.state_dict()
-                env = make(total_steps=16, k=2, schedule="cosine")
-                env.reset(options={"state": state})
-                env.should_stop = stop
-                controller.bind(View(env))
-                continue
-            action = None
-            rewards.append(reward)
-        return env, [*controller.seen, *rewards]
+        rewards.append(reward)
+    return env, [*controller.seen, *rewards]
 
-    whole, expected = run(None)
-    resumed, found = run(stop_at)
+
+@pytest.fixture(scope="module")
+def never_stopped() -> tuple[LayerTyingEnv, list[float]]:
+    """The run as it is when nothing stops it."""
+    return looking_run()
+
+
+@pytest.mark.parametrize("stop_at", range(1, 20))
+def test_a_run_stopped_in_a_trial_or_beside_it_goes_on_to_the_same_bits(stop_at: int, never_stopped: Any) -> None:
+    (whole, expected), (resumed, found) = never_stopped, looking_run(stop_at)
     assert found == expected
     assert (resumed.train_step, resumed.trial_steps) == (whole.train_step, whole.trial_steps) == (8, 8)
 

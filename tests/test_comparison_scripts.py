@@ -10,8 +10,10 @@ import pytest
 from tying_agents.commands import ablations
 
 from tests.command_line import called
+from tests.pictures import AS_SOURCE
 from tests.run_folders import read
 from tests.started import script
+from tying_env.reports import page as reports
 from tying_env.runs import RunDirectory
 
 SMALL = [
@@ -37,21 +39,23 @@ def command(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return called(script.removesuffix(".py"), *arguments, columns=160)
 
 
-def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     arguments = ["--agents", "random", "dqn+shuffled", "ppo", "--seeds", "2", "--out", str(out), *SMALL]
     arguments += ["--dataset", str(text_folder), "--jobs", "1"]
-    done = command("compare.py", *arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(reports, "_as_source", AS_SOURCE)
+        done = command("compare.py", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "runs 6/6" in done.stdout
     assert "dqn+shuffled" in done.stdout
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "data:image/svg+xml;base64," in page and "Not drawn" not in page
     shuffled = RunDirectory.open(out / "runs" / "dqn+shuffled" / "seed0")
     assert shuffled.read_json("config.json")["rewards"] == ["shuffled"]
     rewards = [record["reward"] for record in shuffled.read_metrics()]
     assert rewards[1:] != [-record["perplexity"] for record in shuffled.read_metrics()][1:]
-    request.getfixturevalue("no_figures")  # they were drawn
     again = command("compare.py", *arguments, "--jobs", "2")
     assert again.returncode == 0
     assert "runs 0/6" in again.stdout and "runs 1/6" not in again.stdout  # none is made again
@@ -60,7 +64,6 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path, reques
     assert "env.k is 2 there, 3 here" in other.stdout
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_path: Path) -> None:
     arguments = ["--agents", "cycle", "albert", "--seeds", "1", "--jobs", "1", "--dataset", str(text_folder)]
     done = command("compare.py", *arguments, "--out", str(tmp_path / "out"), *SMALL)
@@ -118,7 +121,6 @@ def test_ctrl_c_keeps_the_finished_runs(text_folder: Path, tmp_path: Path) -> No
     assert 1 <= len(finished) < 16  # the second one may just have been at its results
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_every_arm_of_the_ablations_chooses_its_own_learning_rate(
     text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +137,6 @@ def test_every_arm_of_the_ablations_chooses_its_own_learning_rate(
     assert len(list(out.glob("tuning/*/lr*/seed1000/summary.json"))) == 2 * len(labels)
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_the_ablations_are_what_they_are_called(text_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--seeds", "2", "--jobs", "1", "--out", str(out), *SMALL, "--dataset", str(text_folder)]

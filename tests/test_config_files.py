@@ -25,6 +25,8 @@ ENVS = [
     EnvConfig(optimizer="sgd"),
     EnvConfig(model="mine.py:make"),
     EnvConfig(residual_scale="sqrt"),
+    EnvConfig(delta_rank=1),
+    EnvConfig(adaptive_halting=True),
 ]
 
 

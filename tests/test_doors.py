@@ -111,7 +111,6 @@ def test_a_setting_that_has_the_name_of_another_option_is_refused_by_name(
     assert code == (1 if name in ("seed", "n_layer", "help") else 0), out
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_agents_in_files_are_compared_by_workers_each_with_settings_of_its_own_class(
     text_folder: Path, tmp_path: Path, outside: Path, capsys: Capture
 ) -> None:
@@ -221,7 +220,7 @@ def test_what_a_controller_needs_and_the_environment_lacks_is_refused_before_any
     write(outside, "mine.py", source.replace('"forks"', '"wings"'))
     code, out = layer_tying(capsys, "run", *options)
     assert code == 1
-    assert "needs 'wings'; known needs: forks, probes, gradients, masks" in out
+    assert "needs 'wings'; known needs: forks, probes, gradients, gates, masks, sizes" in out
 
 
 def test_the_readmes_controller_is_an_agent_and_one_that_cannot_choose_is_refused(

@@ -29,6 +29,7 @@ def test_every_agent_that_searches_has_an_entry() -> None:
     assert entry_of("dqn-bandit").arm().settings.gamma == 0
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_page_has_regrets_steps_settings_and_cost() -> None:
     text = as_markdown(board())
     assert "| after 5 (480 steps) | after 10 (960 steps) |" in text

@@ -28,7 +28,6 @@ def test_a_network_without_a_test_split_is_refused_before_it_trains(
     assert layer_tying(capsys, *words, "--no-measure-test", "--run-dir", "other")[0] == 0
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_every_command_takes_a_network_and_an_agent_of_the_users_own(
     text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

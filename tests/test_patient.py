@@ -148,7 +148,7 @@ def test_blind_deals_results_out_at_random(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stopped_run_ends_with_the_same_bits(name: str, tiny: dict[str, Any], tmp_path: Path) -> None:
-    tiny = tiny | {"total_steps": 120, "validate_every": 60, "freeze_at_start": False}
+    tiny = tiny | {"total_steps": 80, "validate_every": 40, "freeze_at_start": False}
     expected = outcome(finish(small(tiny, tmp_path / "whole", agent=name)))
     path = tmp_path / "stopped"
     watcher = Watcher(lambda n: interrupt() if n in (3, 9) else None)

@@ -73,7 +73,6 @@ def as_script(command: str) -> list[str]:
     return ["python", SCRIPTS[words[1]], *words[2:]] if words[0] == "layer-tying" else words
 
 
-@pytest.mark.usefixtures("no_figures")  # of those that are called in this process
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run(command: str, text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = "--n-layer 3 --n-embd 16 --n-head 2 --seq-len 16 --batch-size 2 --total-steps 5"

@@ -7,8 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.command_line import called
+from tests.pictures import AS_SOURCE
 from tests.run_folders import change, make_arms, make_records, make_run
-from tying_env.reports import figures
+from tying_env.reports import figures as drawn
+from tying_env.reports import page as pages
 from tying_env.reports.comparison import load_comparison
 from tying_env.reports.drawing import new_axes
 from tying_env.reports.html import make_report, render_page, write_report
@@ -49,7 +51,9 @@ def report(*arguments: object) -> subprocess.CompletedProcess[str]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = make_arms(tmp_path_factory.mktemp("arms"))
     make_run(folder / "x", "dqn", 6, status="diverged")
-    return render_page(make_report(load_comparison([folder])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "_as_source", AS_SOURCE)
+        return render_page(make_report(load_comparison([folder])))
 
 
 def test_the_page_holds_the_tables_and_how_to_read_them(page: str) -> None:
@@ -105,12 +109,14 @@ def test_all_text_is_escaped(tmp_path: Path) -> None:
     assert "a&b<i>" in checked.text
 
 
+@pytest.mark.usefixtures("figures")
 def test_equal_input_gives_an_equal_page(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     one, two = (render_page(make_report(load_comparison([tmp_path]))) for _ in range(2))
     assert one == two
 
 
+@pytest.mark.usefixtures("figures")
 def test_a_long_run_goes_in_as_pixels_and_stays_small(tmp_path: Path) -> None:
     records = make_records(6_000, 48, 0)
     make_run(tmp_path / "run", env={"n_layer": 48, "total_steps": 12_000}, records=records)
@@ -119,6 +125,7 @@ def test_a_long_run_goes_in_as_pixels_and_stays_small(tmp_path: Path) -> None:
     assert len(page) < 3_000_000
 
 
+@pytest.mark.usefixtures("figures")
 def test_a_figure_that_fails_leaves_a_note_and_the_rest_of_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,8 +139,8 @@ def test_a_figure_that_fails_leaves_a_note_and_the_rest_of_the_report(
         axes.set_title("$\\nonsense$")  # matplotlib reads its formulas only when it draws
         return figure
 
-    monkeypatch.setattr(figures, "training_speed", broken)
-    monkeypatch.setattr(figures, "pareto", unreadable)
+    monkeypatch.setattr(drawn, "training_speed", broken)
+    monkeypatch.setattr(drawn, "pareto", unreadable)
     page = render_page(make_report(comparison))
     text = Checked(page).text
     assert "Not drawn: training-speed: it failed with KeyError: 'tokens_per_second'." in text
@@ -153,6 +160,7 @@ def test_a_page_is_not_overwritten_unasked(tmp_path: Path) -> None:
         check_out(tmp_path, overwrite=True)
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_script_writes_page_and_figures_and_prints_the_table(tmp_path: Path) -> None:
     make_arms(tmp_path / "runs")
     out, folder = tmp_path / "page.html", tmp_path / "figures"

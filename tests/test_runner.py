@@ -55,7 +55,7 @@ STATIC += ("sandwich",)
 @pytest.mark.parametrize("agent", RUNNABLE)
 def test_equal_seeds_give_equal_runs_for_each_agent(text_folder: Path, tmp_path: Path, tiny: Any, agent: Any) -> None:
     pays = agent in ("tree-search", "hill-climbing", "annealing", "halving")  # most training steps are those of trials
-    tiny = tiny | ({"total_steps": 70} if pays else {})
+    tiny = tiny | {"total_steps": 45 if pays else 14}
     files = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         config = RunConfig(agent=agent, seed=seed, run_dir=tmp_path / name, env=EnvConfig(**tiny), test_windows=4)

@@ -48,8 +48,6 @@ def test_every_change_follows_the_rule_and_tied_means_one(sequence: list[Any], g
 def test_dropped_weights_gradients_and_state_are_freed(gradient: Any) -> None:
     net, tied, optimizer = make(np.arange(L), gradient=gradient)
     rng = np.random.default_rng(0)
-    gc.collect()
-    gc.freeze()  # what is there already need not be looked at again and again
     for step in range(20):
         train(net, optimizer, start=step)
         tying = partition.canonicalise(partition.uniform_random_action(L, rng))
@@ -69,7 +67,6 @@ def test_dropped_weights_gradients_and_state_are_freed(gradient: Any) -> None:
         # An optimizer step still moves each weight once, and only what is in use.
         train(net, optimizer, start=100 + step)
         assert len(optimizer.state) == 2 + 4 * len(partition.leaders(tying))
-    gc.unfreeze()
 
 
 def test_the_gradient_of_a_tied_weight_is_the_sum_over_an_untied_twin() -> None:

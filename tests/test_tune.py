@@ -23,7 +23,9 @@ from tying_agents.settings import DQNConfig
 
 from tests.conftest import TINY
 from tests.own_code import CONTROLLER, write
+from tests.pictures import AS_SOURCE
 from tests.sweeps import RATES, base, options, trials_of
+from tying_env.reports import page as pages
 from tying_env.reports.sweep_page import render_sweep, sweep_pictures
 from tying_env.runs import RunDirectory
 
@@ -33,7 +35,9 @@ def swept(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole sweep of five trials."""
     out = tmp_path_factory.mktemp("sweep") / "out"
     arguments = ["--search", RATES, "gradient: shared | leader", "--trials", "5", "--pruner", "none"]
-    assert tune([*arguments, *options(out, text_folder)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "_as_source", AS_SOURCE)
+        assert tune([*arguments, *options(out, text_folder)]) == 0
     return out
 
 
@@ -103,6 +107,7 @@ def test_a_folder_in_which_another_process_is_beginning_the_same_sweep_is_not_re
     refuse_other_sweep(Sweep(tmp_path, RunConfig(), parse_searches([RATES], RunConfig()), (0,)))
 
 
+@pytest.mark.usefixtures("figures")
 def test_importances_name_the_setting_that_matters_and_the_page_says_what_is_at_an_edge(tmp_path: Path) -> None:
     searches = parse_searches(["weight-decay: 0..0.5", RATES, "gradient: shared | leader"], base())
     sweep = Sweep(tmp_path, base(), searches, (1000,), trials=40, sampler="random")

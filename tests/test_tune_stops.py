@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from tying_agents.many.tuning.study import claim, opened
 
 from tests.started import Started, script
 from tests.sweeps import RATES, base, options, trials_of
-from tying_env.reports import page
 
 
 @pytest.fixture(autouse=True)
@@ -50,15 +48,17 @@ def metrics(out: Path) -> dict[str, str]:
 
 
 STOPPED = ["--search", RATES, "epsilon-floor: 0..0.3", "--trials", "3", "--seeds", "2", "--pruner", "none"]
-LONGER = ["--total-steps", "60", "--checkpoint-every", "5"]
+LONGER = ["--total-steps", "24", "--checkpoint-every", "2"]
+# The run in whose midst the sweep is stopped waits for that, once it has a checkpoint.
+WAITING = """
+import time
+from tying_agents import Callback
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_figures_in_this_process() -> Iterator[None]:
-    """A page's figures take longer than what it is about, and test_tune.py looks at them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "_as_source", lambda figure: "data:,")
-        yield
+class Waiting(Callback):
+    def decision_made(self, loop, record):
+        if record["decision"] == 5 and "trials/0001/seed1001" in str(loop.directory):
+            time.sleep(5)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,9 @@ def test_a_stopped_sweep_ends_like_one_that_was_not(
     how: signal.Signals, whole: Path, text_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    process = begin([*STOPPED, *options(out, text_folder), *LONGER])
+    (tmp_path / "waiting.py").write_text(WAITING)
+    waiting = ["--callbacks", f"{tmp_path}/waiting.py:Waiting"]
+    process = begin([*STOPPED, *options(out, text_folder), *LONGER, *waiting])
     # In the second trial, past a checkpoint of its second run.
     wait_for(process, lambda: list(out.glob("trials/0001/seed1001.unfinished/checkpoints/*")))
     os.killpg(process.pid, how)

@@ -61,7 +61,7 @@ STACKS = [[name] for name in WRAPPERS] + [
 @pytest.mark.filterwarnings("ignore:.*is different from the unwrapped version")
 @pytest.mark.parametrize("names", STACKS, ids="+".join)
 def test_both_checkers_pass_without_a_warning(make: Make, names: list[str]) -> None:
-    env = wrap(make(), names, SETTINGS)
+    env = wrap(make(k=1, total_steps=12, validate_every=6), names, SETTINGS)
     check_env(env, skip_render_check=True)
     check_env_sb3(env)
 

@@ -10,10 +10,8 @@ from typing import Any
 import safetensors.torch
 import torch
 from tying_agents.run_config import RunConfig
-from tying_agents.running import results
 from tying_agents.running.runner import resume, run
 
-from tests.pictures import TyingAsPixels
 from tests.reliability.runs import Watcher
 from tests.started import SERVER
 from tying_env.runs import RunDirectory
@@ -42,7 +40,6 @@ def number() -> Any:
 
 def _work(config: RunConfig, die_at: int | None, count_into: Any) -> None:
     torch.set_num_threads(1)
-    results.replication_map_figure = TyingAsPixels  # as in the process of the tests
     path = config.run_dir
     assert path is not None
     moments = _Moments(die_at)

@@ -1,14 +1,15 @@
 """Short by default; with --reliability the full numbers. Either way the counts are printed at the end."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tying_agents.running.runner import run
 
-from tests.reliability.runs import Watcher, interrupt, small
+from tests.conftest import TINY
+from tests.reliability.runs import finish, outcome, small, stop_at_five
 
 
 class Counts:
@@ -50,10 +51,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(f"{number:>7,}  {what}{f' ({remark})' if remark else ''}")
 
 
+@pytest.fixture(scope="session")
+def run_whole(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the run of `small` comes to when nothing happens to it."""
+    return outcome(finish(small(TINY | {"dataset": str(text_folder)}, tmp_path_factory.mktemp("whole") / "run")))
+
+
+@pytest.fixture(scope="session")
+def stopped_once(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `stopped`, which is copied for each test."""
+    path = tmp_path_factory.mktemp("stopped") / "run"
+    return stop_at_five(small(TINY | {"dataset": str(text_folder)}, path, "random", keep_checkpoints=5))
+
+
 @pytest.fixture
-def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
     """A run that was stopped at its fifth decision: checkpoints 1 and 2 by the way, 3 by the stop."""
-    path = tmp_path / "stopped"
-    run(small(tiny, path, "random", keep_checkpoints=5), [Watcher(lambda n: interrupt() if n == 5 else None)])
+    path = shutil.copytree(stopped_once, tmp_path / "stopped")
     assert sorted(p.name for p in (path / "checkpoints").iterdir()) == ["000001", "000002", "000003"]
     return path

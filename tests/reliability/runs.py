@@ -45,6 +45,13 @@ def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def stop_at_five(config: RunConfig) -> Path:
+    """Make a run that is stopped at its fifth decision; return its folder."""
+    directory, status = run(config, [Watcher(lambda n: interrupt() if n == 5 else None)])
+    assert status == "interrupted"
+    return directory.path
+
+
 def outcome(path: Path) -> dict[str, Any]:
     """Return hashes of all that a run has come to: logs, networks, results, and the whole state at the end."""
     newest = max((p for p in (path / FOLDER).iterdir() if p.name.isdigit()), key=lambda p: int(p.name))

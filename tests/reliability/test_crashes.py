@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import TINY
 from tests.reliability import child
 from tests.reliability.conftest import Counts
 from tests.reliability.runs import finish, outcome, small
 
 
-@pytest.fixture
-def expected(tiny: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    return outcome(finish(small(tiny | {"total_steps": 14}, tmp_path / "whole")))
+@pytest.fixture(scope="module")
+def expected(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    tiny = TINY | {"dataset": str(text_folder), "total_steps": 14}
+    return outcome(finish(small(tiny, tmp_path_factory.mktemp("whole") / "run")))
 
 
 def go_on(config: Any) -> None:

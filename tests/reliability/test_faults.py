@@ -16,7 +16,7 @@ from tying_agents.running.runner import resume, run
 from tying_agents.running.saved import RunIsOver
 
 from tests.reliability.conftest import Counts
-from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_until_it_ends, small
+from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_until_it_ends, small, stop_at_five
 from tests.started import code
 from tying_env.env import LayerTyingEnv
 from tying_env.runs import Checkpoint, Checkpoints, RunDirectory
@@ -33,8 +33,7 @@ def newest(path: Path) -> Checkpoint:
 @pytest.fixture
 def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
     """A run that was stopped at its fifth decision."""
-    run(small(tiny, tmp_path / "stopped"), [Watcher(lambda n: interrupt() if n == 5 else None)])
-    return tmp_path / "stopped"
+    return stop_at_five(small(tiny, tmp_path / "stopped"))
 
 
 # A real write that fails: the system refuses to let a file of this process grow further.
@@ -57,9 +56,8 @@ def limited(path: Path, n_bytes: int) -> str:
 
 
 def test_a_full_disk_is_a_named_error_and_the_last_checkpoint_is_intact(
-    stopped: Path, tiny: dict[str, Any], tmp_path: Path
+    stopped: Path, run_whole: dict[str, Any]
 ) -> None:
-    expected = outcome(finish(small(tiny, tmp_path / "whole")))
     before = newest(stopped).folder.name
     done = limited(stopped, (newest(stopped).folder / "tensors.safetensors").stat().st_size // 2)
     assert f"OSError: [Errno {errno.EFBIG}] {os.strerror(errno.EFBIG)}: " in done, done
@@ -67,7 +65,7 @@ def test_a_full_disk_is_a_named_error_and_the_last_checkpoint_is_intact(
     assert newest(stopped).folder.name == before
     assert not [p for p in (stopped / "checkpoints").iterdir() if not p.name.isdigit()]
     resume_until_it_ends(stopped)
-    assert outcome(stopped) == expected
+    assert outcome(stopped) == run_whole
 
 
 def test_a_disk_that_fills_up_with_metrics_is_a_named_error(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -89,9 +87,8 @@ def test_a_disk_that_fills_up_with_metrics_is_a_named_error(tiny: dict[str, Any]
 
 @pytest.mark.parametrize("name", ["state.json", "manifest.json", "summary.json.tmp"])
 def test_a_full_disk_is_named_whatever_is_written(
-    name: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_whole: dict[str, Any]
 ) -> None:
-    expected = outcome(finish(small(tiny, tmp_path / "whole")))
     path, write_text, written = tmp_path / "run", Path.write_text, 0
 
     def full(self: Path, text: str, *rest: Any, **named: Any) -> int:
@@ -112,7 +109,7 @@ def test_a_full_disk_is_named_whatever_is_written(
     assert not list(path.rglob("*.tmp"))
     assert not [p for p in (path / "checkpoints").iterdir() if not p.name.isdigit()]
     resume_until_it_ends(path)
-    assert outcome(path) == expected
+    assert outcome(path) == run_whole
 
 
 def test_a_folder_removed_while_the_run_continues_is_a_named_error(tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -147,9 +144,8 @@ def test_a_folder_that_may_not_be_written_is_a_named_error(
 
 
 def test_a_clock_set_back_changes_nothing(
-    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_whole: dict[str, Any]
 ) -> None:
-    expected = outcome(finish(small(tiny, tmp_path / "whole")))
     path, day = tmp_path / "run", 86_400
     run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 5 else None)])
     real = time.time
@@ -157,7 +153,7 @@ def test_a_clock_set_back_changes_nothing(
     for file in path.rglob("*"):
         os.utime(file, (0, 0))
     resume_until_it_ends(path)
-    assert outcome(path) == expected
+    assert outcome(path) == run_whole
 
 
 def poison(env: LayerTyingEnv, where: str, value: float) -> None:

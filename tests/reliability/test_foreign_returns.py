@@ -153,7 +153,7 @@ def test_a_controller_that_cannot_be_saved_is_refused_when_it_is_made(
     [
         ("forks", TypeError, r"must be a set of names, such as .*, got 'forks'"),
         (None, TypeError, "must be a set of names, such as .*, got None"),
-        ({"fork"}, ValueError, "needs 'fork'; known needs: forks, probes, gradients, masks"),
+        ({"fork"}, ValueError, "needs 'fork'; known needs: forks, probes, gradients, gates, masks, sizes"),
     ],
 )
 def test_needs_that_are_none_are_refused(make: Make, needs: Any, error: type[Exception], message: str) -> None:

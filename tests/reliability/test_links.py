@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tying_agents.running.runner import resume, run
+from tying_agents.running.runner import resume
 from tying_agents.running.saved import DamagedRun
 
+from tests.conftest import TINY
 from tests.reliability.attacks import redescribe, reseal, restated
-from tests.reliability.runs import Watcher, contents, interrupt, small
+from tests.reliability.runs import Watcher, contents, small, stop_at_five
 from tying_env.runs import RunDirectory
 
 
+@pytest.fixture(scope="module")
+def stopped_once(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("links") / "run"
+    return stop_at_five(small(TINY | {"dataset": str(text_folder)}, path, "ppo"))
+
+
 @pytest.fixture
-def stopped(tiny: dict[str, Any], tmp_path: Path) -> Path:
-    path = tmp_path / "stopped"
-    run(small(tiny, path, "ppo"), [Watcher(lambda n: interrupt() if n == 5 else None)])
-    return path
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(stopped_once, tmp_path / "stopped")
 
 
 NAMES = ("trace.txt", "metrics.jsonl", "journal.jsonl", "resumes.jsonl", "config.json", "lock", "summary.json")
@@ -178,7 +183,7 @@ def test_a_checkpoint_that_was_sealed_again_is_refused_and_no_log_is_shortened(s
 
 def test_masks_of_a_journal_are_checked(tiny: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run"
-    run(small(tiny, path, "maskable-ppo"), [Watcher(lambda n: interrupt() if n == 5 else None)])
+    stop_at_five(small(tiny, path, "maskable-ppo"))
     for folder in (path / "checkpoints").iterdir():
         relogged(lambda old: old.replace(b'"masks": [true, ', b'"masks": [1, ', 1))(folder)
     with pytest.raises(ValueError, match=r"journal.jsonl line 1 is damaged: masks must be 4 times true or false"):

@@ -11,7 +11,6 @@ import pytest
 
 from tests.command_line import called
 from tests.started import Started, script
-from tying_env.reports import page
 from tying_env.runs import RunDirectory
 from tying_env.runs.checkpoints import FOLDER
 
@@ -27,8 +26,8 @@ def words(out: Path, text_folder: Path, jobs: int, steps: int, *more: str) -> li
     return [*many, *SMALL, *more, "--dataset", str(text_folder), "--total-steps", str(steps)]
 
 
-def begin(out: Path, text_folder: Path, jobs: int, steps: int, *more: str) -> Started:
-    return script("compare.py", *words(out, text_folder, jobs, steps, *more), new_session=True)
+def begin(out: Path, text_folder: Path, jobs: int, steps: int, *more: str, forks: bool = True) -> Started:
+    return script("compare.py", *words(out, text_folder, jobs, steps, *more), new_session=True, forks=forks)
 
 
 # Runs of a few decisions that are all under way when the signal comes: each waits for the others, then takes its time.
@@ -40,7 +39,7 @@ class InStep(Callback):
     def decision_made(self, loop, record):
         while len(list(loop.directory.parent.glob("*.unfinished/metrics.jsonl"))) < {jobs}:
             time.sleep(0.05)
-        time.sleep(0.1)
+        time.sleep(0.3)
 """
 # A training step of a minute, as a large network has it.
 LONG_STEP = """
@@ -104,13 +103,11 @@ def whole(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(out: Path, text_folder: Path) -> None:
     """Make the comparison, or what is left of it, in this process: how many make it at a time changes nothing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "_as_source", lambda figure: "data:,")  # its figures take longer than its runs
-        done = called("compare", *words(out, text_folder, 1, STEPS))
+    done = called("compare", *words(out, text_folder, 1, STEPS))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-STEPS = 120
+STEPS = 60
 SHORT = [(signal.SIGTERM, 2, False), (signal.SIGINT, 2, True)]
 
 
@@ -132,7 +129,8 @@ def test_a_signal_saves_and_stops_every_run(
     if not full and (number, jobs, to_all) not in SHORT:
         pytest.skip("in the full form")
     out = tmp_path / "out"
-    process = begin(out, text_folder, jobs, STEPS, *callback(tmp_path, IN_STEP.format(jobs=jobs)))
+    paced = callback(tmp_path, IN_STEP.format(jobs=jobs))
+    process = begin(out, text_folder, jobs, STEPS, *paced, forks=not full and to_all)  # one with workers as users have
     wait_for(out, jobs, process)
     (os.killpg if to_all else os.kill)(process.pid, number)
     text, _ = process.communicate(timeout=60)
@@ -160,9 +158,11 @@ def test_a_signal_saves_and_stops_every_run(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_do_not_outlive_their_parent(number: signal.Signals, text_folder: Path, tmp_path: Path) -> None:
+def test_workers_do_not_outlive_their_parent(
+    number: signal.Signals, text_folder: Path, tmp_path: Path, full: bool
+) -> None:
     out = tmp_path / "out"
-    process = begin(out, text_folder, 2, 10**6)
+    process = begin(out, text_folder, 2, 10**6, forks=not full)
     wait_for(out, 2, process)
     process.send_signal(number)
     process.send_signal(number)  # a second one ends at once
@@ -177,9 +177,9 @@ def test_workers_do_not_outlive_their_parent(number: signal.Signals, text_folder
         assert [folder for folder in (run / FOLDER).iterdir() if folder.name.isdigit()], "it saved itself"
 
 
-def test_a_second_ctrl_c_ends_at_once(text_folder: Path, tmp_path: Path) -> None:
+def test_a_second_ctrl_c_ends_at_once(text_folder: Path, tmp_path: Path, full: bool) -> None:
     out = tmp_path / "out"
-    process = begin(out, text_folder, 2, 10**6, *callback(tmp_path, LONG_STEP))
+    process = begin(out, text_folder, 2, 10**6, *callback(tmp_path, LONG_STEP), forks=not full)
     for _ in range(600):
         if len(list(out.glob("runs/*/*.unfinished/trace.txt"))) == 2:
             break
