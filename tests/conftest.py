@@ -33,7 +33,7 @@ TINY: dict[str, Any] = {
     "k": 2,
     "total_steps": 20,
     "validate_every": 4,
-    "validation_windows": 4,
+    "validation_windows": 8,
     "device": "cpu",
 }
 # What every step tells.
