@@ -13,8 +13,8 @@ from tying_env.table import PACKAGED, open_table
 CORPUS = "sotu"  # the text that comes with the package
 ROWS = 10
 # Nats per byte. On the processor that a row was made on there is no difference. Others round otherwise, and at the
-# highest rate, close to where training breaks, some trainings make much of it: of ten rows of an AMD's, trained again on
-# an Intel's, nine were within 0.0003 at every point, and one was 0.08 apart on the way and 0.013 at the end.
+# highest rate, close to where training breaks, some trainings make much of it: of ten rows of an AMD's, trained again
+# on an Intel's, nine were within 0.0003 at every point, and one was 0.08 apart on the way and 0.013 at the end.
 TOLERANCE, AT_MOST, APART = 0.01, 0.2, 3
 
 
