@@ -90,18 +90,24 @@ class Checkpointed:
 
 
 class _WithoutMemory(TorchFunctionMode):
-    """Puts all floating-point tensors that are made on the meta device, and draws nothing for them.
-
-    (torch goes through its symbolic shapes to draw what has no values: four fifths of the time of a skeleton.)
-    """
+    """Puts all floating-point tensors that are made on the meta device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = kwargs or {}
         if func in _MAKERS and (named.get("dtype") is None or named["dtype"].is_floating_point):
             named = named | {"device": "meta"}
-        if getattr(func, "__name__", "") in _DRAWERS and (drawn := args[0] if args else named["tensor"]).is_meta:
-            return drawn
         return func(*args, **named)
+
+
+class _WithoutValues(_WithoutMemory):
+    """Draws nothing either for what is on the meta device, two thirds of the time that a skeleton takes."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in _DRAWERS:
+            drawn = args[0] if args else (kwargs or {})["tensor"]
+            if drawn.is_meta:
+                return drawn
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -139,7 +145,7 @@ def build_skeleton(config: EnvConfig, sizes: Sizes) -> PrimaryNetwork:
         for name, value in architecture_settings(sizes["architecture"], "its architecture").items():
             if getattr(config, name) != value:
                 raise ValueError(f"its architecture has {name}={value}, its settings {getattr(config, name)}")
-    with _WithoutMemory():
+    with _WithoutValues():
         model = build_model(config, sizes)
     if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in model.state_dict()):
         model = build_model(config, sizes)  # constants that are lost: no file has them
