@@ -72,6 +72,12 @@ def test_the_command_makes_it_and_resumes(tmp_path: Path, capsys: pytest.Capture
     assert regret == "0.000 ± 0.000"  # all layers tied, which is all that the limit allows
 
 
+def test_chance_alone_makes_a_leaderboard_as_well(tmp_path: Path) -> None:
+    words = ["--table", str(written(tmp_path)), "--agents", "random", "--seeds", "2", "--trainings", "5", "--jobs", "1"]
+    assert leaderboard([*words, "--out", str(tmp_path / "out")]) == 0
+    assert "| random | 2 |" in (tmp_path / "out/leaderboard.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -1,6 +1,8 @@
 """Pruning: which weights go, of networks whose layers share them, and what is left behind."""
 
 import csv
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -246,6 +248,17 @@ def test_an_export_is_measured_on_as_much_as_was_asked_for(sandwich: Path, tmp_p
     run = load_run(sandwich)
     few = run.open_workload().evaluate(run.model, "test", 4, torch.device("cpu"))
     assert "4 sequences of each split" in " ".join(printed.split()) and f" {few.perplexity:,.3f} " in printed
+
+
+@pytest.mark.parametrize("label", ["[/]", "[red]x", "$a_b", "_a|b"])
+def test_a_label_is_no_markup(sandwich: Path, tmp_path: Path, label: str, capsys: Any) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(sandwich, run)
+    about = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(about | {"label": label}))
+    words = [str(run), "--sparsity", "0.25", "0.5", "--examples", "8", "--windows", "4", "--out", str(tmp_path / "out")]
+    assert start("prune", words) == 0, capsys.readouterr().out
+    assert f"| {label.replace('|', chr(92) + '|')} |" in (tmp_path / "out" / "pruning.md").read_text()
 
 
 def test_runs_side_by_side_make_a_table_and_a_figure(

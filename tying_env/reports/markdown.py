@@ -1,5 +1,7 @@
 """The tables of a comparison in Markdown, to be read in a repository or pasted into one."""
 
+from collections.abc import Iterable
+
 from tying_env.reports.arms import settings_of, varying_settings
 from tying_env.reports.comparison import NOTHING, Comparison, TextTable, cost_table, results_table
 
@@ -22,9 +24,10 @@ def as_markdown(comparison: Comparison) -> str:
 
 def _table(table: TextTable) -> str:
     lines = [table.headings, tuple("---" for _ in table.headings), *table.rows]
-    return "\n".join([f"**{table.title}**", "", *(_line(cells) for cells in lines)])
+    return "\n".join([f"**{table.title}**", "", *(line(cells) for cells in lines)])
 
 
-def _line(cells: tuple[str, ...]) -> str:
+def line(cells: Iterable[str]) -> str:
+    """Return a row of a Markdown table; what is in a cell is no end of it."""
     texts = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(texts)} |"

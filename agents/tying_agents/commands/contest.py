@@ -96,7 +96,9 @@ def run(argv: Sequence[str], prog: str) -> int:
         default = RunOptions(agent=agent, controller=find_agent(agent).settings())
         options = read_options(RunOptions, argv, prog, f"{_ABOUT}\n\n{agents_in_help()}", default)
         arm = arm_of(options.agent, options.controller)
-        with console.status(f"{arm.name} searches the tying table"):
+        from rich.text import Text
+
+        with console.status(Text(f"{arm.name} searches the tying table")):
             played = play(arm, options.task(), options.seed)
         for mark, regret in played.regret.items():
             console.print(f"after {mark:>4} trainings: regret {regret:.4f}", highlight=False)
@@ -129,6 +131,7 @@ def compare(argv: Sequence[str], prog: str) -> int:
 def _contest(arms: Sequence[ContestArm], task: Task, seeds: int, out: Path, console: "Console") -> int:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     from tying_agents.contest.standings import markdown, standings, text_rows
     from tying_env.files import written_whole
@@ -136,7 +139,7 @@ def _contest(arms: Sequence[ContestArm], task: Task, seeds: int, out: Path, cons
     with console.status("contest") as status:
 
         def on_run(done: int, total: int, arm: str) -> None:
-            status.update(f"runs {done}/{total} {arm}".rstrip())
+            status.update(Text(f"runs {done}/{total} {arm}".rstrip()))  # a name is no markup
             if not console.is_terminal and (not arm or done % 100 == 0):
                 console.print(f"runs {done}/{total} {arm}".rstrip(), highlight=False, markup=False)
 

@@ -65,6 +65,8 @@ def main(argv: Sequence[str], prog: str = "layer-tying pack") -> int:
         env = settings_of_network(options.run, options.network)
         refuse_unnamed_code(env, options.run, options.model)
         check_data(env, options.run, options.dataset)
+        from rich.text import Text
+
         from tying_agents.commands.before_after import effects_table, measured
         from tying_env.compression import load_packed, pack_network
         from tying_env.primary.models import find_device
@@ -79,7 +81,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying pack") -> int:
                 bits=options.bits,
                 windows=options.windows,
                 dataset=options.dataset,
-                told=lambda part: status.update(f"Measuring damage, {part}"),
+                told=lambda part: status.update(Text(f"Measuring damage, {part}")),
             )
         console.print(units_table(packed))
         workload = run.open_workload(options.dataset)

@@ -125,6 +125,8 @@ def _export(path: Path, pruning: "Pruning", options: Options, console: "Console"
 
 def _tabulate(runs: Sequence[Path], prunings: "Sequence[Pruning]", options: Options, console: "Console") -> None:
     """Prune many networks in many ways, and write table and figure."""
+    from rich.text import Text
+
     from tying_agents.compressing.pruned_runs import as_csv, as_markdown, draw_pruned, pruned_results
     from tying_env.primary.models import find_device
     from tying_env.reports import loading
@@ -134,12 +136,16 @@ def _tabulate(runs: Sequence[Path], prunings: "Sequence[Pruning]", options: Opti
 
     device = find_device(options.device)
     results = []
+
+    def told(text: str) -> None:
+        status.update(Text(text))  # a label is no markup
+
     with console.status("Pruning ...") as status:
         for path in runs:
             about = loading.load_run(path)
             run = load_run(path, options.network, device, options.model)
             results += pruned_results(
-                run, about.label, about.seed, prunings, options.windows, options.dataset, device, status.update
+                run, about.label, about.seed, prunings, options.windows, options.dataset, device, told
             )
     for name, text in ((f"{TABLE}.csv", as_csv(results)), (f"{TABLE}.md", as_markdown(results))):
         write_page(text, options.out / name, overwrite=True)

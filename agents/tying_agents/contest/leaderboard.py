@@ -120,7 +120,8 @@ def as_html(board: Board, figure: Figure) -> str:
 
 def draw(board: Board) -> Figure:
     """Draw mean regrets: a column for each corpus, a row for each kind of agents, and chance in all of them."""
-    kinds = [kind for kind in KINDS if any(entry.kind == kind and entry.name != RANDOM for entry in board.entries)]
+    others = [entry for entry in board.entries if entry.name != RANDOM] or board.entries  # chance may be alone
+    kinds = [kind for kind in KINDS if any(entry.kind == kind for entry in others)]
     figure = new_figure((1.5 + 4.2 * len(board.standings), 0.6 + 2.9 * len(kinds)))
     panels = figure.subplots(len(kinds), len(board.standings), squeeze=False, sharex=True, sharey="col")
     for column, (corpus, standings) in enumerate(board.standings.items()):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tying_agents.contest.runs import Played
+from tying_env.reports.markdown import line
 from tying_env.reports.statistics import mean_half_width
 
 
@@ -57,7 +58,7 @@ def text_rows(found: Sequence[Standing]) -> list[tuple[str, ...]]:
 def markdown(rows: Sequence[tuple[str, ...]]) -> str:
     """Return rows as a Markdown table."""
     heading, *rest = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ("---",) * len(heading), *rest)) + "\n"
+    return "\n".join(line(row) for row in (heading, ("---",) * len(heading), *rest)) + "\n"
 
 
 def _standing(arm: str, runs: Sequence[Played]) -> Standing:

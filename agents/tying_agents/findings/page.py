@@ -24,6 +24,7 @@ from tying_agents.findings.orders import (
 from tying_env.files import written_whole
 from tying_env.reports.comparison import NOTHING
 from tying_env.reports.drawing import as_png
+from tying_env.reports.markdown import line
 from tying_env.table.file import TyingTable
 
 PAGE = "tying_table.md"
@@ -223,7 +224,7 @@ def _figure(name: str) -> str:
 
 def _table(rows: Rows) -> str:
     heading, *rest = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, ("---",) * len(heading), *rest))
+    return "\n".join(line(row) for row in (heading, ("---",) * len(heading), *rest))
 
 
 def _mean(mean: Mean, sign: str = "") -> str:
