@@ -23,6 +23,10 @@ from tying_env.seeding import torch_randomness_from
 _NO_NUMBERS = ("architecture", "tokenizer")
 # What weights are made of; integers, which the model keeps as constants, are made for real.
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+_DRAWERS = (
+    "normal_",
+    "uniform_",
+)  # by name: while it builds, transformers puts its own in the place of torch.nn.init's
 
 
 def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generator: torch.Generator) -> PrimaryNetwork:
@@ -95,6 +99,17 @@ class _WithoutMemory(TorchFunctionMode):
         return func(*args, **named)
 
 
+class _WithoutValues(_WithoutMemory):
+    """Draws nothing either for what is on the meta device, two thirds of the time that a skeleton takes."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in _DRAWERS:
+            drawn = args[0] if args else (kwargs or {})["tensor"]
+            if drawn.is_meta:
+                return drawn
+        return super().__torch_function__(func, types, args, kwargs)
+
+
 def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Bring the weights and buffers of a transformers model into a type, as `from_pretrained` does, and return it.
 
@@ -130,7 +145,7 @@ def build_skeleton(config: EnvConfig, sizes: Sizes) -> PrimaryNetwork:
         for name, value in architecture_settings(sizes["architecture"], "its architecture").items():
             if getattr(config, name) != value:
                 raise ValueError(f"its architecture has {name}={value}, its settings {getattr(config, name)}")
-    with _WithoutMemory():
+    with _WithoutValues():
         model = build_model(config, sizes)
     if any(buffer.is_meta for name, buffer in model.named_buffers() if name not in model.state_dict()):
         model = build_model(config, sizes)  # constants that are lost: no file has them
