@@ -76,14 +76,15 @@ def test_what_an_encoding_lacks_is_a_question_mark(monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
 def test_a_terminal_that_goes_away_asks_to_stop_unless_that_is_ignored() -> None:
     said: list[str] = []
-    with StopSignals(said.append) as signals:
-        signal.raise_signal(signal.SIGHUP)
-        signal.raise_signal(signal.SIGHUP)  # once more from the shell
-        assert signals.should_stop()
-        assert signals.asked is signal.SIGTERM
-    assert said == ["SIGHUP: finishing this training step, then saving. Once more ends at once."]
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     try:
+        with StopSignals(said.append) as signals:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)  # once more from the shell
+            assert signals.should_stop()
+            assert signals.asked is signal.SIGTERM
+        assert said == ["SIGHUP: finishing this training step, then saving. Once more ends at once."]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does
         with StopSignals(said.append) as signals:
             signal.raise_signal(signal.SIGHUP)
             assert not signals.should_stop()
