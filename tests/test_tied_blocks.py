@@ -48,6 +48,8 @@ def test_every_change_follows_the_rule_and_tied_means_one(sequence: list[Any], g
 def test_dropped_weights_gradients_and_state_are_freed(gradient: Any) -> None:
     net, tied, optimizer = make(np.arange(L), gradient=gradient)
     rng = np.random.default_rng(0)
+    gc.collect()
+    gc.freeze()  # what other tests have left need not be looked at again and again
     for step in range(20):
         train(net, optimizer, start=step)
         tying = partition.canonicalise(partition.uniform_random_action(L, rng))

@@ -6,9 +6,9 @@ Its fields are declared in groups, each in a module of its own with the rules th
 import dataclasses
 import difflib
 from dataclasses import dataclass
-from typing import Any, Self, get_type_hints
+from typing import Any, Self
 
-from tying_env.config.checks import check_type
+from tying_env.config.checks import check_type, declared_types
 from tying_env.config.computing import PLACE_SETTINGS, ComputingSettings, check_computing
 from tying_env.config.network import MAX_LAYERS, Model, NetworkSettings, check_network
 from tying_env.config.presets import PAPER, PRESETS, Size
@@ -34,7 +34,7 @@ class EnvConfig(ComputingSettings, MeasuringSettings, TyingSettings, TrainingSet
     """
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
+        for name, kind in declared_types(type(self)).items():
             check_type(name, getattr(self, name), kind)
         for check in (check_network, check_training, check_tying, check_measuring, check_computing):
             check(self)
