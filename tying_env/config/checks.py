@@ -4,7 +4,6 @@ import functools
 import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-
 _type_hints = functools.cache(get_type_hints)  # to find them out takes longer than all checks
 
 
