@@ -30,7 +30,8 @@ def made_up_table(n_layer: int = 6, seeds: int = 3, rates: int = 2, missing: int
         losses = losses + rng.normal(0, 0.05, (rates, seeds, len(tyings), 3, len(POINTS)))
         losses[-1, -1, len(tyings) - missing :] = np.nan
         seconds = np.where(np.isnan(losses).any(axis=(3, 4)), np.nan, 1.5)
-        corpora[name] = CorpusTable(np.geomspace(1e-3, 4e-3, rates), np.arange(seeds), losses, seconds)
+        processors = np.where(np.isnan(seconds), "", "an abacus")
+        corpora[name] = CorpusTable(np.geomspace(1e-3, 4e-3, rates), np.arange(seeds), losses, seconds, processors)
     parameters = 1000 + 500 * groups
     return TyingTable({"settings": {"k": 32}, "corpora": {}}, tyings, POINTS, parameters, 12 * parameters, corpora)
 

@@ -19,32 +19,38 @@ from tying_env.seeding import torch_randomness_from, torch_stream
 from tying_env.tied_blocks import TiedBlocks
 
 
-def test_redrawn_and_held_frozen_layers_train_with_the_same_bits(tiny: dict[str, Any]) -> None:
-    episodes = []
+@pytest.mark.parametrize("units", ["block", "sublayers"])
+@pytest.mark.parametrize("model", ["gpt2", "llama", "bert"])
+def test_redrawn_and_held_frozen_layers_train_with_the_same_bits(tiny: dict[str, Any], model: str, units: str) -> None:
+    episodes, each = [], 1 if units == "block" else 2
+    tiny = tiny | {"model": model, "units": units} | ({"dropout": 0.0} if model == "llama" else {"dropout": 0.2})
     for checkpointed in (False, True):
         for frozen_weights in ("held", "redrawn"):
-            choices = {"frozen_weights": frozen_weights, "checkpoint_blocks": checkpointed, "dropout": 0.2}
+            choices = {"frozen_weights": frozen_weights, "checkpoint_blocks": checkpointed}
             env = LayerTyingEnv(**tiny | choices)
             env.reset(seed=3)
             frozen = env.trainer.train(2)
-            steps = [env.step(np.array(action))[1] for action in ([0, 0, 2, 1], [0, 1, 2, 3])]
+            steps = [env.step(np.array(action * each))[1] for action in ([0, 0, 2, 1], [0, 1, 2, 3])]
             weights = env.trainer.state_dict()["weights"]
             episodes.append((frozen, steps, {name: value.tolist() for name, value in weights.items()}))
     assert episodes[0] == episodes[1] == episodes[2] == episodes[3]
 
 
-def test_redrawn_layers_hold_neither_weights_nor_gradients_nor_state_until_they_lead(tiny: dict[str, Any]) -> None:
-    env = LayerTyingEnv(**tiny | {"frozen_weights": "redrawn"})
+@pytest.mark.parametrize("units", ["block", "sublayers"])
+def test_redrawn_layers_hold_neither_weights_nor_gradients_nor_state_until_they_lead(
+    tiny: dict[str, Any], units: str
+) -> None:
+    env = LayerTyingEnv(**tiny | {"frozen_weights": "redrawn", "units": units})
     env.reset(seed=0)
     env.trainer.train(1)
     trained = env.trainer.count_trainable()  # layer 0 and what lies outside the blocks
     assert env.trainer.memory_in_training == (4 * trained, 4 * trained, 8 * trained)
     block = sum(p.numel() for p in env.trainer.network.blocks[0].parameters())
     assert env.trainer.count_conventional() == trained + 3 * block  # their shapes are known all the same
-    env.step(np.array([0, 0, 2, 0]))
+    env.step(np.array([0, 0, 2, 0] * (1 if units == "block" else 2)))
     held = env.trainer.memory()
     assert held.weights == 4 * env.trainer.count_trainable()
-    assert all("forward" not in block.__dict__ for block in env.trainer.network.blocks)
+    assert all("forward" not in part.__dict__ for block in env.trainer.network.blocks for part in block.modules())
 
 
 def test_the_state_of_a_frozen_start_that_redraws_can_be_saved_and_forked(tiny: dict[str, Any]) -> None:
@@ -197,6 +203,11 @@ def test_redrawing_is_refused_for_a_start_that_is_more_than_random_matrices(star
     name, value = next(iter(start.items()))
     with pytest.raises(ValueError, match=rf"frozen_weights must be 'held'.*got 'redrawn' with {name}={value!r}"):
         EnvConfig(frozen_weights="redrawn", **start)
+
+
+def test_redrawing_is_refused_in_parts_of_compiled_blocks() -> None:
+    with pytest.raises(ValueError, match=r"frozen_weights must be 'held'.*compile_blocks=True and units='sublayers'"):
+        EnvConfig(frozen_weights="redrawn", compile_blocks=True, units="sublayers")
 
 
 def test_redrawing_is_refused_where_frozen_layers_continue_to_train(tiny: dict[str, Any]) -> None:

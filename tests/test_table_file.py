@@ -9,7 +9,7 @@ import pytest
 
 from tests.tables import made_up_table, written
 from tying_env.table import TyingTable, open_table, write_table
-from tying_env.table.file import VALIDATION
+from tying_env.table.file import VALIDATION, _digest
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -82,6 +82,10 @@ def test_changed_numbers_other_versions_and_other_files_are_refused(tmp_path: Pa
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     with pytest.raises(ValueError, match="is not a tying table: it has no version"):
         open_table(tmp_path / "other.npz")
+    earlier = {name: each for name, each in arrays.items() if name not in ("sotu/processors", "sha256")}
+    np.savez(tmp_path / "earlier.npz", **earlier, sha256=np.array(_digest(earlier)))
+    with pytest.raises(ValueError, match="is of an earlier version: it has no 'sotu/processors'; layer-tying tabulate"):
+        open_table(tmp_path / "earlier.npz")
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(ValueError, match="is not a tying table"):
         open_table(tmp_path / "text.npz")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tying_agents.commands.tabulate import main as tabulate
+from tying_agents.running.description import processor_kind
 from tying_agents.tabulating import plan as plans
 from tying_agents.tabulating.plan import Row, TablePlan
 from tying_agents.tabulating.store import append_row, read_rows, rows_of
@@ -76,10 +77,14 @@ def test_a_table_is_made_resumed_and_made_longer(
     lines = (out / "mine/rows.jsonl").read_text().splitlines()
     assert len(lines) == 5 and first.corpora["mine"].losses.shape == (1, 1, 5, 3, 2)
     # A crash leaves two lines and a half; the file that is made again is the same, but for the seconds.
-    (out / "mine/rows.jsonl").write_text("\n".join([*lines[:2], lines[2][:50]]))
+    # The first row is from before rows said on which processor they were made.
+    old = {name: each for name, each in json.loads(lines[0]).items() if name != "processor"}
+    (out / "mine/rows.jsonl").write_text("\n".join([json.dumps(old), lines[1], lines[2][:50]]))
     assert tabulate(options(out, text_folder)) == 0
     again = open_table(out / "tying_table_v1.npz")
     np.testing.assert_array_equal(again.corpora["mine"].losses, first.corpora["mine"].losses)
+    assert first.corpora["mine"].processors.tolist() == [[[processor_kind()] * 5]]
+    assert again.corpora["mine"].processors.tolist() == [[["", *[processor_kind()] * 4]]]
     # A second corpus, with two rates, takes the first one over.
     known = ["--known", str(out / "tying_table_v1.npz")]
     other = ["--corpus", "other", *known, "--learning-rates", "1e-2", "1e-3"]

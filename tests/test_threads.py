@@ -1,6 +1,7 @@
 """How many CPU threads a run computes with."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,7 +59,7 @@ def test_auto_takes_what_is_fastest(
     monkeypatch.setattr(threads, "make_env", timed)
     monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     notes: list[str] = []
-    set_threads("auto", config(text_folder), None, notes.append)
+    set_threads("auto", config(text_folder, total_steps=40), None, notes.append)
     assert torch.get_num_threads() == best
     assert notes[0].startswith(f"CPU threads: {best}. A training step took {seconds[best]:.3g} s, and ")
 
@@ -87,5 +88,32 @@ def test_what_cannot_be_measured_is_refused(text_folder: Path, monkeypatch: pyte
     monkeypatch.setattr(threads, "world", lambda: world)
     with pytest.raises(ValueError, match="threads='auto' measures one process on the CPU, got 2 and cpu"):
         set_threads("auto", config(text_folder), None, print)
-    with pytest.raises(ValueError, match="threads must be 'auto' or at least 1, got 0"):
-        set_threads(0, config(text_folder), None, print)
+
+
+def test_no_threads_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--agent=random", "--threads=0"]) == 1
+    assert "--threads must be auto or at least 1, got 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"schedule": "wsd", "wsd_decay_share": 0.3, "warmup_steps": 4},
+        {"schedule": "cosine", "min_lr_ratio": 0.2},
+        {"units": "sublayers", "frozen_weights": "redrawn"},
+    ],
+    ids=str,
+)
+def test_any_settings_can_be_measured(text_folder: Path, settings: dict[str, Any]) -> None:
+    torch.set_num_threads(2)
+    notes: list[str] = []
+    set_threads("auto", config(text_folder, total_steps=40, **settings), None, notes.append)
+    assert re.fullmatch(r"CPU threads: [12]\. A training step took .* s, and .* s on [12]\.", notes[0])
+
+
+def test_a_run_that_is_too_short_to_measure_keeps_torchs_choice(text_folder: Path) -> None:
+    torch.set_num_threads(4)
+    notes: list[str] = []
+    set_threads("auto", config(text_folder, total_steps=3), None, notes.append)
+    assert torch.get_num_threads() == 4
+    assert notes == ["CPU threads: 4, torch's own choice. The run is too short to measure others."]

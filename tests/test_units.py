@@ -170,6 +170,12 @@ def test_the_sublayers_of_a_t5_are_tied_within_stack_and_shape() -> None:
 OWN_UNITS = {"in": [f"layers.{i}.0" for i in range(3)], "out": [(f"layers.{i}.2",) for i in range(3)]}
 
 
+@pytest.mark.parametrize("name", ["checkpoint_blocks", "compile_blocks"])
+def test_what_is_about_blocks_is_refused_where_units_stand_in_their_place(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} is about blocks, and with units='own' the network names other"):
+        own(units=OWN_UNITS, **{name: True})
+
+
 def test_modules_of_the_users_choice_are_units(tmp_path: Path) -> None:
     env = own(units=OWN_UNITS)
     assert (env.config.units, env.config.n_layer, env.n_units) == ("own", 6, 6)

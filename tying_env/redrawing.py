@@ -6,7 +6,7 @@ fully given by a generator state and a few operations, 5 kB for each tensor. Dra
 network is: docs/performance.md says how much.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -126,11 +126,14 @@ class ReleasedWeights:
         absent = {id(p): nn.Parameter(p.detach().to("meta"), requires_grad=False) for p in weights.values()}
         self.layers[layer] = {name: recipes[p] for name, p in weights.items()}
         put(places, {name: absent[id(p)] for name, p in weights.items()})
-        block.forward = _DrawnForward(self, layer, block, places)
+        for computing in _computing(block):
+            parts = set(map(id, computing.modules()))
+            if own := {name: slot for name, slot in places.items() if id(slot[0]) in parts}:
+                computing.forward = _DrawnForward(self, layer, computing, own)
 
-    def draw(self, layer: int) -> Weights:
-        """Return new Parameters with the initial values of a layer."""
-        recipes = self.layers[layer]
+    def draw(self, layer: int, names: Collection[str] | None = None) -> Weights:
+        """Return new Parameters with the initial values of a layer: those of these names, or all."""
+        recipes = {name: each for name, each in self.layers[layer].items() if names is None or name in names}
         created = {
             id(recipe): nn.Parameter(recipe.draw().to(self._device, self._dtype), requires_grad=False)
             for recipe in recipes.values()
@@ -138,8 +141,20 @@ class ReleasedWeights:
         return {name: created[id(recipe)] for name, recipe in recipes.items()}
 
 
+def _computing(unit: nn.Module) -> Iterator[nn.Module]:
+    """Yield what computes in a unit: itself, or the modules that it bundles, whose own forward passes are called."""
+    if type(unit) is not nn.Module:
+        yield unit
+        return
+    for part in unit.children():
+        yield from _computing(part)
+
+
 class _DrawnForward:
-    """A frozen block's forward pass, which draws its weights; an object, so that a copy is that of the copied block."""
+    """The forward pass of a frozen block, or of a part of one, which draws its weights.
+
+    An object, so that a copy is that of the copied block.
+    """
 
     def __init__(self, released: ReleasedWeights, layer: int, block: nn.Module, places: dict[str, Slot]) -> None:
         self._released, self._layer, self._block, self._places = released, layer, block, places
@@ -162,7 +177,7 @@ class _DrawnForward:
 
     def _draw_and_compute(self, *args: Any, **kwargs: Any) -> Any:
         absent = {name: get(slot) for name, slot in self._places.items()}
-        put(self._places, self._released.draw(self._layer))
+        put(self._places, self._released.draw(self._layer, self._places))
         try:
             return type(self._block).forward(self._block, *args, **kwargs)
         finally:

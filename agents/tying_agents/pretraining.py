@@ -2,9 +2,9 @@
 
 An episode begins with a random tying and a random number of groups that there may be, and has two moves for each layer.
 The reward of a move is how much lower the log-perplexity is that the new tying's training shows, of a seed drawn at
-random: so the rewards of an episode add up to what its moves have gained. Nothing is discounted. Double Q-learning (van
-Hasselt et al., 2016) from a replay, a target network, and epsilon in a straight line from 1 to 0.05 over half of the
-training.
+random: so the rewards of an episode add up to what its moves have gained. Nothing is discounted, which a DQN that
+configures algorithms needed to plan far enough (Nguyen et al., 2025, arXiv 2512.03805). Double Q-learning (van Hasselt
+et al., 2016) from a replay, a target network, and epsilon in a straight line from 1 to 0.05 over half of the training.
 """
 
 import copy
@@ -23,6 +23,7 @@ from tying_agents.controllers.pretrained import MOVES_PER_LAYER, Ensemble, MoveV
 from tying_agents.controllers.rules import PRIORS
 from tying_agents.settings import PriorRule
 from tying_env import partition
+from tying_env.config.checks import check_at_least
 from tying_env.seeding import numpy_stream, torch_stream
 from tying_env.table.env import TableTyingEnv
 
@@ -140,9 +141,7 @@ def pretrain(
         ValueError: a number is below 1, or the table has no such corpus, or no whole seed of it.
         OSError: the table cannot be read.
     """
-    for name, value in (("updates", updates), ("members", members)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    check_at_least(1, updates=updates, members=members)
     task, found = _Task(corpus, table, seed, shuffled), Ensemble(members)
     for number, network in enumerate(found.networks):
         _learn(network, task, seed, f"pretraining {number}", updates, number * updates, members * updates, on_update)

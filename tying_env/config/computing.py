@@ -48,6 +48,7 @@ def check_computing(config: EnvConfig) -> None:
         raise ValueError(
             f"accumulate must divide batch_size, got accumulate={config.accumulate} and batch_size={config.batch_size}"
         )
+    _check_blocks(config)
     if config.frozen_weights == "redrawn":
         _check_redrawn(config)
     for name, plain in (("step_embedding", "none"), ("adaptive_halting", False)):
@@ -55,6 +56,16 @@ def check_computing(config: EnvConfig) -> None:
             raise ValueError(
                 f"compile_blocks needs {name}={plain!r}, got {getattr(config, name)!r}: blocks are compiled as if "
                 "they were alike, and here each is a step of its own"
+            )
+
+
+def _check_blocks(config: EnvConfig) -> None:
+    """Check that there are blocks where they are to be computed in another way."""
+    for name in ("checkpoint_blocks", "compile_blocks"):
+        if getattr(config, name) and config.units == "own":
+            raise ValueError(
+                f"{name} is about blocks, and with units='own' the network names other modules in their place: leave "
+                "it out"
             )
 
 
@@ -69,6 +80,11 @@ def _check_redrawn(config: EnvConfig) -> None:
         raise ValueError(
             "frozen_weights must be 'held' where initial values are drawn until they fit, or not by this package: "
             f"got 'redrawn' with the model {config.model!r}"
+        )
+    if config.compile_blocks and config.units != "block":  # a fork's masks of dropout would be others
+        raise ValueError(
+            "frozen_weights must be 'held' where compiled blocks have parts of their own, got 'redrawn' with "
+            f"compile_blocks=True and units={config.units!r}"
         )
     for name, plain in (("init_from", None), ("delta_rank", 0), ("first_tying", "leader"), ("tied_parameters", "all")):
         if getattr(config, name) != plain:

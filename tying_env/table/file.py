@@ -11,6 +11,7 @@ A `.npz` without pickles:
     CORPUS/seeds            (S,)
     CORPUS/losses           (R, S, T, 3, P)   training, validation, test; nats per byte; NaN where not trained yet
     CORPUS/seconds          (R, S, T)         CPU seconds of the training
+    CORPUS/processors       (R, S, T)         name of the processor, on which rounding depends; empty: not noted
 
 `sha256` is over everything else, so a file that is damaged, or was changed by hand, is refused.
 """
@@ -48,12 +49,14 @@ class CorpusTable:
         seeds: of weights and batches. # (S,)
         losses: nats per byte; NaN where not trained yet, infinity where training diverged. # (R, S, T, 3, P)
         seconds: CPU seconds. # (R, S, T)
+        processors: on which each was trained; empty where nobody noted it. # (R, S, T)
     """
 
     learning_rates: Floats
     seeds: Ints
     losses: Floats
     seconds: Floats
+    processors: npt.NDArray[np.str_]
 
     @cached_property
     def whole_seeds(self) -> Ints:
@@ -203,6 +206,11 @@ def _read(path: Path) -> TyingTable:
     if (found := _digest(arrays)) != expected:
         raise ValueError(f"{path} is damaged or was changed: its sha256 is {found}, expected {expected or 'one'}")
     names = sorted({name.partition("/")[0] for name in arrays if "/" in name})
+    wanted = [f"{name}/{field}" for name in names for field in CorpusTable.__dataclass_fields__]
+    if missing := [name for name in wanted if name not in arrays]:
+        raise ValueError(
+            f"{path} is of an earlier version: it has no {missing[0]!r}; layer-tying tabulate makes it anew"
+        )
     corpora = {
         name: CorpusTable(**{field: arrays[f"{name}/{field}"] for field in CorpusTable.__dataclass_fields__})
         for name in names

@@ -48,7 +48,9 @@ def made_up(rng: np.random.Generator) -> TyingTable:
     points = np.arange(32, STEPS + 1, 32)
     losses = rng.normal(2.0, 0.1, (RATES, SEEDS, len(tyings), 3, len(points)))
     parameters = np.full(len(tyings), 1000)
-    corpus = CorpusTable(np.geomspace(2e-3, 8e-3, RATES), np.arange(SEEDS), losses, losses[..., 0, 0])
+    corpus = CorpusTable(
+        np.geomspace(2e-3, 8e-3, RATES), np.arange(SEEDS), losses, losses[..., 0, 0], np.full(losses.shape[:3], "")
+    )
     return TyingTable({}, tyings, points, parameters, parameters, {"sotu": corpus})
 
 

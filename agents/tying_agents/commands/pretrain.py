@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
+from tying_env.config.checks import check_at_least
 from tying_env.seeding import check_seed
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        for name in ("updates", "members"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_at_least(1, updates=self.updates, members=self.members)
 
 
 def main(argv: Sequence[str], prog: str = "layer-tying pretrain") -> int:

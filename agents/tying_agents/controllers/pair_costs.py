@@ -12,6 +12,12 @@ Floats = npt.NDArray[np.float64]
 CORPUS = "sotu"
 
 
+def pairs(tyings: npt.NDArray[np.int64]) -> Floats:
+    """Return for each tying which pairs of layers are tied, shape (T, L (L - 1) / 2): 0-1, 0-2, ..., 1-2, ..."""
+    i, j = np.triu_indices(tyings.shape[1], 1)
+    return np.asarray(tyings[:, i] == tyings[:, j], dtype=np.float64)
+
+
 def pair_costs(n_units: int, table: Path | None = None) -> Floats:
     """Return what tying each pair costs, nats of log-perplexity, shape (P,): 0-1, 0-2, ..., 1-2, ...
 
@@ -31,8 +37,8 @@ def pair_costs(n_units: int, table: Path | None = None) -> Floats:
     losses = opened.corpus(CORPUS).at_rate()[:, :, VALIDATION, -1]  # (S, T)
     losses = np.where(np.isfinite(losses), losses, losses[np.isfinite(losses)].max()).mean(axis=0)
     lower, upper = np.triu_indices(n, 1)
-    tied = tyings[:, lower] == tyings[:, upper]
-    found: Floats = np.linalg.lstsq(np.column_stack([np.ones(len(tyings)), tied]), losses, rcond=None)[0][1:]
+    design = np.column_stack([np.ones(len(tyings)), pairs(tyings)])
+    found: Floats = np.linalg.lstsq(design, losses, rcond=None)[0][1:]
     square = np.zeros((n, n))
     square[lower, upper] = square[upper, lower] = found
     # A layer has no pair with itself; layers that lie close to it cost what it costs with the one behind it.

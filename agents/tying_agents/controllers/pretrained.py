@@ -2,9 +2,9 @@
 
 An action moves one layer to another group, or none. What a move is worth is the value of the tying that it leads to, of
 which the network sees nothing that depends on the number of layers: so values that were learned with six of them serve
-any number (what Lange et al., 2025, arXiv 2512.03805, ask of a DQN that tunes). Neither the state nor the features
-have what training shows, so all moves can be made before the first training step: a change of the tying costs much
-(docs/results/cost_of_change.md), and this one costs none. What is left of the DQN in a run is a rule that was learned.
+any number. Neither the state nor the features have what training shows, so all moves can be made before the first
+training step: a change of the tying costs much (docs/results/cost_of_change.md), and this one costs none. What is left
+of the DQN in a run is a rule that was learned.
 """
 
 import json

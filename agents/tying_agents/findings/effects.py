@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tying_agents.controllers.pair_costs import pairs
 from tying_agents.findings.losses import Floats, Ints, Losses, Mean
 from tying_agents.findings.orders import tau
 
@@ -19,12 +20,6 @@ def shares(tyings: Ints) -> Floats:
     """Return for each tying which layers share their weights, shape (T, L)."""
     same = tyings[:, :, None] == tyings[:, None]  # (T, L, L)
     return np.asarray(same.sum(axis=2) > 1, dtype=np.float64)
-
-
-def pairs(tyings: Ints) -> Floats:
-    """Return for each tying which pairs of layers are tied, shape (T, L (L - 1) / 2): 0-1, 0-2, ..., 1-2, ..."""
-    i, j = np.triu_indices(tyings.shape[1], 1)
-    return np.asarray(tyings[:, i] == tyings[:, j], dtype=np.float64)
 
 
 MODELS = {

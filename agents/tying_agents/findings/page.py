@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from tying_agents.findings import figures
@@ -105,7 +106,8 @@ def _in_it(table: TyingTable, found: Sequence[Losses]) -> list[str]:
         f"{len(table.tyings)} tyings of L = {table.n_layer} layers, {least:,} to {most:,} trainable parameters, losses "
         f"at {len(table.points)} points up to {int(table.points[-1])} training steps. sha256 {table.sha256}."
     )
-    return [text, _table(rows)]
+    made = sorted({str(name) for losses in found for name in np.unique(table.corpus(losses.corpus).processors) if name})
+    return [text, _table(rows), f"Processors that rows name: {'; '.join(made) or 'none'}."]
 
 
 def _best(losses: Losses) -> list[str]:

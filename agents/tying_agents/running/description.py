@@ -87,13 +87,25 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
+def processor_kind() -> str:
+    """Return the name of the CPU with its family and model, where they are known: several kinds may have one name."""
+    about = _cpu()
+    numbers = [f"{word} {about[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in about]
+    return ", ".join([_processor(), *numbers])
+
+
 def _processor() -> str:
     """Return the name of the CPU, or at least its kind."""
+    return _cpu().get("model name") or platform.processor() or platform.machine()
+
+
+def _cpu() -> dict[str, str]:
+    """Return what Linux says of the first CPU; nothing elsewhere."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+        pairs = (line.partition(":") for line in first.splitlines())
+        return {key.strip(): value.strip() for key, _, value in pairs}
+    return {}
 
 
 @functools.cache

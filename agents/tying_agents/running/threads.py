@@ -29,20 +29,18 @@ def set_threads(asked: Threads, config: RunConfig, resumed: dict[str, Any] | Non
     """Set how many CPU threads this process computes with.
 
     Args:
-        asked: so many; "auto", what is fastest now; None, as many as a run that is resumed had, and torch's own choice
-            otherwise.
+        asked: so many, at least 1; "auto", what is fastest now; None, as many as a run that is resumed had, and torch's
+            own choice otherwise.
         config: settings of the run.
         resumed: config.json of the run that is resumed.
         note: is told what was measured.
 
     Raises:
-        ValueError: there are no such threads, or nothing can be measured: of several processes, or on another device.
+        ValueError: nothing can be measured: of several processes, or on another device.
     """
     if asked == "auto":
         note(_measure(config))
     elif asked is not None:
-        if asked < 1:
-            raise ValueError(f"threads must be 'auto' or at least 1, got {asked}")
         torch.set_num_threads(asked)
     elif resumed is not None and "OMP_NUM_THREADS" not in os.environ and resumed.get("device") == "cpu":
         torch.set_num_threads(int(resumed.get("threads") or torch.get_num_threads()))
@@ -54,11 +52,8 @@ def _measure(config: RunConfig) -> str:
     counts = [most]
     while counts[-1] > 1:
         counts.append(counts[-1] // 2)
-    steps = len(counts) * (_TURNS + 1) + 1  # a reset trains, too
-    short: dict[str, Any] = {"k": 1, "total_steps": steps, "validate_every": steps, "validation_windows": 1}
-    plain: dict[str, Any] = {"freeze_at_start": False, "schedule": "constant", "warmup_steps": 0}
-    settings = dataclasses.replace(config.env, **short, **plain)
-    env = make_env(dataclasses.replace(config, env=settings, wrappers=(), rewards=()))
+    # All other settings stay: they may need one another. The run's own length is only begun.
+    env = make_env(dataclasses.replace(config, env=dataclasses.replace(config.env, k=1), wrappers=(), rewards=()))
     device: torch.device = env.unwrapped.device  # type: ignore[attr-defined]
     if world().size > 1 or device.type != "cpu":
         raise ValueError(
@@ -71,12 +66,17 @@ def _measure(config: RunConfig) -> str:
         for count in counts:
             torch.set_num_threads(count)
             started = time.perf_counter()
-            env.step(tying)
+            *_, terminated, truncated, _ = env.step(tying)
             if turn:
                 seconds[count].append(time.perf_counter() - started)
-        if turn and time.perf_counter() - began > _ENOUGH_S:
+            if over := terminated or truncated:
+                break
+        if over or (turn and time.perf_counter() - began > _ENOUGH_S):
             break
     env.close()
+    if not all(seconds.values()):
+        torch.set_num_threads(most)
+        return f"CPU threads: {most}, torch's own choice. The run is too short to measure others."
     found = {count: statistics.median(times) for count, times in seconds.items()}
     best = 1
     for count in reversed(counts):

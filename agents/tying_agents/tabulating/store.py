@@ -85,7 +85,8 @@ def rows_of(table: TyingTable, corpus: str) -> dict[Row, TrainedRow]:
                 losses = found.losses[r, s, t]
                 if not np.isnan(losses).any():
                     counted = int(table.parameters[t]), int(table.memory[t]), float(found.seconds[r, s, t])
-                    rows[Row(seed, rate, tuple(tying))] = TrainedRow(losses.tolist(), *counted)
+                    processor = str(found.processors[r, s, t])
+                    rows[Row(seed, rate, tuple(tying))] = TrainedRow(losses.tolist(), *counted, processor)
     return rows
 
 
@@ -116,19 +117,21 @@ def as_table(
     for name, (plan, rows) in found.items():
         rates, seeds = sorted(plan.learning_rates), list(range(plan.seeds))
         losses = np.full((len(rates), len(seeds), len(tyings), 3, len(plan.points)), np.nan)
-        seconds = np.full(losses.shape[:3], np.nan)
+        seconds, processors = np.full(losses.shape[:3], np.nan), np.full(losses.shape[:3], "", dtype=object)
         for row, trained in rows.items():
             if row.learning_rate in rates and row.seed in seeds:
                 where = rates.index(row.learning_rate), row.seed, places[row.tying]
                 losses[where], seconds[where] = trained.losses, trained.seconds
-        corpora[name] = CorpusTable(np.array(rates), np.array(seeds), losses, seconds)
+                processors[where] = trained.processor
+        corpora[name] = CorpusTable(np.array(rates), np.array(seeds), losses, seconds, processors.astype(str))
     return TyingTable(settings, tyings, np.array(plans[0].points), parameters, memory, corpora)
 
 
 def _row_of(line: Any) -> tuple[Row, TrainedRow]:
     row = Row(int(line["seed"]), float(line["learning_rate"]), tuple(map(int, line["tying"])))
     losses = [[math.inf if loss is None else float(loss) for loss in curve] for curve in line["losses"]]
-    return row, TrainedRow(losses, int(line["parameters"]), int(line["memory"]), float(line["seconds"]))
+    counted = int(line["parameters"]), int(line["memory"]), float(line["seconds"])
+    return row, TrainedRow(losses, *counted, str(line.get("processor", "")))  # the first rows do not say
 
 
 def _all_rows(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tying_agents.running.description import processor_kind
 from tying_agents.tabulating.plan import Row, TablePlan
 from tying_env.data import Batch
 from tying_env.env import LayerTyingEnv
@@ -25,12 +26,14 @@ class TrainedRow:
         parameters: trainable.
         memory: bytes of weights, gradients and optimizer state.
         seconds: of the CPU.
+        processor: it was trained on, which decides how numbers are rounded; empty where nobody noted it.
     """
 
     losses: list[list[float]]
     parameters: int
     memory: int
     seconds: float
+    processor: str = ""
 
 
 def train_row(plan: TablePlan, row: Row) -> TrainedRow:
@@ -70,4 +73,4 @@ def train_row(plan: TablePlan, row: Row) -> TrainedRow:
         held = env.trainer.memory()  # between two steps, when gradients have been let go
         memory = held.weights + max(held.gradients, held.weights) + held.optimizer_state
     env.close()
-    return TrainedRow(losses, parameters, memory, round(time.process_time() - started, 3))
+    return TrainedRow(losses, parameters, memory, round(time.process_time() - started, 3), processor_kind())
