@@ -1,5 +1,6 @@
 """Agents on the tying table: all of them run, looks are paid for, runs are kept and compared."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -79,6 +80,12 @@ def test_runs_are_kept_and_not_made_again(path: Path, tmp_path: Path) -> None:
     told.clear()
     make_runs(arms, other, 3, tmp_path, lambda *at: told.append(at), jobs=2)  # another table
     assert told[0] == (0, 6, "random") and told[-1] == (6, 6, "")
+    table = made_up_table()
+    fewer = dataclasses.replace(table, corpora={"sotu": table.corpora["sotu"]})
+    told.clear()
+    (tmp_path / "fewer").mkdir()
+    make_runs(arms, Task(table=written(tmp_path / "fewer", fewer), trainings=5), 3, tmp_path, lambda *at: told.append(at))
+    assert told == [(6, 6, "")]  # a corpus that is added changes nothing of the others
     (tmp_path / "runs.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"runs\.jsonl line 1 is damaged"):
         read_runs(tmp_path)

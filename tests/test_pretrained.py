@@ -43,7 +43,7 @@ def first_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     losses = 3.0 - 0.3 * alone[:, None, None] + noise
     sotu = dataclasses.replace(table.corpora["sotu"], losses=losses)
     assert isinstance(sotu, CorpusTable)
-    return written(tmp_path_factory.mktemp("table"), dataclasses.replace(table, corpora={"sotu": sotu}))
+    return written(tmp_path_factory.mktemp("table"), dataclasses.replace(table, corpora={**table.corpora, "sotu": sotu}))
 
 
 def by_feature(number: int, sign: float = 1.0) -> Ensemble:
@@ -123,9 +123,10 @@ def test_the_command_writes_what_the_agent_reads(
     assert command.main(words) == 0
     out = capsys.readouterr().out
     assert "updates 200/200" in out and "contiguous" in out and "0.000" in out
+    assert out.index("on sotu, which it learned from") < out.index("on other, which it has not seen")
     with np.load(path) as file:
         header = str(file["header"])
-    assert open_table(first_alone).sha256 in header and '"shuffled": false' in header
+    assert open_table(first_alone).sha256_of("sotu") in header and '"shuffled": false' in header
     kept = {"values": path, "groups": 2, "begin": "contiguous"}
     agent = find_agent("pretrained-dqn")
     made: Any = agent.make(agent.settings(**kept), Context(9, 0))

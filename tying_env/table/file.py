@@ -134,6 +134,16 @@ class TyingTable:
             raise ValueError(f"corpus must be one of {', '.join(map(repr, self.corpora))}, got {name!r}")
         return self.corpora[name]
 
+    def sha256_of(self, name: str) -> str:
+        """Return a digest of what a search of one corpus can see: other corpora, added later, do not change it.
+
+        Raises:
+            ValueError: the table has no corpus of that name.
+        """
+        corpus = self.corpus(name)
+        seen = {field: getattr(corpus, field) for field in ("learning_rates", "seeds", "losses")}
+        return _digest(seen | {field: getattr(self, field) for field in ("tyings", "points", "parameters", "memory")})
+
     def row(self, tying: npt.ArrayLike) -> int:
         """Return the row of a tying.
 

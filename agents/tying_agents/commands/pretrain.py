@@ -1,7 +1,8 @@
 """Let a DQN learn on the tying table which layer to move, for any number of layers: for --agent pretrained-dqn.
 
-Prints what it chooses for six layers, and what that costs against the best tying with as many groups, beside simple
-rules. With --shuffled the losses are dealt out at random among the tyings: the control for whether learning helped.
+Prints what it chooses for six layers, and what that costs on each corpus of the table against the best tying with as
+many groups, beside simple rules. With --shuffled the losses are dealt out at random among the tyings: the control for
+whether learning helped.
 
 layer-tying pretrain --out values.npz
 layer-tying pretrain --table tables/tying_table_v1.npz --corpus sotu --seed 1 --shuffled --out shuffled.npz
@@ -77,25 +78,30 @@ def main(argv: Sequence[str], prog: str = "layer-tying pretrain") -> int:
             how = (options.corpus, options.table, options.seed, options.updates, options.members, options.shuffled)
             values = pretrain(*how, on_update)
         about = {
-            "table": table.sha256,
+            "table": table.sha256_of(options.corpus),
             "corpus": options.corpus,
             "seed": options.seed,
             "updates": options.updates,
             "shuffled": options.shuffled,
         }
         save_values(values, options.out, about)
-        _show(judged(values, options.corpus, options.table), console)
+        for name in sorted(table.corpora, key=lambda name: (name != options.corpus, name)):
+            if len(table.corpus(name).whole_seeds):
+                said = f"{name}, which it learned from" if name == options.corpus else f"{name}, which it has not seen"
+                _show(judged(values, name, options.table), said, console)
         console.print(f"written: {options.out}", highlight=False, markup=False, soft_wrap=True)
         return 0
 
     return guard.guarded(work)
 
 
-def _show(found: Sequence["Judged"], console: "Console") -> None:
+def _show(found: Sequence["Judged"], corpus: str, console: "Console") -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     rules = list(found[0].regrets)
-    table = Table(title="Test perplexity above the best tying's with as many groups", title_justify="left")
+    title = f"Test perplexity on {corpus}, above the best tying's with as many groups at most"
+    table = Table(title=escape(title), title_justify="left")
     for name in ("groups", "chosen", "", *(rule.replace("-", "\n") for rule in rules)):
         table.add_column(name)
     for each in found:

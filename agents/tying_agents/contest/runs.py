@@ -73,14 +73,14 @@ class Task:
         return f"To be found: the lowest perplexity{limit}{price if self.objective == 'priced' else ''}."
 
     def described(self) -> dict[str, Any]:
-        """Return the task as runs have it: of the table the beginning of its sha256, wherever the file lies.
+        """Return the task as runs have it: of the table the beginning of its corpus's digest, wherever the file lies.
 
         Raises:
             ValueError, OSError: the table cannot be opened.
         """
         from tying_env.table import open_table
 
-        return {**vars(self), "table": open_table(self.table).sha256[:16]}
+        return {**vars(self), "table": open_table(self.table).sha256_of(self.corpus)[:16]}
 
 
 @dataclass(frozen=True)

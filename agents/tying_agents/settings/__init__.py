@@ -171,7 +171,7 @@ class PriorConfig(GroupsConfig):
         ValueError: a setting is outside its range.
     """
 
-    rule: PriorRule = "own-ends"
+    rule: PriorRule = "own-first"
     """What makes a tying good, beside many groups: first and last layer alone (or one of them) and equal runs between;
     equal runs; or layers in turn."""
     max_parameters: int = 0

@@ -155,7 +155,7 @@ class PatientConfig:
 
     groups: int = 0
     """The highest number of groups, of each kind of unit; 0 for what chance gives, H_L rounded."""
-    begin: PriorRule = "own-ends"
+    begin: PriorRule = "own-first"
     """The pattern that it begins with, of that many groups, as prior's rule."""
     patience: int = 2
     """Decisions of a trial."""
