@@ -88,6 +88,8 @@ def test_the_best_of_each_number_of_groups_is_known() -> None:
         runs = rows[tuple(contiguous(6, best.groups).tolist())]
         assert best.to_contiguous.value == pytest.approx(best.perplexity.value - value[runs])
         assert best.to_mean.value == pytest.approx(best.perplexity.value - value[losses.groups == best.groups].mean())
+        first = rows[tuple(PRIORS["own-first"].best(6, best.groups).tolist())]
+        assert best.to_rule.value == pytest.approx(best.perplexity.value - value[first])
         assert best.perplexity.half == pytest.approx(0, abs=1e-9)
 
 
