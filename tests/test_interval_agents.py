@@ -27,6 +27,8 @@ from tying_env.runs import RunDirectory
 from tying_env.seeding import numpy_stream, torch_stream
 from tying_env.wrappers import ChooseInterval, DoublingInterval
 
+THREE, FOUR = Kinds.alike(3), Kinds.alike(4)
+
 OWN = [0, 1, 2, 3]
 
 
@@ -145,8 +147,8 @@ def test_a_run_whose_last_decision_was_not_cut_can_be_made_longer(tiny: dict[str
 
 def test_a_trace_of_varied_steps_is_no_trace_to_replay_but_for_its_last_tying(make: Make, tmp_path: Path) -> None:
     varied, usual = tmp_path / "varied.txt", tmp_path / "usual.txt"
-    varied.write_text(header(4, None, varied=True) + "2 0 0 0 0\n3 0 1 1 1\nend 20\n")
-    usual.write_text(header(4, None) + "2 0 0 0 0\n4 0 1 1 1\nend 6\n")
+    varied.write_text(header(FOUR, None, varied=True) + "2 0 0 0 0\n3 0 1 1 1\nend 20\n")
+    usual.write_text(header(FOUR, None) + "2 0 0 0 0\n4 0 1 1 1\nend 6\n")
     with pytest.raises(ValueError, match=r"the decisions of the trace .*varied.txt have varied .*, with --final"):
         drive_agent("replay", make(), settings=ReplayConfig(trace=varied))
     with pytest.raises(ValueError, match="the decisions of this run have varied numbers"):
@@ -158,12 +160,12 @@ def test_a_trace_of_varied_steps_is_no_trace_to_replay_but_for_its_last_tying(ma
 
 def test_steps_of_a_varied_trace_rise(tmp_path: Path) -> None:
     file = tmp_path / "trace.txt"
-    file.write_text(header(3, None, varied=True) + "5 0 0 2\n6 0 1 1\n21 0 0 0\nend 30\n")
+    file.write_text(header(THREE, None, varied=True) + "5 0 0 2\n6 0 1 1\n21 0 0 0\nend 30\n")
     assert len(read_trace(file).tyings) == 3 and read_trace(file).whole
-    file.write_text(header(3, None, varied=True) + "5 0 0 2\n6 0 1 1\n6 0 0 0\nend 30\n")
+    file.write_text(header(THREE, None, varied=True) + "5 0 0 2\n6 0 1 1\n6 0 0 0\nend 30\n")
     with pytest.raises(ValueError, match="line 5 is damaged: training step 6 follows 6; steps must rise"):
         read_trace(file)
-    file.write_text(header(3, vector(0, 1, 1), varied=True) + "5 0 0 2\n6 0 1 1\nend 30\n")
+    file.write_text(header(THREE, vector(0, 1, 1), varied=True) + "5 0 0 2\n6 0 1 1\nend 30\n")
     with pytest.raises(ValueError, match="line 3 is damaged: training step 5 where 0 is due"):
         read_trace(file)
 

@@ -13,6 +13,8 @@ from tests.controllers import make_controller
 from tying_env import EnvConfig, partition
 from tying_env.kinds import Kinds
 
+THREE = Kinds.alike(3)
+
 
 def recorded(tmp_path: Path, tiny: Any, name: str, **settings: Any) -> Any:
     config = RunConfig(run_dir=tmp_path / name, env=EnvConfig(**tiny), test_windows=4, **settings)
@@ -39,12 +41,12 @@ def test_a_run_writes_its_tyings_as_text_and_replaying_them_repeats_the_run(tmp_
 
 def test_a_trace_without_its_end_can_be_replayed_and_that_is_said(tmp_path: Path) -> None:
     file = tmp_path / "trace.txt"
-    file.write_text(header(3, None) + "5 0 0 2\n10 0 1 1\n")
+    file.write_text(header(THREE, None) + "5 0 0 2\n10 0 1 1\n")
     trace = read_trace(file)
     assert (trace.k, trace.whole) == (5, False)
     (note,) = ReplayController(trace, Kinds.alike(3)).notes()
     assert "stops after 2 decisions without its end" in note
-    file.write_text(header(3, None) + "5 0 0 2\n10 0 1 1\nend 12\n")
+    file.write_text(header(THREE, None) + "5 0 0 2\n10 0 1 1\nend 12\n")
     assert ReplayController(read_trace(file), Kinds.alike(3)).notes() == []
 
 
@@ -101,7 +103,7 @@ def test_a_trace_of_a_fixed_pattern_begins_with_it(tmp_path: Path, tiny: Any) ->
 
 def test_a_replay_holds_its_last_tying_and_can_be_restored(tmp_path: Path) -> None:
     file = tmp_path / "trace.txt"
-    file.write_text(header(3, None) + line(5, np.array([0, 0, 2])) + line(10, np.array([0, 1, 1])))
+    file.write_text(header(THREE, None) + line(5, np.array([0, 0, 2])) + line(10, np.array([0, 1, 1])))
     controller = ReplayController(read_trace(file), Kinds.alike(3))
     seen = [controller.act(np.zeros(3, dtype=np.int64)).tolist() for _ in range(4)]
     assert seen == [[0, 0, 2], [0, 1, 1], [0, 1, 1], [0, 1, 1]]
@@ -115,21 +117,21 @@ def test_a_replay_holds_its_last_tying_and_can_be_restored(tmp_path: Path) -> No
         ("", "not a tying trace"),
         ("hello\nworld\n", "not a tying trace"),
         ("# tying trace, x layers\nstart frozen\n0 0 0\n", "line 1"),
-        (header(3, None), "holds no decision"),
-        (header(3, None) + "0 0 0\n", r"line 3 is damaged: .*shape \(3,\)"),
-        (header(3, None) + "5 0 0 2\n10 0 1 x\n", "line 4 is damaged: .*'x'"),
-        (header(3, None) + "0 0 2 2\n", r"line 3 is damaged: .*action\[1\] is 2"),
-        (header(3, None) + "0 0 0 1\n", "not a tying in canonical form"),
+        (header(THREE, None), "holds no decision"),
+        (header(THREE, None) + "0 0 0\n", r"line 3 is damaged: .*shape \(3,\)"),
+        (header(THREE, None) + "5 0 0 2\n10 0 1 x\n", "line 4 is damaged: .*'x'"),
+        (header(THREE, None) + "0 0 2 2\n", r"line 3 is damaged: .*action\[1\] is 2"),
+        (header(THREE, None) + "0 0 0 1\n", "not a tying in canonical form"),
         ("# tying trace, 3 layers\nstart 0 1\n0 0 0 0\n", "line 2 is damaged"),
-        (header(3, None) + "x 0 0 2\n", "line 3 is damaged: it must begin with a training step, got 'x'"),
-        (header(3, None) + "5 0 0 2\n10 0 0 2", "line 4 is damaged: it is cut off"),
-        (header(3, None) + "5 0 0 2\n10 0 0 2\n20 0 0 0\n", "line 5 is damaged: training step 20 where 15 is due"),
-        (header(3, None) + "10 0 0 2\n15 0 0 2\n", "line 3 is damaged: training step 10 where 5 is due"),
-        (header(3, np.array([0, 0, 0])) + "5 0 0 2\n", "line 3 is damaged: training step 5 where 0 is due"),
-        (header(3, None) + "10 0 0 2\n5 0 0 2\n", "line 3 is damaged"),
-        (header(3, np.array([0, 0, 0])) + "0 0 0 2\n0 0 0 2\n", "line 4 is damaged: .*must rise"),
-        (header(3, None) + "5 0 0 2\n10 0 0 0\nend 30\n", "'end 30' does not follow training step 10"),
-        (header(3, None) + "5 0 0 2\nend 10\n" + header(3, None) + "5 0 0 1\n", "line 7 .*canonical"),
+        (header(THREE, None) + "x 0 0 2\n", "line 3 is damaged: it must begin with a training step, got 'x'"),
+        (header(THREE, None) + "5 0 0 2\n10 0 0 2", "line 4 is damaged: it is cut off"),
+        (header(THREE, None) + "5 0 0 2\n10 0 0 2\n20 0 0 0\n", "line 5 is damaged: training step 20 where 15 is due"),
+        (header(THREE, None) + "10 0 0 2\n15 0 0 2\n", "line 3 is damaged: training step 10 where 5 is due"),
+        (header(THREE, np.array([0, 0, 0])) + "5 0 0 2\n", "line 3 is damaged: training step 5 where 0 is due"),
+        (header(THREE, None) + "10 0 0 2\n5 0 0 2\n", "line 3 is damaged"),
+        (header(THREE, np.array([0, 0, 0])) + "0 0 0 2\n0 0 0 2\n", "line 4 is damaged: .*must rise"),
+        (header(THREE, None) + "5 0 0 2\n10 0 0 0\nend 30\n", "'end 30' does not follow training step 10"),
+        (header(THREE, None) + "5 0 0 2\nend 10\n" + header(THREE, None) + "5 0 0 1\n", "line 7 .*canonical"),
     ],
 )
 def test_damaged_traces_are_refused_with_the_line(tmp_path: Path, text: str, message: str) -> None:
@@ -145,7 +147,7 @@ def test_other_wrong_traces_are_refused(tmp_path: Path) -> None:
     (tmp_path / "trace.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not UTF-8"):
         read_trace(tmp_path)
-    (tmp_path / "trace.txt").write_text(header(3, None) + "5 0 0 2\n")
+    (tmp_path / "trace.txt").write_text(header(THREE, None) + "5 0 0 2\n")
     with pytest.raises(ValueError, match="the trace is of 3 layers, the environment has 4"):
         make_controller("replay", 4, 0, ReplayConfig(trace=tmp_path))
     with pytest.raises(ValueError, match="needs --trace"):
@@ -194,3 +196,24 @@ def test_the_trace_of_a_run_without_the_frozen_start_says_so(tmp_path: Path, tin
     run(RunConfig("replay", run_dir=tmp_path / "again", env=env, test_windows=4, controller=settings))
     first, second = ((tmp_path / name / "trace.txt").read_text() for name in ("run", "again"))
     assert first == second
+
+
+def test_a_trace_is_of_the_units_it_was_recorded_on(tmp_path: Path, tiny: Any) -> None:
+    parts = recorded(tmp_path, {**tiny, "units": "sublayers"}, "parts", agent="random")
+    assert (parts.path / "trace.txt").read_text().startswith("# tying trace, 8 units of kinds 0 0 0 0 4 4 4 4\n")
+    kinds = Kinds.one_after_the_other((4, 4), ("attention", "feed-forward"))
+    assert ReplayController(read_trace(parts.path), kinds).last.shape == (8,)
+    with pytest.raises(ValueError, match=r"of 8 units of 2 kinds \(lowest .*\[0, 0, 0, 0, 4, 4, 4, 4\]\), .* 8 layers"):
+        ReplayController(read_trace(parts.path), Kinds.alike(8))
+    file = tmp_path / "blocks.txt"
+    file.write_text(header(Kinds.alike(8), None) + "5 0 0 0 0 4 4 4 4\n")
+    with pytest.raises(ValueError, match="the trace is of 8 layers, the environment has 8 units of 2 kinds"):
+        ReplayController(read_trace(file), kinds)
+
+
+@pytest.mark.parametrize("words", ["0 layers", "8 units of kinds 0 0 2 2", "4 units of kinds 0 0 1 2", "4 units of kinds"])
+def test_units_that_cannot_be_are_refused(tmp_path: Path, words: str) -> None:
+    file = tmp_path / "trace.txt"
+    file.write_text(f"# tying trace, {words}\nstart frozen\n5 0 0 0 0\n")
+    with pytest.raises(ValueError, match=r"trace.txt line 1 must read '# tying trace, N layers' or .* kinds \.\.\.'"):
+        read_trace(file)

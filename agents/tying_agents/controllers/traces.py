@@ -11,8 +11,9 @@ comes every k training steps, with the frozen start the first one after k; so it
 ("start independent"). The last line says at which training step the
 run ended; the trace of a run that was stopped has none, and that of a run that was made longer has one in its midst for
 each time that it had ended. Where decisions have other numbers of training steps than k, the first line says so: "#
-tying trace, 12 layers, varied intervals". A run of several episodes has all this once for each, and the
-last is what is replayed: the run's networks and results are of the last episode, too.
+tying trace, 12 layers, varied intervals". Where units are of several kinds it names the lowest unit of each one's kind:
+"# tying trace, 4 units of kinds 0 0 2 2". A run of several episodes has all this once for each, and the last is what is
+replayed: the run's networks and results are of the last episode, too.
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from tying_env.seeding import numpy_stream
 TRACE = "trace.txt"
 _HEADER = "# tying trace, "
 _VARIED = ", varied intervals"
+_LAYERS, _KINDS = " layers", " units of kinds "
 _INDEPENDENT = "independent"  # in k steps before the first decision, without the frozen start
 
 
@@ -40,7 +42,7 @@ class Trace:
     """What a run applied in its last episode.
 
     Attributes:
-        n_units: L.
+        kinds: of its L units, without names.
         start: the tying it began with, shape (L,); None for the k steps before the first decision, with all layers but
             one frozen or with none.
         tyings: one per decision, shape (L,) each.
@@ -49,7 +51,7 @@ class Trace:
         varied: whether decisions had other numbers of training steps than k.
     """
 
-    n_units: int
+    kinds: Kinds
     start: IntVector | None
     tyings: Sequence[IntVector]
     k: int | None
@@ -57,17 +59,18 @@ class Trace:
     varied: bool = False
 
 
-def header(n_units: int, start: IntVector | None, frozen: bool = True, varied: bool = False) -> str:
+def header(kinds: Kinds, start: IntVector | None, frozen: bool = True, varied: bool = False) -> str:
     """Return the first two lines of a trace.
 
     Args:
-        n_units: L.
+        kinds: of the L units.
         start: the tying that the episode began with, shape (L,); None: as the environment begins.
         frozen: whether it then begins with all layers but one frozen.
         varied: whether decisions have other numbers of training steps than k.
     """
     begin = ("frozen" if frozen else _INDEPENDENT) if start is None else " ".join(map(str, start.tolist()))
-    return f"{_HEADER}{n_units} layers{_VARIED if varied else ''}\nstart {begin}\n"
+    units = f"{_KINDS}{' '.join(map(str, kinds.lowest.tolist()))}" if len(kinds.members) > 1 else _LAYERS
+    return f"{_HEADER}{kinds.n_units}{units}{_VARIED if varied else ''}\nstart {begin}\n"
 
 
 def line(train_step: int, tying: IntVector) -> str:
@@ -112,10 +115,12 @@ def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
         return ValueError(f"{file} line {number + offset} is damaged: {why}")
 
     varied = lines[0].endswith(_VARIED)
-    counted = lines[0].removeprefix(_HEADER).removesuffix(_VARIED).split()
-    if len(counted) != 2 or not counted[0].isdecimal() or counted[1] != "layers":
-        raise ValueError(f"{file} line {number} must read '{_HEADER}N layers', got {lines[0]!r}")
-    n_units = int(counted[0])
+    kinds = _kinds(lines[0].removeprefix(_HEADER).removesuffix(_VARIED))
+    if kinds is None:
+        raise ValueError(
+            f"{file} line {number} must read '{_HEADER}N layers' or '{_HEADER}N units of kinds ...', got {lines[0]!r}"
+        )
+    n_units = kinds.n_units
     if len(lines) < 2 or not lines[1].startswith("start "):
         raise damaged(1, f"it must read 'start frozen', 'start {_INDEPENDENT}' or 'start' and a tying")
     begin = lines[1].removeprefix("start ")
@@ -151,7 +156,20 @@ def _episode(lines: Sequence[str], file: Path, number: int) -> Trace:
         last = lines[-1].removeprefix("end ")
         if not last.isdecimal() or not steps[-1] <= int(last) <= steps[-1] + (k or int(last)):
             raise damaged(len(lines) - 1, f"{lines[-1]!r} does not follow training step {steps[-1]}")
-    return Trace(n_units, start, tyings, k, whole, varied)
+    return Trace(kinds, start, tyings, k, whole, varied)
+
+
+def _kinds(words: str) -> Kinds | None:
+    """Read the kinds of "N layers" or "N units of kinds ..."; None where it is neither."""
+    layers = words.removesuffix(_LAYERS)
+    if layers != words:
+        return Kinds.alike(int(layers)) if layers.isdecimal() and int(layers) else None
+    number, _, lowest = words.partition(_KINDS)
+    try:
+        kinds = Kinds([int(word) for word in lowest.split()])
+    except ValueError:
+        return None
+    return kinds if number == str(kinds.n_units) else None
 
 
 def _tying(words: list[str], n_units: int, file: Path, number: int) -> IntVector:
@@ -173,17 +191,12 @@ class ReplayController(Controller):
         order: a permutation of the layers, shape (L,): layer `order[i]` does what layer i did (ablation iii).
 
     Raises:
-        ValueError: the trace is of another number of layers.
+        ValueError: the trace is of another number of units, or of others.
     """
 
     def __init__(self, trace: Trace, kinds: Kinds, order: IntVector | None = None) -> None:
-        if trace.n_units != kinds.n_units:
-            raise ValueError(f"the trace is of {trace.n_units} layers, the environment has {kinds.n_units}")
-        for tying in (*trace.tyings, *(() if trace.start is None else (trace.start,))):
-            if (kinds.lowest[tying] != kinds.lowest).any():
-                raise ValueError(
-                    f"the trace ties units that are of different kinds in the environment: {tying.tolist()}"
-                )
+        if not np.array_equal(trace.kinds.lowest, kinds.lowest):
+            raise ValueError(f"the trace is of {_in_words(trace.kinds)}, the environment has {_in_words(kinds)}")
         order = np.arange(kinds.n_units) if order is None else order
 
         def action(tying: IntVector) -> IntVector:
@@ -229,6 +242,12 @@ class ReplayController(Controller):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go to a position in the trace."""
         self._next = state["next"]
+
+
+def _in_words(kinds: Kinds) -> str:
+    if len(kinds.members) == 1:
+        return f"{kinds.n_units}{_LAYERS}"
+    return f"{kinds.n_units} units of {len(kinds.members)} kinds (lowest of each one's: {kinds.lowest.tolist()})"
 
 
 def make_replay(settings: ReplayConfig, context: Context) -> Controller:

@@ -39,7 +39,7 @@ class Recorder(Callback):
         self.best = math.inf
         config, varied = loop.inner.config, interval_wrapper(loop.env) is not None
         tying = None if tying is None else loop.inner.permitted(tying)
-        self.directory.append(traces.TRACE, traces.header(config.n_units, tying, config.freeze_at_start, varied))
+        self.directory.append(traces.TRACE, traces.header(loop.inner.kinds, tying, config.freeze_at_start, varied))
 
     def validation_measured(self, loop: Loop, record: Record) -> None:
         """Keep the network if it is the best of the episode."""
