@@ -34,9 +34,9 @@ NOT_HERE = ("pattern", "replay", *LOOKING, *OF_SUBLAYERS)
 
 @pytest.mark.parametrize("name", [name for name in agent_names() if name not in NOT_HERE])
 def test_every_agent_searches_the_table(name: str, path: Path) -> None:
-    task = Task(table=path, trainings=12)
+    task = Task(table=path, trainings=16)
     played = play(arm_of(name), task, seed=1)
-    assert list(played.regret) == [5, 10, 12]
+    assert list(played.regret) == [5, 10, 16]
     assert all(0 <= regret < math.inf for regret in played.regret.values())
     again = play(arm_of(name), task, seed=1)
     assert (again.regret, again.decisions) == (played.regret, played.decisions)

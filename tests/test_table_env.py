@@ -13,6 +13,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 import tying_env  # noqa: F401 (registers the environments)
 from tests.tables import made_up_table, written
+from tying_env.budget import BudgetSpent
 from tying_env.partition import canonicalise, uniform_random_action
 from tying_env.table.draws import draw, draws, mixed
 from tying_env.table.env import TableTyingEnv
@@ -86,21 +87,26 @@ def test_forks_pay_from_the_same_budget(path: Path) -> None:
     *_, info = fork.step(INDEPENDENT)
     assert info["cost"] == 96 * 2 == env.train_step
     assert (env.tying == ALL_TIED).all() and env.decisions == 1
-    for _ in range(8):
+    assert "regret" not in info and env.steps_for_trials == 96 * 7  # one is kept for the next decision
+    for _ in range(7):
         _, reward, *_ = env.fork().step(INDEPENDENT)
+    for trial in (env.fork(), fork):
+        with pytest.raises(BudgetSpent, match=r"96 steps in a fork is more than is left for forks, 0: of 960 .* 864 are"):
+            trial.step(INDEPENDENT)
     _, here, _, over, info = env.step(INDEPENDENT)
     assert here == reward  # the twin saw what is seen here
-    assert over and info["cost"] == 96 * 11  # what was tried for the last decision
+    assert over and info["cost"] == 96 * 10 and info["regret"] < math.inf
 
 
 def test_the_regret_of_earlier_is_known_to_the_training(path: Path) -> None:
-    env = TableTyingEnv(table=path, budget=96 * 60)
+    env = TableTyingEnv(table=path, budget=96 * 61)
     env.reset(seed=3)
     rng, regrets = np.random.default_rng(0), [math.inf]
     for number in range(60):
         tried = env.fork() if number % 4 == 1 else env  # forks' trainings count where they are bought
         *_, info = tried.step(np.array([0, 0, 0, *rng.integers(0, [4, 5, 6])]))
-        regrets.append(info["regret"])
+        regrets.append(env.regret_after(info["cost"]))
+        assert info.get("regret", regrets[-1]) == regrets[-1]
     assert [env.regret_after(96 * bought) for bought in range(61)] == regrets
     assert env.regret_after(95) == math.inf and env.regret_after(10**9) == regrets[-1]
     assert len(set(regrets)) >= 4

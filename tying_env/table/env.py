@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tying_env import partition
+from tying_env.budget import BudgetSpent
 from tying_env.environment import check_keys, check_whole
 from tying_env.scored import ScoredEnv
 from tying_env.table.draws import draw
@@ -47,12 +48,12 @@ class TableTyingEnv(ScoredEnv):
 
     ## Episode End
     Truncated when the budget does not pay for another training. With `fidelities` one that it does not pay for in full
-    is trained to the last point that it does. Forks pay from the same budget, and what they find counts: so the cost
-    may end above the budget, by what was tried for the last decision.
+    is trained to the last point that it does. Forks pay from the same budget, and what they find counts; the cheapest
+    training is kept for the next decision, and a fork that wants it raises `tying_env.budget.BudgetSpent`.
 
     ## Info
     That of `ScoredEnv`, with `train_step` and `cost` the training steps bought so far, `trainable_parameters`, and
-    `regret`: how much worse the best tying found is than the best there is. Found is the tying with the lowest mean of
+    (not in forks) `regret`: how much worse the best tying found is than the best there is. Found is the tying with the lowest mean of
     what its trainings showed, of the longest trainings so far; its regret is in perplexity of the test split, means
     over seeds (infinity before the first training, and above a limit on parameters). `regret` is for the judge: a
     controller that goes by it cheats.
@@ -121,7 +122,7 @@ class TableTyingEnv(ScoredEnv):
         self._rows: dict[bytes, int] = {}  # of actions that were asked for
         self._events: dict[tuple[int, int], partition.TyingEvents] = {}
         self._row = 0
-        self._over = False
+        self._over = self._forked = False
         self._ledger = Ledger()
 
     def parameters_of(self, tying: npt.ArrayLike) -> int:
@@ -163,6 +164,11 @@ class TableTyingEnv(ScoredEnv):
         self._running()
         return self._over
 
+    @property
+    def steps_for_trials(self) -> int:
+        """Training steps that forks can still buy: the cheapest training is kept for the next decision."""
+        return max(self._budget - self._ledger.cost - self._cheapest, 0)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[partition.IntVector, dict[str, Any]]:
@@ -191,6 +197,8 @@ class TableTyingEnv(ScoredEnv):
 
         Raises:
             TypeError, ValueError: not a valid action; nothing is changed.
+            tying_env.budget.BudgetSpent: this is a fork, and its run has too few training steps left for it; nothing
+                is changed.
             gymnasium.error.ResetNeeded: no episode is running.
         """
         if self._tying is None or self._over:
@@ -203,6 +211,8 @@ class TableTyingEnv(ScoredEnv):
         if row < 0:
             row = self._look_up(action)
         shown, ledger = self._shown(row, point), self._ledger
+        if self._forked:
+            self._check_trial(self._points[point])
         ledger.buy(row, point, self._points[point], shown)
         before, self._row, self._tying = self._row, row, self._tyings[row].copy()
         self._decisions += 1
@@ -218,14 +228,16 @@ class TableTyingEnv(ScoredEnv):
             "perplexity": shown,
             "cost": ledger.cost,
             "trainable_parameters": self._parameters[row],
-            "regret": self._regret(ledger.found),
         }
+        if not self._forked:  # whoever looks ahead would be told how far from the optimum each tying is
+            info["regret"] = self._regret(ledger.found)
         return self._tying.copy(), -shown, False, self._over, info
 
     def fork(self) -> Self:
         """Return an environment in the same state, to try a tying in; it pays from the budget of this one."""
         twin = super().fork()
         twin.action_space = gym.spaces.MultiDiscrete(self.action_space.nvec)  # type: ignore[attr-defined]
+        twin._forked = True
         return twin
 
     def state_dict(self) -> dict[str, Any]:
@@ -256,6 +268,13 @@ class TableTyingEnv(ScoredEnv):
         while point and self._points[point] > self._budget - self._ledger.cost:
             point -= 1
         return asked[:-1].astype(np.int64), point
+
+    def _check_trial(self, steps: int) -> None:
+        if steps > self.steps_for_trials:
+            raise BudgetSpent(
+                f"a training of {steps} steps in a fork is more than is left for forks, {self.steps_for_trials}: of "
+                f"{self._budget} steps {self._ledger.cost} are bought, and {self._cheapest} are kept for the next decision"
+            )
 
     def _look_up(self, action: partition.IntVector) -> int:
         valid = partition.validate_action(action, self.n_units)
