@@ -17,7 +17,7 @@ FLOORS = [
     ["tying_env.partition", "tying_env.seeding", "tying_env.plugins", "tying_env.files"],
     ["tying_env.kinds"],
     ["tying_env.config"],
-    ["tying_env.differences", "tying_env.rule", "tying_env.json_lines"],
+    ["tying_env.differences", "tying_env.rule", "tying_env.json_lines", "tying_env.archives"],
     ["tying_env"],  # its __init__: registration
     ["tying_env.references", "tying_env.distributed", "tying_env.forking", "tying_env.named_tensors"],
     ["tying_env.slots", "tying_env.redrawing", "tying_env.merging"],

@@ -43,7 +43,9 @@ def first_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     losses = 3.0 - 0.3 * alone[:, None, None] + noise
     sotu = dataclasses.replace(table.corpora["sotu"], losses=losses)
     assert isinstance(sotu, CorpusTable)
-    return written(tmp_path_factory.mktemp("table"), dataclasses.replace(table, corpora={**table.corpora, "sotu": sotu}))
+    return written(
+        tmp_path_factory.mktemp("table"), dataclasses.replace(table, corpora={**table.corpora, "sotu": sotu})
+    )
 
 
 def by_feature(number: int, sign: float = 1.0) -> Ensemble:
@@ -155,6 +157,10 @@ def test_damaged_and_other_files_are_refused(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"values\.npz has no values that layer-tying pretrain wrote"):
             load_values(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ValueError, match=r"that layer-tying pretrain wrote: it holds one array, and no names"):
+        load_values(path)
     np.savez(path, header=np.array('{"format": "something else"}'))
     with pytest.raises(ValueError, match=r"of the format 'something else', not 'pretrained dqn 1'"):
         load_values(path)

@@ -89,6 +89,9 @@ def test_changed_numbers_other_versions_and_other_files_are_refused(tmp_path: Pa
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(ValueError, match="is not a tying table"):
         open_table(tmp_path / "text.npz")
+    np.save(tmp_path / "one.npy", arrays["parameters"])
+    with pytest.raises(ValueError, match=r"one\.npy is not a tying table, or is damaged: it holds one array"):
+        open_table(tmp_path / "one.npy")
     with pytest.raises(FileNotFoundError):
         open_table(tmp_path / "none.npz")
 
