@@ -65,9 +65,11 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path, monkey
 
 
 def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_path: Path) -> None:
-    arguments = ["--agents", "cycle", "albert", "--seeds", "1", "--jobs", "1", "--dataset", str(text_folder)]
+    arguments = ["--agents", "cycle", "albert", "--seeds", "1", "--first-seed", "7", "--jobs", "1"]
+    arguments += ["--dataset", str(text_folder)]
     done = command("compare.py", *arguments, "--out", str(tmp_path / "out"), *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.parent.name for path in tmp_path.rglob("summary.json")) == ["seed7", "seed7"]
     assert "reference arm: cycle" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
@@ -82,6 +84,11 @@ def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_
             "reference must be one of the arms dqn, cycle, got 'random'",
         ),
         (["--agents", "random", "--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--agents", "random", "--first-seed", "-1"], "first_seed must be at least 0, got -1"),
+        (
+            ["--agents", "random", "--first-seed", "999", "--seeds", "2", "--learning-rates", "1e-3"],
+            "tuning seeds (1000,) must be other seeds than (999, 1000)",
+        ),
         (["--agents", "random", "--backend", "mpi"], "mpi"),
         (["--agents", "random", "replay"], "needs --trace"),
         (["--agents", "random", "--agent", "dqn"], "--agent"),
