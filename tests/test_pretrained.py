@@ -1,6 +1,7 @@
 """The DQN that learns on the tying table, and plans for any number of layers."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,12 @@ def test_the_command_writes_what_the_agent_reads(
     agent = find_agent("pretrained-dqn")
     made: Any = agent.make(agent.settings(**kept), Context(9, 0))
     assert np.array_equal(made.act(np.arange(9)), plan(load_values(path), contiguous(9, 2), 2))
+
+
+def test_the_packages_values_are_learned_from_the_packages_table() -> None:
+    with np.load(PACKAGED) as file:
+        about = json.loads(str(file["header"]))
+    assert (about["table"], about["corpus"], about["shuffled"]) == (open_table().sha256_of("sotu"), "sotu", False)
 
 
 def test_the_packages_values_serve_any_network(tmp_path: Path, text_folder: Path) -> None:
