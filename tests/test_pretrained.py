@@ -43,7 +43,9 @@ def first_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     losses = 3.0 - 0.3 * alone[:, None, None] + noise
     sotu = dataclasses.replace(table.corpora["sotu"], losses=losses)
     assert isinstance(sotu, CorpusTable)
-    return written(tmp_path_factory.mktemp("table"), dataclasses.replace(table, corpora={**table.corpora, "sotu": sotu}))
+    return written(
+        tmp_path_factory.mktemp("table"), dataclasses.replace(table, corpora={**table.corpora, "sotu": sotu})
+    )
 
 
 def by_feature(number: int, sign: float = 1.0) -> Ensemble:
