@@ -53,7 +53,7 @@ class Recorder(Callback):
         if loop.over:
             self.directory.append(traces.TRACE, traces.end(loop.inner.train_step))
         with foreign_wrappers.naming_who_cannot_be_recorded(record, loop.env):
-            self.directory.append_json(METRICS, record)
+            self.directory.append_json(METRICS, dict(record))
 
 
 class Checkpointer(Callback):

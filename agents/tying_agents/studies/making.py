@@ -10,8 +10,8 @@ def commands_of(name: str, out: Path, dataset: str | None) -> list[list[str]]:
     """Return the commands of a study, each with a folder of its own."""
     study = STUDIES[name]
     found: list[list[str]] = []
-    amounts: dict[int | None, tuple[tuple[str, ...], ...]] = {**study.train_bytes} or {None: study.commands}
-    for train_bytes, commands in amounts.items():
+    # 0 bytes: all the text there is.
+    for train_bytes, commands in study.train_bytes.items() or [(0, study.commands)]:
         data = text_folder(name, out, train_bytes) if train_bytes else dataset
         for number, words in enumerate(commands):
             parts = [f"{train_bytes // 1000}KB"] if train_bytes else []
