@@ -147,7 +147,7 @@ def test_a_file_that_says_what_is_not_so_is_refused_though_its_hash_is_right(
 
         with monkeypatch.context() as patch:
             patch.setattr(packing_module, "make_file", made)
-            patch.setattr(packing_module, "_open", lambda *_: None)
+            patch.setattr(packing_module, "opened", lambda *_: None)
             path = pack_network(sandwich, tmp_path / "lie", bits=4).path
         content = path.read_bytes()
         path.unlink()

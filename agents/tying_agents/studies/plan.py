@@ -4,6 +4,7 @@ from tying_agents.studies.alignment import ALIGNMENT
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.looking import LOOKING
 from tying_agents.studies.networks import NETWORKS
+from tying_agents.studies.packing import PACKING
 from tying_agents.studies.recipes import quick
 from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.sensitivity import SENSITIVITY
@@ -221,6 +222,7 @@ STUDIES = {
             ),
         ),
     ),
+    "packing": PACKING,
     "weight-decay": Study(
         "Weight decay on all parameters (torch's default, the published code's) or on matrices alone (the field's "
         "convention)?",
