@@ -9,7 +9,7 @@ from tying_agents.studies.recipes import quick
 from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.sensitivity import SENSITIVITY
 from tying_agents.studies.speech import SPEECH
-from tying_agents.studies.study import BEFORE, Study
+from tying_agents.studies.study import BEFORE, Study, folder_of
 from tying_agents.studies.sublayers import SUBLAYERS
 
 # Learning rates of the small GPT-2 preset, 12 layers x 64: chosen with three tuning seeds (dqn, random, conventional;
@@ -220,6 +220,7 @@ STUDIES = {
                 *("prune", BEFORE, "--sparsity", "0.25", "0.5", "0.625", "0.75", "--method", "wanda", "magnitude"),
                 *("--windows", "512"),
             ),
+            ("prune", folder_of(0), "--pattern", "2:4", "--method", "wanda", "magnitude", "--windows", "512"),
         ),
     ),
     "packing": PACKING,
