@@ -15,12 +15,13 @@ from tying_env.compression.budget import Choice, allocate, smallest
 from tying_env.compression.coding import code_unit
 from tying_env.compression.opening import opened
 from tying_env.compression.packed_file import make_file
-from tying_env.compression.rounding import BITS, Bits, as_rows, from_rows, restored, rounded
+from tying_env.compression.rounding import BITS, Bits, restored, rounded
 from tying_env.compression.units import Unit, units_of
 from tying_env.config.network import is_own
 from tying_env.export.described import ELSEWHERE
 from tying_env.files import check_new, written_whole
 from tying_env.primary.owned import constants, owned_parameters, persistent_buffers
+from tying_env.primary.rows import as_rows, from_rows
 from tying_env.runs.exported import is_absolute, without_folders
 from tying_env.runs.saved_run import LoadedRun
 
