@@ -3,15 +3,17 @@
 from tying_agents.studies.alignment import ALIGNMENT
 from tying_agents.studies.amounts import REGIMES
 from tying_agents.studies.control import CONTROL
+from tying_agents.studies.final import FINAL
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.looking import LOOKING
 from tying_agents.studies.networks import NETWORKS
 from tying_agents.studies.options import OPTIONS, WEIGHT_DECAY
+from tying_agents.studies.packing import PACKING
 from tying_agents.studies.recipes import RATES, STEADIER, quick
 from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.sensitivity import SENSITIVITY
 from tying_agents.studies.speech import SPEECH
-from tying_agents.studies.study import BEFORE, Study
+from tying_agents.studies.study import BEFORE, Study, folder_of
 from tying_agents.studies.sublayers import SUBLAYERS
 
 # Learning rates of the small GPT-2 preset, 12 layers x 64: chosen with three tuning seeds (dqn, random, conventional;
@@ -175,11 +177,14 @@ STUDIES = {
                 *("prune", BEFORE, "--sparsity", "0.25", "0.5", "0.625", "0.75", "--method", "wanda", "magnitude"),
                 *("--windows", "512"),
             ),
+            ("prune", folder_of(0), "--pattern", "2:4", "--method", "wanda", "magnitude", "--windows", "512"),
         ),
     ),
+    "packing": PACKING,
     "weight-decay": WEIGHT_DECAY,
     **NETWORKS,
     "looking": LOOKING,
+    **FINAL,
     "speech": SPEECH,
     "alignment": ALIGNMENT,
     "sublayers": SUBLAYERS,
