@@ -1,8 +1,10 @@
 """The benchmark runs from end to end at a tiny size; what it times is not checked here, what it counts is."""
 
+import io
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 import warnings
@@ -10,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from tying_agents.benchmarks.all import to_table
+from tying_agents.benchmarks.turns import RATIO, tell_ratio, to_rows
 
 from tests.command_line import called
 from tying_env.primary.kernels import products
@@ -95,8 +100,24 @@ def test_every_ratio_is_to_a_row_of_the_same_measurement_and_unit(result: dict[s
                 base = rows[row["against"]]
                 assert base["unit"] == row["unit"]
                 # Each turn's ratio lies between these, and so does their median.
-                assert row["min"] / base["max"] <= row["ratio"] * (1 + 1e-9)
-                assert row["ratio"] <= row["max"] / base["min"] * (1 + 1e-9)
+                assert row["min"] / base["max"] <= row["ratio_min"] * (1 + 1e-9)
+                assert row["ratio_max"] <= row["max"] / base["min"] * (1 + 1e-9)
+            if row["ratio"] is not None:
+                assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+
+
+def test_a_ratio_whose_turns_vary_by_more_than_a_tenth_is_not_shown() -> None:
+    speeds = {"base": [10.0, 20.0, 40.0], "steady": [11.0, 22.0, 44.0], "wild": [10.0, 22.0, 48.0]}
+    shares = {"steady share": [0.80, 0.82, 0.84], "wild share": [0.70, 0.80, 0.90]}
+    rows = to_rows(speeds, "tokens/s", "base") + to_rows(shares, RATIO)
+    assert [(row.ratio_min, row.ratio_max) for row in rows[1:3]] == [(1.1, 1.1), (1.0, 1.2)]
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(to_table("", rows))
+    shown = re.sub(r"[^\w%. \n]", "", console.export_text())
+    assert re.search(r"steady +22 tokenss +11 .. 44 +1\.1 *\n", shown)
+    assert re.search(r"wild +22 tokenss +10 .. 48 +varies by 18 % *\n", shown)
+    assert re.search(r"steady share +0\.82 +", shown) and re.search(r"wild share +varies by 25 % +", shown)
+    assert tell_ratio(0.0, 0.0, 0.0) == "0" and tell_ratio(0.0, 0.0, 1.0) == "varies by inf %"
 
 
 def test_bytes_are_those_of_the_leaders_and_of_what_lies_outside_the_blocks(result: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from tying_agents.benchmarks.reuse import measure_reuse
 from tying_agents.benchmarks.settings import BenchmarkOptions, MeasurementName
 from tying_agents.benchmarks.speed import measure_plain, measure_start, measure_where
 from tying_agents.benchmarks.table import measure_table
-from tying_agents.benchmarks.turns import TableRow
+from tying_agents.benchmarks.turns import RATIO, TableRow, tell_ratio
 from tying_agents.running.description import describe_machine
 from tying_env.primary.models import find_device
 
@@ -77,7 +77,7 @@ def measure_all(options: BenchmarkOptions, console: Console) -> dict[str, Any]:
 
 
 def to_table(title: str, rows: Sequence[TableRow]) -> Table:
-    """Return the rows as a table; ratios are to the first row of their section."""
+    """Return the rows as a table; ratios are to the first row of their section, and there only where turns agree."""
     table = Table("", title=title, title_justify="left")
     for column in ("median", "min .. max", "ratio"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -86,9 +86,23 @@ def to_table(title: str, rows: Sequence[TableRow]) -> Table:
         if row.against is None:
             table.add_section()
         spread = "" if row.min == row.max else f"{number(row.min)} .. {number(row.max)}"
-        ratio = "1" if row.ratio is None else f"{row.ratio:.4g}"
-        table.add_row(row.name, f"{number(row.median)} {row.unit}", spread, ratio, row.required)
+        table.add_row(row.name, median_of(row), spread, ratio_of(row), row.required)
     return table
+
+
+def median_of(row: TableRow) -> str:
+    """Return a row's number with its unit; where that is a ratio itself, only if its turns agree."""
+    if row.unit == RATIO:
+        return tell_ratio(row.median, row.min, row.max)
+    return f"{number(row.median)} {row.unit}"
+
+
+def ratio_of(row: TableRow) -> str:
+    """Return a row's ratio to what it is compared with, only if its turns agree."""
+    if row.ratio is None:
+        return "1"
+    assert row.ratio_min is not None and row.ratio_max is not None
+    return tell_ratio(row.ratio, row.ratio_min, row.ratio_max)
 
 
 def number(value: float) -> str:

@@ -212,7 +212,7 @@ def account_rows(base: EnvConfig, vocab_size: int, n_groups: int, where: str, fa
                 ratio = n / first[other] if first.get(other) else None
                 against = None if ratio is None else f"{how}: conventional: {other}"
                 wanted = _required(name, kind, checkpointed) if fake else None
-                rows.append(TableRow(f"{how}: {name}: {kind}", n, n, n, "bytes", ratio, against, wanted))
+                rows.append(TableRow(f"{how}: {name}: {kind}", n, n, n, "bytes", ratio, against, wanted, ratio, ratio))
             first = first or values
     return rows
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tying_agents.benchmarks.measurements import SEED, benchmark_env
 from tying_agents.benchmarks.plain import PlainLoop
 from tying_agents.benchmarks.settings import BenchmarkSizes
-from tying_agents.benchmarks.turns import Contender, TableRow, milliseconds, per_second, take_turns, to_rows
+from tying_agents.benchmarks.turns import RATIO, Contender, TableRow, milliseconds, per_second, take_turns, to_rows
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.kernels.head import linear_cross_entropy
 from tying_env.primary.kernels.products import faster, product
@@ -53,7 +53,7 @@ def measure_plain(work: BenchmarkSizes) -> list[TableRow]:
         rows += to_rows(speeds, "tokens/s", first, {ours: "at least 1.4"})
         for products in (alone, *by_onednn[1:]):
             share = [a / b for a, b in zip(speeds[ours], speeds[products], strict=True)]
-            found = to_rows({f"{ours} as a share of the speed of {products.removeprefix(name)}": share}, "x")
+            found = to_rows({f"{ours} as a share of the speed of {products.removeprefix(name)}": share}, RATIO)
             rows += [row._replace(required="at least 0.85") for row in found]
     return rows
 
