@@ -11,12 +11,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
-from tying_agents.benchmarks.all import to_table
+from tying_agents.benchmarks import memory
+from tying_agents.benchmarks.all import MEASUREMENTS, to_table
+from tying_agents.benchmarks.settings import MemorySizes
 from tying_agents.benchmarks.turns import RATIO, tell_ratio, to_rows
 
 from tests.command_line import called
+from tying_env import EnvConfig
 from tying_env.primary.kernels import products
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
@@ -121,7 +125,7 @@ def test_a_ratio_whose_turns_vary_by_more_than_a_tenth_is_not_shown() -> None:
 
 
 def test_bytes_are_those_of_the_leaders_and_of_what_lies_outside_the_blocks(result: dict[str, Any]) -> None:
-    memory = rows_of(result, "memory")
+    found = rows_of(result, "memory")
     outside = (VOCABULARY + SEQ_LEN + 2) * WIDTH  # two embeddings, the final norm's scale and shift
     block = 12 * WIDTH**2 + 13 * WIDTH  # attention 4, MLP 8 matrices; their biases 4 + 5, two norms 4
     counters = 4 * 16  # AdamW's step of every tensor: 12 in a block, 4 outside
@@ -133,21 +137,21 @@ def test_bytes_are_those_of_the_leaders_and_of_what_lies_outside_the_blocks(resu
     ):
         trained = 16 * (outside + leaders * block) + counters + 4 * 12 * (leaders - 1)
         for where in ("measured", "measured, checkpointed"):
-            row = memory[f"{N_LAYER} x {WIDTH}, {where}: {name}: weights + gradients + optimizer state"]
+            row = found[f"{N_LAYER} x {WIDTH}, {where}: {name}: weights + gradients + optimizer state"]
             assert row["median"] == trained
 
 
 def test_the_paper_size_is_accounted_for_without_its_memory(result: dict[str, Any]) -> None:
-    memory = rows_of(result, "memory")
+    found = rows_of(result, "memory")
     outside, block = (50257 + 256 + 2) * 1600, 12 * 1600**2 + 13 * 1600
-    row = memory["2 x 1600, exact: 1 leaders, shared gradient: weights + gradients + optimizer state"]
+    row = found["2 x 1600, exact: 1 leaders, shared gradient: weights + gradients + optimizer state"]
     assert row["median"] == 16 * (outside + block) + 4 * (4 + 12)
     assert row["ratio"] == pytest.approx((outside + block) / (outside + 2 * block), rel=1e-6)
-    built = memory["2 x 1600, exact: frozen start, redrawn: while it is built"]
+    built = found["2 x 1600, exact: frozen start, redrawn: while it is built"]
     assert built["median"] == 4 * (outside + block)  # and never more
     assert built["ratio"] == pytest.approx((outside + block) / (outside + 2 * block) / 4, rel=1e-6)
     plain, checkpointed = (
-        memory[f"2 x 1600, exact{how}: conventional: activations, average"]["median"] for how in ("", ", checkpointed")
+        found[f"2 x 1600, exact{how}: conventional: activations, average"]["median"] for how in ("", ", checkpointed")
     )
     assert checkpointed < plain
 
@@ -156,6 +160,34 @@ def test_the_file_says_where_and_with_which_settings_it_was_measured(result: dic
     assert result["machine"]["threads"] == 1
     assert {"processor", "cores", "versions", "load_at_start"} <= set(result["machine"])
     assert result["options"]["workload"]["n_embd"] == WIDTH
+
+
+def test_the_file_says_how_long_each_measurement_took(result: dict[str, Any]) -> None:
+    assert list(result["seconds"]) == list(result["measurements"]) == MEASURED
+    assert all(0 <= seconds < 600 for seconds in result["seconds"].values())
+
+
+def test_what_was_measured_before_ctrl_c_is_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(MEASUREMENTS, "head", ("", interrupted))
+    run = benchmark("dqn", "head", "--json", str(tmp_path / "all.json"))
+    assert run.returncode == 130
+    assert re.search(r"dqn took [\d.]+ s\n", run.stdout) and "what was measured is in the file" in run.stdout
+    assert list(json.loads((tmp_path / "all.json").read_text())["measurements"]) == ["dqn"]
+
+
+def test_memory_of_the_small_network_alone_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "cases", lambda n_layer, n_groups: {"conventional": (np.arange(n_layer), {})})
+    base = EnvConfig(tokenizer="gpt2", n_layer=3, n_embd=8, n_head=1, seq_len=8, batch_size=1, device="cpu")
+    told: list[str] = []
+    rows = memory.measure_memory(base, MemorySizes(paper_n_layer=0), told.append)
+    assert {row.name.split(": ")[0] for row in rows} == {"3 x 8, measured", "3 x 8, measured, checkpointed"}
+    assert [re.sub(r"\d+\.\d s", "S", line) for line in told] == [
+        f"3 x 8, {how}: conventional, S"
+        for how in ("exact", "exact, checkpointed", "measured", "measured, checkpointed")
+    ]
 
 
 def test_one_measurement_alone_can_be_run(tmp_path: Path) -> None:
@@ -168,7 +200,11 @@ def test_one_measurement_alone_can_be_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "named"),
-    [("--n-layer", "2", "n_layer must be at least 3"), ("--json", "missing/file.json", "folder that exists")],
+    [
+        ("--n-layer", "2", "n_layer must be at least 3"),
+        ("--json", "missing/file.json", "folder that exists"),
+        ("--paper-n-layer", "-1", "at least 0, got -1"),
+    ],
 )
 def test_a_wrong_setting_is_named_before_anything_is_measured(option: str, value: str, named: str) -> None:
     run = benchmark(option, value)

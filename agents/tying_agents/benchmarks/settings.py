@@ -96,12 +96,15 @@ class MemorySizes:
     """For which networks memory is accounted for, and measured."""
 
     paper_n_layer: int = PAPER["n_layer"]
-    """L of the exact accounting; its other sizes are the paper's, and so are its batches."""
+    """L of the exact accounting; its other sizes are the paper's, and so are its batches. 0 leaves it out: it is
+    most of the time."""
     leaders: int = 7
     """Leaders of the tied network in the exact accounting; at most paper_n_layer."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.leaders <= self.paper_n_layer:
+        if self.paper_n_layer < 0:
+            raise ValueError(f"paper_n_layer must be at least 0, got {self.paper_n_layer}")
+        if self.paper_n_layer and not 1 <= self.leaders <= self.paper_n_layer:
             raise ValueError(f"leaders must be in 1..{self.paper_n_layer} (paper_n_layer), got {self.leaders}")
 
 
@@ -183,7 +186,7 @@ class BenchmarkOptions:
     only: tuple[MeasurementName, ...] = get_args(MeasurementName)
     """Which measurements to run."""
     json: Path | None = None
-    """Write machine, options and all numbers to this file as well."""
+    """Write machine, options and all numbers to this file as well, after each measurement: Ctrl-C loses one."""
     threads: int | None = None
     """Threads of torch; its own choice by default."""
     workload: BenchmarkSizes = field(default_factory=BenchmarkSizes)

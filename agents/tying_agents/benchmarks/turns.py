@@ -16,6 +16,8 @@ RATIO = "x"  # the unit of a row that is a ratio itself
 
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
+Note = Callable[[str], None]  # is told how far a long measurement is
+
 
 class TableRow(NamedTuple):
     """One number of the result."""

@@ -4,14 +4,13 @@ The arms of a measurement take turns in one process, so that whatever else the m
 are medians over the turns, with their range; a ratio is the median of the ratios of single turns.
 
 layer-tying benchmark
-layer-tying benchmark memory
+layer-tying benchmark memory --paper-n-layer 0
 layer-tying benchmark --only step head --repeats 30 --json benchmark.json
 """
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tying_agents.benchmarks.settings import BenchmarkOptions
 from tying_agents.commands import guard
@@ -27,16 +26,17 @@ def main(argv: Sequence[str], prog: str = "layer-tying benchmark") -> int:
     def work(console: "Console") -> int:
         options = read_options(BenchmarkOptions, _spelled_out(argv), prog, __doc__)
         from tying_agents.benchmarks.all import measure_all
+        from tying_env.files import to_json, written_whole
 
-        content = measure_all(options, console) | {"options": dataclasses.asdict(options)}
-        if options.json is not None:
-            from tying_env.files import to_json, written_whole
+        def keep(content: dict[str, Any]) -> None:
+            if options.json is not None:
+                with written_whole(options.json) as path:
+                    path.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
 
-            with written_whole(options.json) as path:
-                path.write_text(to_json(content, indent=2) + "\n", encoding="utf-8")
+        measure_all(options, console, keep)
         return 0
 
-    return guard.guarded(work)
+    return guard.guarded(work, "With --json, what was measured is in the file.")
 
 
 def _spelled_out(argv: Sequence[str]) -> list[str]:
