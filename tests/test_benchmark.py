@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 from tying_agents.benchmarks import memory
-from tying_agents.benchmarks.all import MEASUREMENTS, to_table
+from tying_agents.benchmarks.all import MEASUREMENTS
 from tying_agents.benchmarks.settings import MemorySizes
+from tying_agents.benchmarks.showing import to_table
 from tying_agents.benchmarks.turns import RATIO, tell_ratio, to_rows
 
 from tests.command_line import called
@@ -158,7 +160,8 @@ def test_the_paper_size_is_accounted_for_without_its_memory(result: dict[str, An
 
 def test_the_file_says_where_and_with_which_settings_it_was_measured(result: dict[str, Any]) -> None:
     assert result["machine"]["threads"] == 1
-    assert {"processor", "cores", "versions", "load_at_start"} <= set(result["machine"])
+    assert {"processor", "cores", "versions", "load_at_start", "onednn"} <= set(result["machine"])
+    assert result["machine"]["environment"]["OMP_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"]
     assert result["options"]["workload"]["n_embd"] == WIDTH
 
 

@@ -3,12 +3,11 @@
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from tying_agents.benchmarks.head import measure_head
 from tying_agents.benchmarks.many import measure_vector
@@ -17,10 +16,12 @@ from tying_agents.benchmarks.memory import measure_memory, memory_table
 from tying_agents.benchmarks.options import measure_growth, measure_options
 from tying_agents.benchmarks.reuse import measure_reuse
 from tying_agents.benchmarks.settings import BenchmarkOptions, MeasurementName
+from tying_agents.benchmarks.showing import to_table
 from tying_agents.benchmarks.speed import measure_plain, measure_start, measure_where
 from tying_agents.benchmarks.table import measure_table
-from tying_agents.benchmarks.turns import RATIO, Note, TableRow, tell_ratio
+from tying_agents.benchmarks.turns import Note, TableRow
 from tying_agents.running.description import describe_machine
+from tying_env.primary.kernels import products
 from tying_env.primary.models import find_device
 
 MEASUREMENTS: dict[MeasurementName, tuple[str, Callable[[BenchmarkOptions, Note], list[TableRow]]]] = {
@@ -55,6 +56,7 @@ MEASUREMENTS: dict[MeasurementName, tuple[str, Callable[[BenchmarkOptions, Note]
     ),
 }
 
+OPENMP = ("OMP_", "GOMP_", "KMP_", "MKL_")  # variables that say how threads compute and wait
 BUSY = 0.5  # load average from which on the numbers are doubtful
 
 
@@ -70,6 +72,8 @@ def measure_all(options: BenchmarkOptions, console: Console, keep: Callable[[dic
         torch.set_num_threads(options.threads)
     load = os.getloadavg()[0]  # of the last minute; an idle machine has about 0
     machine = describe_machine(find_device(options.workload.device)) | {"cores": os.cpu_count(), "load_at_start": load}
+    machine["environment"] = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(OPENMP)}
+    machine["onednn"] = bool(products._MKL_LEAVES_AVX512 and torch.backends.mkldnn.enabled)
     shown = ("processor", "cores", "device", "threads", "platform", "load_at_start")
     versions = {name: machine["versions"][name] for name in ("python", "torch")}
     console.print(", ".join(f"{name} {value}" for name, value in ({n: machine[n] for n in shown} | versions).items()))
@@ -88,37 +92,3 @@ def measure_all(options: BenchmarkOptions, console: Console, keep: Callable[[dic
         content["measurements"][name] = [row._asdict() for row in found]
         content["seconds"][name] = round(seconds, 1)
         keep(content)
-
-
-def to_table(title: str, rows: Sequence[TableRow]) -> Table:
-    """Return the rows as a table; ratios are to the first row of their section, and there only where turns agree."""
-    table = Table("", title=title, title_justify="left")
-    for column in ("median", "min .. max", "ratio"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("required")
-    for row in rows:
-        if row.against is None:
-            table.add_section()
-        spread = "" if row.min == row.max else f"{number(row.min)} .. {number(row.max)}"
-        table.add_row(row.name, median_of(row), spread, ratio_of(row), row.required)
-    return table
-
-
-def median_of(row: TableRow) -> str:
-    """Return a row's number with its unit; where that is a ratio itself, only if its turns agree."""
-    if row.unit == RATIO:
-        return tell_ratio(row.median, row.min, row.max)
-    return f"{number(row.median)} {row.unit}"
-
-
-def ratio_of(row: TableRow) -> str:
-    """Return a row's ratio to what it is compared with, only if its turns agree."""
-    if row.ratio is None:
-        return "1"
-    assert row.ratio_min is not None and row.ratio_max is not None
-    return tell_ratio(row.ratio, row.ratio_min, row.ratio_max)
-
-
-def number(value: float) -> str:
-    """Return a number with all digits before the point, and four in all if it has fewer."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -35,6 +35,8 @@ from tying_env.primary.models import find_device
 KINDS = ("weights", "gradients", "optimizer state", "activations")
 _KIND_OF = {"Parameter": "weights", "Gradient": "gradients", "Optstate": "optimizer state"}  # all else: activations
 TRAINED, BUILT = "weights + gradients + optimizer state", "while it is built"
+_AT_PEAK = tuple(f"{kind}, peak" for kind in KINDS)
+_SUMS = (TRAINED, "total, peak", "total, average", BUILT)
 PAPER_VOCABULARY = 50257
 
 
@@ -261,24 +263,36 @@ def measure_memory(base: EnvConfig, sizes: MemorySizes, note: Note) -> list[Tabl
 
 def memory_table(title: str, rows: Sequence[TableRow]) -> Group:
     """Return a table for each network, a line for each case: megabytes by kind, and ratios to conventional training."""
-    kinds = [f"{kind}, peak" for kind in KINDS]
-    sums = [TRAINED, "total, peak", "total, average", BUILT]
     headings = ["weights", "grad.", "optim.", "activ.", "w+g+o", "peak", "average", "built"]
-    lines: dict[str, dict[str, dict[str, TableRow]]] = {}
-    for row in rows:
-        where, case, kind = row.name.split(": ")
-        lines.setdefault(where, {}).setdefault(case, {})[kind] = row
     tables = []
-    for where, cases_there in lines.items():
+    for where, cases_there in _by_case(rows).items():
         table = Table("MB", title=f"{title}: {where}", title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
         for heading in headings:
             table.add_column(heading, justify="right", no_wrap=True)
         for case, found in cases_there.items():
             table.add_row(
-                case, *(_megabytes(found[kind]) for kind in kinds), *(_compared(found[kind]) for kind in sums)
+                case, *(_megabytes(found[kind]) for kind in _AT_PEAK), *(_compared(found[kind]) for kind in _SUMS)
             )
         tables.append(table)
     return Group(*tables)
+
+
+def table_of_memory(rows: Sequence[TableRow]) -> list[list[str]]:
+    """Return the same as one table of cells, with its heading."""
+    table = [["MB", *KINDS, TRAINED, "all at the peak", "all on average", BUILT]]
+    for where, cases_there in _by_case(rows).items():
+        for case, found in cases_there.items():
+            summed = (_compared(found[kind]).replace("\n", ", ") for kind in _SUMS)
+            table.append([f"{where}: {case}", *(_megabytes(found[kind]) for kind in _AT_PEAK), *summed])
+    return table
+
+
+def _by_case(rows: Sequence[TableRow]) -> dict[str, dict[str, dict[str, TableRow]]]:
+    found: dict[str, dict[str, dict[str, TableRow]]] = {}
+    for row in rows:
+        where, case, kind = row.name.split(": ")
+        found.setdefault(where, {}).setdefault(case, {})[kind] = row
+    return found
 
 
 def _megabytes(row: TableRow) -> str:

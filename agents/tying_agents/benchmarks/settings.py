@@ -187,6 +187,11 @@ class BenchmarkOptions:
     """Which measurements to run."""
     json: Path | None = None
     """Write machine, options and all numbers to this file as well, after each measurement: Ctrl-C loses one."""
+    page: Path | None = None
+    """Measure nothing: write the tables of --files into this page, each between its marks <!-- benchmark: NAME --> and
+    <!-- end -->."""
+    files: tuple[Path, ...] = ()
+    """Files of --json, for --page."""
     threads: int | None = None
     """Threads of torch; its own choice by default."""
     workload: BenchmarkSizes = field(default_factory=BenchmarkSizes)
@@ -204,6 +209,8 @@ class BenchmarkOptions:
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be at least 1, got {self.threads}")
+        if (self.page is None) != (not self.files):
+            raise ValueError(f"page and files must be given together, got {self.page} and {len(self.files)} files")
         if self.json is not None and not self.json.resolve().parent.is_dir():
             raise ValueError(f"json must be a file in a folder that exists, got {str(self.json)!r}")
 

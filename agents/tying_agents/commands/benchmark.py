@@ -6,6 +6,7 @@ are medians over the turns, with their range; a ratio is the median of the ratio
 layer-tying benchmark
 layer-tying benchmark memory --paper-n-layer 0
 layer-tying benchmark --only step head --repeats 30 --json benchmark.json
+layer-tying benchmark --page docs/performance.md --files docs/results/benchmark_*.json
 """
 
 import itertools
@@ -21,10 +22,16 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str], prog: str = "layer-tying benchmark") -> int:
-    """Measure, show, write, and return the exit code."""
+    """Measure, show, write, or write a page of what was measured; return the exit code."""
 
     def work(console: "Console") -> int:
         options = read_options(BenchmarkOptions, _spelled_out(argv), prog, __doc__)
+        if options.page is not None:
+            from tying_agents.benchmarks.page import write_page
+
+            names = write_page(options.page, options.files)
+            console.print(f"written into {options.page}: {', '.join(names)}", highlight=False, soft_wrap=True)
+            return 0
         from tying_agents.benchmarks.all import measure_all
         from tying_env.files import to_json, written_whole
 
