@@ -21,7 +21,7 @@ from tying_agents.benchmarks.speed import measure_plain, measure_start, measure_
 from tying_agents.benchmarks.table import measure_table
 from tying_agents.benchmarks.turns import Note, TableRow
 from tying_agents.running.description import describe_machine
-from tying_env.primary.kernels import products
+from tying_env.primary.kernels.products import onednn_is_chosen
 from tying_env.primary.models import find_device
 
 MEASUREMENTS: dict[MeasurementName, tuple[str, Callable[[BenchmarkOptions, Note], list[TableRow]]]] = {
@@ -35,7 +35,7 @@ MEASUREMENTS: dict[MeasurementName, tuple[str, Callable[[BenchmarkOptions, Note]
     "dqn": ("A decision and update of the factorized DQN", lambda given, note: measure_dqn(given.workload)),
     "plain": (
         "Training steps against a plain loop, transformers' Trainer and the matrix products alone",
-        lambda given, note: measure_plain(given.workload),
+        lambda given, note: measure_plain(given.workload, note),
     ),
     "where": ("Where the time of a training step goes", lambda given, note: measure_where(given.workload)),
     "options": ("What the options do, 3 leaders", lambda given, note: measure_options(given.workload)),
@@ -73,7 +73,7 @@ def measure_all(options: BenchmarkOptions, console: Console, keep: Callable[[dic
     load = os.getloadavg()[0]  # of the last minute; an idle machine has about 0
     machine = describe_machine(find_device(options.workload.device)) | {"cores": os.cpu_count(), "load_at_start": load}
     machine["environment"] = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(OPENMP)}
-    machine["onednn"] = bool(products._MKL_LEAVES_AVX512 and torch.backends.mkldnn.enabled)
+    machine["onednn"] = onednn_is_chosen()
     shown = ("processor", "cores", "device", "threads", "platform", "load_at_start")
     versions = {name: machine["versions"][name] for name in ("python", "torch")}
     console.print(", ".join(f"{name} {value}" for name, value in ({n: machine[n] for n in shown} | versions).items()))

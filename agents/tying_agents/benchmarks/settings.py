@@ -30,6 +30,9 @@ MeasurementName = Literal[
     "memory",
 ]
 
+MOST_WORDS = 2**16
+FEW_WORDS = 512  # up to here the head is little of a step
+
 # GPT-2's vocabulary, whose head is half of a small network's step, and no schedule: what all tables were measured with.
 SMALL = EnvConfig(tokenizer="gpt2", n_embd=128, batch_size=8, schedule="constant", warmup_steps=0)
 
@@ -62,6 +65,8 @@ class BenchmarkSizes:
     """Tokens in a training sequence."""
     batch_size: int = SMALL.batch_size
     """Sequences in a training step."""
+    vocabularies: tuple[int, ...] = (50257, 256)
+    """Words of the random texts in tying and plain: GPT-2's, whose head is most of the work, and bytes."""
     k: int = SMALL.k
     """Training steps in one env.step."""
 
@@ -69,6 +74,8 @@ class BenchmarkSizes:
         for name, least in (("repeats", 1), ("n_layer", 3)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.vocabularies or not all(2 <= n <= MOST_WORDS for n in self.vocabularies):
+            raise ValueError(f"vocabularies must be in 2..{MOST_WORDS} each, got {self.vocabularies}")
 
     def config(self) -> EnvConfig:
         """Return the environment's settings for this workload."""
