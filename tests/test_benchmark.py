@@ -1,18 +1,29 @@
 """The benchmark runs from end to end at a tiny size; what it times is not checked here, what it counts is."""
 
+import io
 import itertools
 import json
 import math
+import os
+import re
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from rich.console import Console
+from tying_agents.benchmarks import memory
+from tying_agents.benchmarks.all import MEASUREMENTS
+from tying_agents.benchmarks.settings import MemorySizes
+from tying_agents.benchmarks.showing import to_table
+from tying_agents.benchmarks.turns import RATIO, tell_ratio, to_rows
 
 from tests.command_line import called
-from tying_env.primary.kernels import products
+from tying_env import EnvConfig
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
 N_LAYER, WIDTH, SEQ_LEN, VOCABULARY = 4, 16, 16, 50257
@@ -21,7 +32,7 @@ TINY = [
     *("--n-layer", str(N_LAYER), "--n-embd", str(WIDTH), "--wide-n-embd", "32", "--seq-len", str(SEQ_LEN)),
     *("--paper-n-layer", "2", "--leaders", "1", "--numbers", "2"),
     *("--growing-layers", "4", "--growing-widths", "16", "--growing-lengths", "16", "--growing-groups", "2"),
-    *("--reuse-lengths", "16"),
+    *("--reuse-lengths", "16", "--vocabularies", "512", "256"),
     *("--single-steps", "20", "--batch-sizes", "3", "--batched-steps", "2"),
 ]
 # All but the options, which would be compiled.
@@ -60,7 +71,7 @@ def rows_of(result: dict[str, Any], measurement: str) -> dict[str, dict[str, Any
 
 def test_every_measurement_has_its_arms(result: dict[str, Any]) -> None:
     arms = {name: len(rows) for name, rows in result["measurements"].items()}
-    plain = 16 if products._MKL_LEAVES_AVX512 else 10  # with and without oneDNN, where that is faster
+    plain = 2 * 2 * (10 if torch.backends.mkldnn.is_available() else 7)  # with oneDNN's products and with torch's own
     assert arms == dict(
         **{
             "step": 4,
@@ -95,12 +106,28 @@ def test_every_ratio_is_to_a_row_of_the_same_measurement_and_unit(result: dict[s
                 base = rows[row["against"]]
                 assert base["unit"] == row["unit"]
                 # Each turn's ratio lies between these, and so does their median.
-                assert row["min"] / base["max"] <= row["ratio"] * (1 + 1e-9)
-                assert row["ratio"] <= row["max"] / base["min"] * (1 + 1e-9)
+                assert row["min"] / base["max"] <= row["ratio_min"] * (1 + 1e-9)
+                assert row["ratio_max"] <= row["max"] / base["min"] * (1 + 1e-9)
+            if row["ratio"] is not None:
+                assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
+
+
+def test_a_ratio_whose_turns_vary_by_more_than_a_tenth_is_not_shown() -> None:
+    speeds = {"base": [10.0, 20.0, 40.0], "steady": [11.0, 22.0, 44.0], "wild": [10.0, 22.0, 48.0]}
+    shares = {"steady share": [0.80, 0.82, 0.84], "wild share": [0.70, 0.80, 0.90]}
+    rows = to_rows(speeds, "tokens/s", "base") + to_rows(shares, RATIO)
+    assert [(row.ratio_min, row.ratio_max) for row in rows[1:3]] == [(1.1, 1.1), (1.0, 1.2)]
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(to_table("", rows))
+    shown = re.sub(r"[^\w%. \n]", "", console.export_text())
+    assert re.search(r"steady +22 tokenss +11 .. 44 +1\.1 *\n", shown)
+    assert re.search(r"wild +22 tokenss +10 .. 48 +varies by 18 % *\n", shown)
+    assert re.search(r"steady share +0\.82 +", shown) and re.search(r"wild share +varies by 25 % +", shown)
+    assert tell_ratio(0.0, 0.0, 0.0) == "0" and tell_ratio(0.0, 0.0, 1.0) == "varies by inf %"
 
 
 def test_bytes_are_those_of_the_leaders_and_of_what_lies_outside_the_blocks(result: dict[str, Any]) -> None:
-    memory = rows_of(result, "memory")
+    found = rows_of(result, "memory")
     outside = (VOCABULARY + SEQ_LEN + 2) * WIDTH  # two embeddings, the final norm's scale and shift
     block = 12 * WIDTH**2 + 13 * WIDTH  # attention 4, MLP 8 matrices; their biases 4 + 5, two norms 4
     counters = 4 * 16  # AdamW's step of every tensor: 12 in a block, 4 outside
@@ -112,29 +139,58 @@ def test_bytes_are_those_of_the_leaders_and_of_what_lies_outside_the_blocks(resu
     ):
         trained = 16 * (outside + leaders * block) + counters + 4 * 12 * (leaders - 1)
         for where in ("measured", "measured, checkpointed"):
-            row = memory[f"{N_LAYER} x {WIDTH}, {where}: {name}: weights + gradients + optimizer state"]
+            row = found[f"{N_LAYER} x {WIDTH}, {where}: {name}: weights + gradients + optimizer state"]
             assert row["median"] == trained
 
 
 def test_the_paper_size_is_accounted_for_without_its_memory(result: dict[str, Any]) -> None:
-    memory = rows_of(result, "memory")
+    found = rows_of(result, "memory")
     outside, block = (50257 + 256 + 2) * 1600, 12 * 1600**2 + 13 * 1600
-    row = memory["2 x 1600, exact: 1 leaders, shared gradient: weights + gradients + optimizer state"]
+    row = found["2 x 1600, exact: 1 leaders, shared gradient: weights + gradients + optimizer state"]
     assert row["median"] == 16 * (outside + block) + 4 * (4 + 12)
     assert row["ratio"] == pytest.approx((outside + block) / (outside + 2 * block), rel=1e-6)
-    built = memory["2 x 1600, exact: frozen start, redrawn: while it is built"]
+    built = found["2 x 1600, exact: frozen start, redrawn: while it is built"]
     assert built["median"] == 4 * (outside + block)  # and never more
     assert built["ratio"] == pytest.approx((outside + block) / (outside + 2 * block) / 4, rel=1e-6)
     plain, checkpointed = (
-        memory[f"2 x 1600, exact{how}: conventional: activations, average"]["median"] for how in ("", ", checkpointed")
+        found[f"2 x 1600, exact{how}: conventional: activations, average"]["median"] for how in ("", ", checkpointed")
     )
     assert checkpointed < plain
 
 
 def test_the_file_says_where_and_with_which_settings_it_was_measured(result: dict[str, Any]) -> None:
     assert result["machine"]["threads"] == 1
-    assert {"processor", "cores", "versions", "load_at_start"} <= set(result["machine"])
+    assert {"processor", "cores", "versions", "load_at_start", "onednn"} <= set(result["machine"])
+    assert result["machine"]["environment"]["OMP_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"]
     assert result["options"]["workload"]["n_embd"] == WIDTH
+
+
+def test_the_file_says_how_long_each_measurement_took(result: dict[str, Any]) -> None:
+    assert list(result["seconds"]) == list(result["measurements"]) == MEASURED
+    assert all(0 <= seconds < 600 for seconds in result["seconds"].values())
+
+
+def test_what_was_measured_before_ctrl_c_is_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(MEASUREMENTS, "head", ("", interrupted))
+    run = benchmark("dqn", "head", "--json", str(tmp_path / "all.json"))
+    assert run.returncode == 130
+    assert re.search(r"dqn took [\d.]+ s\n", run.stdout) and "what was measured is in the file" in run.stdout
+    assert list(json.loads((tmp_path / "all.json").read_text())["measurements"]) == ["dqn"]
+
+
+def test_memory_of_the_small_network_alone_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "cases", lambda n_layer, n_groups: {"conventional": (np.arange(n_layer), {})})
+    base = EnvConfig(tokenizer="gpt2", n_layer=3, n_embd=8, n_head=1, seq_len=8, batch_size=1, device="cpu")
+    told: list[str] = []
+    rows = memory.measure_memory(base, MemorySizes(paper_n_layer=0), told.append)
+    assert {row.name.split(": ")[0] for row in rows} == {"3 x 8, measured", "3 x 8, measured, checkpointed"}
+    assert [re.sub(r"\d+\.\d s", "S", line) for line in told] == [
+        f"3 x 8, {how}: conventional, S"
+        for how in ("exact", "exact, checkpointed", "measured", "measured, checkpointed")
+    ]
 
 
 def test_one_measurement_alone_can_be_run(tmp_path: Path) -> None:
@@ -147,7 +203,12 @@ def test_one_measurement_alone_can_be_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "named"),
-    [("--n-layer", "2", "n_layer must be at least 3"), ("--json", "missing/file.json", "folder that exists")],
+    [
+        ("--n-layer", "2", "n_layer must be at least 3"),
+        ("--json", "missing/file.json", "folder that exists"),
+        ("--paper-n-layer", "-1", "at least 0, got -1"),
+        ("--vocabularies", "1", "in 2..65536 each, got (1,)"),
+    ],
 )
 def test_a_wrong_setting_is_named_before_anything_is_measured(option: str, value: str, named: str) -> None:
     run = benchmark(option, value)

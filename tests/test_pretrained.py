@@ -189,7 +189,7 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> N
         agent.make(agent.settings(**settings), Context(4, 0))
 
 
-@pytest.mark.parametrize("option", ["updates=0", "members=0", "seed=-1"])
+@pytest.mark.parametrize("option", ["updates=0", "members=0", "seed=-1", "threads=0"])
 def test_wrong_options_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     name, _, value = option.partition("=")
     with pytest.raises(SystemExit):

@@ -196,3 +196,19 @@ def test_training_is_the_same_up_to_rounding(gradient: str, tiny: dict[str, Any]
         made = len(calls)
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     assert made > 0
+
+
+def test_a_block_can_choose_the_products_of_other_processors(calls: list[int]) -> None:
+    with products.choosing_onednn(False):
+        plain = layer("linear")
+        products.use_onednn(plain)
+        assert type(plain) is nn.Linear and not products.onednn_is_chosen()
+    assert products.onednn_is_chosen()
+    turned = layer("linear")
+    products.use_onednn(turned)
+    with products.choosing_onednn(False), products.choosing_onednn(True):
+        turned(draw(7, 24))
+    assert len(calls) == 1
+    with products.choosing_onednn(False):
+        turned(draw(7, 24))
+    assert len(calls) == 1

@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from tying_agents.commands import finetune, pretrain
 from tying_agents.commands import run as command
+from tying_agents.downstream import finetuning
+from tying_agents.many.stoppable import call_until_stopped
 from tying_agents.run_config import RunConfig
 from tying_agents.running import threads
 from tying_agents.running.threads import set_threads
 
 from tests.conftest import TINY
+from tests.tables import made_up_table, written
 from tests.tiny_runs import tiny_run
 from tying_env import EnvConfig
 
@@ -117,3 +121,43 @@ def test_a_run_that_is_too_short_to_measure_keeps_torchs_choice(text_folder: Pat
     set_threads("auto", config(text_folder, total_steps=3), None, notes.append)
     assert torch.get_num_threads() == 4
     assert notes == ["CPU threads: 4, torch's own choice. The run is too short to measure others."]
+
+
+def note_threads(path: Path) -> None:
+    path.write_text(str(torch.get_num_threads()))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_many_calls_compute_on_as_many_as_is_said(jobs: int, tmp_path: Path) -> None:
+    torch.set_num_threads(4)
+    paths = [tmp_path / "a", tmp_path / "b"]
+    call_until_stopped(note_threads, [(path,) for path in paths], tmp_path, print, print, jobs=jobs, threads=3)
+    assert [path.read_text() for path in paths] == ["3", "3"]
+    assert torch.get_num_threads() == 4  # the caller's are as they were
+
+
+@pytest.mark.parametrize(("words", "wanted"), [([], 1), (["--threads=3"], 3)], ids=str)
+def test_pretraining_and_finetuning_compute_on_one_or_as_many_as_is_said(
+    words: list[str], wanted: int, glue: Path, tmp_path: Path, text_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+
+    def spied(function: Any) -> Any:
+        def noting(*arguments: Any, **named: Any) -> Any:
+            seen.add(torch.get_num_threads())
+            return function(*arguments, **named)
+
+        return noting
+
+    torch.set_num_threads(4)
+    monkeypatch.setattr(torch.optim.Adam, "step", spied(torch.optim.Adam.step))
+    monkeypatch.setattr(finetuning, "tune", spied(finetuning.tune))
+    table = f"--table={written(tmp_path, made_up_table())}"
+    assert pretrain.main([table, "--updates=1", "--members=1", f"--out={tmp_path / 'values.npz'}", *words]) == 0
+    run = tiny_run(tmp_path / "run", text_folder)
+    assert seen == {wanted}
+    seen.clear()
+    common = ["--task=sst2", f"--data={glue}", "--epochs=1", "--seeds=1", "--methods=head", "--network=final"]
+    assert finetune.main([str(run), *common, *words]) == 0
+    assert seen == {wanted}
+    assert torch.get_num_threads() == 4

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tying_agents.benchmarks.settings import BenchmarkSizes
+from tying_agents.benchmarks.settings import FEW_WORDS, BenchmarkSizes
 from tying_agents.benchmarks.synthetic import RandomTokens
 from tying_agents.benchmarks.turns import Contender, TableRow, milliseconds, per_second, take_turns, to_rows
 from tying_agents.controllers.base import Transition
@@ -30,7 +30,6 @@ from tying_env.primary.trainer import Trainer
 from tying_env.seeding import torch_stream
 
 SEED = 0
-VOCABULARIES = (50257, 512)  # of tied training; the head is most of the work with the one, little with the other
 DECISIONS = 20  # of the controller in one turn: a single one is too short to time
 
 
@@ -129,7 +128,7 @@ def compare_step(work: BenchmarkSizes, random: bool) -> list[TableRow]:
 def measure_tying(work: BenchmarkSizes) -> list[TableRow]:
     """Training steps of the wide network: all layers independent against three leaders, in both gradient modes."""
     rows, config, device = [], work.config(), find_device(work.device)
-    for vocab_size in VOCABULARIES:
+    for vocab_size in work.vocabularies:
         arms = []
         shared = dataclasses.replace(config, n_embd=work.wide_n_embd)
         leader = dataclasses.replace(shared, gradient="leader")
@@ -140,7 +139,7 @@ def measure_tying(work: BenchmarkSizes) -> list[TableRow]:
         ):
             trainer = build_trainer(RandomTokens(chosen, vocab_size), device, SEED, tying)
             arms.append(Contender(f"{vocab_size:,} words: {name}", functools.partial(trainer.train, 1)))
-        required = {arms[1].name: "at least 1.0", arms[2].name: "at least 1.3"} if vocab_size == 512 else None
+        required = {arms[1].name: "at least 1.0", arms[2].name: "at least 1.3"} if vocab_size <= FEW_WORDS else None
         rows += to_rows(
             per_second(take_turns(arms, work.repeats, device, work.clock), work.tokens),
             "tokens/s",

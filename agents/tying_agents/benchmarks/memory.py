@@ -2,13 +2,14 @@
 
 torch's own tracker (`torch.distributed._tools.mem_tracker.MemTracker`) follows every storage from its making to its
 end. On fake tensors, which have shapes and devices but no memory (torch's meta kernels compute them), it gives exact
-bytes for networks of any size; on real ones it gives what a run holds. One training step is followed after one that
-fills the optimizer's state.
+bytes for networks of any size; on real ones it gives what a run holds. One training step is followed, with the
+optimizer's state filled.
 """
 
 import contextlib
 import dataclasses
 import statistics
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tying_agents.benchmarks.settings import MemorySizes, neighbours
 from tying_agents.benchmarks.synthetic import RandomTokens
-from tying_agents.benchmarks.turns import TableRow
+from tying_agents.benchmarks.turns import Note, TableRow
 from tying_env import PAPER, EnvConfig
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.models import find_device
@@ -34,6 +35,8 @@ from tying_env.primary.models import find_device
 KINDS = ("weights", "gradients", "optimizer state", "activations")
 _KIND_OF = {"Parameter": "weights", "Gradient": "gradients", "Optstate": "optimizer state"}  # all else: activations
 TRAINED, BUILT = "weights + gradients + optimizer state", "while it is built"
+_AT_PEAK = tuple(f"{kind}, peak" for kind in KINDS)
+_SUMS = (TRAINED, "total, peak", "total, average", BUILT)
 PAPER_VOCABULARY = 50257
 
 
@@ -95,20 +98,25 @@ class _Tracker(MemTracker):
 class _Watch(TorchDispatchMode):
     """Looks at the tracker after every operation."""
 
-    def __init__(self, tracker: MemTracker, device: torch.device, fake: bool) -> None:
+    def __init__(self, tracker: MemTracker, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._tracker, self._device, self._fake = tracker, device, fake
+        self._tracker, self._device = tracker, device
         self.seen: list[Bytes] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._fake and func is torch.ops.aten._local_scalar_dense.default:
-            return 1.0  # the one number a step reads before its end: the gradient of the loss with respect to itself
         result = func(*args, **(kwargs or {}))
         snapshots = self._tracker._curr_mem_snap
         for device, snapshot in snapshots.items():
             if device.type == self._device.type:
                 self.seen.append(_by_kind(snapshot))
         return result
+
+
+class _Numbers(TorchDispatchMode):
+    """Answers for fake tensors where a step reads a number before its end: the loss's gradient by itself, 1."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return 1.0 if func is torch.ops.aten._local_scalar_dense.default else func(*args, **(kwargs or {}))
 
 
 def _by_kind(snapshot: dict[Any, int]) -> Bytes:
@@ -127,7 +135,7 @@ def _fake_tensors() -> Iterator[None]:
     masking.find_packed_sequence_indices = lambda position_ids: None  # what it finds for our batches, too
     model.to = lambda self, *args, **kwargs: self  # it is where it belongs already
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with FakeTensorMode(allow_non_fake_inputs=True), _Numbers():  # type: ignore[no-untyped-call]
             yield
     finally:
         masking.find_packed_sequence_indices, model.to = packed, to
@@ -145,21 +153,23 @@ def account(config: EnvConfig, vocab_size: int, tying: npt.NDArray[np.int64] | N
     device = torch.device("cpu") if fake else find_device(config.device)
     with _fake_tensors() if fake else contextlib.nullcontext():
         tracker = _Tracker()
-        with tracker, _Watch(tracker, device, fake) as building:
+        with tracker, _Watch(tracker, device) as building:
             trainer = build_trainer(RandomTokens(config, vocab_size), device, 0, tying)
-        tracker = _Tracker()
-        tracker.track_external(trainer.network.model, trainer.optimizer)
         drawn = trainer.batches.next_batch()
         ids = torch.zeros(drawn.shape, dtype=torch.int64) if fake else torch.from_numpy(drawn)
-        for _ in range(2):  # the first fills the optimizer's state
-            tracker.reset_mod_stats()
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(device)
-            with tracker, _Watch(tracker, device, fake) as watch:
-                trainer.compute_gradients(ids.to(device))
-                trainer.optimizer.step()
-                held = trainer.memory()
-                trainer.optimizer.zero_grad(set_to_none=True)
+        for parameter in trainer.trainable_parameters():  # fill the optimizer's state: what a first step is for here
+            parameter.grad = torch.zeros_like(parameter)
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        tracker = _Tracker()
+        tracker.track_external(trainer.network.model, trainer.optimizer)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        with tracker, _Watch(tracker, device) as watch:
+            trainer.compute_gradients(ids.to(device))
+            trainer.optimizer.step()
+            held = trainer.memory()
+            trainer.optimizer.zero_grad(set_to_none=True)
     seen = watch.seen
     peak = max(seen, key=lambda one: one.total)
     average = Bytes(*(statistics.fmean(column) for column in zip(*seen, strict=True)))
@@ -183,7 +193,7 @@ def cases(n_layer: int, n_groups: int) -> dict[str, tuple[npt.NDArray[np.int64] 
     }
 
 
-def account_rows(base: EnvConfig, vocab_size: int, n_groups: int, where: str, fake: bool) -> list[TableRow]:
+def account_rows(base: EnvConfig, vocab_size: int, n_groups: int, where: str, note: Note, fake: bool) -> list[TableRow]:
     """Account for every case, without and with activation checkpointing on both sides.
 
     Raises:
@@ -196,7 +206,9 @@ def account_rows(base: EnvConfig, vocab_size: int, n_groups: int, where: str, fa
         first: dict[str, float] = {}
         for name, (tying, settings) in cases(base.n_layer, n_groups).items():
             config = dataclasses.replace(base, checkpoint_blocks=checkpointed, **settings)
+            begin = time.perf_counter()
             found = account(config, vocab_size, tying, fake)
+            note(f"{how}: {name}, {time.perf_counter() - begin:.1f} s")
             # (torch's tracker rounds up to the 512 bytes that CUDA's allocator gives out at least)
             if found.trained_at_most != found.floor and not found.allocated:
                 raise RuntimeError(f"{name} holds {found.trained_at_most} bytes, expected {found.floor}")
@@ -212,7 +224,7 @@ def account_rows(base: EnvConfig, vocab_size: int, n_groups: int, where: str, fa
                 ratio = n / first[other] if first.get(other) else None
                 against = None if ratio is None else f"{how}: conventional: {other}"
                 wanted = _required(name, kind, checkpointed) if fake else None
-                rows.append(TableRow(f"{how}: {name}: {kind}", n, n, n, "bytes", ratio, against, wanted))
+                rows.append(TableRow(f"{how}: {name}: {kind}", n, n, n, "bytes", ratio, against, wanted, ratio, ratio))
             first = first or values
     return rows
 
@@ -227,45 +239,60 @@ def _required(name: str, kind: str, checkpointed: bool) -> str | None:
     return None
 
 
-def measure_memory(base: EnvConfig, sizes: MemorySizes) -> list[TableRow]:
-    """The paper's network on fake tensors; then the benchmark's own, on fake tensors and on real ones.
+def measure_memory(base: EnvConfig, sizes: MemorySizes, note: Note) -> list[TableRow]:
+    """The benchmark's own network, on fake tensors and on real ones; then the paper's, on fake tensors.
 
     Raises:
         RuntimeError: real tensors do not come to the same bytes as fake ones.
     """
-    shapes = ("n_layer", "n_embd", "n_head", "seq_len", "batch_size")
-    paper = EnvConfig(**{name: PAPER[name] for name in shapes} | {"n_layer": sizes.paper_n_layer})
-    rows = account_rows(paper, PAPER_VOCABULARY, sizes.leaders, f"{paper.n_layer} x {paper.n_embd}, exact", fake=True)
     small = f"{base.n_layer} x {base.n_embd}"
-    exact = account_rows(base, PAPER_VOCABULARY, 3, f"{small}, exact", fake=True)
-    real = account_rows(base, PAPER_VOCABULARY, 3, f"{small}, measured", fake=False)
+    exact = account_rows(base, PAPER_VOCABULARY, 3, f"{small}, exact", note, fake=True)
+    real = account_rows(base, PAPER_VOCABULARY, 3, f"{small}, measured", note, fake=False)
     on_cpu = find_device(base.device).type == "cpu"
     for one, other in zip(exact, real, strict=True) if on_cpu else ():
         if one.median != other.median and "average" not in one.name:
             raise RuntimeError(f"{one.name} is {one.median} bytes on fake tensors and {other.median} on real ones")
-    return rows + [row._replace(required=None) for row in real]
+    rows = [row._replace(required=None) for row in real]
+    if not sizes.paper_n_layer:
+        return rows
+    shapes = ("n_layer", "n_embd", "n_head", "seq_len", "batch_size")
+    paper = EnvConfig(**{name: PAPER[name] for name in shapes} | {"n_layer": sizes.paper_n_layer})
+    where = f"{paper.n_layer} x {paper.n_embd}, exact"
+    return rows + account_rows(paper, PAPER_VOCABULARY, sizes.leaders, where, note, fake=True)
 
 
 def memory_table(title: str, rows: Sequence[TableRow]) -> Group:
     """Return a table for each network, a line for each case: megabytes by kind, and ratios to conventional training."""
-    kinds = [f"{kind}, peak" for kind in KINDS]
-    sums = [TRAINED, "total, peak", "total, average", BUILT]
     headings = ["weights", "grad.", "optim.", "activ.", "w+g+o", "peak", "average", "built"]
-    lines: dict[str, dict[str, dict[str, TableRow]]] = {}
-    for row in rows:
-        where, case, kind = row.name.split(": ")
-        lines.setdefault(where, {}).setdefault(case, {})[kind] = row
     tables = []
-    for where, cases_there in lines.items():
+    for where, cases_there in _by_case(rows).items():
         table = Table("MB", title=f"{title}: {where}", title_justify="left", box=SIMPLE_HEAD, padding=0, pad_edge=False)
         for heading in headings:
             table.add_column(heading, justify="right", no_wrap=True)
         for case, found in cases_there.items():
             table.add_row(
-                case, *(_megabytes(found[kind]) for kind in kinds), *(_compared(found[kind]) for kind in sums)
+                case, *(_megabytes(found[kind]) for kind in _AT_PEAK), *(_compared(found[kind]) for kind in _SUMS)
             )
         tables.append(table)
     return Group(*tables)
+
+
+def table_of_memory(rows: Sequence[TableRow]) -> list[list[str]]:
+    """Return the same as one table of cells, with its heading."""
+    table = [["MB", *KINDS, TRAINED, "all at the peak", "all on average", BUILT]]
+    for where, cases_there in _by_case(rows).items():
+        for case, found in cases_there.items():
+            summed = (_compared(found[kind]).replace("\n", ", ") for kind in _SUMS)
+            table.append([f"{where}: {case}", *(_megabytes(found[kind]) for kind in _AT_PEAK), *summed])
+    return table
+
+
+def _by_case(rows: Sequence[TableRow]) -> dict[str, dict[str, dict[str, TableRow]]]:
+    found: dict[str, dict[str, dict[str, TableRow]]] = {}
+    for row in rows:
+        where, case, kind = row.name.split(": ")
+        found.setdefault(where, {}).setdefault(case, {})[kind] = row
+    return found
 
 
 def _megabytes(row: TableRow) -> str:

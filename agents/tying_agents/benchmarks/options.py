@@ -1,6 +1,7 @@
 """What the options that change how a step is computed do to time and memory, and what a step costs as work grows."""
 
 import functools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch._dynamo.utils import counters
 from tying_agents.benchmarks.measurements import SEED, benchmark_env
 from tying_agents.benchmarks.memory import account
 from tying_agents.benchmarks.settings import BenchmarkSizes, Growth, neighbours
-from tying_agents.benchmarks.turns import Contender, TableRow, per_second, take_turns, to_rows
+from tying_agents.benchmarks.turns import Contender, Note, TableRow, per_second, take_turns, to_rows
 from tying_env import partition
 from tying_env.config import EnvConfig
 
@@ -68,7 +69,7 @@ def count_compilations(work: BenchmarkSizes) -> list[TableRow]:
     return [row._replace(required="0" if "20" in row.name else None) for row in to_rows(counts, "")]
 
 
-def measure_growth(work: BenchmarkSizes, growth: Growth) -> list[TableRow]:
+def measure_growth(work: BenchmarkSizes, growth: Growth, note: Note) -> list[TableRow]:
     """Tokens in a second and bytes of weights, gradients and optimizer state, as one size grows (bytes as tokens)."""
     variants: dict[str, tuple[str, list[tuple[int, dict[str, Any]]]]] = {
         "layers": ("layers", [(n, {"n_layer": n}) for n in growth.growing_layers]),
@@ -84,6 +85,7 @@ def measure_growth(work: BenchmarkSizes, growth: Growth) -> list[TableRow]:
         speeds: dict[str, list[tuple[int, float]]] = {}
         held: dict[str, list[tuple[int, float]]] = {}
         for n, sizes in points:
+            begin = time.perf_counter()
             config = EnvConfig(**_sizes(work) | {"tokenizer": "bytes"} | sizes)
             few = n if what == "groups" else min(3, config.n_layer)
             arms, envs = [], {}
@@ -104,6 +106,7 @@ def measure_growth(work: BenchmarkSizes, growth: Growth) -> list[TableRow]:
                 held.setdefault(kind, []).append((n, bytes_held / 1e6))
             memory = {f"{what} {n}: {kind}, bytes": [curve[-1][1] * 1e6] for kind, curve in held.items()}
             rows += to_rows(memory, "bytes", next(iter(memory)))
+            note(f"{what} {n}, {time.perf_counter() - begin:.1f} s")
         curves[label] = speeds, held
     if growth.figure is not None:
         draw_growth(curves, growth.figure)

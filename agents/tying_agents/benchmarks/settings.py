@@ -30,6 +30,9 @@ MeasurementName = Literal[
     "memory",
 ]
 
+MOST_WORDS = 2**16
+FEW_WORDS = 512  # up to here the head is little of a step
+
 # GPT-2's vocabulary, whose head is half of a small network's step, and no schedule: what all tables were measured with.
 SMALL = EnvConfig(tokenizer="gpt2", n_embd=128, batch_size=8, schedule="constant", warmup_steps=0)
 
@@ -62,6 +65,8 @@ class BenchmarkSizes:
     """Tokens in a training sequence."""
     batch_size: int = SMALL.batch_size
     """Sequences in a training step."""
+    vocabularies: tuple[int, ...] = (50257, 256)
+    """Words of the random texts in tying and plain: GPT-2's, whose head is most of the work, and bytes."""
     k: int = SMALL.k
     """Training steps in one env.step."""
 
@@ -69,6 +74,8 @@ class BenchmarkSizes:
         for name, least in (("repeats", 1), ("n_layer", 3)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.vocabularies or not all(2 <= n <= MOST_WORDS for n in self.vocabularies):
+            raise ValueError(f"vocabularies must be in 2..{MOST_WORDS} each, got {self.vocabularies}")
 
     def config(self) -> EnvConfig:
         """Return the environment's settings for this workload."""
@@ -96,12 +103,15 @@ class MemorySizes:
     """For which networks memory is accounted for, and measured."""
 
     paper_n_layer: int = PAPER["n_layer"]
-    """L of the exact accounting; its other sizes are the paper's, and so are its batches."""
+    """L of the exact accounting; its other sizes are the paper's, and so are its batches. 0 leaves it out: it is
+    most of the time."""
     leaders: int = 7
     """Leaders of the tied network in the exact accounting; at most paper_n_layer."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.leaders <= self.paper_n_layer:
+        if self.paper_n_layer < 0:
+            raise ValueError(f"paper_n_layer must be at least 0, got {self.paper_n_layer}")
+        if self.paper_n_layer and not 1 <= self.leaders <= self.paper_n_layer:
             raise ValueError(f"leaders must be in 1..{self.paper_n_layer} (paper_n_layer), got {self.leaders}")
 
 
@@ -183,7 +193,12 @@ class BenchmarkOptions:
     only: tuple[MeasurementName, ...] = get_args(MeasurementName)
     """Which measurements to run."""
     json: Path | None = None
-    """Write machine, options and all numbers to this file as well."""
+    """Write machine, options and all numbers to this file as well, after each measurement: Ctrl-C loses one."""
+    page: Path | None = None
+    """Measure nothing: write the tables of --files into this page, each between its marks <!-- benchmark: NAME --> and
+    <!-- end -->."""
+    files: tuple[Path, ...] = ()
+    """Files of --json, for --page."""
     threads: int | None = None
     """Threads of torch; its own choice by default."""
     workload: BenchmarkSizes = field(default_factory=BenchmarkSizes)
@@ -201,6 +216,8 @@ class BenchmarkOptions:
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"threads must be at least 1, got {self.threads}")
+        if (self.page is None) != (not self.files):
+            raise ValueError(f"page and files must be given together, got {self.page} and {len(self.files)} files")
         if self.json is not None and not self.json.resolve().parent.is_dir():
             raise ValueError(f"json must be a file in a folder that exists, got {str(self.json)!r}")
 

@@ -22,12 +22,12 @@ class RandomTokens(Workload):
 
     def __init__(self, config: EnvConfig, vocab_size: int) -> None:
         self.config, self.task, self.sizes = config, CausalLM(), {"vocab_size": vocab_size}
-        self._tokens = numpy_stream(0, "tokens").integers(vocab_size, size=1 << 16, dtype=np.uint16)
+        self.tokens = numpy_stream(0, "tokens").integers(vocab_size, size=1 << 16, dtype=np.uint16)
 
     def training_batches(self, seed: int) -> Batches:
         """Return random windows."""
         config, stream = self.config, numpy_stream(seed, "training batches")
-        return RandomWindows(self._tokens, config.batch_size, config.seq_len, stream)
+        return RandomWindows(self.tokens, config.batch_size, config.seq_len, stream)
 
     def reward_batches(self, seed: int) -> Batches:
         """There are none: nothing here decides on a tying."""

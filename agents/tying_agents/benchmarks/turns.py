@@ -1,6 +1,7 @@
 """Timing of things that are compared: they take turns, and ratios are taken turn by turn."""
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,12 @@ import torch
 
 from tying_agents.benchmarks.settings import Clock
 
+MOST_SPREAD = 0.1  # a ratio whose turns vary by more of it is not shown
+RATIO = "x"  # the unit of a row that is a ratio itself
+
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+Note = Callable[[str], None]  # is told how far a long measurement is
 
 
 class TableRow(NamedTuple):
@@ -24,6 +30,8 @@ class TableRow(NamedTuple):
     ratio: float | None  # to the row named `against`
     against: str | None
     required: str | None  # what the ratio or the median is meant to be
+    ratio_min: float | None = None  # over the turns; None as the ratio, and in files of before
+    ratio_max: float | None = None
 
 
 class Contender(NamedTuple):
@@ -65,11 +73,20 @@ def to_rows(
     rows = []
     for name, own in values.items():
         base = None if against is None or name == against else values[against]
-        ratio = None if base is None else statistics.median(a / b for a, b in zip(own, base, strict=True))
-        beside = None if base is None else against
-        wanted = (required or {}).get(name)
-        rows.append(TableRow(name, statistics.median(own), min(own), max(own), unit, ratio, beside, wanted))
+        row = TableRow(name, statistics.median(own), min(own), max(own), unit, None, None, (required or {}).get(name))
+        if base is not None:
+            ratios = [a / b for a, b in zip(own, base, strict=True)]
+            least, most = min(ratios), max(ratios)
+            row = row._replace(ratio=statistics.median(ratios), against=against, ratio_min=least, ratio_max=most)
+        rows.append(row)
     return rows
+
+
+def tell_ratio(median: float, least: float, most: float) -> str:
+    """Return a ratio as it is shown, or by how much its turns vary, if that is so much that it says nothing."""
+    if most - least <= MOST_SPREAD * median:
+        return f"{median:.4g}"
+    return f"varies by {100 * (most - least) / median if median else math.inf:.0f} %"
 
 
 def milliseconds(seconds: Mapping[str, Sequence[float]], count: int = 1) -> dict[str, list[float]]:

@@ -28,8 +28,11 @@ def main(argv: Sequence[str], prog: str = "layer-tying finetune") -> int:
         options = read_options(FinetuneOptions, argv, prog, __doc__)
         refuse_early(options)
         from tying_agents.downstream.finetuning import make_results, scores_table
+        from tying_agents.many.threads import computing_on
 
-        console.print(scores_table(options, make_results(options, console)))
+        with computing_on(options.threads):
+            results = make_results(options, console)
+        console.print(scores_table(options, results))
         return 0
 
     return guard.guarded(work, "With --out, the same command resumes from there.")

@@ -43,12 +43,14 @@ class Options:
     """Updates of each network, one for 64 moves."""
     members: int = 5
     """Networks that learn, each by itself; the mean of their values chooses."""
+    threads: int = 1
+    """CPU threads to compute with: networks so small are slower on several. Other threads round otherwise."""
     shuffled: bool = False
     """The losses are dealt out at random among the tyings."""
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        check_at_least(1, updates=self.updates, members=self.members)
+        check_at_least(1, updates=self.updates, members=self.members, threads=self.threads)
 
 
 def main(argv: Sequence[str], prog: str = "layer-tying pretrain") -> int:
@@ -61,13 +63,14 @@ def main(argv: Sequence[str], prog: str = "layer-tying pretrain") -> int:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from tying_agents.controllers.pretrained import save_values
+        from tying_agents.many.threads import computing_on
         from tying_agents.pretraining import judged, pretrain
         from tying_env.table import open_table
 
         table = open_table(options.table)
         columns = (MofNCompleteColumn(), BarColumn(), TextColumn("eta"), TimeRemainingColumn())
         bar = Progress(TextColumn("updates"), *columns, console=console, disable=not console.is_terminal)
-        with bar:
+        with bar, computing_on(options.threads):
             task = bar.add_task("", total=options.updates * options.members)
 
             def on_update(done: int, total: int) -> None:
@@ -88,7 +91,9 @@ def main(argv: Sequence[str], prog: str = "layer-tying pretrain") -> int:
         for name in sorted(table.corpora, key=lambda name: (name != options.corpus, name)):
             if len(table.corpus(name).whole_seeds):
                 said = f"{name}, which it learned from" if name == options.corpus else f"{name}, which it has not seen"
-                _show(judged(values, name, options.table), said, console)
+                with computing_on(options.threads):
+                    found = judged(values, name, options.table)
+                _show(found, said, console)
         console.print(f"written: {options.out}", highlight=False, markup=False, soft_wrap=True)
         return 0
 

@@ -41,6 +41,8 @@ class FinetuneOptions:
     """Use only so many training examples, the first ones; 0 for all."""
     device: str = "auto"
     """Where to train: cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
+    threads: int = 1
+    """CPU threads to compute with; small networks are slower on several."""
     out: Path | None = None
     """Write the results to this JSON file as they come; the same command resumes from what is there."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
@@ -52,7 +54,7 @@ class FinetuneOptions:
         for values, what, same in ((self.runs, "run", places), (self.methods, "method", list(self.methods))):
             if twice := [value for i, value in enumerate(values) if same[i] in same[:i]]:
                 raise ValueError(f"each {what} must be given once, got {twice[0]} twice")
-        for name, least in (("seeds", 1), ("k", 1), ("rank", 1), ("train_examples", 0)):
+        for name, least in (("seeds", 1), ("k", 1), ("rank", 1), ("train_examples", 0), ("threads", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not self.methods and not self.adapters:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tying_agents.many.plan import CLUSTERS, Backend, import_backend
+from tying_agents.many.threads import computing_on
 from tying_agents.stopping import begin_worker
 
 
@@ -28,7 +29,7 @@ def in_parallel(
         backend: where.
         address: of the cluster's scheduler; None for what the environment says.
         jobs: calls at a time; a Dask cluster uses all its workers.
-        threads: CPU threads of each call.
+        threads: CPU threads of each call; in this process, where a single job runs, they are as before afterwards.
 
     Raises:
         OSError: there is no cluster at the address.
@@ -52,7 +53,13 @@ def in_parallel(
         if backend == "loky":
             settings |= {"inner_max_num_threads": threads, "initializer": begin_worker, "initargs": (os.getpid(),)}
         with parallel_config(backend=backend, n_jobs=jobs, **settings):
-            Telling(batch_size=1)(delayed(function)(*call) for call in calls)
+            Telling(batch_size=1)(delayed(_call)(function, threads, call) for call in calls)
+
+
+# joblib makes the calls of a single job in the caller's process, and knows nothing of a cluster's threads.
+def _call(function: Callable[..., Any], threads: int, call: tuple[Any, ...]) -> Any:
+    with computing_on(threads):
+        return function(*call)
 
 
 def end_workers() -> None:

@@ -9,6 +9,8 @@ torch's own switch turns it off: `with torch.backends.mkldnn.flags(enabled=False
 docs/performance.md.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,22 @@ def _mkl_leaves_avx512() -> bool:
 
 
 _MKL_LEAVES_AVX512 = _mkl_leaves_avx512()
+
+
+def onednn_is_chosen() -> bool:
+    """Tell whether networks that are built here now multiply through oneDNN."""
+    return _MKL_LEAVES_AVX512 and bool(torch.backends.mkldnn.enabled)
+
+
+@contextlib.contextmanager
+def choosing_onednn(chosen: bool) -> Iterator[None]:
+    """Build and run networks in this block as on a processor where oneDNN is faster, or as on one where it is not."""
+    global _MKL_LEAVES_AVX512
+    before, _MKL_LEAVES_AVX512 = _MKL_LEAVES_AVX512, chosen
+    try:
+        yield
+    finally:
+        _MKL_LEAVES_AVX512 = before
 
 
 def _is_plain() -> bool:
