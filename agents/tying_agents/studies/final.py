@@ -55,7 +55,7 @@ FINAL = {
         _commands(_ALL, _RATES, 2, 12, quick()),
     ),
     "final-24": Study(
-        "The same with 24 layers.",
+        "With 24 layers: is the rule better than chance, than the paper's DQN and than other fixed patterns?",
         _BETTER,
         1.2,
         _commands(_ALL, _RATES, 2, 12, (*quick(), "--n-layer", "24")),
@@ -67,7 +67,7 @@ FINAL = {
         _commands(_TWO, "4e-3 8e-3 1.6e-2", 3, 100, quick()),
     ),
     "final-no-worse-long": Study(
-        "The same with ten times as many training steps.",
+        "With ten times as many training steps: is the rule no worse than conventional training?",
         _NO_WORSE,
         4.5,
         _commands(_TWO, "2e-3 4e-3 8e-3", 3, 60, quick(total_steps=3840, warmup_steps=192)),
