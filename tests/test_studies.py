@@ -44,14 +44,14 @@ def test_grids_go_beyond_what_tyings_that_change_are_best_at(name: str) -> None:
     for words in commands_of(name, Path("studies"), None):
         rates = list(map(float, words_after(words, "--learning-rates")))
         assert rates == sorted(rates) and rates[0] < 1e-3 < 4e-3 < rates[-1]
-        assert int(words_after(words, "--tuning-seeds")[0]) >= 2
+        assert int(words_after(words, "--tuning-seeds")[0]) >= (1 if name == "regimes" else 2)  # a seed costs ten hours
 
 
 def test_a_study_of_amounts_of_text_has_its_own_commands_for_each() -> None:
     commands = commands_of("regimes", Path("studies"), None)
     steps = [int(words_after(words, "--total-steps")[0]) for words in commands]
     assert len(steps) == 3 and steps[0] < steps[1] < steps[2]
-    assert [sum("dropout 0.2" in word for word in words) for words in commands] == [6, 6, 0]
+    assert [sum("dropout 0.2" in word for word in words) for words in commands] == [5, 0, 0]
     assert [words[-1] for words in commands] == [f"studies/regimes/{size}KB" for size in (30, 250, 2000)]
     assert all("own first, dropout 0: --agent prior --rule own-first --groups 3 --dropout 0" in w for w in commands)
 
