@@ -1,11 +1,14 @@
 """The studies of docs/results: question, what would answer it, budget and commands, written before they are run."""
 
 from tying_agents.studies.alignment import ALIGNMENT
+from tying_agents.studies.dna import DNA
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.looking import LOOKING
 from tying_agents.studies.networks import NETWORKS
 from tying_agents.studies.packing import PACKING
+from tying_agents.studies.patterns import PATTERNS
 from tying_agents.studies.recipes import quick
+from tying_agents.studies.relatives import RELATIVES
 from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.sensitivity import SENSITIVITY
 from tying_agents.studies.speech import SPEECH
@@ -224,6 +227,9 @@ STUDIES = {
         ),
     ),
     "packing": PACKING,
+    "dna": DNA,
+    "patterns": PATTERNS,
+    "relatives": RELATIVES,
     "weight-decay": Study(
         "Weight decay on all parameters (torch's default, the published code's) or on matrices alone (the field's "
         "convention)?",
