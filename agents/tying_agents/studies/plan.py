@@ -3,13 +3,16 @@
 from tying_agents.studies.alignment import ALIGNMENT
 from tying_agents.studies.amounts import REGIMES
 from tying_agents.studies.control import CONTROL
+from tying_agents.studies.dna import DNA
 from tying_agents.studies.final import FINAL
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.looking import LOOKING
 from tying_agents.studies.networks import NETWORKS
 from tying_agents.studies.options import OPTIONS, WEIGHT_DECAY
 from tying_agents.studies.packing import PACKING
+from tying_agents.studies.patterns import PATTERNS
 from tying_agents.studies.recipes import RATES, STEADIER, quick
+from tying_agents.studies.relatives import RELATIVES
 from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.sensitivity import SENSITIVITY
 from tying_agents.studies.speech import SPEECH
@@ -181,6 +184,9 @@ STUDIES = {
         ),
     ),
     "packing": PACKING,
+    "dna": DNA,
+    "patterns": PATTERNS,
+    "relatives": RELATIVES,
     "weight-decay": WEIGHT_DECAY,
     **NETWORKS,
     "looking": LOOKING,
