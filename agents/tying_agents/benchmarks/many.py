@@ -38,7 +38,7 @@ def measure_vector(work: BenchmarkSizes, many: ManyNetworks) -> list[TableRow]:
             envs = gym.make_vec("LayerTying-GPT2-v0", num_envs=n, vectorization_mode=mode, **spawned, **settings)
             envs.reset(seed=SEED)
             open_ones.append(envs)
-            arms.append(Contender(f"{n} x {name}", _Stepper(envs, n, many.many_n_layer).step))
+            arms.append(Contender(f"{n} x {name}", Stepper(envs, n, many.many_n_layer).step))
         try:
             # Other processes compute too: what counts is the time that passed.
             seconds = take_turns(arms, work.repeats, torch.device("cpu"))
@@ -50,7 +50,7 @@ def measure_vector(work: BenchmarkSizes, many: ManyNetworks) -> list[TableRow]:
     return rows
 
 
-class _Stepper:
+class Stepper:
     """Steps with random actions."""
 
     def __init__(self, envs: Any, n: int, n_layer: int) -> None:
@@ -58,5 +58,6 @@ class _Stepper:
         self._rng = np.random.default_rng(SEED)
 
     def step(self) -> None:
+        """Draw an action for each environment, and step them all."""
         actions = [partition.uniform_random_action(self._n_layer, self._rng) for _ in range(self._n)]
         self._envs.step(np.stack(actions))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,17 +178,22 @@ def measure_dqn(work: BenchmarkSizes) -> list[TableRow]:
     """One greedy decision of the DQN and the update on it; random decisions, which need no network, take less."""
     arms = []
     for n_layer in (12, 48):
-        agent = make_dqn(n_layer)
-        rng = np.random.default_rng(SEED)
-        before, after = (partition.canonicalise(partition.uniform_random_action(n_layer, rng)) for _ in range(2))
-
-        def decide(agent: FactorizedDQN = agent, before: IntVector = before, after: IntVector = after) -> None:
-            for _ in range(DECISIONS):
-                agent.update(Transition(before, agent.act(before), -1.0, after, False))
-
-        arms.append(Contender(f"decision and update, L={n_layer}", decide))
+        decide = decision_of(make_dqn(n_layer), n_layer)
+        arms.append(Contender(f"decision and update, L={n_layer}", decide, steps=DECISIONS))
     seconds = take_turns(arms, work.repeats, torch.device("cpu"), work.clock)
-    return to_rows(milliseconds(seconds, DECISIONS), "ms", arms[0].name, {arms[1].name: "below 2 ms"})
+    return to_rows(milliseconds(seconds), "ms", arms[0].name, {arms[1].name: "below 2 ms"})
+
+
+def decision_of(agent: FactorizedDQN, n_layer: int) -> Callable[[], None]:
+    """Return a function that makes `DECISIONS` greedy decisions, with the update on each."""
+    rng = np.random.default_rng(SEED)
+    before, after = (partition.canonicalise(partition.uniform_random_action(n_layer, rng)) for _ in range(2))
+
+    def decide() -> None:
+        for _ in range(DECISIONS):
+            agent.update(Transition(before, agent.act(before), -1.0, after, False))
+
+    return decide
 
 
 def make_dqn(n_layer: int) -> FactorizedDQN:
