@@ -38,8 +38,8 @@ def test_every_size_has_its_rows_and_exponents(tmp_path: Path) -> None:
     sizes = Growth((3, 4), (8,), (8,), (2,), (256, 300), (), 1, tmp_path / "growth.png")
     told: list[str] = []
     rows = {row.name: row for row in measure_growth(work, sizes, told.append)}
-    assert len(rows) == 2 * 8 + (1 + 1 + 1 + 2) * 6 + (3 + 3 + 2) + (3 + 3)
-    assert rows["layers 3: decision and update"].unit == rows["layers 4: reset"].unit == "ms"
+    assert len(rows) == 2 * 9 + (1 + 1 + 1 + 2) * 6 + (3 + 3 + 3) + (3 + 3)
+    assert rows["layers 3: decision and update, low-rank head"].unit == rows["layers 4: reset"].unit == "ms"
     memory = [rows[f"layers {n}: conventional, bytes"].median for n in (3, 4)]
     block = 12 * 8**2 + 13 * 8
     assert memory[1] - memory[0] == 16 * block  # weights, gradients, two moments

@@ -8,7 +8,7 @@ import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +19,7 @@ from tying_agents.benchmarks.measurements import DECISIONS, SEED, decision_of, m
 from tying_agents.benchmarks.settings import BenchmarkSizes, Growth, neighbours
 from tying_agents.benchmarks.synthetic import RandomTokens
 from tying_agents.benchmarks.turns import Contender, Note, TableRow, milliseconds, per_second, take_turns, to_rows
+from tying_agents.settings import QHead
 from tying_env.config import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.assembly import build_trainer
@@ -96,14 +97,15 @@ def _training(work: BenchmarkSizes, config: EnvConfig, words: int, groups: int, 
 
 
 def _beside_training(work: BenchmarkSizes, config: EnvConfig, name: str) -> list[TableRow]:
-    """A reset of the environment, and a decision of the DQN with its update."""
+    """A reset of the environment, and a decision of the DQN with its update, for either of its heads."""
     env = LayerTyingEnv(**dataclasses.asdict(dataclasses.replace(config, tokenizer="bytes")))
-    reset, decide = f"{name}reset", f"{name}decision and update"
-    found = take_turns(
-        [Contender(reset, functools.partial(env.reset, seed=SEED))], work.repeats, env.device, work.clock
-    )
-    arm = Contender(decide, decision_of(make_dqn(config.n_layer), config.n_layer), steps=DECISIONS)
-    found |= take_turns([arm], work.repeats, torch.device("cpu"), work.clock)
+    arm = Contender(f"{name}reset", functools.partial(env.reset, seed=SEED))
+    found = take_turns([arm], work.repeats, env.device, work.clock)
+    n, decisions = config.n_layer, []
+    for head in get_args(QHead):
+        decide = decision_of(make_dqn(n, head), n)
+        decisions.append(Contender(f"{name}decision and update, {head} head", decide, steps=DECISIONS))
+    found |= take_turns(decisions, work.repeats, torch.device("cpu"), work.clock)
     return to_rows(milliseconds(found), ELSE)
 
 
