@@ -129,6 +129,8 @@ class ManyNetworks:
     """Tokens in a sequence."""
     many_batch_size: int = 4
     """Sequences in a training step."""
+    many_table: Path | None = None
+    """A tying table's file: sizes and recipe of its networks, in place of the four above."""
 
     def __post_init__(self) -> None:
         if not self.numbers or min(self.numbers) < 1:
