@@ -1,5 +1,6 @@
 """The benchmark runs from end to end at a tiny size; what it times is not checked here, what it counts is."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -12,17 +13,20 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from tying_agents.benchmarks import memory
 from tying_agents.benchmarks.all import MEASUREMENTS
-from tying_agents.benchmarks.settings import MemorySizes
+from tying_agents.benchmarks.many import settings_of
+from tying_agents.benchmarks.settings import BenchmarkSizes, ManyNetworks, MemorySizes
 from tying_agents.benchmarks.showing import to_table
 from tying_agents.benchmarks.turns import RATIO, tell_ratio, to_rows
 
 from tests.command_line import called
+from tests.tables import made_up_table, written
 from tying_env import EnvConfig
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
@@ -31,6 +35,7 @@ TINY = [
     *("--repeats", "1", "--threads", "1", "--device", "cpu", "--k", "2", "--batch-size", "2", "--n-head", "2"),
     *("--n-layer", str(N_LAYER), "--n-embd", str(WIDTH), "--wide-n-embd", "32", "--seq-len", str(SEQ_LEN)),
     *("--paper-n-layer", "2", "--leaders", "1", "--numbers", "2"),
+    *("--growing-vocabularies", "256", "--growing-processes", "1"),
     *("--growing-layers", "4", "--growing-widths", "16", "--growing-lengths", "16", "--growing-groups", "2"),
     *("--reuse-lengths", "16", "--vocabularies", "512", "256"),
     *("--single-steps", "20", "--batch-sizes", "3", "--batched-steps", "2"),
@@ -78,13 +83,13 @@ def test_every_measurement_has_its_arms(result: dict[str, Any]) -> None:
             "head": 5,
             "tying": 6,
             "change": 4,
-            "dqn": 2,
+            "dqn": 6,
             "plain": plain,
             "where": 7,
-            "growth": 24,
+            "growth": 9 + 4 * 6 + 1,
             "reuse": 6,
         },
-        **{"start": 2, "vector": 3, "table": 3, "memory": 2 * 2 * 5 * 12},
+        **{"start": 2, "vector": 4, "table": 3, "memory": 2 * 2 * 5 * 12},
     )
 
 
@@ -163,6 +168,25 @@ def test_the_file_says_where_and_with_which_settings_it_was_measured(result: dic
     assert {"processor", "cores", "versions", "load_at_start", "onednn"} <= set(result["machine"])
     assert result["machine"]["environment"]["OMP_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"]
     assert result["options"]["workload"]["n_embd"] == WIDTH
+
+
+def test_many_networks_can_be_those_of_the_tying_table(tmp_path: Path) -> None:
+    recipe = {
+        "model": "gpt2",
+        "tokenizer": "bytes",
+        "n_layer": 6,
+        "n_embd": 32,
+        "beta2": 0.95,
+        "k": 32,
+        "total_steps": 384,
+    }
+    table = dataclasses.replace(made_up_table(), settings={"settings": recipe})
+    work = BenchmarkSizes(k=3, device="cpu")
+    found = settings_of(work, ManyNetworks(many_table=written(tmp_path, table)))
+    assert {name: found[name] for name in recipe if name in found} == {
+        name: value for name, value in (recipe | {"k": 3, "total_steps": 10**9}).items() if name != "model"
+    }
+    gym.make_vec("LayerTying-GPT2-v0", num_envs=2, vectorization_mode="vector_entry_point", **found).close()
 
 
 def test_the_file_says_how_long_each_measurement_took(result: dict[str, Any]) -> None:

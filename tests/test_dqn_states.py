@@ -22,7 +22,7 @@ ALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("settings", [*COMBINATIONS, ALL], ids=short)
+@pytest.mark.parametrize("settings", [*COMBINATIONS, ALL, ALL | {"q_head": "low-rank", "q_rank": 3}], ids=short)
 def test_a_restored_controller_continues_the_same_with_options(settings: dict[str, Any]) -> None:
     for decisions in (0, 3, 12, 57):  # empty, part-filled and wrapped replay; between two copies of the target
         controller = dqn(5, **settings)
@@ -71,6 +71,14 @@ def test_a_state_of_other_options_is_refused_by_name(name: str) -> None:
     controller, there = dqn(4, **ALL), dqn(4, 1, **settings)
     drive(there, 5)
     refused(controller, there.state_dict(), rf"other options: {name} is {settings[name]!r} there, {ALL[name]!r} here$")
+
+
+def test_a_state_of_another_head_is_refused_by_name() -> None:
+    full, low, lower = (dqn(4, **ALL, **head) for head in ({}, *({"q_head": "low-rank", "q_rank": n} for n in (3, 2))))
+    other = "other options: q_head is {} there, {} here; q_rank is {} there, {} here$"
+    refused(full, low.state_dict(), other.format("'low-rank'", None, 3, None))
+    refused(low, full.state_dict(), other.format(None, "'low-rank'", None, 3))
+    refused(lower, low.state_dict(), "other options: q_rank is 3 there, 2 here$")
 
 
 def refused(controller: FactorizedDQN, state: dict[str, Any], message: str) -> None:

@@ -1,6 +1,7 @@
 """How many CPU threads a run computes with."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tying_agents.commands import finetune, pretrain
+from tying_agents.commands import SHORT_WAITS, finetune, pretrain, start
 from tying_agents.commands import run as command
 from tying_agents.downstream import finetuning
 from tying_agents.many.stoppable import call_until_stopped
@@ -161,3 +162,20 @@ def test_pretraining_and_finetuning_compute_on_one_or_as_many_as_is_said(
     assert finetune.main([str(run), *common, *words]) == 0
     assert seen == {wanted}
     assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}, {"KMP_BLOCKTIME": "7"}], ids=str
+)
+def test_waiting_threads_soon_sleep_where_nobody_has_said_how_they_wait(
+    said: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", *SHORT_WAITS):
+        monkeypatch.setenv(name, "")  # so that it is as before afterwards
+        monkeypatch.delenv(name)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert start("completion", ["bash"]) == 0
+    names = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
+    found = {name: value for name, value in os.environ.items() if name in names}
+    assert found == (said or {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"})

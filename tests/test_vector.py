@@ -25,6 +25,7 @@ CHOICES: list[dict[str, Any]] = [
     {"gradient": "leader", "group_lr": "sqrt", "optimizer_state": "reset"},
     {"freeze_at_start": False, "reward_timing": "after_tying", "reward_batches": 2, "group_lr": "linear"},
     {"schedule": "wsd", "warmup_steps": 2, "wsd_decay_share": 0.5, "min_lr_ratio": 0.0, "group_lr": "sqrt"},
+    {"beta1": 0.8, "beta2": 0.95, "eps": 1e-4, "dropout": 0.0, "freeze_at_start": False, "schedule": "cosine"},
     {"tokenizer": "gpt2", "dropout": 0.1},  # a large vocabulary: the head computes network by network
 ]
 

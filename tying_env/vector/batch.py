@@ -228,12 +228,13 @@ class TrainingBatch:
                 rows, place = self._part_of[leader].rows, int(self.kinds.position[leader])
                 row = Row(rows, n, (n, place), rows.values[n, place])
                 by_rate.setdefault((rule.lr_divisor(self._config.group_lr, len(layers)), done), []).append(row)
-        rate, decay = self._config.learning_rate, self._config.weight_decay
+        config, rate = self._config, self._config.learning_rate
         groups_of = [
             {"params": [row.values for row in rows], "initial_lr": rate / divisor, "network": rows[0].network}
             for (divisor, _), rows in by_rate.items()
         ]
-        optimizer = torch.optim.AdamW(groups_of, lr=rate, weight_decay=decay, fused=True)
+        betas, decay = (config.beta1, config.beta2), config.weight_decay
+        optimizer = torch.optim.AdamW(groups_of, lr=rate, betas=betas, eps=config.eps, weight_decay=decay, fused=True)
         self._rows = [row for rows in by_rate.values() for row in rows]
         for rows, _, at, values in self._rows:
             state = {"step": rows.steps[at], "exp_avg": rows.mean[at], "exp_avg_sq": rows.square[at]}

@@ -15,7 +15,7 @@ ANY_VALUE = frozenset(
         *("dataset", "cache_dir", "device"),
         *("n_layer", "n_embd", "n_head", "seq_len", "dropout"),
         *("batch_size", "learning_rate", "weight_decay", "max_grad_norm", "total_steps", "k", "freeze_at_start"),
-        *("warmup_steps", "min_lr_ratio", "wsd_decay_share"),
+        *("warmup_steps", "min_lr_ratio", "wsd_decay_share", "beta1", "beta2", "eps"),
         *("reward_batches", "validate_every", "validation_windows"),
     }
 )

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from tying_agents.benchmarks.growth import measure_growth
 from tying_agents.benchmarks.head import measure_head
 from tying_agents.benchmarks.many import measure_vector
 from tying_agents.benchmarks.measurements import measure_change, measure_dqn, measure_step, measure_tying
 from tying_agents.benchmarks.memory import measure_memory, memory_table
-from tying_agents.benchmarks.options import measure_growth, measure_options
+from tying_agents.benchmarks.options import measure_options
 from tying_agents.benchmarks.reuse import measure_reuse
 from tying_agents.benchmarks.settings import BenchmarkOptions, MeasurementName
 from tying_agents.benchmarks.showing import to_table

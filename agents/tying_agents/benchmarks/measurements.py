@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +17,7 @@ from tying_agents.benchmarks.synthetic import RandomTokens
 from tying_agents.benchmarks.turns import Contender, TableRow, milliseconds, per_second, take_turns, to_rows
 from tying_agents.controllers.base import Transition
 from tying_agents.controllers.dqn import FactorizedDQN
-from tying_agents.settings import DQNConfig
+from tying_agents.settings import DQNConfig, QHead
 from tying_env import partition
 from tying_env.data import Batches
 from tying_env.env import LayerTyingEnv
@@ -176,21 +177,27 @@ def measure_change(work: BenchmarkSizes) -> list[TableRow]:
 def measure_dqn(work: BenchmarkSizes) -> list[TableRow]:
     """One greedy decision of the DQN and the update on it; random decisions, which need no network, take less."""
     arms = []
-    for n_layer in (12, 48):
-        agent = make_dqn(n_layer)
-        rng = np.random.default_rng(SEED)
-        before, after = (partition.canonicalise(partition.uniform_random_action(n_layer, rng)) for _ in range(2))
-
-        def decide(agent: FactorizedDQN = agent, before: IntVector = before, after: IntVector = after) -> None:
-            for _ in range(DECISIONS):
-                agent.update(Transition(before, agent.act(before), -1.0, after, False))
-
-        arms.append(Contender(f"decision and update, L={n_layer}", decide))
+    for n_layer in (12, 48, 192):
+        for head in get_args(QHead):
+            name = f"decision and update, L={n_layer}" + ("" if head == "full" else f", {head} head")
+            arms.append(Contender(name, decision_of(make_dqn(n_layer, head), n_layer), steps=DECISIONS))
     seconds = take_turns(arms, work.repeats, torch.device("cpu"), work.clock)
-    return to_rows(milliseconds(seconds, DECISIONS), "ms", arms[0].name, {arms[1].name: "below 2 ms"})
+    return to_rows(milliseconds(seconds), "ms", arms[0].name, {arms[2].name: "below 2 ms"})
 
 
-def make_dqn(n_layer: int) -> FactorizedDQN:
+def decision_of(agent: FactorizedDQN, n_layer: int) -> Callable[[], None]:
+    """Return a function that makes `DECISIONS` greedy decisions, with the update on each."""
+    rng = np.random.default_rng(SEED)
+    before, after = (partition.canonicalise(partition.uniform_random_action(n_layer, rng)) for _ in range(2))
+
+    def decide() -> None:
+        for _ in range(DECISIONS):
+            agent.update(Transition(before, agent.act(before), -1.0, after, False))
+
+    return decide
+
+
+def make_dqn(n_layer: int, head: QHead = "full") -> FactorizedDQN:
     """Return the paper's controller without exploration."""
-    config = DQNConfig(epsilon_start=0, epsilon_floor=0)
+    config = DQNConfig(epsilon_start=0, epsilon_floor=0, q_head=head)
     return FactorizedDQN(Kinds.alike(n_layer), config, np.random.default_rng(SEED), torch_stream(SEED, "q-network"))

@@ -129,6 +129,8 @@ class ManyNetworks:
     """Tokens in a sequence."""
     many_batch_size: int = 4
     """Sequences in a training step."""
+    many_table: Path | None = None
+    """A tying table's file: sizes and recipe of its networks, in place of the four above."""
 
     def __post_init__(self) -> None:
         if not self.numbers or min(self.numbers) < 1:
@@ -158,7 +160,7 @@ class TableSteps:
 class Growth:
     """How the work grows: one size is varied, the others are the workload's."""
 
-    growing_layers: tuple[int, ...] = (6, 12, 24, 48, 96)
+    growing_layers: tuple[int, ...] = (6, 12, 24, 48, 96, 192)
     """L."""
     growing_widths: tuple[int, ...] = (64, 128, 256, 512)
     """Width; 64 for each head at most."""
@@ -166,8 +168,21 @@ class Growth:
     """Tokens in a sequence; the tokens in a step stay as many as they are."""
     growing_groups: tuple[int, ...] = (1, 2, 3, 6, 12)
     """Groups of layers, at most L."""
+    growing_vocabularies: tuple[int, ...] = (256, 1024, 4096, 16384, 50257)
+    """Words of the random texts; 256 where something else is varied."""
+    growing_processes: tuple[int, ...] = (1, 2, 4)
+    """Processes, an environment in each."""
+    growing_repeats: int = 5
+    """Turns of every arm at most: there are many sizes."""
     figure: Path | None = None
     """Draw the curves into this PNG file."""
+
+    def __post_init__(self) -> None:
+        for name, sizes in vars(self).items():
+            if isinstance(sizes, tuple) and min(sizes, default=1) < 1:
+                raise ValueError(f"{name} must be at least 1 each, got {sizes}")
+        if self.growing_repeats < 1:
+            raise ValueError(f"growing_repeats must be at least 1, got {self.growing_repeats}")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ INTERRUPTED = 130
 # Packages that commands need and the environment does not.
 EXTRAS = ("rich", "tensorboard", "tomli_w", "tyro", "jinja2", "joblib", "scipy")
 
+# Where other processes take the CPUs, threads that wait for one of their own turn round for hundreds of milliseconds:
+# at three runs of two threads on two CPUs a training step took 1.5 s, and 0.4 s with GNU's OpenMP told this. Intel's
+# and LLVM's, which torch has on other systems, count milliseconds, 200 by themselves.
+SHORT_WAITS = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+
 # Commands whose result is what they print.
 _PRINTS = frozenset({"align", "completion", "evaluate", "generate"})
 
@@ -57,10 +62,8 @@ def start(command: str, argv: Sequence[str] | None = None, prog: str | None = No
         prog: how the command was called, for its help text.
     """
     _leave_the_scripts()
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
-        # Where other processes take the CPUs, threads that wait for one of their own turn round for hundreds of
-        # milliseconds: at three runs of two threads on two CPUs a training step took 1.5 s, and 0.4 s with this.
-        os.environ["GOMP_SPINCOUNT"] = "10000"
+    if not {"OMP_WAIT_POLICY", *SHORT_WAITS} & set(os.environ):
+        os.environ.update(SHORT_WAITS)
     # A shell starts a command in the background with SIGINT ignored; who sends it to one means it.
     watches = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) in (
         signal.default_int_handler,

@@ -41,7 +41,7 @@ class FactorizedDQN(Controller):
     - `target_every`: a target network values the next state, a copy made after every so many updates (Mnih et al.).
     - `double_q`: the network chooses the next action, the target network values it (van Hasselt et al., AAAI 2016).
       Because Q is a sum, that is done layer by layer.
-    - `dueling` and `state_scale`: see `tying_agents.controllers.q_network`.
+    - `dueling`, `state_scale` and `q_head`: see `tying_agents.controllers.q_network`.
     - `reward_scale`: see `tying_agents.controllers.replay.RewardNormaliser`. A diverged run ends with a reward of
       -e^20; a controller that learns over another run has that in its mean and deviation for good.
 
@@ -100,8 +100,9 @@ class FactorizedDQN(Controller):
         self._loss: float | None = None
         self._updates = 0
         with torch_randomness_from(weights):
+            rank = None if config.q_head == "full" else config.q_rank
             self.network = QNetwork(
-                kinds.choices, config.hidden_units, config.dueling, config.state_scale, len(intervals)
+                kinds.choices, config.hidden_units, config.dueling, config.state_scale, len(intervals), rank
             )
         self._valid = self.network.valid
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.q_learning_rate)

@@ -20,6 +20,7 @@ from tying_env.seeding import check_seed
 
 RewardScale = Literal["none", "running"]
 StateScale = Literal["raw", "unit"]
+QHead = Literal["full", "low-rank"]
 
 # What the paper's algorithm does not have. A state fits only a controller with the same of these.
 OPTIONS = ("replay_size", "replay_batch", "target_every", "double_q", "dueling", "reward_scale", "state_scale")
@@ -70,6 +71,11 @@ class DQNConfig:
     """Rewards as they are, or less their running mean and over their running standard deviation."""
     state_scale: StateScale = "raw"
     """Layer numbers into the Q-network as they are, or divided by L - 1."""
+    q_head: QHead = "full"
+    """A value out of the Q-network for each choice of each layer, or (low-rank) two vectors for each layer, whose
+    products the values are: for many layers."""
+    q_rank: int = 8
+    """Length of those vectors; with the full head it changes nothing."""
 
     def __post_init__(self) -> None:
         if not 0 < self.q_learning_rate < float("inf"):
@@ -79,10 +85,11 @@ class DQNConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)!r}")
         if not 1 <= self.hidden_units <= 65_536:
             raise ValueError(f"hidden_units must be from 1 to 65536, got {self.hidden_units!r}")
-        for name, least in (("replay_size", 0), ("replay_batch", 1), ("replay_updates", 1), ("target_every", 0)):
+        least_of = {"replay_size": 0, "replay_batch": 1, "replay_updates": 1, "target_every": 0, "q_rank": 1}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
-        for name, kind in (("reward_scale", RewardScale), ("state_scale", StateScale)):
+        for name, kind in (("reward_scale", RewardScale), ("state_scale", StateScale), ("q_head", QHead)):
             if getattr(self, name) not in get_args(kind):
                 allowed = ", ".join(map(repr, get_args(kind)))
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
@@ -100,7 +107,9 @@ class DQNConfig:
     @property
     def options(self) -> dict[str, Any]:
         """The settings that the paper's algorithm does not have."""
-        return {name: getattr(self, name) for name in OPTIONS}
+        # Of the head only where it is another than the paper's: states of before do not know of it.
+        head = {} if self.q_head == "full" else {"q_head": self.q_head, "q_rank": self.q_rank}
+        return {name: getattr(self, name) for name in OPTIONS} | head
 
 
 @dataclass(frozen=True)
