@@ -85,8 +85,15 @@ def test_an_agent_that_goes_by_the_length_of_its_run_has_one_for_each_mark() -> 
     assert [(run.arm, run.decisions) for run in runs_of(plan)] == [("dqn", 10), ("sb3-dqn", 5), ("sb3-dqn", 10)]
 
 
+def test_whoever_says_that_the_length_of_a_run_counts_has_one_run_for_each_mark() -> None:
+    by_length = ["repaired-dqn", "sb3-dqn", "qrdqn", "halving", "change-little", "thompson", "mcts"]
+    assert [name for name in ARMS if ARMS[name].goes_by_length] == by_length
+    short, long = (make_one(OneRun("repaired-dqn", "additive", 4, 0.0, 1, n), (n,)) for n in (10, 30))
+    assert short["values"].keys() == {"10"} and long["values"].keys() == {"30"}
+
+
 def test_others_begin_a_longer_run_as_the_shorter_one() -> None:
-    for name in ("dqn", "layer-sweep-dqn", "a2c"):
+    for name in ("dqn", "layer-sweep-dqn", "a2c", "tpe", "cma-es", "evolution"):
         assert not ARMS[name].goes_by_length
         short, long = (make_one(OneRun(name, "additive", 4, 0.0, 1, n), (10,)) for n in (10, 30))
         assert short["values"] == long["values"]

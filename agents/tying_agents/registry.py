@@ -58,6 +58,18 @@ class Agent:
         rooms = ("fixed", "rules", "traces")
         return self.target.startswith(tuple(f"{_CONTROLLERS}.{room}:" for room in rooms))
 
+    def goes_by_length(self, chosen: Any) -> bool:
+        """Return whether it is a controller that says it decides otherwise in a longer run.
+
+        Args:
+            chosen: its settings.
+
+        Raises:
+            ValueError, ImportError, tying_env.plugins.ForeignCodeError: it cannot be had.
+        """
+        made = self.load()
+        return isinstance(made, type) and issubclass(made, Controller) and bool(made.goes_by_length(chosen))
+
     def load(self) -> Any:
         """Return the class or function.
 

@@ -37,10 +37,11 @@ class ControlArm:
     def goes_by_length(self) -> bool:
         """Whether it decides otherwise in a longer run from the first decision on.
 
-        SB3's algorithms that learn off policy do: exploration falls over a share of the run. What they reach after 59
-        decisions is only seen in a run of 59. Of the others a longer run begins with the shorter one.
+        SB3's algorithms that learn off policy do: exploration falls over a share of the run. So do controllers that
+        say so themselves. What they reach after 59 decisions is only seen in a run of 59. Of the others a longer run
+        begins with the shorter one.
         """
-        return self.agent in ("sb3-dqn", "qrdqn")
+        return self.agent in ("sb3-dqn", "qrdqn") or self.found.goes_by_length(self.chosen)
 
 
 BANDIT = "dqn-bandit"  # gamma 0: the value of the next tying does not count
@@ -51,12 +52,20 @@ ARMS = {
         ControlArm("random", "random"),
         ControlArm("dqn", "dqn"),
         ControlArm(BANDIT, "dqn", DQNConfig(gamma=0.0, q_learning_rate=1e-2)),
+        ControlArm("repaired-dqn", "repaired-dqn"),
         ControlArm("layer-sweep-dqn", "layer-sweep-dqn"),
         ControlArm("ppo", "ppo"),
         ControlArm("a2c", "a2c"),
         ControlArm("sb3-dqn", "sb3-dqn"),
         ControlArm("qrdqn", "qrdqn"),
         ControlArm("maskable-ppo", "maskable-ppo"),
+        ControlArm("tpe", "tpe"),
+        ControlArm("cma-es", "cma-es"),
+        ControlArm("evolution", "evolution"),
+        ControlArm("halving", "halving"),
+        ControlArm("change-little", "change-little"),
+        ControlArm("thompson", "thompson"),
+        ControlArm("mcts", "mcts"),
         ControlArm("hill-climbing", "hill-climbing", looks=1 + 3),
         ControlArm("annealing", "annealing", looks=1 + 2),
         ControlArm("tree-search", "tree-search", looks=1 + 3 + 9),

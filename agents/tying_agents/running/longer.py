@@ -4,7 +4,6 @@ import copy
 import dataclasses
 from typing import Any
 
-from tying_agents.controllers.base import Controller
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig
 from tying_env.runs.layouts import LAYOUT, modern
@@ -57,10 +56,7 @@ def same_but_longer(saved: RunConfig, asked: RunConfig) -> RunConfig:
 
 def _goes_by_length(saved: RunConfig) -> bool:
     agent = find_agent(saved.agent)
-    if agent.kind == "sb3":
-        return True
-    made = agent.load()
-    return isinstance(made, type) and issubclass(made, Controller) and bool(made.goes_by_length(saved.controller))
+    return agent.kind == "sb3" or agent.goes_by_length(saved.controller)
 
 
 def lengthened(state: dict[str, Any], config: RunConfig) -> dict[str, Any]:
