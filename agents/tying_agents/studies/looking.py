@@ -15,7 +15,7 @@ LOOKING = Study(
     "three; a search that is no better than itself blind, and a controller that learns and is no better than itself "
     "with shuffled rewards, chooses nothing. By the tying table, at half the depth, there is nothing to choose: among "
     "tyings with the first layer alone its seeds agree on no order.",
-    1.2,
+    1.5,
     (
         (
             *("compare", *quick(), "--agents", "--arms"),
@@ -35,7 +35,7 @@ LOOKING = Study(
             "pretrained-dqn: --agent pretrained-dqn --groups 3",
             "repaired-dqn: --agent repaired-dqn --wrappers limit-changes settle",
             "repaired-dqn, shuffled: --agent repaired-dqn --wrappers limit-changes settle --rewards shuffled",
-            *("--learning-rates", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "2", "--seeds", "3"),
+            *("--learning-rates", "2e-3", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "2", "--seeds", "3"),
         ),
     ),
 )
