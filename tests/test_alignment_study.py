@@ -1,5 +1,6 @@
 """The command that measures alignment and writes orders, the figure, and why the order means nothing to a tying."""
 
+import csv
 import itertools
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tying_env.reports.alignment_figure import alignment
 from tying_env.reports.drawing import as_png
 from tying_env.reports.loading import load_run
 from tying_env.runs import load_run as read_run
+from tying_env.seeding import numpy_stream
 
 ORDERS = ("stored", "permuted", "matched")
 
@@ -95,6 +97,44 @@ def test_of_parts_that_are_tied_apart_only_those_that_are_not_shared_are_compare
     assert set(values.values()) == {("-", "0 pairs of layers")}  # the other part, and channels, which read both
 
 
+def test_many_networks_are_written_as_a_table(
+    finished: Path, orders: Path, tmp_path: Path, text_folder: Path, capsys: Any
+) -> None:
+    other = tiny_run(tmp_path / "runs/other", text_folder, "conventional", validate_every=0)
+    out = tmp_path / "deep" / "aligned"
+    words = [str(finished), str(orders / "permuted"), str(tmp_path / "runs"), "--draws", "2"]
+    assert main([*words, "--out", str(out)]) == 0
+    printed = "".join(capsys.readouterr().out.split())
+    assert f"{other},finalnetwork" in printed and f"{finished},bestnetwork" in printed  # the first never validated
+    with (out / "alignment.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["label"], row["seed"], row["network"], row["part"]) for row in rows[::3]] == [
+        ("sandwich", "1", "best", "heads"),
+        ("orders/permuted", "", "best", "heads"),
+        ("conventional", "1", "final", "heads"),
+    ]
+    assert [row["pairs_of_layers"] for row in rows] == ["3"] * 3 + ["6"] * 6
+    # As measured by hand: of the four layers of another run no two share anything.
+    blocks = read_run(other, "final").saved.network.blocks
+    found = measure_alignment(blocks, numpy_stream(0, "matchings"), 2)["units"]
+    assert float(rows[7]["equal_places"]) == pytest.approx(found.identity[np.triu_indices(4, 1)].mean(), rel=1e-4)
+    assert float(rows[7]["best_matching"]) == pytest.approx(found.optimal[np.triu_indices(4, 1)].mean(), rel=1e-4)
+    page = (out / "alignment.md").read_text(encoding="utf-8")
+    assert (
+        f"| conventional | 1 | final | feed-forward units | 64 | 6 | {float(rows[7]['best_matching']):+.3f} |" in page
+    )
+    assert main([*words, "--out", str(out)]) == 1
+    assert "exists already" in capsys.readouterr().out
+    assert main([str(tmp_path), "--orders", "stored", "--out", str(tmp_path / "no")]) == 0  # it holds one run
+    albert = tiny_run(tmp_path / "runs/albert", text_folder, "albert", n_layer=2)
+    assert main([*words, "--out", str(tmp_path / "none")]) == 1
+    printed = "".join(capsys.readouterr().out.split())
+    assert f"{albert}:thereisonesetofweightsforalllayers" in printed
+    assert not (tmp_path / "none").exists()
+    assert main([str(tmp_path / "runs"), "--orders", "stored", "--out", str(tmp_path / "none")]) == 1
+    assert "--orders is for one run, and" in " ".join(capsys.readouterr().out.split())
+
+
 def test_blocks_of_a_network_with_units_of_its_own_are_found_or_it_is_refused() -> None:
     model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_positions=4, n_embd=4, n_layer=2, n_head=2))
     units = {
@@ -110,8 +150,8 @@ def test_blocks_of_a_network_with_units_of_its_own_are_found_or_it_is_refused() 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--orders", "stored"], "--orders and --out belong together"),
-        (["--out", "x"], "--orders and --out belong together"),
+        (["--orders", "stored"], "--orders needs --out"),
+        (["other", "--orders", "stored", "--out", "x"], "--orders is for one run, got 2"),
         (["--orders", "stored", "stored", "--out", "x"], "orders must be different ones"),
         (["--draws", "0"], "draws must be at least 1, got 0"),
     ],

@@ -17,7 +17,7 @@ FLOORS = [
     ["tying_env.partition", "tying_env.seeding", "tying_env.plugins", "tying_env.files"],
     ["tying_env.kinds"],
     ["tying_env.config"],
-    ["tying_env.differences", "tying_env.rule", "tying_env.json_lines"],
+    ["tying_env.differences", "tying_env.rule", "tying_env.json_lines", "tying_env.archives"],
     ["tying_env"],  # its __init__: registration
     ["tying_env.references", "tying_env.distributed", "tying_env.forking", "tying_env.named_tensors"],
     ["tying_env.slots", "tying_env.redrawing", "tying_env.merging"],
@@ -45,6 +45,7 @@ FLOORS = [
     ["tying_agents.registry"],
     ["tying_agents.run_config", "tying_agents.stopping"],
     ["tying_agents.none_in_toml", "tying_agents.config_files"],
+    ["tying_agents.held"],
     ["tying_agents.callbacks", "tying_agents.foreign", "tying_agents.foreign_wrappers", "tying_agents.loop"],
     ["tying_agents.running", "tying_agents.sb3", "tying_agents.trackers"],
     ["tying_agents"],  # its __init__: what strangers need

@@ -244,6 +244,9 @@ def test_a_wrapped_environment_is_seen_through() -> None:
     assert view.n_units == 4 and view.config.k == 2 and view.permitted(TIED).tolist() == [0] * 4
     assert isinstance(view.fork(), Trial)
     assert view.evaluate("validation", 2).perplexity > 0
+    for each in (view, view.fork()):
+        with pytest.raises(ValueError, match="'train' or 'validation' for a controller, got 'test'"):
+            each.evaluate("test", 2)
 
 
 def test_a_stop_among_trials_gives_back_what_they_cost_and_nothing_else() -> None:

@@ -65,9 +65,11 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path, monkey
 
 
 def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_path: Path) -> None:
-    arguments = ["--agents", "cycle", "albert", "--seeds", "1", "--jobs", "1", "--dataset", str(text_folder)]
+    arguments = ["--agents", "cycle", "albert", "--seeds", "1", "--first-seed", "7", "--jobs", "1"]
+    arguments += ["--dataset", str(text_folder)]
     done = command("compare.py", *arguments, "--out", str(tmp_path / "out"), *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.parent.name for path in tmp_path.rglob("summary.json")) == ["seed7", "seed7"]
     assert "reference arm: cycle" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
@@ -82,6 +84,11 @@ def test_without_a_random_arm_the_first_is_the_reference(text_folder: Path, tmp_
             "reference must be one of the arms dqn, cycle, got 'random'",
         ),
         (["--agents", "random", "--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--agents", "random", "--first-seed", "-1"], "first_seed must be at least 0, got -1"),
+        (
+            ["--agents", "random", "--first-seed", "999", "--seeds", "2", "--learning-rates", "1e-3"],
+            "tuning seeds (1000,) must be other seeds than (999, 1000)",
+        ),
         (["--agents", "random", "--backend", "mpi"], "mpi"),
         (["--agents", "random", "replay"], "needs --trace"),
         (["--agents", "random", "--agent", "dqn"], "--agent"),
@@ -139,14 +146,15 @@ def test_every_arm_of_the_ablations_chooses_its_own_learning_rate(
 
 def test_the_ablations_are_what_they_are_called(text_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = ["--seeds", "2", "--jobs", "1", "--out", str(out), *SMALL, "--dataset", str(text_folder)]
+    arguments = ["--seeds", "2", "--first-seed", "4", "--jobs", "1", "--out", str(out), *SMALL]
+    arguments += ["--dataset", str(text_folder)]
     done = command("ablations.py", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
     labels = ("full method", "conventional", "i fewer layers", "ix sequence", "shuffled reward")
     rows = [next(i for i, line in enumerate(lines) if line.startswith(label)) for label in labels]
     assert rows == sorted(rows)  # as in Table 4
-    runs = {path.name: [read(path / f"seed{seed}") for seed in (0, 1)] for path in sorted((out / "runs").iterdir())}
+    runs = {path.name: [read(path / f"seed{seed}") for seed in (4, 5)] for path in sorted((out / "runs").iterdir())}
     assert len(runs) == 14
     tyings = {name: [[r["tying"] for r in records] for records in seeds] for name, seeds in runs.items()}
     full = tyings["full method"]
@@ -158,7 +166,7 @@ def test_the_ablations_are_what_they_are_called(text_folder: Path, tmp_path: Pat
     assert len(set(tyings["random static"][0][0])) == round(sum(ends) / 2)
     assert all(r["storages"] == 4 for records in runs["v copied, not tied"] for r in records)  # shares nothing
     assert all(r["storages"] == r["independent_layers"] for records in runs["full method"] for r in records)
-    config = RunDirectory.open(out / "runs" / "vi nothing frozen" / "seed0").read_json("config.json")
+    config = RunDirectory.open(out / "runs" / "vi nothing frozen" / "seed4").read_json("config.json")
     assert config["env"]["freeze_at_start"] is False
     one = command("ablations.py", *arguments[2:], "--seeds", "1")
     assert one.returncode == 1

@@ -84,7 +84,9 @@ def test_runs_are_kept_and_not_made_again(path: Path, tmp_path: Path) -> None:
     fewer = dataclasses.replace(table, corpora={"sotu": table.corpora["sotu"]})
     told.clear()
     (tmp_path / "fewer").mkdir()
-    make_runs(arms, Task(table=written(tmp_path / "fewer", fewer), trainings=5), 3, tmp_path, lambda *at: told.append(at))
+    make_runs(
+        arms, Task(table=written(tmp_path / "fewer", fewer), trainings=5), 3, tmp_path, lambda *at: told.append(at)
+    )
     assert told == [(6, 6, "")]  # a corpus that is added changes nothing of the others
     (tmp_path / "runs.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"runs\.jsonl line 1 is damaged"):

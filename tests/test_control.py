@@ -191,6 +191,29 @@ def test_a_comparison_says_how_many_decisions_a_controller_had_and_what_so_many_
     assert sum(note.startswith(("dqn made", "bandit made", "other made")) for note in found) == 3
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"rewards": ["shuffled"]}, "shuffled"),
+        ({"wrappers": ["limit-changes", "settle"]}, "limit-changes and settle"),
+        ({"rewards": ["log"], "wrappers": ["one-hot"]}, "log and one-hot"),
+    ],
+)
+def test_the_control_says_nothing_of_other_rewards_or_actions(
+    tmp_path: Path, settings: dict[str, Any], named: str
+) -> None:
+    plain: dict[str, Any] = {"rewards": [], "wrappers": []}
+    make_run(tmp_path / "dqn", "dqn", 0, config=plain)
+    make_run(tmp_path / "other", "dqn", 0, config=plain | {"label": "other"} | settings)
+    notes = with_control(load_comparison([tmp_path])).notes
+    (own,) = (note for note in notes if note.startswith("dqn made 10 decisions"))
+    (other,) = (note for note in notes if note.startswith("other made"))
+    assert "fewer than the least" in own
+    assert (
+        other == f"other made 10 decisions. The positive control says nothing of it: there no controller has {named}."
+    )
+
+
 def test_a_run_with_more_decisions_is_held_against_the_latest_mark_before(tmp_path: Path) -> None:
     make_run(tmp_path / "dqn", "dqn", 0, records=make_records(70, 4, 0))
     (summary,) = load_comparison([tmp_path]).arms

@@ -112,6 +112,11 @@ def test_what_is_no_file_of_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("text")
     with pytest.raises(ValueError, match=r"text.npz is not a file of packed images"):
         load_images(str(tmp_path / "text.npz"))
+    (tmp_path / "one.npz").write_bytes(b"")
+    with (tmp_path / "one.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ValueError, match=r"one.npz is not a file of packed images: it holds one array"):
+        load_images(str(tmp_path / "one.npz"))
     with pytest.raises(ValueError, match="unknown images 'mnist': no such file, and not one of digits, cifar10"):
         load_images("mnist")
 

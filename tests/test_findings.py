@@ -18,6 +18,7 @@ from tying_agents.findings.orders import (
     between_seeds,
     explained,
     fidelities,
+    noise,
     scored,
     seed_against_others,
     tau,
@@ -101,6 +102,20 @@ def test_the_best_is_not_judged_by_the_noise_it_was_chosen_for() -> None:
         assert abs(best.to_mean.value) < best.to_mean.half + 0.2
 
 
+def test_how_far_means_over_seeds_are_noise_is_known() -> None:
+    rng = np.random.default_rng(0)
+    true, common = rng.normal(0, 0.04, 203), np.array([[-1.0], [2.0], [0.0], [-1.0]])
+    losses = of(table_of(lambda tyings: np.full(len(tyings), 2.0), seeds=4))
+    found = noise(dataclasses.replace(losses, test=true + common + rng.normal(0, 0.06, (4, 203))))
+    assert found.error == pytest.approx(0.03, rel=0.1)  # the spread of four, whatever all have in common
+    assert found.reliability == pytest.approx(0.04**2 / (0.04**2 + 0.03**2), abs=0.08)
+    nothing = noise(dataclasses.replace(losses, test=common + rng.normal(0, 0.06, (4, 203))))
+    assert abs(nothing.reliability) < 0.2
+    some = dataclasses.replace(losses, test=true + 0 * common).among(losses.groups == 3)
+    assert (len(some.tyings), some.test.shape, some.validation.shape[:2]) == (90, (4, 90), (4, 90))
+    assert noise(some).reliability == pytest.approx(1)
+
+
 def test_noise_alone_has_no_ceiling_and_no_noise_has_the_highest() -> None:
     # At one rate: of several each tying's best is chosen by the mean, which turns seeds against each other.
     nothing = of(table_of(lambda tyings: np.full(len(tyings), 2.0), noise=0.1, rates=1))
@@ -119,7 +134,7 @@ def test_short_trainings_rank_as_well_as_they_were_made_to() -> None:
     corpora = {"sotu": dataclasses.replace(table.corpora["sotu"], losses=losses)}
     found = fidelities(of(dataclasses.replace(table, corpora=corpora)))
     assert [point.steps for point in found] == [32, 64, 96]
-    assert [point.all.overall for point in found] == pytest.approx([-1, 1, 1])
+    assert [point.half.overall.value for point in found] == pytest.approx([-1, 1, 1])
     assert [point.one.within.value for point in found] == pytest.approx([-1, 1, 1])
 
 

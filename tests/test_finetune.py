@@ -1,6 +1,7 @@
 """Downstream tasks: classifiers whose tying stays, low-rank updates that a controller ties, and the script."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +135,18 @@ def test_a_network_of_images_is_refused(tmp_path: Path) -> None:
         make_classifier(tmp_path / "vit" / "final.safetensors", "full", torch_stream(0, "x"))
 
 
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [
+        ({}, [1 - step / 10 for step in range(10)]),
+        ({"warmup_steps": 3}, [1 / 4, 2 / 4, 3 / 4, *(1 - step / 7 for step in range(7))]),
+        ({"warmup_steps": 1, "schedule": "constant"}, [1 / 2, *[1.0] * 9]),
+        ({"schedule": "cosine"}, [(1 + math.cos(math.pi * step / 10)) / 2 for step in range(10)]),
+    ],
+    ids=str,
+)
 def test_tied_updates_learn_at_the_rates_of_plain_ones(
-    glue: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    glue: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, options: Any, shares: list[float]
 ) -> None:
     seen: list[set[float]] = []
     step = torch.optim.AdamW.step
@@ -147,12 +158,11 @@ def test_tied_updates_learn_at_the_rates_of_plain_ones(
     spied.hooked = True  # type: ignore[attr-defined]  # as torch marks a step that runs hooks itself
     monkeypatch.setattr(torch.optim.AdamW, "step", spied)
     examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
-    file, config = runs["bert"] / "final.safetensors", TuningConfig(epochs=2)
+    file, config = runs["bert"] / "final.safetensors", TuningConfig(epochs=2, **options)
     tune(make_classifier(file, "lora", torch_stream(0, "head")), examples, config, 0)
     plain, seen[:] = list(seen), []
     tune_adapters(file, examples, config, 0, lambda n_layer: make_controller("random", n_layer, 0), k=3)
-    assert plain[0] == {0.003}
-    assert list(plain[-1]) == pytest.approx([0.003 * 1 / 10])
+    assert [rate for rates in plain for rate in rates] == pytest.approx([0.003 * share for share in shares])
     assert [list(rates) for rates in seen] == [pytest.approx(list(rates)) for rates in plain]
 
 
@@ -167,6 +177,19 @@ def test_too_few_steps_for_a_decision_are_refused(glue: Path, runs: dict[str, Pa
             lambda n_layer: make_controller("random", n_layer, 0),
             k=5,
         )
+
+
+def test_a_schedule_that_cannot_be_is_named(
+    glue: Path, runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match="warmup_steps must be at least 0, got -1"):
+        TuningConfig(warmup_steps=-1)
+    with pytest.raises(ValueError, match="schedule must be one of 'constant', 'linear', 'cosine', got 'wsd'"):
+        TuningConfig(schedule="wsd")  # type: ignore[arg-type]
+    options = ["--task", "sst2", "--data", str(glue), "--seeds", "1", "--epochs", "1", "--warmup-steps", "5"]
+    assert start("finetune", [str(runs["gpt2"]), *options]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "warmup_steps must be at most 4, for 160 examples make 5 training steps, got 5" in shown
 
 
 def test_divergence_is_no_score(glue: Path, runs: dict[str, Path]) -> None:
@@ -208,6 +231,9 @@ def test_the_script_prints_a_table_over_seeds_and_continues_from_its_file(
         capsys.readouterr().out.splitlines()
     )
     assert start("finetune", [*some, "--k", "1", "--out", str(tmp_path / "r.json")]) == 0
+    stored = json.loads((tmp_path / "r.json").read_text())
+    assert (stored["settings"].pop("warmup_steps"), stored["settings"].pop("schedule")) == (0, "linear")
+    (tmp_path / "r.json").write_text(json.dumps(stored))  # as an earlier version wrote it
     asked += ["--out", str(tmp_path / "r.json")]
     # 1. Stopped in the middle, what was done is there.
     made = []

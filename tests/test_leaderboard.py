@@ -6,6 +6,7 @@ import pytest
 from tying_agents.commands.leaderboard import main as leaderboard
 from tying_agents.contest.entries import ENTRIES, entry_of
 from tying_agents.contest.leaderboard import Board, as_html, as_markdown, draw, paragraphs
+from tying_agents.contest.runs import Task, play
 from tying_agents.contest.standings import Mean, Standing
 from tying_agents.registry import agent_names
 
@@ -28,6 +29,12 @@ def test_every_agent_that_searches_has_an_entry() -> None:
     # "pretrained-dqn" has seen the table.
     assert own == set(agent_names()) - {"pattern", "replay", "pretrained-dqn", *LOOKING, *OF_SUBLAYERS}
     assert entry_of("dqn-bandit").arm().settings.gamma == 0
+
+
+@pytest.mark.parametrize("name", ["thompson", "halving", "change-little", "mcts", "hill-climbing", "random-redrawn"])
+def test_what_searches_can_find_something_else_than_it_begins_with(name: str, tmp_path: Path) -> None:
+    found = [play(entry_of(name).arm(), Task(table=written(tmp_path)), seed).regret for seed in range(4)]
+    assert len({value for regret in found for value in regret.values()}) > 4
 
 
 @pytest.mark.usefixtures("figures")
@@ -59,7 +66,8 @@ def test_the_command_makes_it_and_resumes(tmp_path: Path, capsys: pytest.Capture
     assert leaderboard(words) == 0
     assert "searches 8/8" in capsys.readouterr().out  # two corpora
     first = (tmp_path / "out/leaderboard.md").read_text()
-    assert "## sotu: mean regret, settings were chosen here" in first and "| Mine | 2 |" in first
+    assert "## sotu: mean regret, where settings were chosen" in first and "| Mine | 2 |" in first
+    assert " on sotu (3 seeds) and " in first and " on other (3 seeds) apart." in first
     assert (tmp_path / "out/leaderboard.png").stat().st_size > 10_000
     runs = (tmp_path / "out/runs.jsonl").read_text()
     assert leaderboard([*words, "--pages", str(tmp_path / "pages")]) == 0

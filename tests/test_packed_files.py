@@ -18,8 +18,9 @@ from tying_env.compression import packing as packing_module
 from tying_env.compression.budget import Choice, allocate
 from tying_env.compression.coding import code_plain, code_unit, decode_plain, decode_unit, expand, squeeze
 from tying_env.compression.packed_file import MAGIC
-from tying_env.compression.rounding import BITS, as_rows, from_rows, layout_of, restored, rounded, rows_shape
+from tying_env.compression.rounding import BITS, restored, rounded
 from tying_env.compression.units import Matrix, Unit
+from tying_env.primary.rows import as_rows, from_rows, layout_of, rows_shape
 from tying_env.runs import LoadedRun, load_run
 
 
@@ -147,7 +148,7 @@ def test_a_file_that_says_what_is_not_so_is_refused_though_its_hash_is_right(
 
         with monkeypatch.context() as patch:
             patch.setattr(packing_module, "make_file", made)
-            patch.setattr(packing_module, "_open", lambda *_: None)
+            patch.setattr(packing_module, "opened", lambda *_: None)
             path = pack_network(sandwich, tmp_path / "lie", bits=4).path
         content = path.read_bytes()
         path.unlink()

@@ -1,5 +1,6 @@
 """A packed network: at most so many bytes, every weight once, and back it is an ordinary network."""
 
+import csv
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -239,7 +240,7 @@ def test_what_cannot_be_packed_is_refused_and_nothing_is_left(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(packing_module, "_open", full)
+        patch.setattr(packing_module, "opened", full)
         with pytest.raises(OSError, match="No space left"):
             pack_network(loaded, tmp_path / "out", bits=8)
     with torch.no_grad():
@@ -271,4 +272,59 @@ def test_the_command_packs_and_tells_what_became_of_the_predictions(
     assert "nowhere" in capsys.readouterr().out
     assert start("pack", [str(sandwich.path), "--max-bytes", "10", "--out", str(tmp_path / "no")]) == 1
     assert "the smallest file possible of this network takes" in " ".join(capsys.readouterr().out.split())
+    assert not (tmp_path / "no").exists()
+
+
+def test_runs_side_by_side_make_tables_and_a_figure(
+    tmp_path: Path, make_run: MakeRun, sandwich: LoadedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    albert = make_run("albert")
+    words = [str(sandwich.path), str(albert.path), "--windows", "8", "--test-windows", "4"]
+    out = tmp_path / "table"
+    for _ in range(2):  # those of before are replaced
+        assert start("pack", [*words, "--max-bytes", "9000", "20000", "--out", str(out)]) == 0
+    names = {"packing.csv", "packing.md", "packing_parts.csv", "packing.png", "packing.svg"}
+    assert {path.name for path in out.iterdir()} == names
+    with (out / "packing.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["label"], row["max_bytes"], row["fits"]) for row in rows] == [
+        ("sandwich", "9000", "0"),
+        ("sandwich", "20000", "1"),
+        ("albert", "9000", "1"),
+        ("albert", "20000", "1"),
+    ]
+    # The row is what packing alone comes to; of what does not fit it has the bytes of the smallest file.
+    packed = pack_network(sandwich, tmp_path / "alone", 20_000, windows=8)
+    workload, device = sandwich.open_workload(), torch.device("cpu")
+    assert rows[1]["bytes"] == str(packed.size)
+    for column, model in (("test_bits", load_packed(packed.path)), ("test_bits_before", sandwich.model)):
+        assert float(rows[1][column]) == pytest.approx(workload.evaluate(model, "test", 4, device).bits_per_byte, 1e-5)
+    with pytest.raises(ValueError, match=f"takes {int(rows[0]['bytes']):,}"):
+        pack_network(sandwich, tmp_path / "no", 9_000)
+    with (out / "packing_parts.csv").open() as file:
+        parts = [row for row in csv.DictReader(file) if row["label"] == "sandwich"]
+    found = {part.unit.name: part for part in packed.units}
+    assert [(row["part"], row["layers"]) for row in parts][2:] == [
+        ("layer 0", "1"),
+        ("layers 1-2", "2"),
+        ("layer 3", "1"),
+    ]
+    for row in parts:
+        part = found[row["part"]]
+        assert (int(row["bits"]), int(row["bytes"])) == (part.bits, part.choices[part.bits].size)
+        assert float(row["nats_at_4"]) == pytest.approx(part.choices[4].rise, rel=1e-4)
+    page = (out / "packing.md").read_text()
+    mean = sum(found[name].choices[4].rise for name in ("layer 0", "layer 3")) / 2
+    assert "| sandwich | 1 | 2 | " in page and f" {mean:+.5f} |" in page and "| albert | 4 | 1 | " in page
+    assert f"does not fit: at least {int(rows[0]['bytes']):,}" in page and "bits/byte before" in page
+    capsys.readouterr()
+    assert start("pack", [*words, "--bits", "4", "8", "--out", str(tmp_path / "bits")]) == 0
+    assert "| sandwich | 1 | 3 of 4 | 8 bits |" in capsys.readouterr().out
+    for more, message in (
+        (["--max-bytes", "10"], "no network fits: the smallest file possible of any takes"),
+        (["--max-bytes", "0"], "max_bytes must be at least 1, got 0"),
+        (["--windows", "-1"], "windows must be at least 0, got -1"),
+    ):
+        assert start("pack", [*words, *more, "--out", str(tmp_path / "no")]) == 1
+        assert message in " ".join(capsys.readouterr().out.split())
     assert not (tmp_path / "no").exists()

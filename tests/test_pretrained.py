@@ -1,6 +1,7 @@
 """The DQN that learns on the tying table, and plans for any number of layers."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ def first_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     losses = 3.0 - 0.3 * alone[:, None, None] + noise
     sotu = dataclasses.replace(table.corpora["sotu"], losses=losses)
     assert isinstance(sotu, CorpusTable)
-    return written(tmp_path_factory.mktemp("table"), dataclasses.replace(table, corpora={**table.corpora, "sotu": sotu}))
+    return written(
+        tmp_path_factory.mktemp("table"), dataclasses.replace(table, corpora={**table.corpora, "sotu": sotu})
+    )
 
 
 def by_feature(number: int, sign: float = 1.0) -> Ensemble:
@@ -133,6 +136,12 @@ def test_the_command_writes_what_the_agent_reads(
     assert np.array_equal(made.act(np.arange(9)), plan(load_values(path), contiguous(9, 2), 2))
 
 
+def test_the_packages_values_are_learned_from_the_packages_table() -> None:
+    with np.load(PACKAGED) as file:
+        about = json.loads(str(file["header"]))
+    assert (about["table"], about["corpus"], about["shuffled"]) == (open_table().sha256_of("sotu"), "sotu", False)
+
+
 def test_the_packages_values_serve_any_network(tmp_path: Path, text_folder: Path) -> None:
     values, agent = load_values(PACKAGED), find_agent("pretrained-dqn")
     for n_units in (1, 2, 6, 12, 24):
@@ -155,6 +164,10 @@ def test_damaged_and_other_files_are_refused(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"values\.npz has no values that layer-tying pretrain wrote"):
             load_values(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ValueError, match=r"that layer-tying pretrain wrote: it holds one array, and no names"):
+        load_values(path)
     np.savez(path, header=np.array('{"format": "something else"}'))
     with pytest.raises(ValueError, match=r"of the format 'something else', not 'pretrained dqn 1'"):
         load_values(path)

@@ -2,15 +2,18 @@
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from tying_agents.commands import start
+from tying_agents.compressing.pruned_runs import PrunedResult, as_markdown, draw_by_group
 
 from tests.tiny_runs import tiny_run
 from tying_env.compression.pruning import (
@@ -24,7 +27,9 @@ from tying_env.compression.pruning import (
     scores,
 )
 from tying_env.export import load_export, load_tied
+from tying_env.primary.evaluation import Evaluation
 from tying_env.primary.models import PrimaryNetwork
+from tying_env.reports.statistics import mean_interval
 from tying_env.runs import LoadedRun, load_run
 
 MakeRun = Callable[..., Path]
@@ -269,7 +274,11 @@ def test_runs_side_by_side_make_a_table_and_a_figure(
     out = tmp_path / "table"
     for _ in range(2):  # those of before are replaced
         assert start("prune", [*words, "--examples", "8", "--windows", "8", "--out", str(out)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == [f"pruning.{end}" for end in ("csv", "md", "png", "svg")]
+    figures = ["pruning_groups.png", "pruning_groups.svg"]
+    assert (
+        sorted(path.name for path in out.iterdir())
+        == [f"pruning.{end}" for end in ("csv", "md", "png", "svg")] + figures
+    )
     with (out / "pruning.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (1 + 4)
@@ -285,7 +294,7 @@ def test_runs_side_by_side_make_a_table_and_a_figure(
     alone = loaded.open_workload().evaluate(loaded.model, "test", 8, torch.device("cpu")).perplexity
     assert float(rows[4]["test_perplexity"]) == pytest.approx(alone, rel=1e-5)
     table = (out / "pruning.md").read_text()
-    assert "| sandwich | 3 of 4 | magnitude | unstructured | 0.5 |" in table and "Token frequencies alone:" in table
+    assert "| sandwich | 3 of 4 | 2 | magnitude | unstructured | 0.5 |" in table and "Token frequencies alone:" in table
     capsys.readouterr()
     for more, message in (
         (["--dense"], "--dense is for the export of one run"),
@@ -296,3 +305,46 @@ def test_runs_side_by_side_make_a_table_and_a_figure(
         assert start("prune", [*words, *more, "--out", str(tmp_path / "no")]) == 1
         assert message in " ".join(capsys.readouterr().out.split())
     assert not (tmp_path / "no").exists()
+
+
+def result(
+    label: str, seed: int, largest: int, method: str, sparsity: float, perplexity: float, run: str
+) -> PrunedResult:
+    test = Evaluation(math.log(perplexity), perplexity, None, 8)
+    pattern = "unstructured" if method else ""
+    return PrunedResult(
+        Path(run), label, seed, 4 // largest, 4, largest, method, pattern, sparsity, sparsity, test, None
+    )
+
+
+def made_results() -> list[PrunedResult]:
+    """Return those of arms with groups of 1, 2 and 4, of seeds 0 and 1, and seed 1 of the first a second time."""
+    runs = [("one", 0, 1), ("one", 1, 1), ("one", 1, 1), ("two", 0, 2), ("two", 1, 2), ("four", 0, 4), ("four", 1, 4)]
+    found = []
+    for number, (label, seed, largest) in enumerate(runs):
+        for method, sparsity, rise in (("", 0, 0), ("wanda", 0.25, 0), ("wanda", 0.6, largest), ("magnitude", 0.6, 2)):
+            after = 10 * (1 + (rise * (1 + seed) if method else 0) / 100)
+            found.append(result(label, seed, largest, method, sparsity, after, f"run{number}"))
+    return found
+
+
+def test_the_table_counts_seeds_and_sets_arms_against_the_smallest_groups() -> None:
+    rows = [line.strip("| ").split(" | ") for line in as_markdown(made_results()).splitlines()]
+    assert rows[0][8:] == ["against one, points [95%]", "seeds"]
+    found = {(row[0], row[3], row[5]): row[7:] for row in rows[2:]}
+    assert found["one", "wanda", "0.6"] == ["+1.50%", "–", "2"]  # three runs of two seeds
+    interval = mean_interval([4.0 - 1, 8.0 - 2])  # in points, seed by seed
+    assert found["four", "wanda", "0.6"] == ["+6.00%", f"+4.50 [{interval.low:+.2f}, {interval.high:+.2f}]", "2"]
+    assert found["two", "magnitude", "0.6"][1] == "+0.00"  # 2 - 2, 4 - 4: nothing to draw an interval from
+
+
+def test_a_figure_shows_what_the_size_of_a_group_costs() -> None:
+    figure = draw_by_group(made_results())
+    assert figure is not None
+    axes = figure.axes[0]
+    assert "0.6 of" in axes.get_title()  # nearest to a half
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines["wanda"] == pytest.approx(np.array([[1, 5 / 3], [2, 3], [4, 6]]))
+    points = [line for line in axes.lines if line.get_marker() != "None"]
+    assert [len(line.get_xdata()) for line in points] == [7, 7]
+    assert draw_by_group([each for each in made_results() if each.label == "two"]) is None

@@ -1,13 +1,14 @@
 """The regime map: dropout is chosen on validation, differences are paired by seed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tying_agents.commands.guard import plain_console
 from tying_agents.commands.studies import write_map
 from tying_agents.studies.regimes import as_table, draw_regimes, read_regimes
 
-from tests.run_folders import change, make_run
+from tests.run_folders import change, make_records, make_run
 from tying_env.reports.drawing import as_svg
 
 
@@ -23,7 +24,12 @@ def make_study(folder: Path) -> dict[int, Path]:
                 path = folder / str(train_bytes) / f"{agent}{dropout}" / str(seed)
                 label = f"{agent}, dropout {dropout:g}"
                 env = {"dropout": dropout, "learning_rate": 0.004, "tokenizer": "bytes"}
-                make_run(path, agent, seed, perplexity=test + 0.1 * seed, env=env, config={"label": label})
+                records = make_records(10, 4, seed)
+                if agent == "conventional":  # at its best at step 4, which the record of step 6 repeats
+                    for number, record in enumerate(records):
+                        record["validation_perplexity"] = None if not number else 9.0 if number < 3 else 9.5
+                about: dict[str, Any] = {"env": env, "config": {"label": label}, "records": records}
+                make_run(path, agent, seed, perplexity=test + 0.1 * seed, **about)
                 if agent == "sandwich":  # not the same difference in every seed
                     summary = {"best": {"perplexity": test + 0.1 * seed + 0.02 * (seed == 2)}}
                     change(path, "summary.json", test=summary)
@@ -43,8 +49,9 @@ def test_the_map_compares_each_arm_at_its_better_dropout(tmp_path: Path) -> None
     assert little.mean == pytest.approx(-1 + 0.02 / 3) and much.mean == pytest.approx(0.8 + 0.02 / 3)
     assert little.percent == pytest.approx(100 * little.mean / 10.1)
     table = as_table(found).splitlines()
-    assert table[2] == "| 30 KB | conventional | 0.1 | 0.004 | 10.10 | reference | – |"
-    assert table[3].startswith("| 30 KB | sandwich | 0 | 0.004 | 9.11 | -0.99 (-9.8%) [-")
+    assert table[2] == "| 30 KB | conventional | 0.1 | 0.004 | 4 of 20 | 10.10 | reference | – |"
+    assert table[3].startswith("| 30 KB | sandwich | 0 | 0.004 | 20 of 20 * | 9.11 | -0.99 (-9.8%) [-")
+    assert table[-1].startswith("\\* Best in the last tenth of the run")
     assert b"<svg" in as_svg(draw_regimes(found))
 
 

@@ -275,3 +275,15 @@ def test_an_arm_without_any_result_stays_in_the_tables(tmp_path: Path) -> None:
 
 def test_small_probabilities_are_not_written_as_zero() -> None:
     assert (format_p(0.0004), format_p(0.0312), format_p(1.0)) == ("< 0.001", "0.031", "1.000")
+
+
+def test_equivalence_is_shown_where_the_whole_interval_is_within_the_margin(tmp_path: Path) -> None:
+    make_arms(tmp_path)  # -1 ± 0.1 by seed, of a mean of 12.5: -8.8 to -7.2 % and a little
+    for margin, said in ((5.0, "not shown"), (7.9, "not shown"), (10.0, "yes")):
+        table = results_table(load_comparison([tmp_path], margin=margin))
+        assert table.headings[-1] == f"within {margin:g}%"
+        assert [row[-1] for row in table.rows] == ([said, "–"] if table.rows[0][0] == "dqn" else ["–", said])
+    assert "within" not in " ".join(results_table(load_comparison([tmp_path])).headings)
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"equivalence must be a number of per cent above 0, got"):
+            load_comparison([tmp_path], margin=wrong)

@@ -15,7 +15,7 @@ from tying_agents.running.runner import run as make_real_run
 from tests.run_folders import make_arms, make_records, make_run
 from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
-from tying_env.reports import figures, run_figures
+from tying_env.reports import figures, learned, run_figures
 from tying_env.reports.comparison import load_comparison
 from tying_env.reports.drawing import COLOURS, arm_styles, as_png, as_svg, new_axes, save_figure
 from tying_env.reports.gallery import comparison_pictures, run_pictures
@@ -294,3 +294,23 @@ def test_records_here_have_the_keys_of_real_ones(tmp_path: Path, env: LayerTying
     record = json.loads((make_run(tmp_path / "run") / "metrics.jsonl").read_text().splitlines()[0])
     memory = {f"{kind}_bytes" for kind in env.trainer.memory_in_training._asdict()}
     assert set(record) <= set(info) | memory | {"decision"}
+
+
+def test_how_a_run_trained_is_drawn_against_training_steps(tmp_path: Path) -> None:
+    records = make_records(3, 4, 0)
+    curves = {"learning_rate": [1e-3, 5e-4, 0.0], "gradient_norm": [0.5, None, 0.25], "reward": [-9.0, -8.0, -9.5]}
+    for i, record in enumerate(records):
+        record |= {name: values[i] for name, values in curves.items()}
+    run = load_run(make_run(tmp_path / "run", records=records))
+    figure = learned.training(run)
+    for axes, name in zip(figure.axes, curves, strict=True):
+        (line,) = axes.get_lines()
+        expected = np.array(curves[name], dtype=np.float64)  # null, not finite, is left out
+        np.testing.assert_array_equal(line.get_xydata(), np.stack([[2, 4, 6], expected], axis=1))
+    text = drawn(figure)
+    assert all(word in text for word in ("learning rate", "norm of the gradient", "reward", "training step"))
+    pictures = {picture.name: picture for picture in run_pictures(run, "run")}
+    assert pictures["run-training"].figure is not None
+    earlier = load_run(make_run(tmp_path / "earlier"))
+    with pytest.raises(ValueError, match="learning_rate and gradient_norm and reward were not recorded"):
+        learned.training(earlier)

@@ -98,6 +98,10 @@ def test_a_run_leaves_and_prints_all_it_promises(
     assert [e.step for e in events.Scalars("validation/perplexity")] == [4, 8, 12]
     assert events.Scalars("tying/independent_layers_by_chance")[0].value == pytest.approx(25 / 12)
     assert len(events.Images("replication_map")) == 5
+    for tag in ("train/learning_rate", "train/gradient_norm", "controller/reward"):
+        shown = [(e.step, e.value) for e in events.Scalars(tag)]
+        name = tag.partition("/")[2]
+        assert shown == [(record["train_step"], pytest.approx(record[name], rel=1e-6)) for record in metrics], tag
 
 
 @pytest.mark.parametrize(

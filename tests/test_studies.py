@@ -1,18 +1,27 @@
 """The studies: their commands are those of the program, and less text is a mixture like the whole."""
 
+import itertools
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from tying_agents.commands import COMMANDS
 from tying_agents.commands.compare import parse_arm
 from tying_agents.commands.studies import main
+from tying_agents.control.arms import ARMS
 from tying_agents.run_config import RunConfig
 from tying_agents.studies.making import commands_of
-from tying_agents.studies.plan import STUDIES, Study
+from tying_agents.studies.plan import STUDIES
+from tying_agents.studies.study import Study
 from tying_agents.studies.text import cut_text
 
 from tying_env.data.corpus import open_source
+
+
+def words_after(words: Sequence[str], option: str) -> list[str]:
+    """Return what stands behind an option of a command."""
+    return list(itertools.takewhile(lambda word: not word.startswith("--"), words[words.index(option) + 1 :]))
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -28,6 +37,36 @@ def test_every_arm_of_every_study_is_one_that_compare_takes(name: str) -> None:
         assert ("--dataset" in words) == bool(study.dataset or study.train_bytes)
     folders = [words[-1] for words in commands_of(name, Path("studies"), None)]
     assert len(set(folders)) == len(folders)
+
+
+@pytest.mark.parametrize("name", ["regimes", "sensitivity", "intervals", "sublayers", "options", "ablations-sotu"])
+def test_grids_go_beyond_what_tyings_that_change_are_best_at(name: str) -> None:
+    for words in commands_of(name, Path("studies"), None):
+        rates = list(map(float, words_after(words, "--learning-rates")))
+        assert rates == sorted(rates) and rates[0] < 1e-3 < 4e-3 < rates[-1]
+        assert int(words_after(words, "--tuning-seeds")[0]) >= (1 if name == "regimes" else 2)  # a seed costs ten hours
+
+
+def test_a_study_of_amounts_of_text_has_its_own_commands_for_each() -> None:
+    commands = commands_of("regimes", Path("studies"), None)
+    steps = [int(words_after(words, "--total-steps")[0]) for words in commands]
+    assert len(steps) == 3 and steps[0] < steps[1] < steps[2]
+    assert [sum("dropout 0.2" in word for word in words) for words in commands] == [5, 0, 0]
+    assert [words[-1] for words in commands] == [f"studies/regimes/{size}KB" for size in (30, 250, 2000)]
+    assert all("own first, dropout 0: --agent prior --rule own-first --groups 3 --dropout 0" in w for w in commands)
+
+
+def test_what_is_asked_of_an_agent_is_compared_with_it_alone() -> None:
+    for name in ("weight-decay", "options"):
+        for words in commands_of(name, Path("studies"), None):
+            agents = {word.split("--agent ")[1].split()[0] for word in words if ": --agent " in word}
+            assert len(agents) == 1
+
+
+def test_the_control_tries_every_controller_at_the_fewest_decisions() -> None:
+    first, *_, last = commands_of("control", Path("studies"), None)
+    assert words_after(first, "--arms") == list(ARMS) and words_after(first, "--marks") == ["59", "400"]
+    assert set(words_after(last, "--arms")) < set(ARMS) and words_after(last, "--marks") == ["4000", "12000"]
 
 
 def test_the_list_says_what_is_asked_and_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:

@@ -235,3 +235,19 @@ def test_it_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_epsilon_of_sb3s_agents_is_that_with_which_each_action_was_drawn() -> None:
+    class Epsilons(Callback):
+        def __init__(self) -> None:
+            self.found: list[tuple[int, float | None]] = []
+
+        def decision_made(self, loop: Loop, record: Record) -> None:
+            self.found.append((record["episode"], record.get("epsilon")))
+
+    for agent, expected in (("sb3-dqn", [1.0] * 5 + [0.05] * 13), ("ppo", [None] * 18)):
+        told, env = Epsilons(), gym.make("LayerTying-Synthetic-v0", n_layer=4, decisions=9)
+        drive_agent(agent, env, [told], episodes=2, seed=0)
+        # All random until SB3's learning_starts, 5; its rate falls within a tenth of the decisions. The last of an
+        # episode has its own, too.
+        assert told.found == [(1 + i // 9, expected[i]) for i in range(18)]

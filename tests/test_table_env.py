@@ -91,7 +91,9 @@ def test_forks_pay_from_the_same_budget(path: Path) -> None:
     for _ in range(7):
         _, reward, *_ = env.fork().step(INDEPENDENT)
     for trial in (env.fork(), fork):
-        with pytest.raises(BudgetSpent, match=r"96 steps in a fork is more than is left for forks, 0: of 960 .* 864 are"):
+        with pytest.raises(
+            BudgetSpent, match=r"96 steps in a fork is more than is left for forks, 0: of 960 .* 864 are"
+        ):
             trial.step(INDEPENDENT)
     _, here, _, over, info = env.step(INDEPENDENT)
     assert here == reward  # the twin saw what is seen here

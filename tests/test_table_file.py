@@ -1,15 +1,19 @@
 """The file of the tying table: read as it was written, and refused by name when it is not what it should be."""
 
+import dataclasses
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.tables import made_up_table, written
-from tying_env.table import TyingTable, open_table, write_table
-from tying_env.table.file import VALIDATION, _digest
+from tying_env.table import PACKAGED, TyingTable, open_table, write_table
+from tying_env.table.file import TEST, VALIDATION, _digest
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -89,6 +93,9 @@ def test_changed_numbers_other_versions_and_other_files_are_refused(tmp_path: Pa
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(ValueError, match="is not a tying table"):
         open_table(tmp_path / "text.npz")
+    np.save(tmp_path / "one.npy", arrays["parameters"])
+    with pytest.raises(ValueError, match=r"one\.npy is not a tying table, or is damaged: it holds one array"):
+        open_table(tmp_path / "one.npy")
     with pytest.raises(FileNotFoundError):
         open_table(tmp_path / "none.npz")
 
@@ -118,3 +125,26 @@ def test_a_table_is_opened_without_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "203 []"
+
+
+def test_the_packages_own_table_is_whole_and_in_the_wheel() -> None:
+    table = open_table()
+    assert (table.n_layer, len(table.tyings), table.points[-1], len(table.points)) == (6, 203, 384, 12)
+    for name, seeds, rates in (("sotu", 5, [2e-3, 4e-3, 8e-3]), ("wikitext-2", 3, [4e-3, 8e-3])):
+        corpus = table.corpus(name)
+        assert len(corpus.whole_seeds) == len(corpus.seeds) == seeds and corpus.learning_rates.tolist() == rates
+        # Conventional training at its best rate is far below the frequencies of bytes, some 20.
+        assert np.exp(corpus.at_rate()[:, -1, TEST, -1].mean()) < 11
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        patterns = tomllib.load(file)["tool"]["setuptools"]["package-data"]["tying_env"]
+    assert any(PACKAGED.match(pattern) for pattern in patterns) and PACKAGED.stat().st_size < 3e6
+
+
+def test_a_digest_of_a_corpus_does_not_depend_on_the_others() -> None:
+    table = made_up_table()
+    alone = dataclasses.replace(table, corpora={"sotu": table.corpora["sotu"]})
+    later = dataclasses.replace(table.corpora["sotu"], seconds=table.corpora["sotu"].seconds + 1)
+    assert table.sha256_of("sotu") == alone.sha256_of("sotu") != table.sha256_of("other")
+    assert dataclasses.replace(table, corpora={"sotu": later}).sha256_of("sotu") == table.sha256_of("sotu")
+    fewer = dataclasses.replace(table.corpora["sotu"], losses=table.corpora["sotu"].losses + 1e-9)
+    assert dataclasses.replace(table, corpora={"sotu": fewer}).sha256_of("sotu") != table.sha256_of("sotu")

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import resume, run
 
 from tests.models import Mixed, own
+from tests.reliability.runs import Watcher, interrupt, outcome
 from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.export import export_tied, load_tied
@@ -77,3 +80,22 @@ def test_blocks_without_matrices_are_refused_and_so_is_redrawing() -> None:
         EnvConfig(frozen_weights="redrawn", **MATRICES)
     with pytest.raises(ValueError, match="tied_parameters must be one of 'all', 'matrices', got 'norms'"):
         EnvConfig(tied_parameters="norms")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"optimizer": "muon", "schedule": "wsd"}, {"optimizer": "sgd", "schedule": "linear", "units": "sublayers"}],
+    ids=str,
+)
+def test_a_run_that_was_stopped_is_resumed_to_the_same_bits(
+    text_folder: Path, tiny: dict[str, Any], tmp_path: Path, choice: dict[str, Any]
+) -> None:
+    env = EnvConfig(**tiny | MATRICES | {"dataset": str(text_folder), "warmup_steps": 3} | choice)
+    paths, stopped = [], Watcher(lambda decision: interrupt() if decision == 4 else None)
+    for name, watcher in (("whole", Watcher()), ("part", stopped)):
+        config = RunConfig("random", 1, run_dir=tmp_path / name, env=env, checkpoint_every=2, test_windows=2)
+        directory, status = run(config, [watcher])
+        paths.append(directory.path)
+    assert status == "interrupted"
+    assert resume(paths[1], [Watcher()])[1] == "finished"
+    assert outcome(paths[1]) == outcome(paths[0])

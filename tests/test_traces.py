@@ -211,7 +211,9 @@ def test_a_trace_is_of_the_units_it_was_recorded_on(tmp_path: Path, tiny: Any) -
         ReplayController(read_trace(file), kinds)
 
 
-@pytest.mark.parametrize("words", ["0 layers", "8 units of kinds 0 0 2 2", "4 units of kinds 0 0 1 2", "4 units of kinds"])
+@pytest.mark.parametrize(
+    "words", ["0 layers", "8 units of kinds 0 0 2 2", "4 units of kinds 0 0 1 2", "4 units of kinds"]
+)
 def test_units_that_cannot_be_are_refused(tmp_path: Path, words: str) -> None:
     file = tmp_path / "trace.txt"
     file.write_text(f"# tying trace, {words}\nstart frozen\n5 0 0 0 0\n")

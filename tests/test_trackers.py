@@ -59,7 +59,8 @@ def test_a_tracker_is_told_settings_decisions_validation_and_summary(tmp_path: P
     records = {record["train_step"]: record for record in directory.read_metrics()}
     assert list(kept.rows) == list(records) == kept.given
     for step, row in kept.rows.items():
-        assert row["perplexity"] == records[step]["perplexity"]
+        for name in ("perplexity", "reward", "learning_rate", "gradient_norm", "weights_bytes"):
+            assert row[name] == records[step][name]
         assert row["tokens_per_second"] > 0
         assert ("validation_perplexity" in row) == (step % 4 == 0), "only where it was measured"
         assert not {"tying", "action"} & set(row)

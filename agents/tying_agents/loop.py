@@ -26,6 +26,7 @@ from tying_agents.foreign import (
     give_what_it_needs,
     naming_the_controller,
 )
+from tying_agents.held import held
 from tying_env.distributed import agreed_stop
 from tying_env.partition import IntVector
 from tying_env.wrappers.base import Step
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from tying_agents.run_config import RunConfig
 
 _COUNTERS = ("episode", "decision", "tokens")
-# What a record has besides the environment's `info` and the controller's metrics.
+# What a record has besides the environment's `info`, the controller's metrics and what the network holds.
 _OWN = ("episode", "decision", "action", "reward")
 
 
@@ -169,8 +170,9 @@ class Loop:
     def complete(self, metrics: dict[str, float]) -> None:
         """Tell the callbacks of the last step.
 
-        Their record has `episode`, `decision`, `action`, `reward`, everything in `info`, and what the controller says
-        of itself. It has no clock reading, so that equal seeds give equal records.
+        Their record has `episode`, `decision`, `action`, `reward`, everything in `info`, what the controller says of
+        itself, and what the network holds (`tying_agents.held`). There is no clock reading in it: equal seeds give
+        equal records.
 
         Args:
             metrics: of the controller.
@@ -179,7 +181,7 @@ class Loop:
         (reward, info), action = self._result, self.action
         self._result = self.action = None
         own = (self.episode, self.decisions, action, reward)
-        record = {**dict(zip(_OWN, own, strict=True)), **info, **metrics}
+        record = {**dict(zip(_OWN, own, strict=True)), **info, **metrics, **held(self.inner)}
         measured = info.get("validation_perplexity", math.inf)
         fresh, self._validated = measured != self._validated and math.isfinite(measured), measured
         if fresh:

@@ -15,7 +15,8 @@ from tying_env.wrappers import WRAPPERS
 from tying_env.wrappers.interval import check_intervals
 
 # The names of wrappers that change the reward and nothing else.
-REWARDS = tuple(name for name, wrapper in WRAPPERS.items() if wrapper.__module__ == "tying_env.wrappers.rewards")
+_OF_REWARDS = ("tying_env.wrappers.rewards", "tying_env.wrappers.size")
+REWARDS = tuple(name for name, wrapper in WRAPPERS.items() if wrapper.__module__ in _OF_REWARDS)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class RunConfig:
     """Training runs, one after the other, that the agent learns over; networks and results are of the last."""
     rewards: tuple[str, ...] = ()
     """Wrappers that change the reward, innermost first: log-perplexity, improvement, clipped, probe, parameter-penalty,
-    shuffled (the control whose rewards mean nothing), or your own: path/to/file.py:Class."""
+    max-bytes, shuffled (the control whose rewards mean nothing), or your own: path/to/file.py:Class."""
     parameter_penalty: float = 1.0
     """Lambda of --rewards parameter-penalty: what conventional training's parameters cost, in units of the reward."""
     wrappers: tuple[str, ...] = ()

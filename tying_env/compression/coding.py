@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tying_env.compression.rounding import Bits, Layout, Rounded, as_rows, from_rows, restored, rounded, rows_shape
+from tying_env.compression.rounding import Bits, Rounded, restored, rounded
 from tying_env.compression.units import Unit
+from tying_env.primary.rows import Layout, as_rows, from_rows, rows_shape
 
 Shape = tuple[int, ...]
 

@@ -30,9 +30,9 @@ from tying_env.compression.coding import (
     expand,
     squeeze,
 )
-from tying_env.compression.rounding import LAYOUTS, Layout
 from tying_env.compression.units import Unit
 from tying_env.files import to_json
+from tying_env.primary.rows import LAYOUTS, Layout
 from tying_env.runs.exported import MAGIC
 
 VERSION = 1

@@ -1,7 +1,8 @@
-"""Packs a trained network into a file of at most so many bytes, and opens such a file again."""
+"""Packs a trained network into a file of at most so many bytes."""
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from tying_env.compression.budget import Choice, allocate, smallest
 from tying_env.compression.coding import code_unit
-from tying_env.compression.packed_file import make_file, read_file
-from tying_env.compression.rounding import BITS, Bits, as_rows, from_rows, restored, rounded
+from tying_env.compression.opening import opened
+from tying_env.compression.packed_file import make_file
+from tying_env.compression.rounding import BITS, Bits, restored, rounded
 from tying_env.compression.units import Unit, units_of
 from tying_env.config.network import is_own
 from tying_env.export.described import ELSEWHERE
 from tying_env.files import check_new, written_whole
 from tying_env.primary.owned import constants, owned_parameters, persistent_buffers
+from tying_env.primary.rows import as_rows, from_rows
 from tying_env.runs.exported import is_absolute, without_folders
-from tying_env.runs.network_file import SavedNetwork, assembled, check_about, skeleton_of
-from tying_env.runs.saved_run import LoadedRun, tokenizer_of
+from tying_env.runs.saved_run import LoadedRun
 
 # Parameter golf's (https://github.com/openai/parameter-golf), code aside.
 MAX_BYTES = 16_000_000
@@ -92,97 +93,94 @@ def pack_network(
         ImportError: Brotli is not installed.
         OSError: the data cannot be had, or the file not be written; nothing is left of it then.
     """
-    path = Path(path)
-    check_new(path, "choose another file")
+    check_new(Path(path), "choose another file")
+    _check_limit(max_bytes)
+    return Coded(run, bits, windows=windows, dataset=dataset, told=told).write(path, max_bytes)
+
+
+class TooFewBytesError(ValueError):
+    """A network cannot be packed into so few bytes.
+
+    Attributes:
+        least: bytes of the smallest file possible, with the bits that were asked for.
+    """
+
+    def __init__(self, max_bytes: int, least: int, bits: Bits | None) -> None:
+        asked = "the smallest file possible" if bits is None else f"a file in {bits} bits"
+        super().__init__(f"max_bytes is {max_bytes:,}, and {asked} of this network takes {least:,}")
+        self.least = least
+
+
+class Coded:
+    """A network coded in each number of bits, to be written into files of several sizes.
+
+    What other bits cost is measured once, for the first file that leaves a choice.
+
+    Args:
+        run, bits, windows, dataset, told: as of `pack_network`.
+
+    Raises:
+        ValueError, ImportError: as `pack_network`.
+    """
+
+    def __init__(
+        self,
+        run: LoadedRun,
+        bits: Bits | None = None,
+        *,
+        windows: int = 256,
+        dataset: str | None = None,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        if bits is not None and bits not in BITS:
+            raise ValueError(f"bits must be one of {', '.join(map(str, BITS))}, got {bits}")
+        if windows < 0:
+            raise ValueError(f"windows must be at least 0 (0: the whole split), got {windows}")
+        network, tied = run.saved.network, run.saved.tied
+        for name, parameter in owned_parameters(network, tied):
+            if not bool(parameter.isfinite().all()):
+                raise ValueError(f"{name!r} has values that are not finite: such a network cannot be packed")
+        self._run, self._bits = run, bits
+        self._units = units_of(network, tied)
+        tried = BITS if bits is None else (bits,)
+        self._streams = [{each: code_unit(unit, each) for each in tried} for unit in self._units]
+        self._plain = [{each: Choice(len(own), 0.0) for each, own in streams.items()} for streams in self._streams]
+        self._measure = functools.partial(_measured, run, self._units, self._plain, windows, dataset, told)
+        self._least = self._file(smallest(self._plain))
+
+    @functools.cached_property
+    def choices(self) -> list[dict[Bits, Choice]]:
+        """What each unit costs in each of its bits."""
+        return self._plain if self._bits is not None else self._measure()
+
+    def write(self, path: str | Path, max_bytes: int = MAX_BYTES) -> Packed:
+        """Write a file of at most `max_bytes`.
+
+        Raises:
+            FileExistsError, ValueError, OSError: as `pack_network`.
+            TooFewBytesError: it cannot be so small; nothing has been measured for it.
+        """
+        path = Path(path)
+        check_new(path, "choose another file")
+        _check_limit(max_bytes)
+        if len(self._least) > max_bytes:  # before anything is measured
+            raise TooFewBytesError(max_bytes, len(self._least), self._bits)
+        made, chosen = _fitted(self.choices, max_bytes, self._least, self._file)
+        with _new_file(path) as unfinished:
+            unfinished.write_bytes(made)
+            model = self._run.config.model
+            opened(unfinished, torch.device("cpu"), model if is_own(model) else None)
+        parts = zip(self._units, chosen, self.choices, strict=True)
+        return Packed(path, len(made), [PackedUnit(unit, bits, dict(own)) for unit, bits, own in parts])
+
+    def _file(self, chosen: list[Bits]) -> bytes:
+        parts = zip(self._units, self._streams, chosen, strict=True)
+        return _file(self._run, [(unit, own[each]) for unit, own, each in parts])
+
+
+def _check_limit(max_bytes: int) -> None:
     if max_bytes < 1:
         raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
-    if bits is not None and bits not in BITS:
-        raise ValueError(f"bits must be one of {', '.join(map(str, BITS))}, got {bits}")
-    if windows < 0:
-        raise ValueError(f"windows must be at least 0 (0: the whole split), got {windows}")
-    network, tied = run.saved.network, run.saved.tied
-    for name, parameter in owned_parameters(network, tied):
-        if not bool(parameter.isfinite().all()):
-            raise ValueError(f"{name!r} has values that are not finite: such a network cannot be packed")
-    units = units_of(network, tied)
-    tried = BITS if bits is None else (bits,)
-    coded = [{each: code_unit(unit, each) for each in tried} for unit in units]
-
-    def file(chosen: list[Bits]) -> bytes:
-        return _file(run, [(unit, own[each]) for unit, own, each in zip(units, coded, chosen, strict=True)])
-
-    plain = [{each: Choice(len(own), 0.0) for each, own in streams.items()} for streams in coded]
-    made = file(smallest(plain))
-    if len(made) > max_bytes:  # before anything is measured
-        asked = "the smallest file possible" if bits is None else f"a file in {bits} bits"
-        raise ValueError(f"max_bytes is {max_bytes:,}, and {asked} of this network takes {len(made):,}")
-    choices, chosen = plain, smallest(plain)
-    if bits is None:
-        choices = _measured(run, units, plain, windows, dataset, told)
-        made, chosen = _fitted(choices, max_bytes, made, file)
-    with _new_file(path) as unfinished:
-        unfinished.write_bytes(made)
-        _open(unfinished, torch.device("cpu"), run.config.model if is_own(run.config.model) else None)
-    parts = [PackedUnit(unit, each, dict(own)) for unit, each, own in zip(units, chosen, choices, strict=True)]
-    return Packed(path, len(made), parts)
-
-
-def load_packed(path: str | Path, device: str | torch.device = "cpu", model: str | None = None) -> nn.Module:
-    """Return the network in a file that `pack_network` wrote, in evaluation mode: an ordinary module.
-
-    Its weights are of the type they were trained in, and tied layers share memory.
-
-    Args:
-        path: the file.
-        device: where the network goes.
-        model: the import string of a network that code of the user's own makes: a file never makes code run.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no packed network, is damaged, cut short or of another version; or `model` is missing or other
-            code than the network was made by.
-        ImportError: Brotli is not installed.
-        tying_env.plugins.ForeignCodeError: the code that `model` names raised.
-    """
-    network = _open(Path(path), torch.device(device), model).network
-    return network.model.to(device).eval()
-
-
-def open_packed(path: str | Path, device: str | torch.device = "cpu", model: str | None = None) -> LoadedRun:
-    """Return the network in a file that `pack_network` wrote, with what it takes to measure it or let it write.
-
-    Args:
-        path: the file.
-        device: where the network goes.
-        model: as `load_packed`.
-
-    Raises:
-        As `load_packed`; FileNotFoundError: also where it reads a checkpoint's own tokenizer, which is not in the file,
-            and is not beside it either.
-    """
-    path = Path(path)
-    saved = _open(path, torch.device(device), model)
-    saved.network.model.to(device).eval()
-    return LoadedRun(path, saved, tokenizer_of(path.parent, saved))
-
-
-def _open(path: Path, place: torch.device, model: str | None) -> SavedNetwork:
-    contents = read_file(path)
-    try:
-        config = check_about(contents.about)
-        skeleton = None if is_own(config.model) else skeleton_of(config, contents.about, contents.shapes)
-        tensors, kept = contents.decode()
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    saved = assembled(contents.about, config, skeleton, tensors, str(path), place, model=model)
-    held = constants(saved.network.model)
-    for name, value in kept.items():
-        if name not in held or held[name].shape != value.shape:
-            raise ValueError(
-                f"{path} has the constant {name!r} of shape {tuple(value.shape)}, which is not the network's"
-            )
-        held[name].copy_(value)
-    return saved
 
 
 def _fitted(

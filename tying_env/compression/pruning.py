@@ -18,12 +18,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tying_env.compression.rounding import Layout, as_rows, layout_of
 from tying_env.compression.units import identity_of
 from tying_env.data import Batches
 from tying_env.primary.evaluation import measure
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.relaxation import has_deltas
+from tying_env.primary.rows import Layout, as_rows, layout_of
 from tying_env.primary.workloads import Workload
 
 Method = Literal["wanda", "magnitude"]

@@ -8,15 +8,10 @@ the least squared error, made larger files that predict no better.
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Bits = Literal[8, 6, 4]
 BITS: tuple[Bits, ...] = get_args(Bits)
-
-# Which numbers of a tensor are a row, the inputs of one output: of `nn.Linear` and convolutions all behind the first
-# axis, of transformers' Conv1D a column, of stacked matrices (a layer's experts) the last axis.
-Layout = Literal["first", "column", "last"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 class Rounded(NamedTuple):
@@ -24,37 +19,6 @@ class Rounded(NamedTuple):
 
     codes: Tensor  # (R, C), int8, from -(2^(bits-1) - 1) to 2^(bits-1) - 1
     scales: Tensor  # (R,), bfloat16
-
-
-def layout_of(module: nn.Module, weight: Tensor) -> Layout:
-    """Return how the rows of a module's weight lie in it."""
-    from transformers.pytorch_utils import Conv1D
-
-    if isinstance(module, Conv1D):
-        return "column"
-    convolution = isinstance(module, nn.modules.conv._ConvNd)
-    return "first" if weight.ndim == 2 or convolution else "last"
-
-
-def as_rows(weight: Tensor, layout: Layout) -> Tensor:
-    """Return a weight as rows, (R, C): a view where there can be one."""
-    if layout == "column":
-        return weight.T
-    return weight.flatten(1) if layout == "first" else weight.flatten(0, -2)
-
-
-def from_rows(rows: Tensor, shape: tuple[int, ...], layout: Layout) -> Tensor:
-    """Return the weight of this shape whose rows these are, contiguous: the inverse of `as_rows`."""
-    return (rows.T if layout == "column" else rows.reshape(shape)).contiguous()
-
-
-def rows_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, int]:
-    """Return (R, C) of a weight of at least two axes."""
-    total = 1
-    for size in shape:
-        total *= size
-    rows = {"first": shape[0], "column": shape[-1], "last": total // shape[-1] if shape[-1] else 0}[layout]
-    return rows, total // rows if rows else 0
 
 
 def rounded(rows: Tensor, bits: Bits) -> Rounded:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tying_env.compression.rounding import Layout, layout_of
 from tying_env.kinds import Kinds
 from tying_env.primary.models import PrimaryNetwork
 from tying_env.primary.owned import owned_parameters
+from tying_env.primary.rows import Layout, layout_of
 from tying_env.references import storage_of
 from tying_env.tied_blocks import TiedBlocks
 

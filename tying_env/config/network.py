@@ -65,6 +65,11 @@ def unit_of_perplexity(model: str, tokenizers: Iterable[str]) -> str:
     return unit.replace("token", token_name(tokenizers))
 
 
+def unit_of_bits(tokenizers: Iterable[str]) -> str:
+    """Return what a text's bits are counted in: "bits/byte", of DNA "bits/base", which is a byte of its file."""
+    return "bits/base" if set(tokenizers) == {"dna"} else "bits/byte"
+
+
 @dataclass(frozen=True)
 class NetworkSettings:
     """The network and its data."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tying_env.archives import read_arrays
 from tying_env.data.batches import check_classes, equal_parts
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.hub import load_from_hub
@@ -160,12 +160,11 @@ def _load_hub_cifar10() -> ImageSet:
 
 def _load_packed(name: str, path: Path) -> ImageSet:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in (*PACKED_KEYS, "class_names") if key not in file]
-            if missing:
-                raise ValueError(f"it has no array {missing[0]!r}")
-            arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        missing = [key for key in (*PACKED_KEYS, "class_names") if key not in arrays]
+        if missing:
+            raise ValueError(f"it has no array {missing[0]!r}")
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path} is not a file of packed images: {error}; {PACKED_HINT}") from error
     names = arrays["class_names"]
     if names.ndim != 1 or names.dtype.kind != "U":

@@ -36,8 +36,6 @@ def tune(
 ) -> Tuned:
     """Train a classifier where it is; tied layers stay tied, for they share their Parameters.
 
-    The learning rate falls to 0 in a straight line.
-
     Args:
         classifier: what trains is what takes a gradient.
         examples: `input_ids` and `attention_mask` (N, T), `labels` (N,).
@@ -46,6 +44,7 @@ def tune(
         on_step: is told of every training step.
 
     Raises:
+        ValueError: the warm-up is as long as the training.
         FloatingPointError: training diverged: a loss, gradient or weight is not finite.
     """
     device = next(classifier.parameters()).device
@@ -54,7 +53,7 @@ def tune(
         trained, lr=config.rate(classifier.method), weight_decay=config.weight_decay, fused=True
     )
     steps = config.steps(count_examples(examples))
-    rates = LearningRates(optimizer, Schedule("linear", steps))
+    rates = LearningRates(optimizer, Schedule(config.schedule, steps, config.warmup_steps))
     stream = ShuffledExamples(examples, config.batch_size, numpy_stream(seed, "downstream batches"))
     classifier.train()
     losses: list[float] = []

@@ -52,7 +52,7 @@ def constants(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_owned(
-    network: PrimaryNetwork, sources: Sequence[int], found: Mapping[str, Shape], only: TiedParameters = "all"
+    network: PrimaryNetwork, sources: Sequence[int], found: Mapping[str, Shape], only: TiedParameters
 ) -> None:
     """Check that these are the names and shapes of exactly the weights and buffers that a tied network holds.
 

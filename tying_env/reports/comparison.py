@@ -1,5 +1,6 @@
 """The comparison of arms: every arm's results, its difference to the reference arm, and the tables made from them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,30 +72,41 @@ class Comparison:
         reference: the arm that the others are compared with.
         arms: one summary each, in the order of the arms.
         notes: what to beware of, in sentences.
+        margin: per cent of the reference arm's mean within which arms are asked to be equivalent to it, or None.
     """
 
     metric: Metric
     reference: Arm
     arms: tuple[ArmSummary, ...]
     notes: tuple[str, ...]
+    margin: float | None = None
 
 
-def load_comparison(paths: Sequence[Path], reference: str | None = None, metric: str = "test-perplexity") -> Comparison:
+def load_comparison(
+    paths: Sequence[Path],
+    reference: str | None = None,
+    metric: str = "test-perplexity",
+    margin: float | None = None,
+) -> Comparison:
     """Read run directories, or folders of them, and compare their arms.
 
     Args:
         paths: run directories, or folders that hold some at any depth.
         reference: label of the arm that the others are compared with; see `choose_reference`.
         metric: a key of METRICS_BY_KEY.
+        margin: of equivalence, in per cent of the reference arm's mean; None: it is not asked for.
 
     Raises:
         FileNotFoundError: no runs are there.
-        ValueError: a file is damaged, the reference or metric is unknown, or nothing has a result.
+        ValueError: a file is damaged, the reference or metric is unknown, the margin is not above 0, or nothing has a
+            result.
     """
+    if margin is not None and not 0 < margin < math.inf:
+        raise ValueError(f"the margin of equivalence must be a number of per cent above 0, got {margin!r}")
     if metric not in METRICS_BY_KEY:
         raise ValueError(f"metric must be one of {', '.join(METRICS_BY_KEY)}, got {metric!r}")
     arms = group_into_arms([load_run(path) for path in find_runs(paths)])
-    return compare(arms, choose_reference(arms, reference), METRICS_BY_KEY[metric])
+    return replace(compare(arms, choose_reference(arms, reference), METRICS_BY_KEY[metric]), margin=margin)
 
 
 def choose_reference(arms: Sequence[Arm], label: str | None = None) -> Arm:
@@ -152,10 +164,14 @@ def results_table(comparison: Comparison) -> TextTable:
         "p",
         "p (Holm)",
         "detectable",
+        *(() if comparison.margin is None else (f"within {comparison.margin:g}%",)),
     )
-    rows = [(*_quality_cells(s, metric, beside), *_difference_cells(s, reference, metric)) for s in comparison.arms]
+    rows = [
+        (*_quality_cells(s, metric, beside), *_difference_cells(s, reference, metric), *_within(s, comparison.margin))
+        for s in comparison.arms
+    ]
     if cells := frequency_cells([run for s in comparison.arms for run in s.counted], metric, beside, NOTHING):
-        rows.append((*cells, *[NOTHING] * 4))
+        rows.append((*cells, *[NOTHING] * (len(headings) - len(cells))))
     better = "higher" if metric.higher else "lower"
     title = f"{metric.name[0].upper()}{metric.name[1:]} ({metric.unit}), {better} is better"
     return TextTable(title, headings, tuple(rows))
@@ -257,6 +273,16 @@ def _difference_cells(summary: ArmSummary, reference: Arm, metric: Metric) -> tu
     if smallest_p_value(len(found.seeds)) >= ALPHA:
         detectable = f"none:\np ≥ {smallest_p_value(len(found.seeds)):.3f}"
     return difference, format_p(found.p_value), format_p(summary.corrected_p), detectable
+
+
+def _within(summary: ArmSummary, margin: float | None) -> tuple[str, ...]:
+    """Say whether the arm is equivalent to the reference arm; nothing where nobody asks."""
+    if margin is None:
+        return ()
+    if summary.same:
+        return ("yes",)
+    answer = None if summary.difference is None else summary.difference.within(margin)
+    return (NOTHING if answer is None else "yes" if answer else "not shown",)
 
 
 def _cost_cells(summary: ArmSummary) -> tuple[str, ...]:

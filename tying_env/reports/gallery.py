@@ -43,6 +43,12 @@ _OF_A_RUN: tuple[tuple[str, Callable[[Run], Figure], str], ...] = (
         "it says the same whatever it reads.",
     ),
     (
+        "training",
+        learned.training,
+        "Learning rate of the last training step, norm of the gradient (mean over the steps since the tying was "
+        "changed) and the reward that the agent saw, at every decision.",
+    ),
+    (
         "tying-events",
         run_figures.tying_events,
         "How many layers began to copy another one (tied) or got weights of their own (untied) at each decision "

@@ -1,4 +1,6 @@
-"""Figures of whether networks have learned: frequencies alone as a line, and the input dependence."""
+"""Figures of how networks have learned: frequencies alone as a line, input dependence; rate, gradient and reward."""
+
+import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -42,4 +44,32 @@ def learning(run: Run) -> Figure:
     name_axes(below, "training step", "input dependence")
     below.set_xlim(left=0)
     legend_below(figure, 3)
+    return figure
+
+
+def training(run: Run) -> Figure:
+    """Draw learning rate, norm of the gradient and the reward that the agent saw over training, one below the other.
+
+    Raises:
+        ValueError: the run has no decision yet, or is of an earlier version, which did not record them.
+    """
+    if not run.records:
+        raise ValueError("the run has no decision yet")
+    curves = {
+        "learning_rate": "learning rate",
+        "gradient_norm": "norm of the gradient\n(before clipping)",
+        "reward": "reward\n(as the agent saw it)",
+    }
+    if missing := [name for name in curves if name not in run.last]:
+        raise ValueError(f"{' and '.join(missing)} {'were' if len(missing) > 1 else 'was'} not recorded")
+    figure = new_figure((7.5, 6.5))
+    steps = run.column("train_step")
+    for (name, label), axes in zip(curves.items(), figure.subplots(len(curves), 1, sharex=True), strict=True):
+        values = [math.nan if value is None else value for value in run.column(name)]  # null is what is not finite
+        axes.plot(steps, values, color=COLOURS[0], lw=1.4)
+        name_axes(axes, "training step" if name == "reward" else "", label)
+        axes.set_xlim(left=0)
+    figure.axes[0].set_ylim(bottom=0)
+    figure.axes[0].set_title("How it trained", fontsize=11)
+    figure.align_ylabels()
     return figure

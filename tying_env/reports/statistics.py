@@ -61,6 +61,7 @@ class PairedDifference:
         mean: of the differences.
         percent: the mean in per cent of the reference arm's mean over these seeds, or None where that is 0.
         interval: of the mean, see `mean_interval`, or None.
+        base: the absolute value of the reference arm's mean over these seeds.
         no_interval: why there is none, else empty.
         p_value: exact paired permutation test, two-sided.
         detectable: the smallest true mean difference that this test finds with power 0.8, or None.
@@ -74,6 +75,21 @@ class PairedDifference:
     no_interval: str
     p_value: float
     detectable: float | None
+    base: float
+
+    def within(self, percent: float) -> bool | None:
+        """Return whether the difference is shown to be at most so many per cent of the reference arm's mean.
+
+        That is an equivalence test (Schuirmann, 1987): the whole interval lies within the margin. The interval's level
+        is the one of `mean_interval`, higher than the 90% of two one-sided tests at 5%.
+
+        Returns:
+            None where there is no interval.
+        """
+        if self.interval is None:
+            return None
+        margin = percent / 100 * self.base
+        return -margin <= self.interval.low and self.interval.high <= margin
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
@@ -186,6 +202,7 @@ def paired_difference(
         no_interval=no_interval,
         p_value=sign_flip_p_value(differences.tolist(), rng),
         detectable=detectable,
+        base=base,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tying_env import partition
+from tying_env.config.network import unit_of_bits
 from tying_env.kinds import Kinds
 from tying_env.reports.loading import conventional_bytes
 from tying_env.reports.over_training import mean_over_training
@@ -119,8 +120,8 @@ def _details(result: dict[str, Any], config: dict[str, Any]) -> str:
             return f"{accuracy}, cross-entropy {_number(result['mean_loss'], 3)} nats, {result['tokens']:,} {examples}"
         case "bert":
             return f"{result['tokens']:,} hidden tokens"
-    unit = "base" if config["env"].get("tokenizer") == "dna" else "byte"  # one is a byte of its file
-    return f"{_number(result['bits_per_byte'], 3)} bits/{unit}, {result['tokens']:,} tokens"
+    unit = unit_of_bits([config["env"].get("tokenizer", "bytes")])
+    return f"{_number(result['bits_per_byte'], 3)} {unit}, {result['tokens']:,} tokens"
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -27,6 +27,7 @@ _SCALARS = {
     "tying/trainable_parameters": "trainable_parameters",
     "tying/tied_events": "tied_events",
     "tying/untied_events": "untied_events",
+    "controller/reward": "reward",
     "controller/epsilon": "epsilon",
     "controller/q_loss": "q_loss",
 }

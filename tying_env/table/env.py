@@ -53,10 +53,10 @@ class TableTyingEnv(ScoredEnv):
 
     ## Info
     That of `ScoredEnv`, with `train_step` and `cost` the training steps bought so far, `trainable_parameters`, and
-    (not in forks) `regret`: how much worse the best tying found is than the best there is. Found is the tying with the lowest mean of
-    what its trainings showed, of the longest trainings so far; its regret is in perplexity of the test split, means
-    over seeds (infinity before the first training, and above a limit on parameters). `regret` is for the judge: a
-    controller that goes by it cheats.
+    (not in forks) `regret`: how much worse the best tying found is than the best there is. Found is the tying with the
+    lowest mean of what its trainings showed, of the longest trainings so far; its regret is in perplexity of the test
+    split, means over seeds (infinity before the first training, and above a limit on parameters). It is for the judge:
+    a controller that goes by it cheats.
 
     ## Arguments
     `gym.make("LayerTying-Table-v0", corpus="sotu", budget=384 * 50, objective="limited", max_parameters=50_000)`
@@ -273,7 +273,8 @@ class TableTyingEnv(ScoredEnv):
         if steps > self.steps_for_trials:
             raise BudgetSpent(
                 f"a training of {steps} steps in a fork is more than is left for forks, {self.steps_for_trials}: of "
-                f"{self._budget} steps {self._ledger.cost} are bought, and {self._cheapest} are kept for the next decision"
+                f"{self._budget} steps {self._ledger.cost} are bought, and {self._cheapest} are kept for the next "
+                "decision"
             )
 
     def _look_up(self, action: partition.IntVector) -> int:

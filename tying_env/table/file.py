@@ -18,8 +18,6 @@ A `.npz` without pickles:
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -30,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tying_env import partition
+from tying_env.archives import read_arrays
 from tying_env.files import naming, written_whole
 
 VERSION = 1
@@ -203,10 +202,8 @@ def _opened(path: Path) -> TyingTable:
 
 def _read(path: Path) -> TyingTable:
     try:
-        # NumPy leaves a file open that it opened and cannot read.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, NotImplementedError, zlib.error) as error:
+        arrays = read_arrays(path)
+    except ValueError as error:
         raise ValueError(f"{path} is not a tying table, or is damaged: {error}") from error
     if "version" not in arrays or arrays["version"].shape != () or arrays["version"].dtype.kind != "i":
         raise ValueError(f"{path} is not a tying table: it has no version")

@@ -27,6 +27,7 @@ from tying_env.wrappers.rewards import (
     ProbeBatchReward,
     ShuffledReward,
 )
+from tying_env.wrappers.size import MaxBytesReward
 
 __all__ = [
     "WRAPPERS",
@@ -38,6 +39,7 @@ __all__ = [
     "LayerSweepAction",
     "LimitChanges",
     "LogPerplexityReward",
+    "MaxBytesReward",
     "OneHotObservation",
     "ParameterPenaltyReward",
     "ProbeBatchReward",
@@ -68,6 +70,7 @@ WRAPPERS: dict[str, Callable[..., AnyWrapper]] = {
     "clipped": ClippedReward,
     "probe": ProbeBatchReward,
     "parameter-penalty": ParameterPenaltyReward,
+    "max-bytes": MaxBytesReward,
     "shuffled": ShuffledReward,
 }
 

@@ -18,6 +18,7 @@ from tying_agents.commands.many_runs import (
     as_compared,
     as_run,
     make_and_report,
+    plan_of,
     resumable,
     settings_of_agents,
     with_settings,
@@ -54,7 +55,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying ablations") -> int:
         if options.seeds < 2:
             raise ValueError(f"seeds must be at least 2, for a trace is replayed in another run, got {options.seeds}")
         base = with_settings(as_run(options.run), "dqn", options.settings)
-        return make_and_report(make_arms(base, tuple(range(options.seeds))), options, FULL, console)
+        return make_and_report(make_arms(base, plan_of(options).seeds), options, FULL, console)
 
     return resumable(work)
 
@@ -73,10 +74,10 @@ def make_arms(base: RunConfig, seeds: tuple[int, ...]) -> list[ArmSpec]:
 
     def replay(label: str, another_run: bool, **settings: Any) -> ArmSpec:
         def configure(runs: Path, seed: int) -> RunConfig:
-            own = seed if seed in seeds else seed % 2  # learning rates are chosen with the traces of seeds 0 and 1
+            own = seed if seed in seeds else seeds[seed % 2]  # rates are chosen with the traces of the first two
             # Replayed in its own run a trace would only repeat it: take that of the seed before. (That of the seed
             # after, or of any that depends on how many there are, would change when seeds are added.)
-            source = (own - 1 if own else 1) if another_run else own
+            source = (own - 1 if own != seeds[0] else seeds[1]) if another_run else own
             return with_agent(base, "replay", ReplayConfig(trace=runs / FULL / f"seed{source}", **settings))
 
         return ArmSpec(label, configure, after=(FULL,))

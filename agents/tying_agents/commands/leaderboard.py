@@ -24,6 +24,8 @@ from tying_env.table.objectives import Objective
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tying_env.table import TyingTable
+
 _LINES = 100  # of progress, where output is no terminal
 
 
@@ -113,7 +115,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying leaderboard") -> int:
                     )
                 )
         about = f"The table's sha256 begins with {table.sha256[:16]}; it has {len(table.tyings)} tyings of L = "
-        about += f"{table.n_layer} layers. {options.task(names[0]).in_words()}"
+        about += f"{table.n_layer} layers. {options.task(names[0]).in_words()} {_apart(table, names)}"
         board = Board(
             entries, found, options.seeds, int(table.points[-1]), about, command_line("layer-tying leaderboard", argv)
         )
@@ -122,3 +124,26 @@ def main(argv: Sequence[str], prog: str = "layer-tying leaderboard") -> int:
         return 0
 
     return resumable(work)
+
+
+def _apart(table: "TyingTable", names: Sequence[str]) -> str:
+    """Say how far two tyings have to be apart before the table can tell them apart."""
+    import math
+
+    from tying_agents.findings.losses import losses_of
+    from tying_agents.findings.orders import noise
+
+    said = []
+    for name in names:
+        seeds = len(table.corpus(name).whole_seeds)
+        if seeds > 1:
+            losses = losses_of(table, name)
+            best = math.exp(losses.test.mean(axis=0).min())
+            said.append(f"{2 * math.sqrt(2) * noise(losses).error * best:.2f} on {name} ({seeds} seeds)")
+    if not said:
+        return "With one seed the table cannot tell tyings that are nearly alike apart."
+    return (
+        f"The table itself is noisy: two tyings differ by more than twice the standard error of the difference if they "
+        f"are {' and '.join(said)} apart. Regrets below that are those of tyings that are as good as the best, as far "
+        "as its seeds can tell, and agents draw from the same seeds that judge them."
+    )

@@ -51,6 +51,8 @@ class ManyRuns:
     """Where the defaults of the network (--model) come from: minutes on two CPU cores, or the paper's (a large GPU)."""
     seeds: int = 5
     """Seeds per arm: 0, 1, 2, ..."""
+    first_seed: int = 0
+    """The first of the seeds, where 0, 1, 2, ... have been seen before: in choosing the arms, say."""
     learning_rates: tuple[float, ...] = ()
     """Grid of learning rates; each arm gets its own best by validation perplexity. Empty: --learning-rate for all."""
     tuning_seeds: int = 1
@@ -73,6 +75,8 @@ class ManyRuns:
         for name in ("seeds", "tuning_seeds", "jobs", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed must be at least 0, got {self.first_seed}")
         check_backend(self.backend, self.address)
 
 
@@ -138,7 +142,7 @@ def plan_of(options: ManyRuns) -> RunPlan:
     tuning = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.tuning_seeds) if options.learning_rates else ()
     return RunPlan(
         options.out,
-        tuple(range(options.seeds)),
+        tuple(range(options.first_seed, options.first_seed + options.seeds)),
         options.learning_rates,
         tuple(tuning),
         options.jobs,

@@ -1,7 +1,8 @@
-"""Pack the network of a run, or an exported one, into a file of at most so many bytes.
+"""Pack the network of a run into a file of at most so many bytes; or pack many runs, and write tables and a figure.
 
 layer-tying pack runs/one --max-bytes 16000000 --out one.packed
 layer-tying pack runs/one --bits 8 --out one.packed
+layer-tying pack runs/one runs/two --max-bytes 20000 40000 80000 --out packed
 
 Every weight is stored once, in 8, 6 or 4 bits, entropy-coded. Each group of tied layers, and each matrix outside the
 blocks, gets the bits that its measured damage to validation calls for. The file is opened by
@@ -20,26 +21,33 @@ from tying_agents.commands.early import read_options
 from tying_agents.commands.saved_runs import check_data, open_network, refuse_unnamed_code, settings_of_network
 from tying_env.config.checks import check_at_least
 from tying_env.files import check_new
+from tying_env.reports.loading import find_runs
+from tying_env.runs.exported import is_export, is_packed
 from tying_env.runs.run_directory import Which
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from tying_agents.compressing.packed_runs import Way
     from tying_env.compression import Packed
+
+TABLE = "packing"  # the names of the files, before their endings
 
 
 @dataclass(frozen=True)
 class Options:
-    """Pack the network of a run into a file of at most so many bytes."""
+    """Pack the network of a run into a file of at most so many bytes; or pack many, and write how they did."""
 
-    run: tyro.conf.Positional[Path]
-    """The run directory, or the folder of an exported network."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """The run directory, or the folder of an exported network; or run directories, and folders that hold some at any
+    depth."""
     out: Path
-    """The file to write; it must not exist yet."""
-    max_bytes: int = 16_000_000
+    """The file to write, of one network packed in one way; it must not exist yet. For more: a folder for tables
+    (packing.csv, packing.md, packing_parts.csv) and a figure; those of before are replaced."""
+    max_bytes: tuple[int, ...] = (16_000_000,)
     """Of the whole file: weights, and what says how they belong together."""
-    bits: Literal[8, 6, 4] | None = None
+    bits: tuple[Literal[4, 6, 8], ...] = ()
     """For all weights alike, without measuring; by default each part has its own."""
     windows: int = 256
     """Sequences (or images) of the validation split on which damage is measured; 0 for all."""
@@ -60,43 +68,104 @@ def main(argv: Sequence[str], prog: str = "layer-tying pack") -> int:
 
     def work(console: "Console") -> int:
         options = read_options(Options, argv, prog, __doc__)
-        check_at_least(0, test_windows=options.test_windows)
-        check_new(options.out, "choose another file")
-        env = settings_of_network(options.run, options.network)
-        refuse_unnamed_code(env, options.run, options.model)
-        check_data(env, options.run, options.dataset)
-        from rich.text import Text
+        check_at_least(0, test_windows=options.test_windows, windows=options.windows)
+        if not options.max_bytes:
+            raise ValueError("max_bytes needs at least one number")
+        for limit in options.max_bytes:
+            check_at_least(1, max_bytes=limit)
+        whole = len(options.runs) == 1 and (is_export(options.runs[0]) or is_packed(options.runs[0]))
+        runs = list(options.runs) if whole else find_runs(options.runs)
+        one = len(runs) == len(options.max_bytes) == 1 and len(options.bits) < 2
+        if one:
+            check_new(options.out, "choose another file")
+        for run in runs:
+            env = settings_of_network(run, options.network)
+            refuse_unnamed_code(env, run, options.model)
+            check_data(env, run, options.dataset)
+        from tying_agents.compressing.packed_runs import Way
 
-        from tying_agents.commands.before_after import effects_table, measured
-        from tying_env.compression import load_packed, pack_network
-        from tying_env.primary.models import find_device
-
-        device = find_device(options.device)
-        run = open_network(options.run, options.network, device, options.model)
-        with console.status("Coding the weights ...") as status:
-            packed = pack_network(
-                run,
-                options.out,
-                options.max_bytes,
-                bits=options.bits,
-                windows=options.windows,
-                dataset=options.dataset,
-                told=lambda part: status.update(Text(f"Measuring damage, {part}")),
-            )
-        console.print(units_table(packed))
-        workload = run.open_workload(options.dataset)
-        opened = load_packed(options.out, device, options.model)
-        columns = {
-            "as trained": measured(workload, run.model, device, options.test_windows),
-            "out of the file": measured(workload, opened, device, options.test_windows),
-        }
-        title = f"{options.run}, {options.network} network"
-        console.print(effects_table(title, workload, columns, options.test_windows))
-        text = f"written: {options.out}, {packed.size:,} of {options.max_bytes:,} bytes"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        ways = [Way(limit, bits) for bits in dict.fromkeys(options.bits or (None,)) for limit in options.max_bytes]
+        if one:
+            _pack(runs[0], ways[0], options, console)
+        else:
+            _tabulate(runs, list(dict.fromkeys(ways)), options, console)
         return 0
 
     return guard.guarded(work)
+
+
+def _pack(path: Path, way: "Way", options: Options, console: "Console") -> None:
+    """Pack one network, and measure what is in the file."""
+    from rich.text import Text
+
+    from tying_agents.commands.before_after import effects_table, measured
+    from tying_env.compression import load_packed, pack_network
+    from tying_env.primary.models import find_device
+
+    device = find_device(options.device)
+    run = open_network(path, options.network, device, options.model)
+    with console.status("Coding the weights ...") as status:
+        packed = pack_network(
+            run,
+            options.out,
+            way.max_bytes,
+            bits=way.bits,
+            windows=options.windows,
+            dataset=options.dataset,
+            told=lambda part: status.update(Text(f"Measuring damage, {part}")),
+        )
+    console.print(units_table(packed))
+    workload = run.open_workload(options.dataset)
+    opened = load_packed(options.out, device, options.model)
+    columns = {
+        "as trained": measured(workload, run.model, device, options.test_windows),
+        "out of the file": measured(workload, opened, device, options.test_windows),
+    }
+    title = f"{path}, {options.network} network"
+    console.print(effects_table(title, workload, columns, options.test_windows))
+    text = f"written: {options.out}, {packed.size:,} of {way.max_bytes:,} bytes"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _tabulate(runs: Sequence[Path], ways: "Sequence[Way]", options: Options, console: "Console") -> None:
+    """Pack many networks in many ways, and write tables and figure."""
+    from rich.text import Text
+
+    from tying_agents.compressing.packed_runs import as_csv, as_markdown, draw_packed, packed_results, parts_as_csv
+    from tying_env.config.network import unit_of_bits
+    from tying_env.primary.models import find_device
+    from tying_env.reports.drawing import save_figure
+    from tying_env.reports.loading import load_run
+    from tying_env.reports.page import write_page
+
+    device = find_device(options.device)
+    results = []
+    with console.status("Packing ...") as status:
+        for path in runs:
+            run = open_network(path, options.network, device, options.model)
+            # An exported network has neither label nor seed.
+            label, seed = (path.name, 0) if is_export(path) else ((about := load_run(path)).label, about.seed)
+            results += packed_results(
+                run,
+                label,
+                seed,
+                ways,
+                unit_of_bits([run.config.tokenizer]),
+                windows=options.windows,
+                test_windows=options.test_windows,
+                dataset=options.dataset,
+                device=device,
+                model=options.model,
+                told=lambda text: status.update(Text(text)),  # a label is no markup
+            )
+    figure = draw_packed(results)  # refuses where nothing fits, before anything is written
+    texts = {".csv": as_csv(results), ".md": as_markdown(results), "_parts.csv": parts_as_csv(results)}
+    for ending, text in texts.items():
+        write_page(text, options.out / f"{TABLE}{ending}", overwrite=True)
+    paths = save_figure(figure, options.out, TABLE)
+    console.print(texts[".md"], highlight=False, markup=False, soft_wrap=True)
+    for written in (*(options.out / f"{TABLE}{ending}" for ending in texts), *paths):
+        console.print(f"written: {written}", highlight=False, markup=False, soft_wrap=True)
 
 
 def units_table(packed: "Packed") -> "Table":

@@ -37,7 +37,8 @@ class Options:
     """Run directories, or folders that hold some at any depth."""
     out: Path
     """The folder to write. For one run, sparsity and method: the pruned network, as `layer-tying export` writes one;
-    it must not exist yet. For more: a table (pruning.csv, pruning.md) and a figure; those of before are replaced."""
+    it must not exist yet. For more: a table (pruning.csv, pruning.md) and two figures, against sparsity and against
+    the layers that share a weight; those of before are replaced."""
     sparsity: tuple[float, ...] = (0.5,)
     """The share of every output's weights that goes, from 0 to below 1."""
     method: tuple[Literal["wanda", "magnitude"], ...] = ("wanda",)
@@ -127,7 +128,7 @@ def _tabulate(runs: Sequence[Path], prunings: "Sequence[Pruning]", options: Opti
     """Prune many networks in many ways, and write table and figure."""
     from rich.text import Text
 
-    from tying_agents.compressing.pruned_runs import as_csv, as_markdown, draw_pruned, pruned_results
+    from tying_agents.compressing.pruned_runs import as_csv, as_markdown, draw_by_group, draw_pruned, pruned_results
     from tying_env.primary.models import find_device
     from tying_env.reports import loading
     from tying_env.reports.drawing import save_figure
@@ -150,6 +151,8 @@ def _tabulate(runs: Sequence[Path], prunings: "Sequence[Pruning]", options: Opti
     for name, text in ((f"{TABLE}.csv", as_csv(results)), (f"{TABLE}.md", as_markdown(results))):
         write_page(text, options.out / name, overwrite=True)
     paths = save_figure(draw_pruned(results), options.out, TABLE)
+    if (by_group := draw_by_group(results)) is not None:
+        paths += save_figure(by_group, options.out, f"{TABLE}_groups")
     console.print(as_markdown(results), highlight=False, markup=False, soft_wrap=True)
     for written in (options.out / f"{TABLE}.csv", options.out / f"{TABLE}.md", *paths):
         console.print(f"written: {written}", highlight=False, markup=False, soft_wrap=True)

@@ -48,6 +48,9 @@ class Options:
     """Label of the arm that the others are compared with; the default is "random" if it is there, else the first."""
     metric: MetricName = "test-perplexity"
     """What arms are compared by."""
+    equivalent_within: float | None = None
+    """Say in a column of its own whether an arm is shown to differ from the reference arm by at most so many per cent:
+    whether the whole interval of the difference lies within. "not shown" is no proof of a difference."""
     figures: Path | None = None
     """Folder for all figures as PNG and SVG."""
     force: bool = False
@@ -64,7 +67,9 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
         from tying_agents.control.notes import with_control
         from tying_env.reports.comparison import load_comparison
 
-        comparison = with_control(load_comparison(options.runs, options.reference, options.metric))
+        comparison = with_control(
+            load_comparison(options.runs, options.reference, options.metric, options.equivalent_within)
+        )
         from tying_env.reports.drawing import save_figure
         from tying_env.reports.gallery import failure
         from tying_env.reports.html import make_report, write_report

@@ -71,7 +71,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying studies") -> int:
             if code := module.main(words[1:], f"layer-tying {words[0]}"):
                 return int(code)
         if study.train_bytes:
-            write_map(options.out / options.study, study.train_bytes, console)
+            write_map(options.out / options.study, tuple(study.train_bytes), console)
         return 0
 
     return guard.guarded(work, "The same command resumes from what is in the folder.")

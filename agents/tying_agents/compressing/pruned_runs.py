@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from tying_env.compression.pruning import Method, Pruning, input_norms, linears_of, prune
 from tying_env.partition import leaders
 from tying_env.primary.evaluation import Evaluation
+from tying_env.reports.comparison import BOOTSTRAP_SEED
 from tying_env.reports.drawing import arm_styles, as_label, fit_log_axis, legend_right, new_axes
+from tying_env.reports.statistics import paired_difference
 from tying_env.runs import LoadedRun
 
 
@@ -136,24 +138,61 @@ def as_csv(results: Sequence[PrunedResult]) -> str:
 
 
 def as_markdown(results: Sequence[PrunedResult]) -> str:
-    """Return a row for each arm, way and sparsity: means over seeds, and by how much they rose."""
+    """Return a row for each arm, way and sparsity: means over seeds, by how much they rose, and against the reference.
+
+    The reference is the arm with the smallest groups: rises minus its rises, in percentage points, seed by seed.
+    """
+    arms = list(dict.fromkeys(each.label for each in results))
+    reference = min(arms, key=lambda arm: _mean(each.largest for each in results if each.label == arm))
+    against = f"against {_cell(reference)}, points [95%]"
     lines = [
-        "| arm | independent layers | method | pattern | sparsity | test perplexity | against unpruned | seeds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| arm | independent layers | largest group | method | pattern | sparsity | test perplexity | against unpruned "
+        f"| {against} | seeds |",
+        f"|{' --- |' * 10}",
     ]
-    unpruned = {each.run: each.test.perplexity for each in results if not each.method}
+    rises = rises_of(results)
     for key in dict.fromkeys((each.label, each.method, each.pattern, each.sparsity) for each in results):
         label, method, pattern, sparsity = key
         own = [each for each in results if (each.label, each.method, each.pattern, each.sparsity) == key]
-        rise = float(np.mean([each.test.perplexity / unpruned[each.run] - 1 for each in own]))
-        independent = float(np.mean([each.independent for each in own]))
-        mean = float(np.mean([each.test.perplexity for each in own]))
-        told = f"{rise:+.2%}" if method else "reference"
-        cells = (label.replace("|", "\\|"), f"{independent:.3g} of {own[0].layers}", method or "–", pattern or "–")
-        lines.append(f"| {' | '.join((*cells, f'{sparsity:g}', f'{mean:.3f}', told, str(len(own))))} |")
+        cells = (
+            *(_cell(label), f"{_mean(each.independent for each in own):.3g} of {own[0].layers}"),
+            *(f"{_mean(each.largest for each in own):.3g}", method or "–", pattern or "–", f"{sparsity:g}"),
+            *(f"{_mean(each.test.perplexity for each in own):.3f}",),
+            *(f"{_mean(rises[key].values()):+.2f}%" if method else "reference",),
+            *("–" if not method or label == reference else _against(rises[key], rises.get((reference, *key[1:]), {})),),
+            *(str(len({each.seed for each in own})),),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     if known := sorted({each.frequencies for each in results if each.frequencies is not None}):
         lines += ["", "Token frequencies alone: " + ", ".join(f"{value:.2f}" for value in known) + "."]
     return "\n".join(lines) + "\n"
+
+
+def rises_of(results: Sequence[PrunedResult]) -> dict[tuple[str, str, str, float], dict[int, float]]:
+    """Return by how many percent the perplexity rose: (label, method, pattern, sparsity) -> seed -> mean."""
+    unpruned = {each.run: each.test.perplexity for each in results if not each.method}
+    found: dict[tuple[str, str, str, float], dict[int, list[float]]] = {}
+    for each in results:
+        seeds = found.setdefault((each.label, each.method, each.pattern, each.sparsity), {})
+        seeds.setdefault(each.seed, []).append(100 * (each.test.perplexity / unpruned[each.run] - 1))
+    return {key: {seed: _mean(rises) for seed, rises in seeds.items()} for key, seeds in found.items()}
+
+
+def _against(rises: dict[int, float], reference: dict[int, float]) -> str:
+    """Return the mean of paired differences with its interval, where there can be one."""
+    if not rises.keys() & reference.keys():
+        return "no seed in common"
+    found = paired_difference(rises, reference, np.random.default_rng(BOOTSTRAP_SEED))
+    interval = f" [{found.interval.low:+.2f}, {found.interval.high:+.2f}]" if found.interval else ""
+    return f"{found.mean:+.2f}{interval}"
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def draw_pruned(results: Sequence[PrunedResult]) -> Figure:
@@ -173,6 +212,40 @@ def draw_pruned(results: Sequence[PrunedResult]) -> Figure:
         axes.axhline(known[0], color="black", lw=1, ls=":", label="token frequencies alone")
         values += known
     fit_log_axis(axes, values)
+    axes.grid(axis="y", alpha=0.25)
+    legend_right(figure)
+    return figure
+
+
+def draw_by_group(results: Sequence[PrunedResult]) -> Figure | None:
+    """Draw what pruning costs against how many layers share a weight: a line for each method, a point for each run.
+
+    At the sparsity nearest to a half; None where all networks have groups of one size.
+    """
+    if len({each.largest for each in results}) < 2:
+        return None
+    unpruned = {each.run: each.test.perplexity for each in results if not each.method}
+    pruned = [each for each in results if each.method]
+    sparsity = min({each.sparsity for each in pruned}, key=lambda at: (abs(at - 0.5), at))
+    title = f"Pruned after training, {sparsity:g} of the blocks' weights"
+    y = "rise of the test perplexity (percent)"
+    figure, axes = new_axes(title, "layers that share a weight (largest group)", y)
+    methods = list(dict.fromkeys(each.method for each in pruned))
+    for number, (method, style) in enumerate(arm_styles(methods).items()):
+        own = [each for each in pruned if each.method == method and each.sparsity == sparsity]
+        rises: dict[int, list[float]] = {}
+        for each in own:
+            rises.setdefault(each.largest, []).append(100 * (each.test.perplexity / unpruned[each.run] - 1))
+        sizes = sorted(rises)
+        axes.plot(sizes, [_mean(rises[size]) for size in sizes], style.line, color=style.colour, lw=1.4, label=method)
+        aside = 1.02 ** (number - (len(methods) - 1) / 2)  # so that methods do not hide each other
+        x, y_values = zip(*((size * aside, rise) for size in sizes for rise in rises[size]), strict=True)
+        axes.plot(x, y_values, style.marker, color=style.colour, ms=4, alpha=0.6, mew=0)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted({each.largest for each in pruned}))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.axhline(0, color="black", lw=1, ls=":")
     axes.grid(axis="y", alpha=0.25)
     legend_right(figure)
     return figure

@@ -69,7 +69,7 @@ def tables(board: Board) -> list[TextTable]:
     found = []
     for corpus, standings in board.standings.items():
         heading, *rows = text_rows(standings)
-        how = "settings were chosen here" if corpus == CHOSEN_ON else f"with the settings chosen on {CHOSEN_ON}"
+        how = "where settings were chosen" if corpus == CHOSEN_ON else f"with the settings chosen on {CHOSEN_ON}"
         heading = tuple(f"{cell} ({_steps(cell, board)})" if cell.startswith("after ") else cell for cell in heading)
         found.append(TextTable(f"{corpus}: mean regret, {how}", heading, tuple(rows)))
     settings = tuple(

@@ -31,6 +31,8 @@ def control_note(arm: Arm, cells: Sequence[Cell]) -> str | None:
         return None
     made = sorted({int(run.last["decision"]) for run in runs})
     had = f"{arm.label} made {made[0]}{f' to {made[-1]}' if len(made) > 1 else ''} decisions"
+    if changed := [name for key in ("rewards", "wrappers") for name in runs[0].config.get(key) or ()]:
+        return f"{had}. The positive control says nothing of it: there no controller has {' and '.join(changed)}."
     name = _name_in_control(runs[0].config)
     known = [cell for cell in cells if cell.arm == name and cell.noise == 0 and cell.kind != "independent"]
     if not known:

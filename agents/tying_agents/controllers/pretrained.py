@@ -8,7 +8,6 @@ of the DQN in a run is a rule that was learned.
 """
 
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from tying_agents.controllers.patient import moves
 from tying_agents.controllers.patterns import chance_groups, in_each_kind
 from tying_agents.controllers.rules import PRIORS, SHARING_EXPONENT
 from tying_agents.settings import PretrainedConfig, PriorRule
+from tying_env.archives import read_arrays
 from tying_env.files import naming, written_whole
 from tying_env.kinds import Kinds
 from tying_env.partition import IntVector
@@ -216,14 +216,13 @@ def load_values(path: Path) -> Ensemble:
     """
     with naming(path):
         try:
-            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = read_arrays(path)
             header = json.loads(str(arrays.pop("header")))
             if header["format"] != _FORMAT:
                 raise ValueError(f"of the format {header['format']!r}, not {_FORMAT!r}")
             values = Ensemble(**header["sizes"])
             values.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-        except (ValueError, KeyError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"{path} has no values that layer-tying pretrain wrote: {error}") from error
     return values
 

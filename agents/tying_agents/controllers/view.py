@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from tying_env.data.corpus import Split
+    from tying_env.primary.evaluation import Evaluation
     from tying_env.wrappers.base import Step
 
 # What a view hands on as it is: none of it trains, and none of it changes anything.
 _SEEN = frozenset(
     {
-        *("action_masks", "action_space", "config", "decisions", "evaluate", "interval", "kinds", "n_units"),
+        *("action_masks", "action_space", "config", "decisions", "interval", "kinds", "n_units"),
         *(
             "observation_space",
             "over",
@@ -39,8 +41,8 @@ class View:
 
     It has `tying`, `train_step`, `total_steps`, `decisions`, `decisions_per_episode`, `steps_per_decision` (k),
     `interval` (training steps after the next action, also of a trial), `n_units`, `kinds`, `ties_at`, `over`, `config`,
-    both spaces, `permitted(action)`, `evaluate(split, max_windows)`, `weight_agreement()`; of wrappers
-    `action_masks()`; and `fork()`, `gradient_agreement()` and `mixing_weights(steps)`, for which the run pays.
+    both spaces, `permitted(action)`, `evaluate(split, max_windows)` but of the test split, `weight_agreement()`; of
+    wrappers `action_masks()`; and `fork()`, `gradient_agreement()` and `mixing_weights(steps)`, for which the run pays.
 
     Args:
         env: the environment, in its wrappers.
@@ -60,8 +62,12 @@ class View:
         if name.startswith("_") or name not in _SEEN:
             seen = ", ".join(sorted((*_SEEN, "decisions_per_episode")))
             raise AttributeError(
-                f"a controller sees {seen}, fork, gradient_agreement and mixing_weights of its environment, not {name}"
+                f"a controller sees {seen}, evaluate, fork, gradient_agreement and mixing_weights of its environment, "
+                f"not {name}"
             )
+        return self._from_environment(name)
+
+    def _from_environment(self, name: str) -> Any:
         return getattr(self._inner, name) if hasattr(self._inner, name) else self._env.get_wrapper_attr(name)
 
     @property
@@ -73,6 +79,17 @@ class View:
     def steps_for_trials(self) -> float:
         """Training steps that trials can still take; infinity where they cost nothing, or are paid for otherwise."""
         return float(getattr(self._inner, "steps_for_trials", math.inf))
+
+    def evaluate(self, split: Split = "validation", max_windows: int | None = None) -> Evaluation:
+        """Return what `LayerTyingEnv.evaluate` does, of the training or the validation split.
+
+        Raises:
+            ValueError: the test split, which is for the judge.
+        """
+        if split == "test":
+            raise ValueError("split must be 'train' or 'validation' for a controller, got 'test': it is the judge's")
+        found: Evaluation = self._from_environment("evaluate")(split, max_windows)
+        return found
 
     def gradient_agreement(self, max_windows: int | None = None) -> npt.NDArray[np.float64]:
         """Return what `LayerTyingEnv.gradient_agreement` does; the run pays a training step for each batch.

@@ -13,6 +13,7 @@ from torch import nn
 from tying_agents.callbacks import Callback, Record
 from tying_agents.controllers.base import Controller
 from tying_agents.loop import Loop, drive
+from tying_env.config import EnvConfig
 from tying_env.data.batches import Batch, count_examples
 from tying_env.downstream import OnStep, TuningConfig, make_classifier
 from tying_env.downstream.classifier import classification_loss
@@ -47,8 +48,6 @@ def tune_adapters(
 ) -> TiedAdapters:
     """Train low-rank updates on a task while a controller ties them.
 
-    The learning rate falls as in `tune`.
-
     Args:
         network: a network file of a GPT-2 or a BERT.
         examples: as for `tune`.
@@ -62,7 +61,8 @@ def tune_adapters(
 
     Raises:
         FloatingPointError: training diverged.
-        ValueError: there are so few training steps that nothing would be decided on while they train.
+        ValueError: there are so few training steps that nothing would be decided on while they train, or that all of
+            them are warm-up.
         ValueError, FileNotFoundError, ImportError: as `make_classifier`.
     """
     steps = check_steps(config, count_examples(examples), k)
@@ -78,9 +78,10 @@ def tune_adapters(
         total_steps=steps,
         batch_size=config.batch_size,
         learning_rate=config.rate("lora"),
-        schedule="linear",  # as the other methods: tuning.py
-        warmup_steps=0,
-        min_lr_ratio=0.0,
+        schedule=config.schedule,
+        warmup_steps=config.warmup_steps,
+        # To 0, as the other methods: tuning.py. What never falls takes the default alone.
+        min_lr_ratio=EnvConfig.min_lr_ratio if config.schedule == "constant" else 0.0,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         device=device,
@@ -116,7 +117,7 @@ def check_steps(config: TuningConfig, examples: int, k: int) -> int:
     """Return the training steps for so many examples, enough for decisions to matter.
 
     Raises:
-        ValueError: there are not more than `k`.
+        ValueError: there are not more than `k`, or than those of the warm-up.
     """
     steps = config.steps(examples)
     if steps <= k:

@@ -33,11 +33,15 @@ def make_results(options: FinetuneOptions, console: Console) -> list[dict[str, A
     train, dev = (load_glue(options.task, split, options.data) for split in ("train", "dev"))
     train = train[: options.train_examples or None]
     check_labels(options.task, train, f"the first {len(train)} training examples of {options.task}")
+    options.tuning.steps(len(train))
     if options.adapters:
         check_steps(options.tuning, len(train), options.k)
     device = find_device(options.device)
     settings = {name: getattr(options, name) for name in ("task", "data", "network", "k", "rank", "train_examples")}
-    kept = ResultsFile(options.out, settings | dataclasses.asdict(options.tuning), ("run", "method", "seed"))
+    settings |= dataclasses.asdict(options.tuning)
+    kept = ResultsFile(
+        options.out, settings, ("run", "method", "seed"), before={"warmup_steps": 0, "schedule": "linear"}
+    )
     # 2. Train and measure.
     results = []
     for path in options.runs:

@@ -15,14 +15,17 @@ class ResultsFile:
         path: the file; its folder is made. What is there already must be of the same settings.
         settings: what decides the results, ready for JSON.
         key: the entries of a result that tell it from the others.
+        before: settings that files of earlier versions do not name, as they were then.
 
     Raises:
         ValueError: the file holds results of other settings (the message lists them), or something else.
         OSError: it cannot be written.
     """
 
-    def __init__(self, path: Path | None, settings: dict[str, Any], key: tuple[str, ...]) -> None:
-        self._path, self._key = path, key
+    def __init__(
+        self, path: Path | None, settings: dict[str, Any], key: tuple[str, ...], before: dict[str, Any]
+    ) -> None:
+        self._path, self._key, self._before = path, key, before
         self._settings: dict[str, Any] = json.loads(to_json(settings))
         self.results: list[dict[str, Any]] = []
         if path is None:
@@ -54,7 +57,7 @@ class ResultsFile:
     def _read(self, path: Path) -> list[dict[str, Any]]:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            settings, results = dict(stored["settings"]), [dict(row) for row in stored["results"]]
+            settings, results = self._before | dict(stored["settings"]), [dict(row) for row in stored["results"]]
             assert all(name in row for row in results for name in self._key)
         except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
             raise ValueError(f"{path} exists already and holds no such results; choose another --out") from error

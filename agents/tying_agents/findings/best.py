@@ -7,6 +7,7 @@ import numpy as np
 from tying_agents.controllers.patterns import contiguous
 from tying_agents.controllers.rules import PRIORS
 from tying_agents.findings.losses import Floats, Ints, Losses, Mean
+from tying_agents.findings.orders import tau
 from tying_agents.settings import PriorRule
 from tying_env import partition
 from tying_env.table.file import TEST, VALIDATION, TyingTable
@@ -24,11 +25,12 @@ class BestOfGroups:
         tying: the best by its mean validation loss over all seeds.
         perplexity: what it comes to.
         to_conventional: how much worse than conventional training, seed by seed; for each seed the tying that is the
-            best by the other seeds, so that no tying is judged by the noise it was chosen for.
+            best by the other seeds, so that no tying is judged by the noise it was chosen for. (Rates are chosen with
+            all seeds.)
         to_contiguous: how much worse than runs of equal length, in the same way.
         to_mean: how much worse than the mean of all tyings with as many groups, in the same way.
-        to_rule: how much worse than the tying of the rule RULE with as many groups, in the same way: what a controller
-            that knows all other seeds gains over two words.
+        to_rule: how much worse than the tying of the rule RULE with as many groups, in the same way: what a choice
+            among all tyings by all other seeds gains over two words.
     """
 
     groups: int
@@ -91,12 +93,14 @@ class BestRates:
         by_groups: tyings that are best at each rate, a row for each number of groups. # (L, R)
         by_largest: the same, a row for each size of the largest group. # (L, R)
         common_cost: test perplexity with one rate for all tyings, minus each at its best, mean over tyings. # (R,)
+        with_largest: Kendall's tau of a tying's best rate with the size of its largest group.
     """
 
     rates: Floats
     by_groups: Ints
     by_largest: Ints
     common_cost: Floats
+    with_largest: float
 
 
 def best_rates(table: TyingTable, corpus: str) -> BestRates:
@@ -116,7 +120,10 @@ def best_rates(table: TyingTable, corpus: str) -> BestRates:
         return np.array([np.bincount(rates[of == n], minlength=n_rates) for n in range(1, table.n_layer + 1)])
 
     chosen = perplexity[rates, np.arange(len(rates))]
-    return BestRates(found.learning_rates, counts(groups), counts(largest), (perplexity - chosen).mean(axis=1))
+    cost = (perplexity - chosen).mean(axis=1)
+    return BestRates(
+        found.learning_rates, counts(groups), counts(largest), cost, tau(rates.astype(float), largest.astype(float))
+    )
 
 
 def trained(table: TyingTable, corpus: str) -> dict[str, float]:

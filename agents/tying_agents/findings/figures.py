@@ -38,17 +38,16 @@ def short_trainings(found: Sequence[Losses]) -> Figure:
         points = fidelities(losses)
         steps = [point.steps for point in points]
         ceiling = seed_against_others(losses)
-        for place, (name, line) in enumerate((("all pairs", "-"), ("equal numbers of groups", "--"))):
+        for place, (name, line) in enumerate((("all pairs", "-"), ("equal groups", "--"))):
             means = [point.one[place] for point in points]
             centre = np.array([mean.value for mean in means])
             half = np.array([mean.half for mean in means])
             axes.plot(steps, centre, color=COLOURS[0], linestyle=line, label=f"one seed, {name}")
             axes.fill_between(steps, centre - half, centre + half, color=COLOURS[0], alpha=0.15, linewidth=0)
-            axes.plot(
-                steps, [point.all[place] for point in points], color=COLOURS[1], linestyle=line, label=f"means, {name}"
-            )
+            halves = [point.half[place].value for point in points]
+            axes.plot(steps, halves, color=COLOURS[1], linestyle=line, label=f"half of them, {name}")
             axes.axhline(ceiling[place].value, color="#888888", linestyle=line, linewidth=1)
-        name_axes(axes, "training steps", "Kendall's tau with the end")
+        name_axes(axes, "training steps", "Kendall's tau with the end of other seeds")
 
     return _panels(found, draw)
 

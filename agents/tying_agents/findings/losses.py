@@ -1,7 +1,7 @@
 """What all findings go by: the losses of whole seeds on a corpus, each tying at its best rate."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,16 @@ class Losses:
     validation: Floats
     test: Floats
     diverged: int
+
+    def among(self, chosen: npt.NDArray[np.bool_]) -> "Losses":
+        """Return the losses of some of the tyings alone, for which `chosen`, shape (T,), is true."""
+        return replace(
+            self,
+            tyings=self.tyings[chosen],
+            groups=self.groups[chosen],
+            validation=self.validation[:, chosen],
+            test=self.test[:, chosen],
+        )
 
 
 def losses_of(table: TyingTable, corpus: str) -> Losses:

@@ -5,6 +5,7 @@ the same number of groups: what is left when the number of parameters explains n
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -57,30 +58,50 @@ def seed_against_others(losses: Losses) -> Agreements:
     return _at_point(losses, -1)
 
 
+class Noise(NamedTuple):
+    """How far the tyings' means over seeds, of the test loss at the end, are noise.
+
+    Attributes:
+        error: the standard error of a tying's mean against another's, in nats: what all tyings of a seed have in common
+            is taken out first.
+        reliability: the share of the variance of the means that is not noise; below 0 where there is less variance than
+            the noise alone would make.
+    """
+
+    error: float
+    reliability: float
+
+
+def noise(losses: Losses) -> Noise:
+    """Return how far the means over seeds are noise, by the residuals of seeds and tyings as two additive effects."""
+    seeds, tyings = losses.test.shape
+    means = losses.test.mean(axis=0)
+    left = losses.test - means - losses.test.mean(axis=1, keepdims=True) + losses.test.mean()
+    variance = (left**2).sum() / ((seeds - 1) * (tyings - 1)) / seeds
+    spread = means.var(ddof=1)
+    return Noise(float(np.sqrt(variance)), float(1 - variance / spread) if spread else math.nan)
+
+
 @dataclass(frozen=True)
 class Fidelity:
-    """How well trainings of so many steps rank whole ones.
+    """How well trainings of so many steps rank whole ones of other seeds.
 
     Attributes:
         steps: of the short training.
         one: by one seed's validation loss, against the mean test loss of the other seeds at the end.
-        all: by the mean validation loss over seeds, against the mean test loss at the end.
+        half: by the mean validation loss of half of the seeds, rounded down, against that of the others at the end.
     """
 
     steps: int
     one: Agreements
-    all: Agreement
+    half: Agreements
 
 
 def fidelities(losses: Losses) -> list[Fidelity]:
     """Return how well each point of the curve ranks the end."""
-    whole = losses.test.mean(axis=0)
+    size = len(losses.test) // 2
     return [
-        Fidelity(
-            int(steps),
-            _at_point(losses, place),
-            agreement(losses.validation[:, :, place].mean(axis=0), whole, losses.groups),
-        )
+        Fidelity(int(steps), _at_point(losses, place), _at_point(losses, place, size))
         for place, steps in enumerate(losses.points)
     ]
 
@@ -137,16 +158,14 @@ def scored(rule: Callable[[Ints], Any], tyings: Ints) -> Floats:
     return np.array([place[score] for score in scores])
 
 
-def _at_point(losses: Losses, place: int) -> Agreements:
-    seeds = range(len(losses.test))
-    return _means(
-        [
-            agreement(
-                losses.validation[seed, :, place], np.delete(losses.test, seed, axis=0).mean(axis=0), losses.groups
-            )
-            for seed in seeds
-        ]
-    )
+def _at_point(losses: Losses, place: int, size: int = 1) -> Agreements:
+    """Return how well so many seeds rank the others, over all choices of them, which share seeds."""
+    found = []
+    for chosen in map(list, itertools.combinations(range(len(losses.test)), size)):
+        shown = losses.validation[chosen, :, place].mean(axis=0)
+        others = np.delete(losses.test, chosen, axis=0).mean(axis=0)
+        found.append(agreement(shown, others, losses.groups))
+    return _means(found)
 
 
 def _means(found: Sequence[Agreement]) -> Agreements:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from tying_agents.controllers.rules import own_first
 from tying_agents.findings import figures
 from tying_agents.findings.best import RULE, best_by_groups, best_rates, prior_costs, trained
 from tying_agents.findings.effects import effects, fits
@@ -19,6 +20,7 @@ from tying_agents.findings.orders import (
     between_seeds,
     explained,
     fidelities,
+    noise,
     seed_against_others,
     transfer,
 )
@@ -106,8 +108,10 @@ def _in_it(table: TyingTable, found: Sequence[Losses]) -> list[str]:
         f"{len(table.tyings)} tyings of L = {table.n_layer} layers, {least:,} to {most:,} trainable parameters, losses "
         f"at {len(table.points)} points up to {int(table.points[-1])} training steps. sha256 {table.sha256}."
     )
-    made = sorted({str(name) for losses in found for name in np.unique(table.corpus(losses.corpus).processors) if name})
-    return [text, _table(rows), f"Processors that rows name: {'; '.join(made) or 'none'}."]
+    made = np.concatenate([table.corpus(losses.corpus).processors.ravel() for losses in found])
+    names, times = np.unique(made, return_counts=True)
+    said = "; ".join(f"{name or 'not noted'}: {count:,}" for name, count in zip(names, times, strict=True))
+    return [text, _table(rows), f"Processors, and rows that were trained on each: {said}."]
 
 
 def _best(losses: Losses) -> list[str]:
@@ -119,9 +123,10 @@ def _best(losses: Losses) -> list[str]:
         rows.append((str(best.groups), str(best.tyings), tying, _mean(best.perplexity), *differences))
     text = (
         "Differences are those of perplexities, seed by seed: below zero, the best is better. For each seed the best "
-        "is the one by the other seeds, so no tying is judged by the noise it was chosen for. The last column is what "
-        f"knowing every tying, trained with the other seeds, is better than the rule {RULE}: all that is left for a "
-        "controller which chooses a tying and stays with it."
+        "is the one by the validation losses of the other seeds, so no tying is judged by the noise it was chosen for "
+        "(rates are chosen with all seeds). The last column is what that choice, among all tyings, each trained with "
+        f"{len(losses.test) - 1} other seeds, gains over the rule {RULE}: a controller that chooses a tying and stays "
+        "with it can hardly know more."
     )
     return [text, _table(rows)]
 
@@ -145,29 +150,39 @@ def _effects(losses: Losses) -> list[str]:
 
 
 def _ceiling(found: Sequence[Losses]) -> list[str]:
-    heading = ("corpus", "one seed and another", "within", "one seed and the mean of the others", "within")
-    rows: Rows = [heading]
+    heading = ("corpus", "tyings", "one seed and another", "within", "one seed and the mean of the others", "within")
+    rows: Rows = [(*heading, "error of a mean, %", "reliability")]
     for losses in found:
-        rows.append((losses.corpus, *_taus(between_seeds(losses)), *_taus(seed_against_others(losses))))
+        first = np.array([own_first(tying) > 0 for tying in losses.tyings])
+        for name, chosen in ((losses.corpus, first | True), ("– first layer alone", first), ("– the others", ~first)):
+            some = losses.among(chosen)
+            error, reliability = noise(some)
+            taus = (*_taus(between_seeds(some)), *_taus(seed_against_others(some)))
+            rows.append((name, str(len(some.tyings)), *taus, f"{100 * error:.2f}", f"{reliability:.2f}"))
     text = (
         "Kendall's tau between seeds (pairs share seeds, so those intervals are somewhat narrow), and of one seed's "
         "validation loss with the mean test loss of the others: so well one training of each tying ranks them. Each "
-        "tying's rate is the best by the mean of the same seeds, so they agree a little less than at one rate."
+        "tying's rate is the best by the mean of the same seeds, so they agree a little less than at one rate. The "
+        "error is the standard error of a tying's mean over seeds, in per cent of perplexity, without what all tyings "
+        "of a seed have in common; the reliability is the share of the variance of these means that is not noise, and "
+        "so the highest R² that any rule can come to. Near 0, differences are those of seeds: there is nothing that a "
+        "controller could find or a rule explain."
     )
     return [text, _table(rows)]
 
 
 def _short(found: Sequence[Losses]) -> list[str]:
     columns = itertools.chain(
-        *((f"{losses.corpus}: one seed", "within", "means over seeds", "within") for losses in found)
+        *((f"{losses.corpus}: one seed", "within", "half of the seeds", "within") for losses in found)
     )
     rows: Rows = [("training steps", *columns)]
     for points in zip(*map(fidelities, found), strict=True):
-        cells = itertools.chain(*((*_taus(point.one), *_taus(point.all)) for point in points))
+        cells = itertools.chain(*((*_taus(point.one), *_taus(point.half)) for point in points))
         rows.append((str(points[0].steps), *cells))
     text = (
-        "Kendall's tau of the validation loss after so many steps with the test loss at the end: one seed with the "
-        "mean of the others, and means over all seeds. The rate falls as it does in a whole training."
+        "Kendall's tau of the validation loss after so many steps with the mean test loss of the other seeds at the "
+        "end: of one seed, and of the mean over half of the seeds, rounded down (choices of them share seeds, so "
+        "those intervals are somewhat narrow). The rate falls as it does in a whole training."
     )
     return [text, _table(rows)]
 
@@ -180,7 +195,7 @@ def _transfers(found: Sequence[Losses]) -> list[str]:
         rows.append((one.corpus, other.corpus, *_taus(what.agreement), *(f"{cost:.3f}" for cost in what.cost)))
     text = (
         "Agreement of the mean test losses; and how much worse the best tying of the one, by validation, is on the "
-        "other than the best there, by number of groups."
+        "other than the best there (the lowest mean of its own seeds, which is partly luck), by number of groups."
     )
     return [text, _table(rows)]
 
@@ -192,7 +207,16 @@ def _rates(table: TyingTable, losses: Losses) -> list[str]:
     for of, counts in (("number of groups", found.by_groups), ("layers in the largest group", found.by_largest)):
         rows += [(f"{of}: {n}", *map(str, row)) for n, row in enumerate(counts.tolist(), 1)]
     rows.append(("one rate for all costs", *(f"{cost:+.3f}" for cost in found.common_cost)))
-    return ["How many tyings have their best rate where, and what one rate for all costs in perplexity.", _table(rows)]
+    text = (
+        "How many tyings have their best rate where, and what one rate for all costs in perplexity. Kendall's tau of "
+        f"the best rate with the size of the largest group: {found.with_largest:.2f}."
+    )
+    if at_ends := int(found.by_groups[:, [0, -1]].sum()):
+        text += (
+            f" {at_ends} of {len(losses.tyings)} tyings have theirs at an end of the grid, where the best may lie "
+            "beyond: their losses are those of the best rate that was tried."
+        )
+    return [text, _table(rows)]
 
 
 def _rules(found: Sequence[Losses]) -> list[str]:
@@ -205,7 +229,8 @@ def _rules(found: Sequence[Losses]) -> list[str]:
         "Agreement of each rule's score with the order of the mean test losses; 1: the higher the score, the lower the "
         "loss. `--agent prior` has those called prior: more groups are better, and what the name says among equals.",
         _table(rows),
-        "What the tying that a rule chooses costs against the best with as many groups, in perplexity:",
+        "What the tying that a rule chooses costs against the best with as many groups, in perplexity; the best is the "
+        "lowest mean of the same seeds, which is partly luck:",
     ]
     for losses in found:
         costs = prior_costs(losses)

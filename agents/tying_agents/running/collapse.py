@@ -36,12 +36,20 @@ class CollapseWatch(Callback):
         if self._said or collapsed_at(self._measured, self._frequencies) is None:
             return
         self._said = True
-        loop.callbacks.note(warning(self._measured[-1], self._frequencies or 0.0, loop.inner.config.warmup_steps))
+        loop.callbacks.note(warning(self._measured[-1], self._frequencies or 0.0, loop.inner.config.warmup_length))
 
 
-def warning(measured: Validation, frequencies: float, warmup_steps: int) -> str:
-    """Return what is said of a network that has collapsed."""
-    advice = "a longer --warmup-steps or a lower --learning-rate helps" if warmup_steps else "--warmup-steps 20 helps"
+def warning(measured: Validation, frequencies: float, warmup_length: int) -> str:
+    """Return what is said of a network that has collapsed.
+
+    Args:
+        measured: when it had.
+        frequencies: the validation perplexity of the frequencies alone.
+        warmup_length: training steps over which the learning rate rose, as `EnvConfig.warmup_length`.
+    """
+    advice = "--warmup-steps 20 helps"
+    if warmup_length:
+        advice = f"a longer warm-up than {warmup_length} steps (--warmup-steps) or a lower --learning-rate helps"
     return (
         f"The network has collapsed: its output hardly depends on its input "
         f"({measured.input_dependence:.2g} of the logits' mean square varies with position), and its validation "

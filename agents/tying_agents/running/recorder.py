@@ -53,7 +53,7 @@ class Recorder(Callback):
         if loop.over:
             self.directory.append(traces.TRACE, traces.end(loop.inner.train_step))
         with foreign_wrappers.naming_who_cannot_be_recorded(record, loop.env):
-            self.directory.append_json(METRICS, {**record, **held(loop)})
+            self.directory.append_json(METRICS, dict(record))
 
 
 class Checkpointer(Callback):
@@ -121,25 +121,6 @@ def restore(state: dict[str, Any], loop: Loop, recorder: Recorder) -> None:
         load_wrapper_states(loop.env, state["wrappers"])
     loop.load_state_dict(own)
     recorder.best = best
-
-
-def held(loop: Loop) -> dict[str, Any]:
-    """Return what the network holds, and how it trains.
-
-    That is: storages of its layers, bytes by kind, bytes that processes exchange; learning rate of the last training
-    step, mean norm of the gradients since the tying was changed.
-    """
-    trainer = loop.inner.trainer
-    return {
-        "learning_rate": trainer.learning_rate,
-        "gradient_norm": trainer.gradient_norm,
-        "storages": len(trainer.tied.owners()),
-        **{f"{kind}_bytes": n for kind, n in trainer.memory_in_training._asdict().items()},
-        # Of several processes: the gradients that each gives into the average in a training step.
-        **({"exchanged_bytes": sent} if (sent := trainer.bytes_exchanged) else {}),
-        # Of controllers that look ahead: training steps in trials so far.
-        **({"trial_steps": tried} if (tried := loop.inner.trial_steps) else {}),
-    }
 
 
 def save(loop: Loop, directory: RunDirectory, name: str) -> None:

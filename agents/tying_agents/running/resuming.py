@@ -80,7 +80,7 @@ def refuse_other_sizes(found: Found, env: LayerTyingEnv) -> None:
         saved = found.checkpoint.state["env"]["trainer"]
         shapes = {name: tuple(tensor.shape) for name, tensor in saved["weights"].items()}
         partition.validate_action(saved["sources"], found.config.env.n_units)
-        check_owned(env.workload.skeleton(), saved["sources"], shapes)
+        check_owned(env.workload.skeleton(), saved["sources"], shapes, found.config.env.tied_parameters)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise DamagedRun(f"the checkpoint {found.checkpoint.folder} does not fit: {error}") from error
 

@@ -28,11 +28,17 @@ class LoopEnv(gym.Wrapper[IntVector, IntVector, IntVector, IntVector]):
 
     SB3 resets an environment as soon as an episode is over. After the last episode that would throw the network away,
     so this reset returns the last observation instead, and the run is concluded from what is there.
+
+    Attributes:
+        model: whose exploration rate stands in the records; None before it is made.
+        metrics: of the model, as it was when it chose the last action.
     """
 
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop.env)
         self._loop = loop
+        self.model: Any = None
+        self.metrics: dict[str, float] = {}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -40,11 +46,23 @@ class LoopEnv(gym.Wrapper[IntVector, IntVector, IntVector, IntVector]):
         """Begin the next episode; its seed is the run's, not SB3's."""
         if self._loop.finished:
             return self._loop.observation, {}
+        self._loop.complete_if_open(self.metrics)  # SB3 calls back only after this
         return self._loop.reset(None)
 
     def step(self, action: IntVector) -> Step:
         """Step the environment."""
+        self.metrics = exploration_of(self.model)
         return self._loop.step(action)
+
+
+def exploration_of(model: Any) -> dict[str, float]:
+    """Return the probability that the action a model has just chosen is random, as epsilon; nothing where it has none.
+
+    Until `learning_starts` all actions are random, whatever the model's exploration rate says.
+    """
+    if (rate := getattr(model, "exploration_rate", None)) is None:
+        return {}
+    return {"epsilon": 1.0 if model.num_timesteps < model.learning_starts else float(rate)}
 
 
 class SB3Run(RunningAgent):
@@ -92,14 +110,15 @@ class SB3Run(RunningAgent):
         seen = self._as_seen(loop)
         journal = None if directory is None else Journal(seen, directory)
         model = self._model(seen if journal is None else journal, decisions)
+        told = _loop_env(seen)
+        told.model = model
         from stable_baselines3.common.callbacks import BaseCallback
 
         class AfterEachStep(BaseCallback):
             def _on_step(self) -> bool:
                 if journal is not None and journal.reliving:
                     return True
-                epsilon = getattr(self.model, "exploration_rate", None)
-                loop.complete_if_open({} if epsilon is None else {"epsilon": float(epsilon)})
+                loop.complete_if_open(told.metrics)
                 return not (loop.finished or loop.stop_reason is not None)
 
         # Schedules, as that of exploration, go by the decisions there will be.
@@ -167,3 +186,10 @@ class SB3Run(RunningAgent):
                 raise ValueError(
                     f"the agent {self._name!r} does not take the actions {env.action_space}: {error}"
                 ) from error
+
+
+def _loop_env(env: Any) -> LoopEnv:
+    """Return the environment with the loop, from within its wrappers."""
+    while not isinstance(env, LoopEnv):
+        env = env.env
+    return env

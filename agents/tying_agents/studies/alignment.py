@@ -13,10 +13,10 @@ order. So what ties is varied, too.
 from tying_agents.studies.recipes import quick
 from tying_agents.studies.study import Study, folder_of
 
-_SEEDS = (0, 1, 2)  # of the trainings that are tied in their middle
+_SEEDS = (0, 1, 2, 3, 4)  # of the stacks, and in each of the trainings that go on from it
 _STEPS = 192  # half of a training: before the tying, and after it
 _FIRST = 2  # commands before those of the seeds
-_EACH = 5  # commands of each seed
+_EACH = 6  # commands of each seed
 
 
 def _folders(seed: int) -> tuple[str, str, str, str]:
@@ -48,18 +48,31 @@ def _commands() -> tuple[tuple[str, ...], ...]:
     rates = ("--learning-rates", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "1")
     seeds = ("--seeds", str(len(_SEEDS)))
     found = [
-        (*_compare(2 * _STEPS), "independent: --agent conventional", *rates, *seeds),
+        (
+            *_compare(2 * _STEPS),
+            "independent: --agent conventional",
+            "layer 0 for all: --agent albert",
+            # The frozen start has k steps: layer 0 and what is outside the blocks train alone, then it is copied.
+            "layer 0 alone, then copied: --agent random-redrawn --groups 1 --redraw-every 0 --no-from-start "
+            f"--k {_STEPS}",
+            *(*rates, *seeds),
+        ),
         (*_compare(_STEPS), "copies: --agent albert", *rates, *seeds),
     ]
     orders = ("--orders", "stored", "permuted", "matched", "--seed", "1")
     for seed in _SEEDS:
-        copies, untied, _, _ = _folders(seed)
+        copies, untied, independent, aligned = _folders(seed)
         found += [
             ("align", f"{folder_of(1)}/runs/copies/seed{seed}", "--network", "final", "--orders", "stored"),
             (*_compare(_STEPS), f"untied: --agent conventional --init-from {copies}/stored", *rates, "--seeds", "1"),
             ("align", f"{folder_of(0)}/runs/independent/seed{seed}", "--network", "final", *orders),
             ("align", f"{untied}/runs/untied/seed0", "--network", "final", *orders),
             (*_compare(_STEPS), *_arms(seed), *rates, *seeds),
+            (
+                *("align", f"{folder_of(0)}/runs/independent/seed{seed}", f"{untied}/runs/untied/seed0"),
+                *(f"{independent}/permuted", f"{aligned}/permuted", f"{folder_of(_FIRST + _EACH * seed + 4)}/runs"),
+                *("--network", "final", "--draws", "5"),
+            ),
         ]
     return tuple(found)
 
@@ -68,13 +81,16 @@ ALIGNMENT = Study(
     "Is it alignment that lets layers be tied in mid-training: does tying cost less in an aligned stack (copies of one "
     "layer, untied and trained on) than in the same stack with heads and units of each layer permuted, and than in "
     "layers that never shared anything?",
-    "Paired differences in percent of the test perplexity, nine pairs (three stacks, three seeds), each arm at its own "
-    "best rate, and of the perplexity right after the first tying: an interval that does not contain 0. Permuted "
-    "against stored, taking the leader's weights: expected none, so that the order of heads and units is not what "
-    "lets the tying change; taking the mean: if the order matters anywhere, then here, in the aligned stack, and the "
-    "matched one gets it back. Tied against not tied, aligned against independent, taking the leader's weights: what "
-    "it is worth that layers are alike. The first decides whether other layers in the same places (ablation iii) can "
-    "hurt by their order.",
-    1.6,
+    "Alignment, beyond chance and beyond random matchings, of each stack, of the same permuted, and of every training "
+    "that went on from it, five stacks: copies stay aligned if equal places are beyond random matchings by three of "
+    "their deviations in all five. Paired differences in percent of the test perplexity, 25 pairs (five stacks, five "
+    "seeds), each arm at its own best rate, and of the perplexity right after the first tying: an interval over the "
+    "means of the five stacks that does not contain 0. Permuted against stored, taking the leader's weights: expected "
+    "none, so that the order of heads and units is not what lets the tying change; taking the mean: if the order "
+    "matters anywhere, then here, in the aligned stack, and the matched one gets it back. Tied against not tied, "
+    "aligned against independent, taking the leader's weights: what it is worth that layers are alike. Layer 0 trained "
+    "alone and then copied, against one layer for all from the start: whether a layer that learned in one place serves "
+    "in all. The first decides whether other layers in the same places (ablation iii) can hurt by their order.",
+    2.5,
     _commands(),
 )

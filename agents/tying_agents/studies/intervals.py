@@ -1,6 +1,6 @@
 """The study of intervals: does it help to choose how many training steps a decision has?"""
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import RATES, quick
 from tying_agents.studies.study import Study
 
 _CHOICES = (1, 5, 15, 50)
@@ -30,12 +30,11 @@ INTERVALS = Study(
     "that stay, than 'random, chosen', and than 'dqn, chosen, shuffled'. Better than 5 and 15 alone is no answer: "
     "changes cost, whoever makes them (docs/results/cost_of_change.md), and 50 has the fewest. If 'dqn, doubling' "
     "does as well, a schedule was needed, and no learning. Else it does not help in so many decisions.",
-    1.2,
+    1.7,
     (
         (
             *("compare", *quick(k=5), "--agents", "--arms", *_arms()),
-            # 2e-3 is what tyings that change often were best at, in the study of what a change costs.
-            *("--learning-rates", "2e-3", "4e-3", "8e-3", "--tuning-seeds", "2", "--seeds", "10"),
+            *(*RATES, "--tuning-seeds", "2", "--seeds", "10"),
         ),
     ),
 )

@@ -9,10 +9,13 @@ LOOKING = Study(
     "Twelve layers, three groups, equal training steps with those of trials: is a rule or a search that looks before "
     "it ties better than the pattern with the first layer alone, than random static tyings, and than itself when its "
     "results are dealt out at random (blind)?",
-    "Test perplexity, three paired seeds, each arm at its own best rate of two tuning seeds. An arm goes on to the "
-    "comparison with twelve seeds if it is better than 'own first' by more than 1 % in each of the three; a search "
-    "that is no better than itself blind chooses nothing.",
-    1.0,
+    "Validation perplexity of the best network (`layer-tying report --metric validation-perplexity`), three paired "
+    "seeds, each arm at its own best rate of two tuning seeds; the test split is not looked at. An arm goes on to the "
+    "comparison with twelve seeds, which are others, if it is better than 'own first' by more than 1 % in each of the "
+    "three; a search that is no better than itself blind, and a controller that learns and is no better than itself "
+    "with shuffled rewards, chooses nothing. By the tying table, at half the depth, there is nothing to choose: among "
+    "tyings with the first layer alone its seeds agree on no order.",
+    1.2,
     (
         (
             *("compare", *quick(), "--agents", "--arms"),
@@ -31,7 +34,8 @@ LOOKING = Study(
             "thompson, from the table: --agent thompson --groups 3 --begin own-first --start table",
             "pretrained-dqn: --agent pretrained-dqn --groups 3",
             "repaired-dqn: --agent repaired-dqn --wrappers limit-changes settle",
-            *("--learning-rates", "4e-3", "8e-3", "--tuning-seeds", "2", "--seeds", "3"),
+            "repaired-dqn, shuffled: --agent repaired-dqn --wrappers limit-changes settle --rewards shuffled",
+            *("--learning-rates", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "2", "--seeds", "3"),
         ),
     ),
 )

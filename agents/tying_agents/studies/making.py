@@ -10,11 +10,12 @@ def commands_of(name: str, out: Path, dataset: str | None) -> list[list[str]]:
     """Return the commands of a study, each with a folder of its own."""
     study = STUDIES[name]
     found: list[list[str]] = []
-    for train_bytes in study.train_bytes or (None,):
+    # 0 bytes: all the text there is.
+    for train_bytes, commands in study.train_bytes.items() or [(0, study.commands)]:
         data = text_folder(name, out, train_bytes) if train_bytes else dataset
-        for number, words in enumerate(study.commands):
+        for number, words in enumerate(commands):
             parts = [f"{train_bytes // 1000}KB"] if train_bytes else []
-            parts += [str(number)] if len(study.commands) > 1 else []
+            parts += [str(number)] if len(commands) > 1 else []
             named = ["--dataset", str(data)] if data else []
             before = found[-1][-1] if found else ""
             given = [word.replace(BEFORE, before) for word in words]

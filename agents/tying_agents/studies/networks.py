@@ -2,44 +2,54 @@
 
 from tying_agents.studies.study import Study
 
+_RATES = ("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3")
 _THREE = ("--agents", "conventional", "dqn", "random", "--tuning-seeds", "3", "--seeds", "10")
 _LEARNS = (
     "dqn has at least half of conventional's gain over knowing nothing (token frequencies; the most frequent class), "
     "medians of ten seeds on the test split, each arm at its own best rate of three tuning seeds."
 )
 
+_BERT = ("compare", "--model", "bert", *_THREE, *_RATES)
+_VIT = ("compare", "--model", "vit", *_THREE, "--learning-rates", "3e-4", "1e-3", "2e-3", "4e-3", "8e-3")
+
 NETWORKS = {
     "bert": Study(
         "Does BERT's preset learn, conventionally and while the paper's DQN or chance ties its layers?",
         _LEARNS,
         2.0,
-        (("compare", "--model", "bert", *_THREE, "--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3"),),
+        (_BERT,),
     ),
+    "bert-wikitext": Study("Does BERT's preset learn on WikiText-2, too?", _LEARNS, 2.0, (_BERT,), dataset=True),
     "vit": Study(
         "Does the ViT's preset learn, conventionally and while the paper's DQN or chance ties its layers?",
         _LEARNS,
         2.0,
-        (("compare", "--model", "vit", *_THREE, "--learning-rates", "3e-4", "1e-3", "2e-3", "4e-3", "8e-3"),),
+        (_VIT,),
+    ),
+    "vit-cifar10": Study(
+        "Does the ViT's preset learn on CIFAR-10 (an .npz file of images), too?", _LEARNS, 7.5, (_VIT,), dataset=True
     ),
     "llama": Study(
         "LLaMA's preset (12 layers x 64, bytes, 600 steps): do the arms rank as on GPT-2 of the same size, in a "
         "decoder of today?",
-        "Paired differences in percent to conventional training and to the best fixed pattern, over six seeds on the "
+        "Paired differences in percent to conventional training and to the best fixed pattern, over ten seeds on the "
         "test split, each arm at its own best rate of two tuning seeds, p < 0.05 after Holm's correction. As on GPT-2 "
         "(`controllers-sotu`, `first-layer`) if no controller is better than chance, and a fixed tying with the first "
         "layer alone is better than one without; an arm that token frequencies beat has learned nothing.",
-        3.0,
+        4.8,
         (
             (
                 *("compare", "--model", "llama", "--agents", "--arms"),
                 "conventional: --agent conventional",
                 "dqn: --agent dqn",
+                "dqn+shuffled: --agent dqn --rewards shuffled",
                 "random: --agent random",
                 "random-static, 3 groups: --agent random-static --groups 3",
                 "sandwich: --agent sandwich",
                 "own first, 3 groups: --agent prior --rule own-first --groups 3",
                 "contiguous 3: --agent contiguous --groups 3",
-                *("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "--tuning-seeds", "2", "--seeds", "6"),
+                "albert: --agent albert",
+                *(*_RATES, "--tuning-seeds", "2", "--seeds", "10"),
             ),
         ),
     ),

@@ -1,14 +1,22 @@
 """The studies of docs/results: question, what would answer it, budget and commands, written before they are run."""
 
 from tying_agents.studies.alignment import ALIGNMENT
+from tying_agents.studies.amounts import REGIMES
+from tying_agents.studies.control import CONTROL
+from tying_agents.studies.dna import DNA
+from tying_agents.studies.final import FINAL
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.looking import LOOKING
 from tying_agents.studies.networks import NETWORKS
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.options import OPTIONS, WEIGHT_DECAY
+from tying_agents.studies.packing import PACKING
+from tying_agents.studies.patterns import PATTERNS
+from tying_agents.studies.recipes import RATES, STEADIER, quick
+from tying_agents.studies.relatives import RELATIVES
 from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.sensitivity import SENSITIVITY
 from tying_agents.studies.speech import SPEECH
-from tying_agents.studies.study import BEFORE, Study
+from tying_agents.studies.study import BEFORE, Study, folder_of
 from tying_agents.studies.sublayers import SUBLAYERS
 
 # Learning rates of the small GPT-2 preset, 12 layers x 64: chosen with three tuning seeds (dqn, random, conventional;
@@ -36,15 +44,7 @@ def _arms(*agents: str) -> tuple[str, ...]:
 _SHUFFLED = _arm("dqn+shuffled", "--agent dqn --rewards shuffled", _RATES["dqn"])
 
 
-_RATES_AND_SEEDS = (
-    *("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2"),
-    *("--tuning-seeds", "2", "--seeds", "10"),
-)
-# The same for later studies: two seeds chose 1.6e-2, and one of ten broke there (docs/results/first_layer.md).
-_STEADIER = (
-    *("--learning-rates", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2"),
-    *("--tuning-seeds", "3", "--seeds", "10"),
-)
+_RATES_AND_SEEDS = (*RATES, "--tuning-seeds", "2", "--seeds", "10")
 _ABLATIONS = "Which part of the method matters: the rows of the paper's Table 4, and those that it lacks?"
 _ABLATED = (
     "Paired differences to the full method in percent, over ten seeds, each row at its own best rate; p < 0.05 after "
@@ -159,48 +159,9 @@ STUDIES = {
         (_FIXED,),
         dataset=True,
     ),
-    "ablations-sotu": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *quick(), *_STEADIER),)),
-    "ablations-wikitext": Study(_ABLATIONS, _ABLATED, 1.6, (("ablations", *quick(), *_STEADIER),), dataset=True),
-    "options": Study(
-        "Which of the recipe's options for tying earn their keep: scaled residual branches, matrices alone tied, a "
-        "warm-up after changes, fewer changes, a rate that falls with the size of the group?",
-        "Paired differences in percent to the same agent without the option, over ten seeds, each arm at its own best "
-        "rate: an option whose interval is below 0 for every agent that can have it becomes a default.",
-        1.7,
-        tuple(
-            (
-                *("compare", *quick(), "--agents", "--arms"),
-                *(f"{agent}{f', {name}' if name else ''}: --agent {agent} {option}".rstrip() for name, option in own),
-                *_STEADIER,
-            )
-            for agent, own in (
-                (
-                    "random",
-                    (
-                        ("", ""),
-                        ("residual sqrt", "--residual-scale sqrt"),
-                        ("residual depth-sqrt", "--residual-scale depth-sqrt"),
-                        ("matrices tied", "--tied-parameters matrices"),
-                        ("warm-up after changes", "--change-warmup-steps 8"),
-                        ("one change", "--wrappers limit-changes"),
-                        ("settled after 0.66", "--wrappers settle"),
-                        ("group lr sqrt", "--group-lr sqrt"),
-                    ),
-                ),
-                (
-                    "sandwich",
-                    (
-                        ("", ""),
-                        ("residual sqrt", "--residual-scale sqrt"),
-                        ("residual depth-sqrt", "--residual-scale depth-sqrt"),
-                        ("matrices tied", "--tied-parameters matrices"),
-                        ("group lr sqrt", "--group-lr sqrt"),
-                    ),
-                ),
-                ("conventional", (("", ""), ("residual depth-sqrt", "--residual-scale depth-sqrt"))),
-            )
-        ),
-    ),
+    "ablations-sotu": Study(_ABLATIONS, _ABLATED, 1.8, (("ablations", *quick(), *STEADIER),)),
+    "ablations-wikitext": Study(_ABLATIONS, _ABLATED, 1.8, (("ablations", *quick(), *STEADIER),), dataset=True),
+    "options": OPTIONS,
     "pruning": Study(
         "Does pruning hurt a weight more that more layers share: groups of 1, 2, 4 and 12 layers, Wanda and magnitude?",
         "Rise of the test perplexity in percent against sparsity, five seeds, each arm at its own best rate: at half "
@@ -219,52 +180,23 @@ STUDIES = {
                 *("prune", BEFORE, "--sparsity", "0.25", "0.5", "0.625", "0.75", "--method", "wanda", "magnitude"),
                 *("--windows", "512"),
             ),
+            ("prune", folder_of(0), "--pattern", "2:4", "--method", "wanda", "magnitude", "--windows", "512"),
         ),
     ),
-    "weight-decay": Study(
-        "Weight decay on all parameters (torch's default, the published code's) or on matrices alone (the field's "
-        "convention)?",
-        "Paired differences in percent over ten seeds, for training that never ties and for tyings that change, each "
-        "at its own best rate: an interval that does not contain 0. Else it makes no difference at this length.",
-        0.3,
-        (
-            (
-                *("compare", *quick(), "--weight-decay", "0.1", "--agents", "--arms"),
-                *(
-                    f"{agent}, {kind}: --agent {agent} --decayed-parameters {kind}"
-                    for agent in ("conventional", "random")
-                    for kind in ("all", "matrices")
-                ),
-                *_STEADIER,
-            ),
-        ),
-    ),
+    "packing": PACKING,
+    "dna": DNA,
+    "patterns": PATTERNS,
+    "relatives": RELATIVES,
+    "weight-decay": WEIGHT_DECAY,
     **NETWORKS,
     "looking": LOOKING,
+    **FINAL,
     "speech": SPEECH,
     "alignment": ALIGNMENT,
     "sublayers": SUBLAYERS,
     "attention-reused": REUSED,
-    "regimes": Study(
-        "Where does tying help: against how much training text, trained until validation no longer gets better?",
-        "At each amount of text three paired seeds, each arm at its own best rate and the better of two dropouts, both "
-        "by validation, best network of the run: an arm with fewer parameters that is better than conventional at "
-        "little text and not at much would be regularisation.",
-        5.5,
-        (
-            (
-                *("compare", *quick(6144, 384)),
-                *("--agents", "--arms"),
-                *(
-                    f"{agent}, dropout {dropout}: --agent {agent} --dropout {dropout}"
-                    for agent in ("conventional", "sandwich", "albert", "random", "dqn")
-                    for dropout in ("0", "0.1")
-                ),
-                *("--learning-rates", "1e-3", "4e-3", "--tuning-seeds", "1", "--seeds", "3"),
-            ),
-        ),
-        train_bytes=(30_000, 250_000, 2_000_000),
-    ),
+    "regimes": REGIMES,
     "intervals": INTERVALS,
     "sensitivity": SENSITIVITY,
+    "control": CONTROL,
 }

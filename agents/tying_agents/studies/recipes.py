@@ -1,5 +1,10 @@
 """Settings that several studies have in common."""
 
+# Rates of the network of `quick`. Tyings that change are best at 1e-3 (docs/results/frozen_start.md), fixed ones at up
+# to 8e-3; two tuning seeds once chose 1.6e-2, and one of ten broke there (docs/results/first_layer.md).
+RATES = ("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2")
+STEADIER = (*RATES, "--tuning-seeds", "3", "--seeds", "10")
+
 
 def quick(total_steps: int = 384, warmup_steps: int = 96, k: int = 4) -> tuple[str, ...]:
     """Return the options of a network that trains in a fraction of the preset's time and reaches its perplexity.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from tying_env.reports.arms import Arm, group_into_arms, settings_of
 from tying_env.reports.comparison import BOOTSTRAP_SEED
 from tying_env.reports.drawing import arm_styles, legend_right, new_axes
-from tying_env.reports.loading import METRICS_BY_KEY, find_runs, load_run
+from tying_env.reports.loading import METRICS_BY_KEY, Run, find_runs, load_run
 from tying_env.reports.statistics import PairedDifference, interquartile_mean, paired_difference
 
 _TEST, _VALIDATION = METRICS_BY_KEY["test-perplexity"], METRICS_BY_KEY["validation-perplexity"]
@@ -27,6 +27,8 @@ class Regime:
         dropout: the one with the lower mean of the best validation perplexities over seeds.
         learning_rate: chosen by validation, too.
         test: interquartile mean of the test perplexity over seeds.
+        best_at: training step of the best validation perplexity, the median over seeds.
+        total_steps: of a run.
         difference: to conventional training, seed by seed; None of that itself.
     """
 
@@ -35,7 +37,14 @@ class Regime:
     dropout: float
     learning_rate: float
     test: float
+    best_at: int
+    total_steps: int
     difference: PairedDifference | None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it was at its best in the last tenth of the run, so that training had not come to its end."""
+        return self.best_at > 0.9 * self.total_steps
 
 
 def read_regimes(folders: Mapping[int, Path]) -> list[Regime]:
@@ -64,6 +73,8 @@ def read_regimes(folders: Mapping[int, Path]) -> list[Regime]:
                     float(settings["dropout"]),
                     float(settings["learning_rate"]),
                     interquartile_mean(list(results.values())),
+                    round(float(np.median([_best_at(run) for run in arm.runs if run.seed in results]))),
+                    int(settings["total_steps"]),
                     None if agent == REFERENCE else paired,
                 )
             )
@@ -73,8 +84,9 @@ def read_regimes(folders: Mapping[int, Path]) -> list[Regime]:
 def as_table(regimes: Sequence[Regime]) -> str:
     """Return the map as a table in Markdown."""
     lines = [
-        "| training text | arm | dropout | learning rate | test perplexity | against conventional [95%] | seeds |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| training text | arm | dropout | learning rate | best at step | test perplexity | against conventional [95%] "
+        "| seeds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for regime in regimes:
         told, seeds = "reference", "–"
@@ -83,8 +95,11 @@ def as_table(regimes: Sequence[Regime]) -> str:
             told = f"{paired.mean:+.2f} ({paired.percent:+.1f}%)"
             told += f" [{interval.low:+.2f}, {interval.high:+.2f}]" if interval else f" ({paired.no_interval})"
             seeds = str(len(paired.seeds))
+        best = f"{regime.best_at:,} of {regime.total_steps:,}{' *' if regime.unfinished else ''}"
         cells = (f"{regime.train_bytes // 1000:,} KB", regime.agent, f"{regime.dropout:g}", f"{regime.learning_rate:g}")
-        lines.append(f"| {' | '.join((*cells, f'{regime.test:.2f}', told, seeds))} |")
+        lines.append(f"| {' | '.join((*cells, best, f'{regime.test:.2f}', told, seeds))} |")
+    if any(regime.unfinished for regime in regimes):
+        lines += ["", "\\* Best in the last tenth of the run: training had not come to its end."]
     return "\n".join(lines) + "\n"
 
 
@@ -114,6 +129,12 @@ def draw_regimes(regimes: Sequence[Regime]) -> Figure:
     axes.grid(axis="y", alpha=0.25)
     legend_right(figure)
     return figure
+
+
+def _best_at(run: Run) -> int:
+    """Return the training step at which validation was best; records repeat it until the next measurement."""
+    measured = [(record.get("validation_perplexity"), int(record["train_step"])) for record in run.records]
+    return min((float(value), step) for value, step in measured if value is not None)[1]
 
 
 def _better_dropouts(arms: Sequence[Arm]) -> dict[str, Arm]:

@@ -4,7 +4,7 @@ Each is varied alone around the paper's values (epsilon 1.0 x 0.95 a decision, f
 studies of this network have it, where the paper's run of 300 epochs has 15).
 """
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import RATES, quick
 from tying_agents.studies.study import Study
 
 _VARIED = (
@@ -19,14 +19,14 @@ SENSITIVITY = Study(
     "Paired differences in percent to the paper's values, over ten seeds, each arm at its own best rate; p < 0.05 "
     "after Holm's correction. If k alone matters, and as in `cost-of-change`, what matters is how often the tying "
     "changes; random tyings at the same k say whether the controller's choice does.",
-    1.3,
+    1.8,
     (
         (
             *("compare", *quick(), "--agents", "--arms"),
             "dqn: --agent dqn",
             *(f"{name.replace('-', ' ')} {value}: --agent dqn --{name} {value}" for name, value in _VARIED),
             *(f"random, k {k}: --agent random --k {k}" for k in ("4", "16")),
-            *("--learning-rates", "2e-3", "4e-3", "8e-3", "--tuning-seeds", "2", "--seeds", "10"),
+            *(*RATES, "--tuning-seeds", "2", "--seeds", "10"),
         ),
     ),
 )

@@ -1,6 +1,7 @@
 """What a study is, and the small network that most of them train."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 # In a command's arguments, the folder of the command before.
 BEFORE = "{before}"
@@ -22,12 +23,12 @@ class Study:
         commands: each the arguments of `layer-tying`; the folder is added, and the data where `--dataset` names some.
             `BEFORE` stands for the folder of the command before, `folder_of(n)` for that of command n, also in paths.
         dataset: whether it needs `--dataset`.
-        train_bytes: the commands are made for each of these amounts of training text; none for all there is.
+        train_bytes: for each amount of training text, its own commands, in place of `commands`; empty for all there is.
     """
 
     question: str
     answer: str
     hours: float
-    commands: tuple[tuple[str, ...], ...]
+    commands: tuple[tuple[str, ...], ...] = ()
     dataset: bool = False
-    train_bytes: tuple[int, ...] = ()
+    train_bytes: Mapping[int, tuple[tuple[str, ...], ...]] = field(default_factory=dict)

@@ -6,7 +6,7 @@ one attention and six feed-forward parts (36 %), five runs of blocks (42 %); one
 sandwich of blocks (25 %), which the study `first-layer` found as good as conventional training.
 """
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import STEADIER, quick
 from tying_agents.studies.study import Study
 
 SUBLAYERS = Study(
@@ -14,7 +14,7 @@ SUBLAYERS = Study(
     "Paired differences in percent to conventional training and between arms of about equal size, over ten seeds, each "
     "arm at its own best rate; p < 0.05 after Holm's correction. Random tyings that change say whether freer choice "
     "costs or helps: of blocks, and of sublayers.",
-    1.4,
+    2.1,
     (
         (
             *("compare", *quick(), "--agents", "--arms"),
@@ -26,7 +26,7 @@ SUBLAYERS = Study(
             "sandwich: --agent sandwich",
             "random blocks: --agent random",
             "random sublayers: --agent random --units sublayers",
-            *("--learning-rates", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "3", "--seeds", "10"),
+            *STEADIER,
         ),
     ),
 )

@@ -1,0 +1,285 @@
+"""Runs packed into files of several sizes: measured, as tables and as a figure."""
+
+import csv
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from tying_env.compression import Coded, PackedUnit, TooFewBytesError, load_packed
+from tying_env.compression.rounding import BITS, Bits
+from tying_env.partition import leaders
+from tying_env.primary.evaluation import Evaluation
+from tying_env.reports.drawing import arm_styles, as_label, fit_log_axis, legend_right, new_axes
+from tying_env.reports.figures import pareto_front
+from tying_env.runs import LoadedRun
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a network is packed.
+
+    Attributes:
+        max_bytes: of the file.
+        bits: of every weight; None: each part has its own, by measured damage.
+    """
+
+    max_bytes: int
+    bits: Bits | None = None
+
+    def __str__(self) -> str:
+        return f"{self.max_bytes:,} bytes" if self.bits is None else f"{self.bits} bits"
+
+
+@dataclass(frozen=True)
+class PackedResult:
+    """A network of a run, packed and measured on the test split.
+
+    Attributes:
+        run: its directory.
+        label: of its arm.
+        seed: of the run.
+        independent: layers with weights of their own.
+        layers: all of them.
+        way: how it was packed.
+        size: bytes of the file; of the smallest possible where that is more than was allowed.
+        parts: of the network; none where it did not fit.
+        before: what was measured of the network as it was trained.
+        after: of what is in the file; None where it did not fit.
+        frequencies: the test perplexity of token frequencies alone; None where it is not known.
+        unit: of bits: "bits/byte", "bits/base".
+    """
+
+    run: Path
+    label: str
+    seed: int
+    independent: int
+    layers: int
+    way: Way
+    size: int
+    parts: tuple[PackedUnit, ...]
+    before: Evaluation
+    after: Evaluation | None
+    frequencies: float | None
+    unit: str
+
+
+def packed_results(
+    loaded: LoadedRun,
+    label: str,
+    seed: int,
+    ways: Sequence[Way],
+    unit: str,
+    *,
+    windows: int,
+    test_windows: int,
+    dataset: str | None,
+    device: torch.device,
+    model: str | None,
+    told: Callable[[str], None] = lambda _: None,
+) -> list[PackedResult]:
+    """Pack a network in each way, and measure it before and after; the files are not kept.
+
+    Args:
+        loaded: the network, on `device`.
+        label: of its arm.
+        seed: of the run.
+        ways: to pack it.
+        unit: of bits: "bits/byte", "bits/base".
+        windows: sequences (or images) of the validation split on which damage is measured; 0 for all.
+        test_windows: of the test split on which the packed network is; 0 for all.
+        dataset: data in place of its own.
+        device: where the network is.
+        model: as of `load_packed`.
+        told: is told what is being measured.
+
+    Raises:
+        As `pack_network`, but where a network does not fit.
+    """
+    workload = loaded.open_workload(dataset)
+    before = workload.evaluate(loaded.model, "test", test_windows, device)
+    frequencies = workload.frequency_perplexity("test", test_windows)
+    independent, layers = len(leaders(loaded.tying)), len(loaded.tying)
+
+    def tell(text: str) -> None:
+        told(f"{label}, seed {seed}: {text}")
+
+    coded: dict[Bits | None, Coded] = {}
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, way in enumerate(ways):
+            tell(str(way))
+            if way.bits not in coded:
+                coded[way.bits] = Coded(loaded, way.bits, windows=windows, dataset=dataset, told=tell)
+            size, parts, after = 0, tuple[PackedUnit, ...](), None
+            try:
+                packed = coded[way.bits].write(Path(folder) / str(number), way.max_bytes)
+            except TooFewBytesError as error:
+                size = error.least
+            else:
+                size, parts = packed.size, tuple(packed.units)
+                after = workload.evaluate(load_packed(packed.path, device, model), "test", test_windows, device)
+            about = (loaded.path, label, seed, independent, layers)
+            found.append(PackedResult(*about, way, size, parts, before, after, frequencies, unit))
+    return found
+
+
+_HEADINGS = (
+    *("run", "label", "seed", "independent_layers", "layers", "max_bytes", "bits", "fits", "bytes"),
+    *("test_perplexity_before", "test_perplexity", "unit", "test_bits_before", "test_bits"),
+    *("test_accuracy_before", "test_accuracy", "test_perplexity_of_frequencies"),
+)
+_UNITS = ("run", "label", "seed", "max_bytes", "bits_of_all", "part", "layers", "weights", "bits", "bytes")
+
+
+def as_csv(results: Sequence[PackedResult]) -> str:
+    """Return a row for each result, with headings; `bytes` of what does not fit are those of the smallest file."""
+    rows = []
+    for each in results:
+        after, before = each.after, each.before
+        bits = (before.bits_per_byte, after and after.bits_per_byte)
+        accuracy = (before.accuracy, after and after.accuracy)
+        rows.append(
+            (
+                *(each.run, each.label, each.seed, each.independent, each.layers),
+                *(each.way.max_bytes, each.way.bits or "", int(after is not None), each.size),
+                *(_number(before.perplexity), _number(after and after.perplexity)),
+                *(each.unit, *map(_number, bits), *map(_number, accuracy), _number(each.frequencies)),
+            )
+        )
+    return _written(_HEADINGS, rows)
+
+
+def parts_as_csv(results: Sequence[PackedResult]) -> str:
+    """Return a row for each part of each packed network: layers that use it, its bits, and what others would cost."""
+    rows = [
+        (
+            *(each.run, each.label, each.seed, each.way.max_bytes, each.way.bits or ""),
+            *(part.unit.name, len(part.unit.layers), part.unit.numbers, part.bits, part.choices[part.bits].size),
+            *(_number(part.choices[bits].rise if each.way.bits is None else None) for bits in BITS),
+        )
+        for each in results
+        for part in each.parts
+    ]
+    return _written((*_UNITS, *(f"nats_at_{bits}" for bits in BITS)), rows)
+
+
+def as_markdown(results: Sequence[PackedResult]) -> str:
+    """Return a row for each result; and means over the parts of the blocks that as many layers use."""
+    unit = _unit(results)
+    lines = [
+        f"| arm | seed | independent layers | packed to | bytes | {unit} before | after | perplexity before | after |",
+        f"|{' --- |' * 9}",
+    ]
+    for each in results:
+        after, before = each.after, each.before
+        fits = f"{each.size:,}" if after is not None else f"does not fit: at least {each.size:,}"
+        bits = (before.bits_per_byte, after and after.bits_per_byte)
+        cells = (
+            *(_cell(each.label), str(each.seed), f"{each.independent} of {each.layers}", str(each.way), fits),
+            *("–" if value is None else f"{value:.4f}" for value in bits),
+            *("–" if value is None else f"{value:.3f}" for value in (before.perplexity, after and after.perplexity)),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    if known := sorted({each.frequencies for each in results if each.frequencies is not None}):
+        lines += ["", "Test perplexity of token frequencies alone: " + ", ".join(f"{v:.2f}" for v in known) + "."]
+    return "\n".join([*lines, *_by_uses(results)]) + "\n"
+
+
+def _by_uses(results: Sequence[PackedResult]) -> list[str]:
+    """Return the table of parts, means over parts and seeds; nothing where no rise was measured."""
+    measured = [each for each in results if each.way.bits is None and each.parts]
+    if not measured:
+        return []
+    limits = list(dict.fromkeys(each.way for each in measured))
+    lines = [
+        "",
+        "The parts of the blocks by how many layers use them: what rounding a part alone costs, in nats of the "
+        "validation loss, and the bits it got.",
+        "",
+        f"| arm | used by | parts | {' | '.join(f'nats at {bits}' for bits in BITS)} | "
+        f"{' | '.join(f'bits in {way}' for way in limits)} |",
+        f"|{' --- |' * (3 + len(BITS) + len(limits))}",
+    ]
+    for label in dict.fromkeys(each.label for each in measured):
+        own = [each for each in measured if each.label == label]
+        once = list({each.run: each for each in own}.values())  # rises are the same at every limit
+        for uses in sorted({len(part.unit.layers) for each in once for part in each.parts} - {0}):
+            parts = [part for each in once for part in each.parts if len(part.unit.layers) == uses]
+            rises = (float(np.mean([part.choices[bits].rise for part in parts])) for bits in BITS)
+            chosen = (
+                [part.bits for each in own if each.way == way for part in each.parts if len(part.unit.layers) == uses]
+                for way in limits
+            )
+            cells = (
+                *(_cell(label), str(uses), str(len(parts)), *(f"{rise:+.5f}" for rise in rises)),
+                *(f"{np.mean(bits):.1f}" if bits else "–" for bits in chosen),
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def draw_packed(results: Sequence[PackedResult]) -> Figure:
+    """Draw how well networks predict against the bytes of their files: small a run, large an arm packed in one way.
+
+    The vertical axis is in bits of the data's own unit, or the perplexity where data have none. The steps join the
+    means that no other beats in both.
+
+    Raises:
+        ValueError: no network fitted.
+    """
+    found = [(each, each.after) for each in results if each.after is not None]
+    if not found:
+        least = min(each.size for each in results)
+        raise ValueError(f"no network fits: the smallest file possible of any takes {least:,} bytes")
+    bits = all(after.bits_per_byte is not None for _, after in found)
+
+    def value(evaluation: Evaluation) -> float:
+        return float(evaluation.bits_per_byte if bits else evaluation.perplexity)  # type: ignore[arg-type]
+
+    axis = f"test {_unit(results)}" if bits else "test perplexity"
+    figure, axes = new_axes("Packed after training", "bytes of the file", axis)
+    means = []
+    for label, style in arm_styles(list(dict.fromkeys(each.label for each, _ in found))).items():
+        own = [(each, after) for each, after in found if each.label == label]
+        places = [each.size for each, _ in own], [value(after) for _, after in own]
+        axes.plot(*places, style.marker, color=style.colour, ms=4, alpha=0.4, mew=0)
+        centres = []
+        for way in dict.fromkeys(each.way for each, _ in own):
+            some = [(each.size, value(after)) for each, after in own if each.way == way]
+            centres.append(tuple(float(mean) for mean in np.mean(some, axis=0)))
+        centres.sort()
+        line = style.marker + style.line
+        axes.plot(*zip(*centres, strict=True), line, color=style.colour, lw=1, ms=7, label=as_label(label))
+        means += centres
+    front = pareto_front([(size, at) for size, at in means])
+    x, y = zip(*front, strict=True)
+    axes.plot(x, y, "-", drawstyle="steps-post", color="#999999", lw=1, zorder=0, label="not beaten in both")
+    fit_log_axis(axes, [float(each.size) for each, _ in found], "x")
+    axes.grid(alpha=0.25)
+    legend_right(figure)
+    return figure
+
+
+def _unit(results: Sequence[PackedResult]) -> str:
+    units = {each.unit for each in results}
+    return units.pop() if len(units) == 1 else "bits/byte"
+
+
+def _written(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([headings, *rows])
+    return text.getvalue()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,34 @@
+"""DNA: does tying do there what it does in text? The study, written before it is run.
+
+Token frequencies are nearly 2 bits a base in any genome, and a network that knows which base follows which is below
+them already. So they cannot tell a network that has learned DNA from one that counts pairs; how far below them
+conventional training comes is what says whether there is anything that tyings could be compared on.
+"""
+
+from tying_agents.studies.recipes import quick
+from tying_agents.studies.study import Study
+
+DNA = Study(
+    "DNA (a FASTA file, a base a token): what does tying cost, and is the paper's DQN better than chance, and tying "
+    "that changes better than tying that stays?",
+    "First conventional training's gain over token frequencies in bits per base on the test split, ten seeds, with its "
+    "95% interval: one that reaches below 0.02, which is 1.4% of the perplexity, leaves nothing to compare tyings on, "
+    "and the rest says nothing. Else paired differences in percent of the test perplexity to conventional training and "
+    "to random, each arm at its own best rate of three tuning seeds; p < 0.05 after Holm's correction. dqn better than "
+    "random: it has learned. random worse than random-static: changing costs here as it does in text. Differences are "
+    "to be read against the gain: of a gain of 0.1 bits a difference of 1% of the perplexity is a seventh.",
+    0.6,
+    (
+        (
+            *("compare", "--tokenizer", "dna", *quick(), "--agents", "--arms"),
+            "conventional: --agent conventional",
+            "sandwich: --agent sandwich",
+            "own first, 3 groups: --agent prior --rule own-first --groups 3",
+            "random-static, 3 groups: --agent random-static --groups 3",
+            "random: --agent random",
+            "dqn: --agent dqn",
+            *("--learning-rates", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "3", "--seeds", "10"),
+        ),
+    ),
+    dataset=True,
+)

@@ -1,0 +1,27 @@
+"""Relatives of ALBERT: what do steps, halting and narrow embeddings bring? The study, written before it is run."""
+
+from tying_agents.studies.recipes import quick
+from tying_agents.studies.study import Study
+
+RELATIVES = Study(
+    "What do the parts of the relatives bring where layers are tied: a step embedding and adaptive halting (Universal "
+    "Transformer) to one layer for all, and narrow embeddings (Subformer) to the sandwich?",
+    "Paired differences in percent of the test perplexity, over ten seeds, each arm at its own best rate of two tuning "
+    "seeds: albert with a part against albert without, and the sandwich with narrow embeddings against the sandwich; "
+    "an interval that does not contain 0. p against conventional training after Holm's correction. Narrow embeddings "
+    "take a tenth of the sandwich's parameters away: no difference is a gain there. Halting may compute less: the "
+    "seconds of a run stand beside it.",
+    0.6,
+    (
+        (
+            *("compare", *quick(), "--agents", "--arms"),
+            "conventional: --agent conventional",
+            "albert: --agent albert",
+            "albert, steps: --agent albert --step-embedding learned",
+            "albert, steps and halting: --agent albert --step-embedding learned --adaptive-halting",
+            "sandwich: --agent sandwich",
+            "sandwich, embeddings of 16: --agent sandwich --embedding-dim 16",
+            *("--learning-rates", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "2", "--seeds", "10"),
+        ),
+    ),
+)

@@ -1,0 +1,42 @@
+"""How many networks a search holds at once beside the run's own: what its memory is bounded by."""
+
+import weakref
+from typing import Any
+
+import gymnasium as gym
+import pytest
+from tying_agents.controllers.view import Trial
+from tying_agents.running.agents import drive_agent
+from tying_agents.settings import HalvingConfig, TreeConfig
+
+SMALL: dict[str, Any] = {"n_layer": 4, "n_embd": 16, "n_head": 2, "seq_len": 8, "batch_size": 2, "tokenizer": "bytes"}
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings", "most"),
+    [
+        ("hill-climbing", None, 1),
+        ("annealing", None, 1),
+        ("tree-search", None, 3),
+        ("halving", HalvingConfig(candidates=5), 5),
+        ("change-little", None, 1),
+        ("thompson", None, 1),
+        ("mcts", TreeConfig(share=0.6), 1),
+        ("probe-then-tie", None, 1),
+    ],
+)
+def test_trials_at_once_are_as_many_as_is_said(
+    agent: str, settings: Any, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: weakref.WeakSet[Trial] = weakref.WeakSet()
+    counts = [0]
+    begin = Trial.__init__
+
+    def counted(self: Trial, *args: Any) -> None:
+        begin(self, *args)
+        alive.add(self)
+        counts.append(len(alive))
+
+    monkeypatch.setattr(Trial, "__init__", counted)
+    drive_agent(agent, gym.make("LayerTying-GPT2-v0", **SMALL, total_steps=120, k=2), settings=settings, seed=0)
+    assert max(counts) == most
