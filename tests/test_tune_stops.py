@@ -49,7 +49,7 @@ def metrics(out: Path) -> dict[str, str]:
 
 STOPPED = ["--search", RATES, "epsilon-floor: 0..0.3", "--trials", "3", "--seeds", "2", "--pruner", "none"]
 LONGER = ["--total-steps", "24", "--checkpoint-every", "2"]
-# The run in whose midst the sweep is stopped waits for that, once it has a checkpoint.
+# The run in whose midst the sweep is stopped waits for that, once it has a checkpoint: until it is killed, or told.
 WAITING = """
 import time
 from tying_agents import Callback
@@ -57,7 +57,8 @@ from tying_agents import Callback
 class Waiting(Callback):
     def decision_made(self, loop, record):
         if record["decision"] == 5 and "trials/0001/seed1001" in str(loop.directory):
-            time.sleep(5)
+            while not list(loop.directory.parents[2].glob("stop-*")):
+                time.sleep(0.02)
 """
 
 

@@ -93,7 +93,14 @@ def test_two_processes_on_one_run_directory(tiny: dict[str, Any], tmp_path: Path
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["decision"] == 1
     process = child.start(config)
-    process.join(3)
-    assert process.exitcode is None, "it works on"
-    process.kill()
-    process.join()
+    try:
+        for _ in range(600):
+            if (tmp_path / "run" / "metrics.jsonl").read_bytes().count(b"\n") > len(lines):
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("it does not work on")
+        assert process.exitcode is None
+    finally:
+        process.kill()
+        process.join()

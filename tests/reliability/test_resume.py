@@ -42,8 +42,18 @@ def of(name: str, tiny: dict[str, Any], path: Path, **more: Any) -> RunConfig:
     return small(tiny, path, **settings)
 
 
+# The first decision, one with a checkpoint of before and one after it, and the last; all of them in the full form.
+SHORT = (1, 2, 5, 9)
+
+
 @pytest.mark.parametrize("name", [*AGENTS, "replay"])
-def test_a_run_stopped_after_every_decision_ends_the_same(name: str, tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_stopped_after_every_decision_ends_the_same(
+    name: str, tiny: dict[str, Any], tmp_path: Path, full: bool
+) -> None:
+    def stop(decision: int) -> None:
+        if full or decision in SHORT:
+            interrupt()
+
     more: dict[str, Any] = {}
     if name == "annealing":  # two of three training steps are trials'
         tiny = tiny | {"total_steps": 60}
@@ -52,12 +62,12 @@ def test_a_run_stopped_after_every_decision_ends_the_same(name: str, tiny: dict[
         more["controller"] = ReplayConfig(trace=tmp_path / "recorded")
     expected = outcome(finish(of(name, tiny, tmp_path / "whole", **more)))
     path, stops = tmp_path / "stopped", 0
-    status = run(of(name, tiny, path, **more), [Watcher(lambda _: interrupt())])[1]
+    status = run(of(name, tiny, path, **more), [Watcher(stop)])[1]
     while status == "interrupted":
         stops += 1
         assert stops < 100, "the run does not end"
-        status = resume(path, [Watcher(lambda _: interrupt())])[1]
-    assert stops >= 8
+        status = resume(path, [Watcher(stop)])[1]
+    assert stops >= (8 if full else 3)
     assert status == "finished"
     assert outcome(path) == expected
 
