@@ -275,3 +275,13 @@ def test_an_arm_without_any_result_stays_in_the_tables(tmp_path: Path) -> None:
 
 def test_small_probabilities_are_not_written_as_zero() -> None:
     assert (format_p(0.0004), format_p(0.0312), format_p(1.0)) == ("< 0.001", "0.031", "1.000")
+
+
+def test_bits_are_per_base_where_all_data_are_dna(tmp_path: Path) -> None:
+    for name, tokenizer in (("dna", "dna"), ("text", "bytes")):
+        make_run(tmp_path / name / "one", "random", env={"tokenizer": tokenizer})
+    for folders, bits in ((["dna"], "base"), (["text"], "byte"), (["dna", "text"], "byte")):
+        paths = [tmp_path / folder for folder in folders]
+        assert results_table(load_comparison(paths)).headings[3] == f"bits/{bits}"
+        title = results_table(load_comparison(paths, metric="bits-per-byte")).title
+        assert title == f"Test bits per {bits} of the best network (bits/{bits}), lower is better"
