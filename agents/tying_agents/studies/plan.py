@@ -2,6 +2,7 @@
 
 from tying_agents.studies.alignment import ALIGNMENT
 from tying_agents.studies.dna import DNA
+from tying_agents.studies.glue import GLUE
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.looking import LOOKING
 from tying_agents.studies.networks import NETWORKS
@@ -230,6 +231,7 @@ STUDIES = {
     "dna": DNA,
     "patterns": PATTERNS,
     "relatives": RELATIVES,
+    "glue": GLUE,
     "weight-decay": Study(
         "Weight decay on all parameters (torch's default, the published code's) or on matrices alone (the field's "
         "convention)?",
