@@ -60,13 +60,16 @@ def finished(run: Started) -> str:
     return output
 
 
-@pytest.fixture(scope="module")
-def two_and_one(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, RunDirectory, str]:
+@pytest.fixture(scope="module", params=["block", "sublayers"])
+def two_and_one(
+    request: pytest.FixtureRequest, text_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunDirectory, RunDirectory, str]:
     """The same run of two processes and of one, and what the two printed."""
     from tests.conftest import TINY
 
     folder, tiny = tmp_path_factory.mktemp("processes"), TINY | {"dataset": str(text_folder)}
     more: dict[str, Any] = {"agent": "random", "gradient": "leader", "schedule": "cosine", "warmup_steps": 5}
+    more["units"] = request.param
     output = "".join(finished(process) for process in pair(options(tiny, folder / "two", **more)))
     alone = called("run", *options(tiny, folder / "one", **more))
     assert alone.returncode == 0, alone.stdout

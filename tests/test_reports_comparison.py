@@ -287,3 +287,13 @@ def test_equivalence_is_shown_where_the_whole_interval_is_within_the_margin(tmp_
     for wrong in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=r"equivalence must be a number of per cent above 0, got"):
             load_comparison([tmp_path], margin=wrong)
+
+
+def test_bits_are_per_base_where_all_data_are_dna(tmp_path: Path) -> None:
+    for name, tokenizer in (("dna", "dna"), ("text", "bytes")):
+        make_run(tmp_path / name / "one", "random", env={"tokenizer": tokenizer})
+    for folders, bits in ((["dna"], "base"), (["text"], "byte"), (["dna", "text"], "byte")):
+        paths = [tmp_path / folder for folder in folders]
+        assert results_table(load_comparison(paths)).headings[3] == f"bits/{bits}"
+        title = results_table(load_comparison(paths, metric="bits-per-byte")).title
+        assert title == f"Test bits per {bits} of the best network (bits/{bits}), lower is better"

@@ -58,6 +58,11 @@ def test_slices_add_up_to_three_finished_runs(text_folder: Path, tmp_path: Path)
     assert sum(arms["dqn"]["bytes"].values()) <= sum(arms["conventional"]["bytes"].values())
     table = (out / "results.md").read_text()
     assert all(f"| {agent} | 60 of 60 |" in table for agent in arms)
+    for agent, arm in arms.items():  # the paper's Table 1 has it
+        said = json.loads((out / agent / "summary.json").read_text())["seconds_per_epoch"]
+        assert arm["seconds_per_epoch"] == said > 0
+        assert f"| {arm['tokens_per_second']:,.0f} | {said:,.{0 if said >= 100 else 1}f} |" in table
+    assert "| tokens/s | seconds per epoch |" in table
     weights = arms["dqn"]["bytes"]["weights_bytes"]
     assert f"| dqn | {weights / 1e6:,.1f} MB |" in table
     assert "| no GPU | no GPU |" in table

@@ -118,7 +118,7 @@ def test_sublayers_that_are_tied_alike_train_as_blocks_do(settings: dict[str, An
         assert two["independent_layers"] == 2 * one["independent_layers"]
 
 
-@pytest.mark.parametrize("model", ["GPT2", "BERT", "ViT"])
+@pytest.mark.parametrize("model", ["GPT2", "BERT", "ViT", "Llama"])
 def test_the_registered_environments_hold_what_gymnasium_asks(model: str, tiny: dict[str, Any]) -> None:
     small = {"n_layer": 2, "n_embd": 8, "n_head": 2, "batch_size": 2, "k": 1, "total_steps": 3, "validation_windows": 4}
     text = {} if model == "ViT" else {"dataset": tiny["dataset"], "seq_len": 8}

@@ -88,6 +88,11 @@ class Kinds:
         return [len(units) for units in self.members]
 
     @property
+    def counted(self) -> str:
+        """What tables count: "layers"; "units" where kinds have names, of which a block has one each."""
+        return "units" if self.names else "layers"
+
+    @property
     def several(self) -> bool:
         """Whether there is more than one kind."""
         return len(self.members) > 1

@@ -1,13 +1,14 @@
 """The comparison of arms: every arm's results, its difference to the reference arm, and the tables made from them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tying_env.config.network import unit_of_bits
 from tying_env.reports.arms import Arm, comparability_notes, did_the_same, group_into_arms
 from tying_env.reports.chance import ChanceComparison, compare_with_chance
 from tying_env.reports.frequencies import frequency_cells
@@ -136,6 +137,9 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric) -> Comparison:
         raise ValueError(f"no run has a {metric.name} ({runs[0].path}: {runs[0].why_no_result(metric)}); {hint}")
     if metric.unit == "per token":
         metric = replace(metric, unit=unit_of_perplexity(runs))
+    if metric.unit == "bits/byte":
+        unit = unit_of_bits(run.env["tokenizer"] for run in runs)
+        metric = replace(metric, unit=unit, name=metric.name.replace("bits per byte", unit.replace("/", " per ")))
     summaries = [_summarise(arm, reference, metric) for arm in arms]
     # Of an arm that did the same as the reference there is nothing to test; in Holm's family it would cost the others.
     apart = {i: s.difference for i, s in enumerate(summaries) if s.difference and not s.same}
@@ -155,11 +159,12 @@ def results_table(comparison: Comparison) -> TextTable:
     in_accuracy = Metric("", "", "", network, "accuracy")
     classified = any(run.result(in_accuracy) is not None for s in comparison.arms for run in s.counted)
     beside = in_accuracy if classified else Metric("", "", "", network, "bits_per_byte")
+    bits = unit_of_bits(run.env["tokenizer"] for s in comparison.arms for run in s.arm.runs)
     headings = (
         "arm",
         "seeds",
         "IQM [95%]",
-        "accuracy" if classified else "bits/byte",
+        "accuracy" if classified else bits,
         f"difference to {reference.label} [95%]",
         "p",
         "p (Holm)",
@@ -179,10 +184,16 @@ def results_table(comparison: Comparison) -> TextTable:
 
 def cost_table(comparison: Comparison) -> TextTable:
     """Return how the arms tie and what they cost: means over decisions and runs."""
-    ties = ("arm", "independent layers", "z", "p (chance)")
+    counted = counted_in(run for summary in comparison.arms for run in summary.arm.runs)
+    ties = ("arm", f"independent {counted}", "z", "p (chance)")
     headings = (*ties, "trainable parameters", "seconds a run", "memory (peak)")
     rows = [(summary.arm.label, *_cost_cells(summary)) for summary in comparison.arms]
     return TextTable("Tying and cost, means over decisions and runs", headings, tuple(rows))
+
+
+def counted_in(runs: Iterable[Run]) -> str:
+    """Return what is counted in these runs: "layers", or "units" where some tie finer than blocks."""
+    return "units" if any(run.kinds.names for run in runs) else "layers"
 
 
 def format_p(p: float) -> str:

@@ -63,7 +63,7 @@ _OF_A_RUN: tuple[tuple[str, Callable[[Run], Figure], str], ...] = (
     (
         "tying-raster",
         run_figures.tying_raster,
-        "The leader of every layer at every decision, and the number of independent layers against what chance gives.",
+        "The leader of every layer at every decision, and how many were independent against what chance gives.",
     ),
     (
         "memory",

@@ -8,7 +8,7 @@ from typing import Any
 
 from tying_env.reports.arms import Arm, settings_of, varying_settings
 from tying_env.reports.chance import compare_with_chance
-from tying_env.reports.comparison import NOTHING, Comparison, TextTable, cost_table, format_p, results_table
+from tying_env.reports.comparison import NOTHING, Comparison, TextTable, cost_table, counted_in, format_p, results_table
 from tying_env.reports.gallery import Picture, comparison_pictures, run_pictures
 from tying_env.reports.loading import Metric, Run
 from tying_env.reports.page import for_page, render, write_page
@@ -96,7 +96,8 @@ def render_page(report: Report) -> str:
 
 def runs_table(runs: Sequence[Run], metric: Metric) -> TextTable:
     """Return every run with how it ended and what it came to."""
-    headings = ("arm", "seed", "status", "training step", metric.name, "independent layers", "z", "p (chance)", "path")
+    own = f"independent {counted_in(runs)}"
+    headings = ("arm", "seed", "status", "training step", metric.name, own, "z", "p (chance)", "path")
     return TextTable("All runs, also those without a result", headings, tuple(_run_cells(run, metric) for run in runs))
 
 
@@ -147,6 +148,7 @@ def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
     reference = comparison.reference.label
     means = {f"{summary.chance.chance_mean:.2f}" for summary in comparison.arms if summary.chance is not None}
     by_chance = f", here {means.pop()}" if len(means) == 1 else ""  # arms may differ in L
+    counted = counted_in(run for summary in comparison.arms for run in summary.arm.runs)
     return [
         (
             "IQM [95%]",
@@ -183,10 +185,10 @@ def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
             f"large: no p below {ALPHA} can come out.",
         ),
         (
-            "independent layers (chance)",
-            "Layers with weights of their own, mean over all decisions. Uniformly random actions give the harmonic "
-            f"number H_L = 1 + 1/2 + ... + 1/L on average{by_chance}. A controller near this number may have learned "
-            "nothing about how many layers to untie.",
+            f"independent {counted} (chance)",
+            f"{counted.capitalize()} with weights of their own, mean over all decisions. Uniformly random actions give "
+            f"the harmonic number H_L = 1 + 1/2 + ... + 1/L on average{by_chance}. A controller near this number may "
+            f"have learned nothing about how many {counted} to untie.",
         ),
         (
             "z, p (chance)",

@@ -141,7 +141,7 @@ def tying_raster(run: Run) -> Figure:
     counts = run.independent_layers()
     label = f"this run: mean {np.mean(counts):.2f}"
     below.plot(decisions, counts, color=COLOURS[0], lw=0.9, drawstyle="steps-mid", label=label)
-    name_axes(below, "decision", "independent layers")
+    name_axes(below, "decision", f"independent {run.kinds.counted}")
     below.set_ylim(0, 1.08 * max(*counts, mean + deviation))
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))

@@ -77,8 +77,8 @@ def _tying(records: Sequence[dict[str, Any]], summary: dict[str, Any], config: d
         return f"{value / 1e6:,.2f} M ({value / conventional:.0%} of conventional)"
 
     return [
-        ("independent layers, mean", f"{_mean(layers):.2f} of {n_units}  (by chance alone: {chance:.2f})"),
-        ("independent layers, end", f"{layers[-1]} of {n_units}"),
+        (f"independent {kinds.counted}, mean", f"{_mean(layers):.2f} of {n_units}  (by chance alone: {chance:.2f})"),
+        (f"independent {kinds.counted}, end", f"{layers[-1]} of {n_units}"),
         ("trainable parameters, mean", share(mean_over_training(parameters, records))),
         ("trainable parameters, end", share(parameters[-1])),
         ("  in conventional training", f"{conventional / 1e6:,.2f} M"),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from tying_env.config.network import unit_of_bits
 from tying_env.data.corpus import Split
 
 if TYPE_CHECKING:
@@ -55,12 +56,13 @@ def effects_table(
     table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")
+    unit = unit_of_bits([workload.config.tokenizer]).replace("/", " per ")
     splits = [split for split in _HELD_OUT if all(split in found for found in columns.values())]
     for split in splits:
         every = [found[split] for found in columns.values()]
         table.add_row(f"{split} perplexity", *(f"{each.perplexity:,.3f}" for each in every))
         if all(each.bits_per_byte is not None for each in every):
-            table.add_row(f"{split} bits per byte", *(f"{each.bits_per_byte:.4f}" for each in every))
+            table.add_row(f"{split} {unit}", *(f"{each.bits_per_byte:.4f}" for each in every))
         if all(each.accuracy is not None for each in every) and workload.classifies:
             table.add_row(f"{split} accuracy", *(f"{each.accuracy:.2%}" for each in every))
         if (nothing := workload.frequency_perplexity(split, windows)) is not None:

@@ -65,6 +65,7 @@ def evaluated(options: Options) -> "Table":
     check_data(env, options.run, options.dataset)
     from rich.table import Table
 
+    from tying_env.config.network import unit_of_bits
     from tying_env.partition import leaders
     from tying_env.primary.models import find_device
 
@@ -77,13 +78,13 @@ def evaluated(options: Options) -> "Table":
     table.add_column()
     table.add_column(overflow="fold")  # a path is as long as it is
     table.add_row("data", f"{data}, {options.split} split")
-    table.add_row("independent layers", f"{len(leaders(run.tying))} of {len(run.tying)}")
+    table.add_row(f"independent {workload.kinds.counted}", f"{len(leaders(run.tying))} of {len(run.tying)}")
     table.add_row("predictions", f"{result.tokens:,}")
     table.add_row("cross-entropy", f"{result.mean_loss:.4f} nats per prediction")
     table.add_row("perplexity", f"{result.perplexity:,.2f}")
     if result.bits_per_byte is not None:
-        unit = "base" if run.config.tokenizer == "dna" else "byte"  # one is a byte of its file
-        table.add_row(f"bits per {unit}", f"{result.bits_per_byte:.4f}")
+        unit = unit_of_bits([run.config.tokenizer]).replace("/", " per ")
+        table.add_row(unit, f"{result.bits_per_byte:.4f}")
     if result.accuracy is not None:
         table.add_row("accuracy", f"{result.accuracy:.2%}")
     if result.input_dependence is not None:

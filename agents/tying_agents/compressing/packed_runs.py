@@ -173,7 +173,7 @@ def as_markdown(results: Sequence[PackedResult]) -> str:
     """Return a row for each result; and means over the parts of the blocks that as many layers use."""
     unit = _unit(results)
     lines = [
-        f"| arm | seed | independent layers | packed to | bytes | {unit} before | after | perplexity before | after |",
+        f"| arm | seed | independent | packed to | bytes | {unit} before | after | perplexity before | after |",
         f"|{' --- |' * 9}",
     ]
     for each in results:

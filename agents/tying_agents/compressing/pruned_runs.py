@@ -146,7 +146,7 @@ def as_markdown(results: Sequence[PrunedResult]) -> str:
     reference = min(arms, key=lambda arm: _mean(each.largest for each in results if each.label == arm))
     against = f"against {_cell(reference)}, points [95%]"
     lines = [
-        "| arm | independent layers | largest group | method | pattern | sparsity | test perplexity | against unpruned "
+        "| arm | independent | largest group | method | pattern | sparsity | test perplexity | against unpruned "
         f"| {against} | seeds |",
         f"|{' --- |' * 10}",
     ]

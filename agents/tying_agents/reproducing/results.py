@@ -44,6 +44,7 @@ def result_of(path: Path, measured: dict[str, Any]) -> dict[str, Any] | None:
         "train_step": summary["train_step"],
         "of_steps": env["total_steps"],
         "tokens_per_second": summary["tokens_per_second"],
+        "seconds_per_epoch": summary.get("seconds_per_epoch"),  # a run of an earlier version does not say
         "share_of_chip": operations * env["batch_size"] * env["seq_len"] / seconds / measured["chip_flops_per_second"]
         if (seconds := measured.get("step_seconds"))
         else None,
@@ -69,7 +70,10 @@ def product_rate(device: torch.device) -> float:
     return float(2 * n**3 / statistics.median(seconds))
 
 
-COLUMNS = ("", "steps", "tokens/s", "share of the chip's bf16 rate, training steps alone", "best validation perplexity")
+COLUMNS = (
+    *("", "steps", "tokens/s", "seconds per epoch", "share of the chip's bf16 rate, training steps alone"),
+    "best validation perplexity",
+)
 MEMORY = (*("peak", "weights", "gradients", "optimizer state", "of conventional"), *("all else", "CUDA's counter"))
 
 Results = dict[str, dict[str, Any] | None]
@@ -83,11 +87,13 @@ def lines(results: Results) -> list[tuple[str, ...]]:
             found.append((agent, "nothing yet", *[""] * (len(COLUMNS) - 2)))
             continue
         share, best = result["share_of_chip"], result["best_validation_perplexity"]
+        epoch = result.get("seconds_per_epoch")  # results of before have none
         found.append(
             (
                 agent,
                 f"{result['train_step']:,} of {result['of_steps']:,}",
                 f"{result['tokens_per_second']:,.0f}",
+                "not known" if epoch is None else f"{epoch:,.{0 if epoch >= 100 else 1}f}",
                 "not measured yet" if share is None else f"{share:.1%}",
                 "not measured yet" if best is None else f"{best:,.2f}",
             )

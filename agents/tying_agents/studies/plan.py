@@ -5,6 +5,7 @@ from tying_agents.studies.amounts import REGIMES
 from tying_agents.studies.control import CONTROL
 from tying_agents.studies.dna import DNA
 from tying_agents.studies.final import FINAL
+from tying_agents.studies.glue import GLUE
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.looking import LOOKING
 from tying_agents.studies.networks import NETWORKS
@@ -187,6 +188,7 @@ STUDIES = {
     "dna": DNA,
     "patterns": PATTERNS,
     "relatives": RELATIVES,
+    "glue": GLUE,
     "weight-decay": WEIGHT_DECAY,
     **NETWORKS,
     "looking": LOOKING,
