@@ -1,14 +1,17 @@
 """The limit on bytes: what a network takes, whatever is tied, and what is beyond the limit off the reward."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from transformers.pytorch_utils import Conv1D
 from tying_agents.run_config import RunConfig
+from tying_agents.running.runner import run
 
-from tests.conftest import Make
+from tests.conftest import TINY, Make
 from tests.models import own
+from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.owned import owned_parameters
 from tying_env.wrappers import LogPerplexityReward, MaxBytesReward
@@ -93,6 +96,21 @@ def test_a_limit_that_nothing_meets_is_refused(
     with pytest.raises(ValueError, match=message):
         MaxBytesReward(make(**settings), **wrong)
     MaxBytesReward(make(), max_bytes=8_736)
+
+
+def test_a_run_has_its_settings_and_writes_the_bytes_down(text_folder: Path, tmp_path: Path) -> None:
+    env = EnvConfig(**TINY | {"dataset": str(text_folder), "total_steps": 8})
+    about: dict[str, Any] = {"rewards": ("max-bytes",), "max_bytes_bits": 4, "max_bytes_penalty": 2.0}
+    folder, _ = run(RunConfig("albert", run_dir=tmp_path / "run", env=env, max_bytes=6_000, **about))
+    below = LayerTyingEnv(**TINY | {"dataset": str(text_folder)})
+    below.reset(seed=0, options={"tying": [0, 0, 0, 0]})
+    size = bytes_of(below, 4)
+    assert {record["packed_bytes"] for record in folder.read_metrics()} == {size} and size < 6_000
+    with pytest.raises(
+        ValueError, match=f"max_bytes is 5,000, and with all layers tied the network takes {size:,} in 4"
+    ):
+        run(RunConfig("albert", run_dir=tmp_path / "no", env=env, max_bytes=5_000, **about))
+    assert not (tmp_path / "no").exists()
 
 
 def test_it_is_a_reward_of_the_command_line() -> None:

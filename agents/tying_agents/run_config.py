@@ -42,6 +42,12 @@ class RunConfig:
     max-bytes, shuffled (the control whose rewards mean nothing), or your own: path/to/file.py:Class."""
     parameter_penalty: float = 1.0
     """Lambda of --rewards parameter-penalty: what conventional training's parameters cost, in units of the reward."""
+    max_bytes: int = 16_000_000
+    """Of --rewards max-bytes: what the network's weights may take, each once; beyond it the reward falls."""
+    max_bytes_bits: int = 8
+    """Of --rewards max-bytes: bits of a weight in a matrix, 8, 6 or 4."""
+    max_bytes_penalty: float = 1.0
+    """Lambda of --rewards max-bytes: what each time the limit beyond it costs, in units of the reward."""
     wrappers: tuple[str, ...] = ()
     """Other wrappers, around those of --rewards, innermost first: a name in tying_env.wrappers.WRAPPERS, or your own:
     path/to/file.py:Class."""
@@ -80,6 +86,7 @@ class RunConfig:
             ("test_windows", 0),
             ("checkpoint_every", 0),
             ("keep_checkpoints", 1),
+            ("max_bytes", 1),
             ("max_changes", 1),
             ("longest_interval", 1),
         ):
@@ -101,6 +108,10 @@ class RunConfig:
             )
         if "choose-interval" in self.wrappers:
             check_intervals(self.intervals, self.env.total_steps)
+        if self.max_bytes_bits not in (8, 6, 4):
+            raise ValueError(f"max_bytes_bits must be one of 8, 6, 4, got {self.max_bytes_bits!r}")
+        if not 0 <= self.max_bytes_penalty < float("inf"):
+            raise ValueError(f"max_bytes_penalty must be a finite number of at least 0, got {self.max_bytes_penalty!r}")
         if not 0 <= self.parameter_penalty < float("inf"):
             raise ValueError(f"parameter_penalty must be a finite number of at least 0, got {self.parameter_penalty!r}")
 

@@ -146,6 +146,11 @@ def make_env(config: RunConfig) -> gym.Env[Any, Any]:
     env: gym.Env[Any, Any] = gym.make(ENV_ID, **dataclasses.asdict(config.env))
     chosen: dict[str, dict[str, Any]] = {
         "parameter-penalty": {"weight": config.parameter_penalty},
+        "max-bytes": {
+            "max_bytes": config.max_bytes,
+            "bits": config.max_bytes_bits,
+            "weight": config.max_bytes_penalty,
+        },
         "limit-changes": {"max_changes": config.max_changes},
         "settle": {"after": config.settle_after},
         "choose-interval": {"intervals": config.intervals},
