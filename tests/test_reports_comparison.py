@@ -9,11 +9,11 @@ from tying_env.files import to_json
 from tying_env.reports.arms import group_into_arms
 from tying_env.reports.comparison import (
     choose_reference,
-    cost_table,
     format_p,
     load_comparison,
     results_table,
 )
+from tying_env.reports.costs import cost_table
 from tying_env.reports.loading import find_runs, load_run
 
 

@@ -11,7 +11,8 @@ from tests.tiny_runs import tiny_run
 from tying_env.env import LayerTyingEnv
 from tying_env.kinds import Kinds
 from tying_env.render import replication_map_text
-from tying_env.reports.comparison import cost_table, load_comparison
+from tying_env.reports.comparison import load_comparison
+from tying_env.reports.costs import cost_table
 from tying_env.reports.gallery import run_pictures
 from tying_env.reports.html import make_report, render_page
 from tying_env.reports.loading import load_run

@@ -1,7 +1,7 @@
 """The comparison of arms: every arm's results, its difference to the reference arm, and the tables made from them."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,6 @@ from tying_env.reports.arms import Arm, comparability_notes, did_the_same, group
 from tying_env.reports.chance import ChanceComparison, compare_with_chance
 from tying_env.reports.frequencies import frequency_cells
 from tying_env.reports.loading import METRICS_BY_KEY, Metric, Run, find_runs, load_run, unit_of_perplexity
-from tying_env.reports.over_training import mean_over_training
 from tying_env.reports.sign_flips import ALPHA, seeds_needed, smallest_p_value
 from tying_env.reports.statistics import (
     Interval,
@@ -182,20 +181,6 @@ def results_table(comparison: Comparison) -> TextTable:
     return TextTable(title, headings, tuple(rows))
 
 
-def cost_table(comparison: Comparison) -> TextTable:
-    """Return how the arms tie and what they cost: means over decisions and runs."""
-    counted = counted_in(run for summary in comparison.arms for run in summary.arm.runs)
-    ties = ("arm", f"independent {counted}", "z", "p (chance)")
-    headings = (*ties, "trainable parameters", "seconds a run", "memory (peak)")
-    rows = [(summary.arm.label, *_cost_cells(summary)) for summary in comparison.arms]
-    return TextTable("Tying and cost, means over decisions and runs", headings, tuple(rows))
-
-
-def counted_in(runs: Iterable[Run]) -> str:
-    """Return what is counted in these runs: "layers", or "units" where some tie finer than blocks."""
-    return "units" if any(run.kinds.names for run in runs) else "layers"
-
-
 def format_p(p: float) -> str:
     """Return a p-value with three digits behind the point; "< 0.001" below."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -294,35 +279,6 @@ def _within(summary: ArmSummary, margin: float | None) -> tuple[str, ...]:
         return ("yes",)
     answer = None if summary.difference is None else summary.difference.within(margin)
     return (NOTHING if answer is None else "yes" if answer else "not shown",)
-
-
-def _cost_cells(summary: ArmSummary) -> tuple[str, ...]:
-    chance = summary.chance
-    if chance is None:
-        return (NOTHING,) * 6
-    runs = summary.counted
-    records = [record for run in runs for record in run.records]
-    parameters = mean_over_training([record["trainable_parameters"] for record in records], records)
-    memory = [n for run in runs for n in run.memory()]
-    summaries = [run.summary for run in runs if run.summary is not None]
-    conventional = summaries[0]["parameters_conventional"]
-    seconds = _seconds([summary["seconds"] for summary in summaries])
-    if epochs := [each for summary in summaries if (each := summary.get("seconds_per_epoch")) is not None]:
-        seconds += f"\n(epoch: {_seconds(epochs)})"
-    decides = any(run.decides and not run.copied for run in runs)
-    return (
-        f"{chance.mean:.2f} of {runs[0].n_units}\n(chance {chance.chance_mean:.2f})",
-        f"{chance.z:+.1f}" if decides and np.isfinite(chance.z) else NOTHING,
-        format_p(chance.p_value) if decides else NOTHING,
-        f"{parameters / 1e6:,.2f} M\n({parameters / conventional:.0%})",
-        seconds,
-        f"{mean_over_training(memory, records) / 1e6:,.1f} MB\n({max(memory) / 1e6:,.1f} MB)",
-    )
-
-
-def _seconds(found: list[float]) -> str:
-    mean = float(np.mean(found))
-    return f"{mean:,.0f}" if mean >= 10 else f"{mean:.1f}"
 
 
 def _interval(interval: Interval | None, otherwise: str, spec: str) -> str:

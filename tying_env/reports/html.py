@@ -8,7 +8,8 @@ from typing import Any
 
 from tying_env.reports.arms import Arm, settings_of, varying_settings
 from tying_env.reports.chance import compare_with_chance
-from tying_env.reports.comparison import NOTHING, Comparison, TextTable, cost_table, counted_in, format_p, results_table
+from tying_env.reports.comparison import NOTHING, Comparison, TextTable, format_p, results_table
+from tying_env.reports.costs import cost_table, counted_in
 from tying_env.reports.gallery import Picture, comparison_pictures, run_pictures
 from tying_env.reports.loading import Metric, Run
 from tying_env.reports.page import for_page, render, write_page

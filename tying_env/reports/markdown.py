@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from tying_env.reports.arms import settings_of, varying_settings
-from tying_env.reports.comparison import NOTHING, Comparison, TextTable, cost_table, results_table
+from tying_env.reports.comparison import NOTHING, Comparison, TextTable, results_table
+from tying_env.reports.costs import cost_table
 
 
 def as_markdown(comparison: Comparison) -> str:

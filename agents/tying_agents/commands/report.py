@@ -105,7 +105,8 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
 
 def print_comparison(comparison: "Comparison", console: "Console") -> None:
     """Print the tables of arms and what to beware of."""
-    from tying_env.reports.comparison import cost_table, results_table
+    from tying_env.reports.comparison import results_table
+    from tying_env.reports.costs import cost_table
 
     for table in (results_table(comparison), cost_table(comparison)):
         console.print(_as_rich(table))
