@@ -91,7 +91,7 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
 
 def test_every_id_is_there_once(page: str) -> None:
     ids = [attributes["id"] for _, attributes in Checked(page).seen if "id" in attributes]
-    assert len(ids) == len(set(ids)) == 5 + 2 * 8
+    assert len(ids) == len(set(ids)) == 5 + 2 * 9
 
 
 def test_the_page_is_for_light_dark_and_paper(page: str) -> None:
