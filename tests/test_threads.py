@@ -150,12 +150,12 @@ def test_pretraining_and_finetuning_compute_on_one_or_as_many_as_is_said(
 
         return noting
 
+    run = tiny_run(tmp_path / "run", text_folder)
     torch.set_num_threads(4)
     monkeypatch.setattr(torch.optim.Adam, "step", spied(torch.optim.Adam.step))
     monkeypatch.setattr(finetuning, "tune", spied(finetuning.tune))
     table = f"--table={written(tmp_path, made_up_table())}"
     assert pretrain.main([table, "--updates=1", "--members=1", f"--out={tmp_path / 'values.npz'}", *words]) == 0
-    run = tiny_run(tmp_path / "run", text_folder)
     assert seen == {wanted}
     seen.clear()
     common = ["--task=sst2", f"--data={glue}", "--epochs=1", "--seeds=1", "--methods=head", "--network=final"]
