@@ -211,7 +211,9 @@ def _rates(table: TyingTable, losses: Losses) -> list[str]:
         "How many tyings have their best rate where, and what one rate for all costs in perplexity. Kendall's tau of "
         f"the best rate with the size of the largest group: {found.with_largest:.2f}."
     )
-    if at_ends := int(found.by_groups[:, [0, -1]].sum()):
+    if len(rates) < 3:
+        text += " With so few rates each is at an end of the grid, and the best may lie beyond."
+    elif at_ends := int(found.by_groups[:, [0, -1]].sum()):
         text += (
             f" {at_ends} of {len(losses.tyings)} tyings have theirs at an end of the grid, where the best may lie "
             "beyond: their losses are those of the best rate that was tried."
