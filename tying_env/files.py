@@ -1,12 +1,14 @@
 """Writes files of which others see all or nothing, also after a crash."""
 
 import contextlib
+import csv
 import errno
+import io
 import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,16 @@ def umask() -> int:
 def to_json(value: Any, indent: int | None = None) -> str:
     """Return `value` as JSON: NumPy values as lists and numbers, what is not a finite number as null."""
     return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def to_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table as CSV; of a float six digits, and nothing where a cell is None."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(headings)
+    for row in rows:
+        table.writerow("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row)
+    return text.getvalue()
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,5 @@
 """How far the layers of networks are aligned, as rows of a table."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +7,7 @@ import numpy as np
 
 from tying_env.alignment.measure import Kind, measure_alignment
 from tying_env.alignment.parts import blocks_of, find_parts
+from tying_env.files import to_csv
 from tying_env.primary.models import PrimaryNetwork
 
 NAMES: dict[Kind, str] = {"heads": "attention heads", "units": "feed-forward units", "channels": "channels"}
@@ -93,15 +92,12 @@ _HEADINGS = (
 
 def as_csv(found: Sequence[Aligned]) -> str:
     """Return a row for each network and kind of parts, with headings; nothing stands where all layers share them."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(_HEADINGS)
+    rows = []
     for each in found:
         for row in each.rows:
-            values = (row.best, row.chance, row.equal, row.random, row.spread)
-            about = (each.run, each.label, "" if each.seed is None else each.seed, each.network, row.kind, row.count)
-            table.writerow([*about, row.pairs, *(f"{value:.6g}" if row.pairs else "" for value in values)])
-    return text.getvalue()
+            values = (row.best, row.chance, row.equal, row.random, row.spread) if row.pairs else (None,) * 5
+            rows.append((each.run, each.label, each.seed, each.network, row.kind, row.count, row.pairs, *values))
+    return to_csv(_HEADINGS, rows)
 
 
 def as_markdown(found: Sequence[Aligned]) -> str:

@@ -130,6 +130,8 @@ def _apart(table: "TyingTable", names: Sequence[str]) -> str:
     """Say how far two tyings have to be apart before the table can tell them apart."""
     import math
 
+    import numpy as np
+
     from tying_agents.findings.losses import losses_of
     from tying_agents.findings.orders import noise
 
@@ -138,12 +140,14 @@ def _apart(table: "TyingTable", names: Sequence[str]) -> str:
         seeds = len(table.corpus(name).whole_seeds)
         if seeds > 1:
             losses = losses_of(table, name)
-            best = math.exp(losses.test.mean(axis=0).min())
-            said.append(f"{2 * math.sqrt(2) * noise(losses).error * best:.2f} on {name} ({seeds} seeds)")
+            means = losses.test.mean(axis=0)
+            best, good = math.exp(means.min()), losses.among(means <= np.quantile(means, 0.25))
+            said.append(f"{2 * math.sqrt(2) * noise(good).error * best:.2f} on {name} ({seeds} seeds)")
     if not said:
         return "With one seed the table cannot tell tyings that are nearly alike apart."
     return (
-        f"The table itself is noisy: two tyings differ by more than twice the standard error of the difference if they "
-        f"are {' and '.join(said)} apart. Regrets below that are those of tyings that are as good as the best, as far "
+        "The table itself is noisy: of the quarter of tyings with the lowest means two differ by more than twice the "
+        f"standard error of the difference if they are {' and '.join(said)} apart. Regrets "
+        "below that are those of tyings that are as good as the best, as far "
         "as its seeds can tell, and agents draw from the same seeds that judge them."
     )

@@ -1,7 +1,5 @@
 """Runs packed into files of several sizes: measured, as tables and as a figure."""
 
-import csv
-import io
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from matplotlib.figure import Figure
 
 from tying_env.compression import Coded, PackedUnit, TooFewBytesError, load_packed
 from tying_env.compression.rounding import BITS, Bits
+from tying_env.files import to_csv
 from tying_env.partition import leaders
 from tying_env.primary.evaluation import Evaluation
 from tying_env.reports.drawing import arm_styles, as_label, fit_log_axis, legend_right, new_axes
@@ -147,26 +146,26 @@ def as_csv(results: Sequence[PackedResult]) -> str:
         rows.append(
             (
                 *(each.run, each.label, each.seed, each.independent, each.layers),
-                *(each.way.max_bytes, each.way.bits or "", int(after is not None), each.size),
-                *(_number(before.perplexity), _number(after and after.perplexity)),
-                *(each.unit, *map(_number, bits), *map(_number, accuracy), _number(each.frequencies)),
+                *(each.way.max_bytes, each.way.bits, int(after is not None), each.size),
+                *(before.perplexity, after and after.perplexity),
+                *(each.unit, *bits, *accuracy, each.frequencies),
             )
         )
-    return _written(_HEADINGS, rows)
+    return to_csv(_HEADINGS, rows)
 
 
 def parts_as_csv(results: Sequence[PackedResult]) -> str:
     """Return a row for each part of each packed network: layers that use it, its bits, and what others would cost."""
     rows = [
         (
-            *(each.run, each.label, each.seed, each.way.max_bytes, each.way.bits or ""),
+            *(each.run, each.label, each.seed, each.way.max_bytes, each.way.bits),
             *(part.unit.name, len(part.unit.layers), part.unit.numbers, part.bits, part.choices[part.bits].size),
-            *(_number(part.choices[bits].rise if each.way.bits is None else None) for bits in BITS),
+            *(part.choices[bits].rise if each.way.bits is None else None for bits in BITS),
         )
         for each in results
         for part in each.parts
     ]
-    return _written((*_UNITS, *(f"nats_at_{bits}" for bits in BITS)), rows)
+    return to_csv((*_UNITS, *(f"nats_at_{bits}" for bits in BITS)), rows)
 
 
 def as_markdown(results: Sequence[PackedResult]) -> str:
@@ -269,16 +268,6 @@ def draw_packed(results: Sequence[PackedResult]) -> Figure:
 def _unit(results: Sequence[PackedResult]) -> str:
     units = {each.unit for each in results}
     return units.pop() if len(units) == 1 else "bits/byte"
-
-
-def _written(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([headings, *rows])
-    return text.getvalue()
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
 
 
 def _cell(text: str) -> str:

@@ -1,7 +1,5 @@
 """Runs pruned to several sparsities: measured, as a table and as a figure."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from tying_env.compression.pruning import Method, Pruning, input_norms, linears_of, prune
+from tying_env.files import to_csv
 from tying_env.partition import leaders
 from tying_env.primary.evaluation import Evaluation
 from tying_env.reports.comparison import BOOTSTRAP_SEED
@@ -126,15 +125,12 @@ _HEADINGS = (
 
 def as_csv(results: Sequence[PrunedResult]) -> str:
     """Return a row for each result, with headings."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(_HEADINGS)
+    rows = []
     for each in results:
         known = (each.test.perplexity, each.test.bits_per_byte, each.test.accuracy, each.frequencies)
         about = (each.run, each.label, each.seed, each.independent, each.layers, each.largest)
-        row = (*about, each.method, each.pattern, f"{each.sparsity:g}", f"{each.zeros:.6g}")
-        table.writerow([*row, *("" if value is None else f"{value:.6g}" for value in known)])
-    return text.getvalue()
+        rows.append((*about, each.method, each.pattern, each.sparsity, each.zeros, *known))
+    return to_csv(_HEADINGS, rows)
 
 
 def as_markdown(results: Sequence[PrunedResult]) -> str:

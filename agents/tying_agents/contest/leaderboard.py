@@ -20,6 +20,7 @@ from tying_env.reports.page import for_page, render, write_page
 from tying_env.reports.template import TABLES_PAGE
 
 PAGE, FIGURE = "leaderboard", "leaderboard.png"
+BLACK = "#000000"  # random's alone
 _CAPTION = (
     "Mean regret of the best tying found so far, with 95% intervals, against the trainings bought. Each panel has one "
     "kind of agents; black in all of them: random."
@@ -146,10 +147,11 @@ def _draw_kind(axes: Axes, board: Board, standings: Sequence[Standing], kind: Ki
             continue
         points = [(mark, mean) for mark, mean in standing.regret.items() if mean is not None]
         marks = [mark for mark, _ in points]
-        look: dict[str, Any] = {"color": "#000000", "linewidth": 2.5}
+        look: dict[str, Any] = {"color": BLACK, "linewidth": 2.5}
         if name != RANDOM:
             style = styles[name]
-            look = {"color": style.colour, "linestyle": style.line, "marker": style.marker, "markersize": 4}
+            colour = "#999999" if style.colour == BLACK else style.colour
+            look = {"color": colour, "linestyle": style.line, "marker": style.marker, "markersize": 4}
         axes.plot(marks, [mean.value for _, mean in points], label=as_label(name), **look)
         low = [mean.value - mean.half_width for _, mean in points]
         high = [mean.value + mean.half_width for _, mean in points]

@@ -15,13 +15,11 @@ class ControlArm:
         name: in the table.
         agent: its name in the registry.
         settings: of the agent; None for its defaults.
-        looks: tyings that it tries for each decision, those of its forks among them.
     """
 
     name: str
     agent: str
     settings: Any = None
-    looks: int = 1
 
     @property
     def found(self) -> Agent:
@@ -66,9 +64,9 @@ ARMS = {
         ControlArm("change-little", "change-little"),
         ControlArm("thompson", "thompson"),
         ControlArm("mcts", "mcts"),
-        ControlArm("hill-climbing", "hill-climbing", looks=1 + 3),
-        ControlArm("annealing", "annealing", looks=1 + 2),
-        ControlArm("tree-search", "tree-search", looks=1 + 3 + 9),
+        ControlArm("hill-climbing", "hill-climbing"),
+        ControlArm("annealing", "annealing"),
+        ControlArm("tree-search", "tree-search"),
     )
 }
 
