@@ -23,7 +23,8 @@ from tying_env import EnvConfig
 from tying_env import env as env_module
 from tying_env.data.windows import ShuffledWindows
 from tying_env.files import to_json
-from tying_env.reports.comparison import load_comparison, results_table
+from tying_env.reports.comparison import load_comparison
+from tying_env.reports.results import results_table
 from tying_env.runs import RunDirectory
 
 

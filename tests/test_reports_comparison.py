@@ -7,14 +7,11 @@ import pytest
 from tests.run_folders import change, make_arms, make_records, make_run
 from tying_env.files import to_json
 from tying_env.reports.arms import group_into_arms
-from tying_env.reports.comparison import (
-    choose_reference,
-    format_p,
-    load_comparison,
-    results_table,
-)
+from tying_env.reports.cells import format_p
+from tying_env.reports.comparison import choose_reference, load_comparison
 from tying_env.reports.costs import cost_table
 from tying_env.reports.loading import find_runs, load_run
+from tying_env.reports.results import pairs_table, results_table
 
 
 def notes_of(folder: Path) -> str:
@@ -130,8 +127,8 @@ def test_the_comparison_of_two_arms(tmp_path: Path) -> None:
     found = load_comparison([make_arms(tmp_path)])
     dqn, random = found.arms
     assert random.centre == pytest.approx(12.5)
-    assert dqn.difference is not None and dqn.difference.mean == pytest.approx(-1)
-    assert dqn.difference.p_value == dqn.corrected_p == pytest.approx(2 / 2**6)
+    assert dqn.against.difference is not None and dqn.against.difference.mean == pytest.approx(-1)
+    assert dqn.against.difference.p_value == dqn.against.corrected_p == pytest.approx(2 / 2**6)
     assert dqn.chance is not None and dqn.chance.decisions == 60
     assert found.notes == ()
     (dqn_row, random_row) = results_table(found).rows
@@ -225,7 +222,7 @@ def test_arms_that_differ_in_anything_are_not_the_same(tmp_path: Path, what: str
     make_arms(tmp_path, seeds=3)
     for seed in range(3):
         make_run(tmp_path / "twin" / str(seed), "twin", seed, perplexity=10 + seed)
-    assert load_comparison([tmp_path]).arms[-1].same
+    assert load_comparison([tmp_path]).arms[-1].against.same
     records, run = make_records(10, 4, 1), tmp_path / "twin" / "1"
     if what == "one tying":
         records[7] |= {"tying": [0, 0, 0, 0] if records[7]["tying"].any() else [0, 1, 2, 3]}
@@ -237,7 +234,7 @@ def test_arms_that_differ_in_anything_are_not_the_same(tmp_path: Path, what: str
         change(run, "summary.json", best_validation_perplexity=11.5)
     (run / "metrics.jsonl").write_text("".join(to_json(record) + "\n" for record in records))
     found = load_comparison([tmp_path])
-    assert not found.arms[-1].same
+    assert not found.arms[-1].against.same
     assert results_table(found).rows[-1][4].startswith("+0.00 (+0.0%)")
 
 
@@ -297,3 +294,35 @@ def test_bits_are_per_base_where_all_data_are_dna(tmp_path: Path) -> None:
         assert results_table(load_comparison(paths)).headings[3] == f"bits/{bits}"
         title = results_table(load_comparison(paths, metric="bits-per-byte")).title
         assert title == f"Test bits per {bits} of the best network (bits/{bits}), lower is better"
+
+
+def test_pairs_have_a_table_and_a_correction_of_their_own(tmp_path: Path) -> None:
+    make_arms(tmp_path)
+    for seed in range(6):
+        make_run(tmp_path / "cycle" / str(seed), "cycle", seed, perplexity=5 + seed + 0.1 * seed)
+    assert pairs_table(load_comparison([tmp_path])) is None
+    found = load_comparison([tmp_path], pairs=["dqn : random", "cycle:dqn"])
+    table = pairs_table(found)
+    assert table is not None
+    for row, (arm, other) in zip(table.rows, (("dqn", "random"), ("cycle", "dqn")), strict=True):
+        assert row[:3] == (arm, other, "6")
+        assert row[4:6] == ("0.031", "0.062")  # twice the least that six seeds can give
+    against_dqn = {row[0]: row for row in results_table(load_comparison([tmp_path], "dqn")).rows}
+    assert table.rows[1][3] == against_dqn["cycle"][4]
+    assert "With 2 pairs compared and 6 pairs of seeds no p (Holm) below 0.05" in "\n".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dqn", "two labels with a colon between them, got 'dqn'"),
+        ("dqn:random:dqn", "two labels with a colon"),
+        ("dqn:rando", r"no arm 'rando' in the pair 'dqn:rando'; the labels are 'dqn', 'random'"),
+        ("dqn:dqn", "an arm and itself"),
+        ("random: dqn", "'random: dqn' is asked for twice"),
+    ],
+)
+def test_pairs_that_are_none_are_refused(tmp_path: Path, name: str, message: str) -> None:
+    make_arms(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_comparison([tmp_path], pairs=["dqn:random", name])

@@ -24,7 +24,8 @@ from tying_env import EnvConfig, partition
 from tying_env.env import LayerTyingEnv
 from tying_env.export import export_tied, load_export, load_tied
 from tying_env.primary.tasks import to_device
-from tying_env.reports.comparison import load_comparison, results_table
+from tying_env.reports.comparison import load_comparison
+from tying_env.reports.results import results_table
 from tying_env.reports.summary import summary_rows
 from tying_env.vector import VectorTyingEnv
 

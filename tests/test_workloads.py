@@ -23,8 +23,9 @@ from tying_env import PRESETS, EnvConfig, partition
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.tasks import to_device
 from tying_env.primary.workloads import open_workload
-from tying_env.reports.comparison import load_comparison, results_table
+from tying_env.reports.comparison import load_comparison
 from tying_env.reports.html import make_report
+from tying_env.reports.results import results_table
 from tying_env.reports.summary import summary_rows
 from tying_env.runs import RunDirectory, load_network
 from tying_env.runs.run_directory import BEST, FINAL

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tying_env.reports.comparison import NOTHING, ArmSummary, Comparison, TextTable, format_p
+from tying_env.reports.cells import NOTHING, TextTable, format_p
+from tying_env.reports.comparison import ArmSummary, Comparison
 from tying_env.reports.loading import Run
 from tying_env.reports.over_training import mean_over_training
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from tying_env.reports.arms import Arm, settings_of, varying_settings
+from tying_env.reports.cells import NOTHING, TextTable, format_p
 from tying_env.reports.chance import compare_with_chance
-from tying_env.reports.comparison import NOTHING, Comparison, TextTable, format_p, results_table
+from tying_env.reports.comparison import Comparison
 from tying_env.reports.costs import cost_table, counted_in
 from tying_env.reports.gallery import Picture, comparison_pictures, run_pictures
 from tying_env.reports.loading import Metric, Run
 from tying_env.reports.page import for_page, render, write_page
+from tying_env.reports.results import pairs_table, results_table
 from tying_env.reports.sign_flips import ALPHA, detectable_effect_size, seeds_needed, smallest_p_value
 from tying_env.reports.signatures import DOCS, signatures_of
 from tying_env.reports.template import PAGE
@@ -82,6 +84,7 @@ def render_page(report: Report) -> str:
         f"({comparison.metric.unit}); reference arm: {comparison.reference.label}.",
         notes=comparison.notes,
         results=results_table(comparison),
+        pairs=pairs_table(comparison),
         cost=cost_table(comparison),
         glossary=_glossary(comparison),
         pictures=[for_page(picture) for picture in report.pictures],
@@ -172,7 +175,8 @@ def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
             "How often a mean difference at least this large would come up if every seed's sign were a coin flip: the "
             "exact paired permutation test, two-sided. n seeds cannot give less than 2/2^n: "
             f"{format_p(smallest_p_value(5))} for five, {format_p(smallest_p_value(6))} for six. Holm's correction "
-            "accounts for the number of arms compared; judge by that one. It multiplies the smallest p by their "
+            "accounts for the number of arms compared (in a table of pairs, for that of pairs); judge by that one. It "
+            "multiplies the smallest p by their "
             f"number, so that with five arms compared {seeds_needed(5)} seeds are the fewest that can show anything. A "
             "large p does not show that arms are equal; look at the interval and the detectable difference.",
         ),

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 
 from tying_env.reports.arms import settings_of, varying_settings
-from tying_env.reports.comparison import NOTHING, Comparison, TextTable, results_table
+from tying_env.reports.cells import NOTHING, TextTable
+from tying_env.reports.comparison import Comparison
 from tying_env.reports.costs import cost_table
+from tying_env.reports.results import pairs_table, results_table
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -19,7 +21,9 @@ def as_markdown(comparison: Comparison) -> str:
         cells = [rates.get(row[0], NOTHING) for row in results.rows]
         rows = tuple((row[0], cell, *row[1:]) for row, cell in zip(results.rows, cells, strict=True))
         results = TextTable(results.title, (results.headings[0], "learning rate", *results.headings[1:]), rows)
-    parts = [*map(_table, (results, cost_table(comparison))), "\n".join(f"- {note}" for note in comparison.notes)]
+    tables = (results, pairs_table(comparison), cost_table(comparison))
+    notes = "\n".join(f"- {note}" for note in comparison.notes)
+    parts = [*(_table(table) for table in tables if table is not None), notes]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

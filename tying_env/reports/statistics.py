@@ -32,6 +32,8 @@ CONFIDENCE = 0.95
 # of five. At 95% it covers 88% of them.
 MEAN_LEVEL = 0.985
 RESAMPLES = 9_999
+# Every interval starts its own generator from this, so that no arm's numbers depend on which others are there.
+BOOTSTRAP_SEED = 20240116
 # A bootstrap interval cannot leave the range of its values, which is too narrow for fewer of them.
 BOOTSTRAP_FROM = 5
 

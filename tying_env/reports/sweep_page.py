@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tying_env.reports import sweep_figures
-from tying_env.reports.comparison import NOTHING, TextTable
+from tying_env.reports.cells import NOTHING, TextTable
 from tying_env.reports.gallery import Picture, picture
 from tying_env.reports.page import for_page, render, write_page
 from tying_env.reports.sweep_figures import STATES, Scalar, SweepResult, SweptTrial

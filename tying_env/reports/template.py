@@ -107,6 +107,9 @@ PAGE = (
     _HEAD
     + """<h2>Arms</h2>
 {{ show(results) }}
+{% if pairs %}
+{{ show(pairs) }}
+{% endif %}
 {{ show(cost) }}
 <h2>How to read this</h2>
 <dl>

@@ -17,6 +17,7 @@ from tying_agents.many.plan import ArmSpec, Backend, RunPlan, check_backend
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig, short_name, with_agent
 from tying_env.config import EnvConfig, Size
+from tying_env.reports.pairs import labels_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,6 +64,9 @@ class ManyRuns:
     """Runs at a time."""
     threads: int = 1
     """CPU threads of each run."""
+    pairs: tuple[str, ...] = ()
+    """Arms to compare with each other besides, "ARM:OTHER" each, in a table of the report with a correction of its
+    own."""
     backend: Backend = "loky"
     """joblib's: local processes, or an existing Dask or Ray cluster (Ray's was tried by hand alone)."""
     address: str | None = None
@@ -158,6 +162,7 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     plan = plan_of(options)
     check_comparison(arms, plan)
+    labels_of(options.pairs, [arm.label for arm in arms])  # before hours of training
     for text in arms_of_other_code(arms, plan):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     from rich.progress import (
@@ -198,7 +203,7 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
         chosen = {arm.label: chosen_learning_rate(arm.label, plan) for arm in arms}
         console.print("learning rates chosen by validation: " + to_json(chosen), highlight=False, soft_wrap=True)
     metric = "test-perplexity" if options.run.measure_test else "validation-perplexity"
-    comparison = with_control(load_comparison([options.out], reference, metric))
+    comparison = with_control(load_comparison([options.out], reference, metric, pairs=options.pairs))
     print_comparison(comparison, console)
     page = options.out / "report.html"
     write_report(make_report(comparison), page, overwrite=True)  # made from the runs beside it, again and again

@@ -3,6 +3,7 @@
 layer-tying report runs --out report.html
 layer-tying report runs --out report.md
 layer-tying report comparisons/first --out first.html --reference random --figures figures
+layer-tying report runs --out report.md --pairs "dqn:random" "ppo:random"
 """
 
 import textwrap
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tying_env.reports.comparison import Comparison, TextTable
+    from tying_env.reports.cells import TextTable
+    from tying_env.reports.comparison import Comparison
 
 MetricName = Literal[
     "test-perplexity",
@@ -51,6 +53,9 @@ class Options:
     equivalent_within: float | None = None
     """Say in a column of its own whether an arm is shown to differ from the reference arm by at most so many per cent:
     whether the whole interval of the difference lies within. "not shown" is no proof of a difference."""
+    pairs: tuple[str, ...] = ()
+    """Arms to compare with each other besides, "ARM:OTHER" each, in a table of their own: for a question that not all
+    arms are about. Holm's correction is over the pairs."""
     figures: Path | None = None
     """Folder for all figures as PNG and SVG."""
     force: bool = False
@@ -68,7 +73,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
         from tying_env.reports.comparison import load_comparison
 
         comparison = with_control(
-            load_comparison(options.runs, options.reference, options.metric, options.equivalent_within)
+            load_comparison(options.runs, options.reference, options.metric, options.equivalent_within, options.pairs)
         )
         from tying_env.reports.drawing import save_figure
         from tying_env.reports.gallery import failure
@@ -105,11 +110,12 @@ def main(argv: Sequence[str], prog: str = "layer-tying report") -> int:
 
 def print_comparison(comparison: "Comparison", console: "Console") -> None:
     """Print the tables of arms and what to beware of."""
-    from tying_env.reports.comparison import results_table
     from tying_env.reports.costs import cost_table
+    from tying_env.reports.results import pairs_table, results_table
 
-    for table in (results_table(comparison), cost_table(comparison)):
-        console.print(_as_rich(table))
+    for table in (results_table(comparison), pairs_table(comparison), cost_table(comparison)):
+        if table is not None:
+            console.print(_as_rich(table))
     for note in comparison.notes:
         console.print(f"- {note}", highlight=False, markup=False)
 

@@ -12,9 +12,8 @@ from tying_env.compression.pruning import Method, Pruning, input_norms, linears_
 from tying_env.files import to_csv
 from tying_env.partition import leaders
 from tying_env.primary.evaluation import Evaluation
-from tying_env.reports.comparison import BOOTSTRAP_SEED
 from tying_env.reports.drawing import arm_styles, as_label, fit_log_axis, legend_right, new_axes
-from tying_env.reports.statistics import paired_difference
+from tying_env.reports.statistics import BOOTSTRAP_SEED, paired_difference
 from tying_env.runs import LoadedRun
 
 

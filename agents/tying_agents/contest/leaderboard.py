@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tying_agents.contest.entries import CHOSEN_ON, KINDS, RANDOM, Entry, Kind
 from tying_agents.contest.standings import Standing, markdown, text_rows
 from tying_env.files import to_json, written_whole
-from tying_env.reports.comparison import TextTable
+from tying_env.reports.cells import TextTable
 from tying_env.reports.drawing import arm_styles, as_label, as_png, name_axes, new_figure
 from tying_env.reports.gallery import picture
 from tying_env.reports.page import for_page, render, write_page

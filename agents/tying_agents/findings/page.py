@@ -25,7 +25,7 @@ from tying_agents.findings.orders import (
     transfer,
 )
 from tying_env.files import written_whole
-from tying_env.reports.comparison import NOTHING
+from tying_env.reports.cells import NOTHING
 from tying_env.reports.drawing import as_png
 from tying_env.reports.markdown import line
 from tying_env.table.file import TyingTable

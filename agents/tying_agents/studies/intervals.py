@@ -4,6 +4,7 @@ from tying_agents.studies.recipes import RATES, quick
 from tying_agents.studies.study import Study
 
 _CHOICES = (1, 5, 15, 50)
+_OTHERS = ("dqn, 5", "dqn, 15", "dqn, 50", "dqn, doubling", "random, chosen", "dqn, chosen, shuffled")
 
 
 def _arms() -> tuple[str, ...]:
@@ -34,6 +35,7 @@ INTERVALS = Study(
     (
         (
             *("compare", *quick(k=5), "--agents", "--arms", *_arms()),
+            *("--pairs", *(f"dqn, chosen:{other}" for other in _OTHERS)),
             *(*RATES, "--tuning-seeds", "2", "--seeds", "10"),
         ),
     ),

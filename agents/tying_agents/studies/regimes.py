@@ -8,10 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tying_env.reports.arms import Arm, group_into_arms, settings_of
-from tying_env.reports.comparison import BOOTSTRAP_SEED
 from tying_env.reports.drawing import arm_styles, legend_right, new_axes
 from tying_env.reports.loading import METRICS_BY_KEY, Run, find_runs, load_run
-from tying_env.reports.statistics import PairedDifference, interquartile_mean, paired_difference
+from tying_env.reports.statistics import BOOTSTRAP_SEED, PairedDifference, interquartile_mean, paired_difference
 
 _TEST, _VALIDATION = METRICS_BY_KEY["test-perplexity"], METRICS_BY_KEY["validation-perplexity"]
 REFERENCE = "conventional"

@@ -35,6 +35,7 @@ REUSED = Study(
     (
         (
             *("compare", *quick(), "--agents", "--arms", *_arms()),
+            *("--pairs", *(f"{pattern}, reused:{pattern}" for pattern in _PATTERNS)),
             *("--learning-rates", "2e-3", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "3", "--seeds", "10"),
         ),
     ),
