@@ -304,7 +304,7 @@ def test_runs_side_by_side_make_tables_and_a_figure(
     with (out / "packing_parts.csv").open() as file:
         parts = [row for row in csv.DictReader(file) if row["label"] == "sandwich"]
     found = {part.unit.name: part for part in packed.units}
-    assert [(row["part"], row["layers"]) for row in parts][2:] == [
+    assert [(row["part"], row["uses"]) for row in parts][2:] == [
         ("layer 0", "1"),
         ("layers 1-2", "2"),
         ("layer 3", "1"),

@@ -283,7 +283,7 @@ def test_runs_side_by_side_make_a_table_and_a_figure(
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * (1 + 4)
     assert [row["zeros"] for row in rows[:5]] == ["0", "0.25", "0.5", "0.25", "0.5"]
-    assert {(row["label"], row["independent_layers"], row["largest_group"]) for row in rows} == {
+    assert {(row["label"], row["independent_units"], row["largest_group"]) for row in rows} == {
         ("sandwich", "3", "2"),
         ("conventional", "4", "1"),
     }

@@ -43,8 +43,8 @@ class PackedResult:
         run: its directory.
         label: of its arm.
         seed: of the run.
-        independent: layers with weights of their own.
-        layers: all of them.
+        independent: units (blocks or sublayers) with weights of their own.
+        units: all of them.
         way: how it was packed.
         size: bytes of the file; of the smallest possible where that is more than was allowed.
         parts: of the network; none where it did not fit.
@@ -58,7 +58,7 @@ class PackedResult:
     label: str
     seed: int
     independent: int
-    layers: int
+    units: int
     way: Way
     size: int
     parts: tuple[PackedUnit, ...]
@@ -103,7 +103,7 @@ def packed_results(
     workload = loaded.open_workload(dataset)
     before = workload.evaluate(loaded.model, "test", test_windows, device)
     frequencies = workload.frequency_perplexity("test", test_windows)
-    independent, layers = len(leaders(loaded.tying)), len(loaded.tying)
+    independent, units = len(leaders(loaded.tying)), len(loaded.tying)
 
     def tell(text: str) -> None:
         told(f"{label}, seed {seed}: {text}")
@@ -123,17 +123,17 @@ def packed_results(
             else:
                 size, parts = packed.size, tuple(packed.units)
                 after = workload.evaluate(load_packed(packed.path, device, model), "test", test_windows, device)
-            about = (loaded.path, label, seed, independent, layers)
+            about = (loaded.path, label, seed, independent, units)
             found.append(PackedResult(*about, way, size, parts, before, after, frequencies, unit))
     return found
 
 
 _HEADINGS = (
-    *("run", "label", "seed", "independent_layers", "layers", "max_bytes", "bits", "fits", "bytes"),
+    *("run", "label", "seed", "independent_units", "units", "max_bytes", "bits", "fits", "bytes"),
     *("test_perplexity_before", "test_perplexity", "unit", "test_bits_before", "test_bits"),
     *("test_accuracy_before", "test_accuracy", "test_perplexity_of_frequencies"),
 )
-_UNITS = ("run", "label", "seed", "max_bytes", "bits_of_all", "part", "layers", "weights", "bits", "bytes")
+_UNITS = ("run", "label", "seed", "max_bytes", "bits_of_all", "part", "uses", "weights", "bits", "bytes")
 
 
 def as_csv(results: Sequence[PackedResult]) -> str:
@@ -145,7 +145,7 @@ def as_csv(results: Sequence[PackedResult]) -> str:
         accuracy = (before.accuracy, after and after.accuracy)
         rows.append(
             (
-                *(each.run, each.label, each.seed, each.independent, each.layers),
+                *(each.run, each.label, each.seed, each.independent, each.units),
                 *(each.way.max_bytes, each.way.bits, int(after is not None), each.size),
                 *(before.perplexity, after and after.perplexity),
                 *(each.unit, *bits, *accuracy, each.frequencies),
@@ -155,7 +155,7 @@ def as_csv(results: Sequence[PackedResult]) -> str:
 
 
 def parts_as_csv(results: Sequence[PackedResult]) -> str:
-    """Return a row for each part of each packed network: layers that use it, its bits, and what others would cost."""
+    """Return a row for each part of each packed network: what uses it, its bits, and what others would cost."""
     rows = [
         (
             *(each.run, each.label, each.seed, each.way.max_bytes, each.way.bits),
@@ -169,7 +169,7 @@ def parts_as_csv(results: Sequence[PackedResult]) -> str:
 
 
 def as_markdown(results: Sequence[PackedResult]) -> str:
-    """Return a row for each result; and means over the parts of the blocks that as many layers use."""
+    """Return a row for each result; and means over the parts of the blocks that as many units use."""
     unit = _unit(results)
     lines = [
         f"| arm | seed | independent | packed to | bytes | {unit} before | after | perplexity before | after |",
@@ -180,7 +180,7 @@ def as_markdown(results: Sequence[PackedResult]) -> str:
         fits = f"{each.size:,}" if after is not None else f"does not fit: at least {each.size:,}"
         bits = (before.bits_per_byte, after and after.bits_per_byte)
         cells = (
-            *(_cell(each.label), str(each.seed), f"{each.independent} of {each.layers}", str(each.way), fits),
+            *(_cell(each.label), str(each.seed), f"{each.independent} of {each.units}", str(each.way), fits),
             *("–" if value is None else f"{value:.4f}" for value in bits),
             *("–" if value is None else f"{value:.3f}" for value in (before.perplexity, after and after.perplexity)),
         )
@@ -198,8 +198,8 @@ def _by_uses(results: Sequence[PackedResult]) -> list[str]:
     limits = list(dict.fromkeys(each.way for each in measured))
     lines = [
         "",
-        "The parts of the blocks by how many layers use them: what rounding a part alone costs, in nats of the "
-        "validation loss, and the bits it got.",
+        "The parts of the blocks by how many blocks (or sublayers) use them: what rounding a part alone costs, in nats "
+        "of the validation loss, and the bits it got.",
         "",
         f"| arm | used by | parts | {' | '.join(f'nats at {bits}' for bits in BITS)} | "
         f"{' | '.join(f'bits in {way}' for way in limits)} |",

@@ -25,9 +25,9 @@ class PrunedResult:
         run: its directory.
         label: of its arm.
         seed: of the run.
-        independent: layers with weights of their own.
-        layers: all of them.
-        largest: the most layers that share their weights.
+        independent: units (blocks or sublayers) with weights of their own.
+        units: all of them.
+        largest: the most units that share their weights.
         method: whose weights went first; empty for the network as it was trained.
         pattern: of the zeros; empty likewise.
         sparsity: that was asked for; 0 likewise.
@@ -40,7 +40,7 @@ class PrunedResult:
     label: str
     seed: int
     independent: int
-    layers: int
+    units: int
     largest: int
     method: str
     pattern: str
@@ -117,7 +117,7 @@ def pruned_results(
 
 
 _HEADINGS = (
-    *("run", "label", "seed", "independent_layers", "layers", "largest_group", "method", "pattern", "sparsity"),
+    *("run", "label", "seed", "independent_units", "units", "largest_group", "method", "pattern", "sparsity"),
     *("zeros", "test_perplexity", "test_bits_per_byte", "test_accuracy", "test_perplexity_of_frequencies"),
 )
 
@@ -127,7 +127,7 @@ def as_csv(results: Sequence[PrunedResult]) -> str:
     rows = []
     for each in results:
         known = (each.test.perplexity, each.test.bits_per_byte, each.test.accuracy, each.frequencies)
-        about = (each.run, each.label, each.seed, each.independent, each.layers, each.largest)
+        about = (each.run, each.label, each.seed, each.independent, each.units, each.largest)
         rows.append((*about, each.method, each.pattern, each.sparsity, each.zeros, *known))
     return to_csv(_HEADINGS, rows)
 
@@ -150,7 +150,7 @@ def as_markdown(results: Sequence[PrunedResult]) -> str:
         label, method, pattern, sparsity = key
         own = [each for each in results if (each.label, each.method, each.pattern, each.sparsity) == key]
         cells = (
-            *(_cell(label), f"{_mean(each.independent for each in own):.3g} of {own[0].layers}"),
+            *(_cell(label), f"{_mean(each.independent for each in own):.3g} of {own[0].units}"),
             *(f"{_mean(each.largest for each in own):.3g}", method or "–", pattern or "–", f"{sparsity:g}"),
             *(f"{_mean(each.test.perplexity for each in own):.3f}",),
             *(f"{_mean(rises[key].values()):+.2f}%" if method else "reference",),
@@ -213,7 +213,7 @@ def draw_pruned(results: Sequence[PrunedResult]) -> Figure:
 
 
 def draw_by_group(results: Sequence[PrunedResult]) -> Figure | None:
-    """Draw what pruning costs against how many layers share a weight: a line for each method, a point for each run.
+    """Draw what pruning costs against how many units share a weight: a line for each method, a point for each run.
 
     At the sparsity nearest to a half; None where all networks have groups of one size.
     """
@@ -224,7 +224,7 @@ def draw_by_group(results: Sequence[PrunedResult]) -> Figure | None:
     sparsity = min({each.sparsity for each in pruned}, key=lambda at: (abs(at - 0.5), at))
     title = f"Pruned after training, {sparsity:g} of the blocks' weights"
     y = "rise of the test perplexity (percent)"
-    figure, axes = new_axes(title, "layers that share a weight (largest group)", y)
+    figure, axes = new_axes(title, "blocks (or sublayers) that share a weight (largest group)", y)
     methods = list(dict.fromkeys(each.method for each in pruned))
     for number, (method, style) in enumerate(arm_styles(methods).items()):
         own = [each for each in pruned if each.method == method and each.sparsity == sparsity]
