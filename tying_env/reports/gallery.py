@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from tying_env.reports import alignment_figure, figures, learned, run_figures
+from tying_env.reports import alignment_figure, figures, learned, run_figures, sensitivity_figure
 from tying_env.reports.comparison import Comparison
 from tying_env.reports.loading import Run
 
@@ -92,7 +92,7 @@ _OF_A_RUN: tuple[tuple[str, Callable[[Run], Figure], str], ...] = (
 def comparison_pictures(comparison: Comparison) -> list[Picture]:
     """Draw the figures that compare arms."""
     arms = [summary.arm for summary in comparison.arms]
-    return [
+    found = [
         picture(
             "learning-curves",
             "Mean over the seeds of finished runs; the band is the 95% interval of that mean, point by point, cut "
@@ -126,6 +126,16 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
             lambda: figures.training_speed(arms),
         ),
     ]
+    if sensitivity_figure.settings_varied(comparison):
+        found.append(
+            picture(
+                "sensitivity",
+                "Arms that differ from the reference arm (diamond) in one number alone, but for a learning rate of "
+                "their own: their paired difference to it in percent, with its 95% interval.",
+                lambda: sensitivity_figure.sensitivity(comparison),
+            )
+        )
+    return found
 
 
 def run_pictures(run: Run, prefix: str) -> list[Picture]:
