@@ -36,6 +36,34 @@ def test_weights_are_compared_by_their_matrices() -> None:
     assert found[1, 2] == pytest.approx(1) and found[0, 3] == pytest.approx(-1) and abs(found[0, 1]) < 0.3
 
 
+@pytest.mark.parametrize("options", [{}, {"optimizer": "sgd", "momentum": 0.9}, {"optimizer": "muon"}])
+def test_updates_are_compared_by_running_means_of_gradients(options: dict[str, Any]) -> None:
+    env = LayerTyingEnv(**TINY | {"freeze_at_start": False} | options)
+    env.reset(seed=0, options={"tying": np.array([0, 1, 1, 3])})
+    assert np.isnan(env.update_agreement()[0, 1])  # nothing was trained yet
+    env.step(np.array([0, 1, 1, 3]))
+    blocks: Any = env.trainer.network.blocks
+    states = [[env.trainer.optimizer.state[p] for p in block.parameters()] for block in blocks]
+    key = "exp_avg" if not options else "momentum_buffer"
+    means = [torch.cat([state.get(key, state.get("exp_avg")).flatten() for state in own]) for own in states]
+    rows = torch.stack(means).double()
+    expected = torch.nn.functional.cosine_similarity(rows[:, None], rows[None], dim=-1).numpy()
+    found = env.update_agreement()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found[1, 2] == pytest.approx(1) and found[0, 1] < 0.999
+
+
+def test_updates_need_an_optimizer_with_a_running_mean() -> None:
+    env = LayerTyingEnv(**TINY | {"freeze_at_start": False, "optimizer": "sgd", "momentum": 0.0})
+    with pytest.raises(ValueError, match="by 'updates' needs an optimizer with momentum"):
+        drive_agent("merge-alike", env, settings=MergeConfig(by="updates"), seed=0)
+    adagrad = LayerTyingEnv(**TINY | {"freeze_at_start": False, "optimizer": torch.optim.Adagrad})
+    adagrad.reset(seed=0)
+    adagrad.step(np.arange(4))
+    with pytest.raises(ValueError, match=r"Adagrad has no running mean of gradients .*only step, sum"):
+        adagrad.update_agreement()
+
+
 def test_the_two_groups_are_merged_that_are_most_alike_on_average() -> None:
     alike = np.full((5, 5), 0.1)
     for i, j, value in ((0, 1, 0.9), (0, 3, 0.6), (1, 3, 0.0), (2, 4, 0.4), (1, 2, np.nan)):
@@ -52,7 +80,7 @@ def test_the_two_groups_are_merged_that_are_most_alike_on_average() -> None:
     assert merged(np.array([0, 0, 1, 1, 2]), alike, apart, [1, 1])[0].tolist() == [0, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("by", ["weights", "gradients"])
+@pytest.mark.parametrize("by", ["weights", "updates", "gradients"])
 def test_there_are_fewer_and_fewer_groups_and_then_they_stay(by: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     env = LayerTyingEnv(**TINY | {"total_steps": 80, "later_tying": "mean", "freeze_at_start": False})
     seen: list[tuple[int, int]] = []
@@ -97,7 +125,7 @@ def test_too_little_left_for_gradients_keeps_the_tying() -> None:
     [
         ({"groups": -1}, "groups must be at least 0, got -1"),
         ({"windows": -1}, "windows must be at least 0, got -1"),
-        ({"by": "names"}, "by must be 'weights' or 'gradients', got 'names'"),
+        ({"by": "names"}, "by must be 'weights', 'updates' or 'gradients', got 'names'"),
         ({"start": 0.6}, r"start and until must be in order in \[0, 1\], got 0.6 and 0.5"),
         ({"groups": 5}, "groups must be at most the number of layers, 4, got 5"),
     ],

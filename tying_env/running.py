@@ -18,7 +18,7 @@ from tying_env.data.corpus import Split
 from tying_env.distributed import agreed_number
 from tying_env.environment import TyingEnv, check_whole
 from tying_env.kinds import Kinds
-from tying_env.primary.agreement import gradient_agreement, weight_agreement
+from tying_env.primary.agreement import gradient_agreement, update_agreement, weight_agreement
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.evaluation import Evaluation, Measurement
 from tying_env.primary.optimizers import MakeOptimizer
@@ -182,6 +182,17 @@ class RunningEnv(TyingEnv):
     def weight_agreement(self) -> npt.NDArray[np.float64]:
         """Return the cosine between the matrices of each two layers, (L, L); see `tying_env.primary.agreement`."""
         return weight_agreement(self._running().trainer.tied)
+
+    def update_agreement(self) -> npt.NDArray[np.float64]:
+        """Return the cosine between the directions in which each two layers are being trained, shape (L, L).
+
+        See `tying_env.primary.agreement`.
+
+        Raises:
+            ValueError: the optimizer keeps no running mean of gradients.
+        """
+        trainer = self._running().trainer
+        return update_agreement(trainer.tied, trainer.optimizer)
 
     def windows(self, split: Split, max_windows: int) -> Batch:
         """Return up to `max_windows` examples of a split, 0 for all. They never change.

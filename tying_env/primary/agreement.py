@@ -1,4 +1,4 @@
-"""Whether layers are alike: cosines between their weights; and between the gradients of those that share weights.
+"""Whether layers are alike: cosines between weights, updates, and the gradients of layers that share weights.
 
 A shared weight gets the sum of its layers' gradients. Layers whose gradients point the same way lose nothing by
 sharing; those whose gradients point apart hold each other back, and are the first to be given weights of their own
@@ -17,6 +17,9 @@ from tying_env.data.batches import Batch
 from tying_env.primary.tasks import Task, to_device
 from tying_env.seeding import all_randomness_from, torch_stream
 from tying_env.tied_blocks import TiedBlocks
+
+# Names, in the state of torch's optimizers, of the running mean of gradients.
+_MEANS = frozenset({"exp_avg", "momentum_buffer"})
 
 
 def gradient_agreement(
@@ -74,6 +77,35 @@ def weight_agreement(tied: TiedBlocks) -> npt.NDArray[np.float64]:
     for i in range(tied.n_units):
         own = {name: weight.detach() for name, weight in tied.weights(i).items()}
         parts.append({name: weight for name, weight in own.items() if weight.ndim > 1} or own)
+    return _cosines(tied, parts)
+
+
+def update_agreement(tied: TiedBlocks, optimizer: torch.optim.Optimizer) -> npt.NDArray[np.float64]:
+    """Return the cosine between the directions in which each two layers are being trained, shape (L, L).
+
+    The direction is the optimizer's running mean of gradients: AdamW's first moment, the momentum of SGD and Muon.
+
+    Args:
+        tied: the blocks.
+        optimizer: of the network.
+
+    Returns:
+        1 on the diagonal, and between layers that share weights; NaN between layers of different kinds, and where one
+        has not been trained; symmetric.
+
+    Raises:
+        ValueError: the optimizer keeps no such mean.
+    """
+    parts: list[dict[str, torch.Tensor]] = []
+    for i in range(tied.n_units):
+        own = {name: optimizer.state.get(weight, {}) for name, weight in tied.weights(i).items()}
+        if lacking := next((state for state in own.values() if state and not _MEANS & state.keys()), None):
+            raise ValueError(
+                f"the state of {type(optimizer).__name__} has no running mean of gradients "
+                f"({' or '.join(sorted(_MEANS))}), only {', '.join(map(str, lacking))}: updates cannot be compared"
+            )
+        found = {name: next((state[key] for key in _MEANS & state.keys()), None) for name, state in own.items()}
+        parts.append({name: mean for name, mean in found.items() if mean is not None})
     return _cosines(tied, parts)
 
 

@@ -46,7 +46,14 @@ class MergeAlike(Controller):
         return self._kinds.position.copy()
 
     def bind(self, env: Any) -> None:
-        """Take note of the environment to measure in."""
+        """Take note of the environment to measure in.
+
+        Raises:
+            ValueError: its optimizer has no running mean of gradients to compare.
+        """
+        config = env.config
+        if self.config.by == "updates" and config.optimizer == "sgd" and not config.momentum:
+            raise ValueError("by 'updates' needs an optimizer with momentum; sgd has momentum 0 here: --momentum 0.9")
         self._env = env
 
     def begin(self) -> None:
@@ -65,7 +72,7 @@ class MergeAlike(Controller):
                 return action
             alike = env.gradient_agreement(self.config.windows or None)
         else:
-            alike = env.weight_agreement()
+            alike = env.weight_agreement() if self.config.by == "weights" else env.update_agreement()
         for _ in range(self._due(observation)):
             action, self.highest = merged(action, alike, self._kinds, self.wanted)
         return action

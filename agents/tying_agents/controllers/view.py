@@ -31,7 +31,7 @@ _SEEN = frozenset(
             "total_steps",
             "train_step",
         ),
-        *("trial_steps", "tying", "weight_agreement"),
+        *("trial_steps", "tying", "update_agreement", "weight_agreement"),
     }
 )
 
@@ -41,8 +41,9 @@ class View:
 
     It has `tying`, `train_step`, `total_steps`, `decisions`, `decisions_per_episode`, `steps_per_decision` (k),
     `interval` (training steps after the next action, also of a trial), `n_units`, `kinds`, `ties_at`, `over`, `config`,
-    both spaces, `permitted(action)`, `evaluate(split, max_windows)` but of the test split, `weight_agreement()`; of
-    wrappers `action_masks()`; and `fork()`, `gradient_agreement()` and `mixing_weights(steps)`, for which the run pays.
+    both spaces, `permitted(action)`, `evaluate(split, max_windows)` but of the test split, `weight_agreement()`,
+    `update_agreement()`; of wrappers `action_masks()`; and `fork()`, `gradient_agreement()` and
+    `mixing_weights(steps)`, for which the run pays.
 
     Args:
         env: the environment, in its wrappers.

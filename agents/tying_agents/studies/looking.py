@@ -25,7 +25,10 @@ LOOKING = Study(
             "halving: --agent halving --groups 3",
             "probe-then-tie: --agent probe-then-tie --groups 3 --threshold 1",
             "share-then-split: --agent share-then-split --groups 3 --threshold 1 --every 4",
-            *(f"merge-alike, {by}: --agent merge-alike --groups 3 --by {by}" for by in ("weights", "gradients")),
+            *(
+                f"merge-alike, {by}: --agent merge-alike --groups 3 --by {by}"
+                for by in ("weights", "updates", "gradients")
+            ),
             "merge-alike, to the mean: --agent merge-alike --groups 3 --later-tying mean",
             "gates: --agent gates --groups 3",
             *(f"{agent}: --agent {agent} --groups 3 --begin own-first" for agent in _PATIENT),
