@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tying_env import EnvConfig
 from tying_env.primary.building import build_network
-from tying_env.primary.kernels import dropout
+from tying_env.primary.kernels import attention, dropout, for_transformers
 from tying_env.primary.kernels.dropout import drop, factors, random_numbers, use_fast_dropout
 from tying_env.primary.kernels.for_transformers import attend
 from tying_env.seeding import torch_randomness_from, torch_stream
@@ -101,8 +101,12 @@ def qkv(**options: Any) -> list[Tensor]:
 
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("scaling", [None, 0.3])
-def test_attention_is_torchs_but_for_its_mask(is_causal: bool, scaling: float | None) -> None:
+@pytest.mark.parametrize("rows", [1, 3, 7, 64])
+def test_attention_is_torchs_but_for_its_mask(
+    is_causal: bool, scaling: float | None, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a probability that rounds to 0 it takes its own way and drops nothing."""
+    monkeypatch.setattr(attention, "ROWS", rows)
     query, key, value = qkv(requires_grad=True)
     module: Any = SimpleNamespace(is_causal=is_causal)
     out, weights = attend(module, query, key, value, None, dropout=1e-9, scaling=scaling)
@@ -115,20 +119,45 @@ def test_attention_is_torchs_but_for_its_mask(is_causal: bool, scaling: float | 
         torch.testing.assert_close(one, other)
 
 
-def test_attention_drops_weights_after_the_softmax() -> None:
-    query, key, value = qkv()
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_attention_drops_weights_after_the_softmax(is_causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "ROWS", 3)
+    query, key, value = qkv(requires_grad=True)
     with torch_randomness_from(torch_stream(2, "masks")):
-        out, _ = attend(SimpleNamespace(is_causal=True), query, key, value, None, dropout=0.5)  # type: ignore[arg-type]
-    scores = (query @ key.transpose(-1, -2) / 2).masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
+        out, _ = attend(SimpleNamespace(is_causal=is_causal), query, key, value, None, dropout=0.5)  # type: ignore[arg-type]
+    by = torch.zeros(6, 7, 7, dtype=torch.float64)
     with torch_randomness_from(torch_stream(2, "masks")):
-        weights = drop(scores.softmax(-1).view(6, 7, 7), 0.5).view(2, 3, 7, 7)
-    torch.testing.assert_close(out, (weights @ value).transpose(1, 2))
+        for start in (0, 3, 6):  # of a block of rows all that any of them sees
+            end = min(start + 3, 7)
+            shape = torch.Size((6, end - start, end if is_causal else 7))
+            by[:, start:end, : shape[2]] = factors(random_numbers(shape, None), 0.5, torch.float64)
+    scores = query @ key.transpose(-1, -2) / 2
+    if is_causal:
+        scores = scores.masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
+    expected = (scores.softmax(-1) * by.view(2, 3, 7, 7) @ value).transpose(1, 2)
+    torch.testing.assert_close(out, expected)
+    direction = torch.randn(out.shape, generator=torch_stream(0, "direction"), dtype=torch.float64)
+    for one, other in zip(
+        *(torch.autograd.grad(o, (query, key, value), direction) for o in (out, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_of_a_causal_attention_half_of_the_probabilities_are_kept_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Tensor] = []
+    x = torch.randn(1, 1, 512, 8, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: held.append(t) or t, lambda t: t):  # type: ignore[func-returns-value]
+        attention.attend_in_blocks(x, x, x, 0.1, True, 1.0)
+    blocks = 512 // attention.ROWS
+    seen = attention.ROWS**2 * blocks * (blocks + 1) // 2
+    assert seen < 0.6 * 512**2
+    assert sum(t.nbytes for t in held) == seen * (4 + 2) + 3 * 4 * x.numel()
 
 
 @pytest.mark.parametrize("why", ["no dropout", "a mask", "past keys"])
 def test_attention_is_left_to_torch_where_it_is_not_plain(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     query, key, value = qkv()
-    monkeypatch.setattr(dropout, "drop", lambda *_: pytest.fail("not torch's"))
+    monkeypatch.setattr(for_transformers, "attend_in_blocks", lambda *_: pytest.fail("not torch's"))
     mask = torch.ones(2, 1, 7, 7, dtype=torch.bool) if why == "a mask" else None
     query = query[:, :, -1:] if why == "past keys" else query
     rate = 0.0 if why == "no dropout" else 0.2
@@ -152,7 +181,7 @@ class Drawn(TorchDispatchMode):
 def test_attention_of_16_bit_numbers_is_left_to_torch_whose_softmax_has_32(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dropout, "drop", lambda *_: pytest.fail("not torch's"))
+    monkeypatch.setattr(for_transformers, "attend_in_blocks", lambda *_: pytest.fail("not torch's"))
     query, key, value = (x.to(dtype) for x in qkv())
     attend(SimpleNamespace(is_causal=True), query, key, value, None, dropout=0.2)  # type: ignore[arg-type]
     query, key, value = (x.float() for x in qkv())
@@ -176,13 +205,14 @@ def test_every_mask_of_our_own_networks_is_drawn_here(model: str, monkeypatch: p
     sizes = {"vocab_size": 11} if model != "vit" else {"channels": 1, "height": 8, "width": 8, "classes": 3}
     network = build_network(config, sizes, torch.device("cpu"), torch_stream(0, "weights")).model.train()
     shapes: list[tuple[int, ...]] = []
-    monkeypatch.setattr(dropout, "drop", lambda x, p: shapes.append(tuple(x.shape)) or drop(x, p))  # type: ignore[func-returns-value]
+    for module in (dropout, attention):
+        note = lambda shape, generator: shapes.append(tuple(shape)) or random_numbers(shape, generator)  # type: ignore[func-returns-value]  # noqa: E731
+        monkeypatch.setattr(module, "random_numbers", note)
     with Drawn() as drawn:
         if model == "vit":
             network(pixel_values=torch.zeros(2, 1, 8, 8))
         else:
             network(input_ids=torch.zeros(2, 5, dtype=torch.int64))
     assert drawn.by == ["aten.random_.from"] * len(shapes)
-    attention = [shape for shape in shapes if shape[-1] == shape[-2]]
-    assert len(attention) == config.n_layer
+    assert len([shape for shape in shapes if shape[-1] == shape[-2]]) == config.n_layer
     assert len(shapes) == (config.n_layer if model == "llama" else 3 * config.n_layer + 1)

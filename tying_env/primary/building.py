@@ -14,6 +14,7 @@ from tying_env.config.network import DECODER
 from tying_env.primary.blocks import find_blocks
 from tying_env.primary.decoders import architecture_settings, check_architecture
 from tying_env.primary.kernels.dropout import use_fast_dropout
+from tying_env.primary.kernels.feed_forward import use_fast_feed_forward
 from tying_env.primary.kernels.products import use_onednn
 from tying_env.primary.models import PrimaryNetwork, Sizes, build_model
 from tying_env.redrawing import InitialisationRecorder
@@ -58,6 +59,7 @@ def build_network(config: EnvConfig, sizes: Sizes, device: torch.device, generat
 def prepared(network: PrimaryNetwork, config: EnvConfig) -> PrimaryNetwork:
     """Have a network's blocks computed as the settings ask for."""
     use_onednn(network.model)
+    use_fast_feed_forward(network.model)
     if config.checkpoint_blocks:
         for block in network.blocks:
             block.forward = Checkpointed(block)
@@ -151,6 +153,7 @@ def build_skeleton(config: EnvConfig, sizes: Sizes) -> PrimaryNetwork:
         model = build_model(config, sizes)  # constants that are lost: no file has them
     cast(model, getattr(torch, config.dtype))
     use_onednn(model)
+    use_fast_feed_forward(model)
     use_fast_dropout(model)
     return PrimaryNetwork(model, find_blocks(model), divided=config.units)
 

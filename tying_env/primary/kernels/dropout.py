@@ -53,10 +53,24 @@ def factors(numbers: Tensor, probability: float, dtype: torch.dtype) -> Tensor:
         probability: that of a 0, in [0, 1).
         dtype: of the result, which is shaped as the numbers.
     """
-    dropped = min(round(probability * _STEPS), _STEPS - 1)
+    return kept(numbers, probability, dtype).mul_(scale_of(probability))
+
+
+@torch.no_grad()
+def kept(numbers: Tensor, probability: float, dtype: torch.dtype) -> Tensor:
+    """Return 0 where the random numbers say that a value is dropped, and 1 elsewhere; arguments as of `factors`."""
     # A comparison that writes floats at once: four times as fast as bytes made floats.
-    kept = torch.ge(numbers, dropped - _STEPS // 2, out=torch.empty(numbers.shape, dtype=dtype))
-    return kept.mul_(_STEPS / (_STEPS - dropped))
+    return torch.ge(numbers, _dropped(probability) - _STEPS // 2, out=torch.empty(numbers.shape, dtype=dtype))
+
+
+def scale_of(probability: float) -> float:
+    """Return what values that are kept are multiplied by, so that the mean stays."""
+    return _STEPS / (_STEPS - _dropped(probability))
+
+
+def _dropped(probability: float) -> int:
+    """Return how many of `_STEPS` random numbers drop a value."""
+    return min(round(probability * _STEPS), _STEPS - 1)
 
 
 class _Drop(torch.autograd.Function):
