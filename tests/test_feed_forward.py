@@ -129,7 +129,7 @@ def test_it_is_left_to_transformers_where_it_cannot_be_ours(
     if why == "a hook":
         ours.c_fc.register_forward_hook(lambda module, inputs, output: 2 * output)
     elif why == "a layer of another class":
-        ours.c_proj = nn.Linear(INNER, D)
+        ours.c_fc, ours.c_proj = nn.Linear(D, INNER), nn.Linear(INNER, D)
     elif why == "a forward of its own":
         ours.c_proj.forward = lambda x: x[..., :D]
     elif why == "small":

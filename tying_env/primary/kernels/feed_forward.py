@@ -43,7 +43,7 @@ class _FastFeedForward(GPT2MLP):  # type: ignore[misc]
         """Compute (..., D) to (..., D)."""
         rows = hidden_states.shape[:-1]
         into, back = self.c_fc, self.c_proj
-        if rows.numel() * into.nf < _SMALLEST or not (_is_plain(self) and _is_exact(hidden_states, into, back)):
+        if not (_is_plain(self) and rows.numel() * into.nf >= _SMALLEST and _is_exact(hidden_states, into, back)):
             result: Tensor = super().forward(hidden_states)
             return result
         flat: Tensor = _FeedForward.apply(  # type: ignore[no-untyped-call]
