@@ -24,6 +24,7 @@ from torch import Tensor
 from tying_env import partition, rule
 from tying_env.config import EnvConfig
 from tying_env.primary.building import build_network
+from tying_env.primary.evaluation import Measurement
 from tying_env.primary.schedule import Schedule
 from tying_env.seeding import torch_stream
 from tying_env.vector.batched_gpt2 import (
@@ -36,6 +37,7 @@ from tying_env.vector.batched_gpt2 import (
     keep_all,
     losses,
 )
+from tying_env.vector.measuring import Look, measure_all
 
 Mask = npt.NDArray[np.bool_]
 
@@ -173,13 +175,13 @@ class TrainingBatch:
         self._step(active & np.isfinite(loss) & np.isfinite(norm))
         return loss, norm
 
-    @torch.no_grad()
-    def evaluate(self, windows: Tensor, batch_size: int) -> Tensor:
-        """Return each network's mean loss in nats, without dropout, shape (N,), on its windows (N, W, T + 1)."""
-        total = torch.zeros(len(windows), dtype=torch.float64, device=self._device)
-        for part in windows.split(batch_size, dim=1):
-            total += self._losses(part, keep_all, learning=False).double() * part.shape[1]
-        return total / windows.shape[1]
+    def evaluate(self, windows: Tensor, batch_size: int, *, dependence: bool = False) -> list[Measurement]:
+        """Measure each network without dropout on its windows, (N, W, T + 1); see `measure_all`."""
+
+        def losses_of(part: Tensor, look: Look | None) -> Tensor:
+            return self._losses(part, keep_all, learning=False, look=look)
+
+        return measure_all(losses_of, windows, batch_size, dependence=dependence)
 
     def finite(self) -> Mask:
         """Tell for each network whether its weights and optimizer state are finite, shape (N,)."""
@@ -245,7 +247,7 @@ class TrainingBatch:
         """Return what a copy needs; the optimizer works on views, which a pickle would tear off their tensors."""
         return self.__dict__ | {"_rows": [], "_optimizer": None}
 
-    def _losses(self, batch: Tensor, dropout: Dropout, learning: bool) -> Tensor:
+    def _losses(self, batch: Tensor, dropout: Dropout, learning: bool, look: Look | None = None) -> Tensor:
         """Return the losses, (N,); when learning, leave the gradient of every layer and of what is outside."""
         rows, n_layer = torch.arange(len(self._sources), device=self._device)[:, None], self._config.n_layer
         leaves: list[list[list[Tensor]]] = []  # of each kind, of each unit
@@ -255,7 +257,7 @@ class TrainingBatch:
             leaves.append([_leaves(used[:, i], part.shapes, learning) for i in range(n_layer)])
         outside = _leaves(self.outside.values, self._outside_shapes, learning)
         named = [Block(*(leaf for of_kind in leaves for leaf in of_kind[i])) for i in range(n_layer)]
-        result = losses(batch, Outside(*outside), named, self._config.n_head, dropout)
+        result = losses(batch, Outside(*outside), named, self._config.n_head, dropout, look)
         if learning:
             inside = [leaf for of_kind in leaves for of_unit in of_kind for leaf in of_unit]
             flat = [gradient.flatten(1) for gradient in torch.autograd.grad(result.sum(), [*outside, *inside])]

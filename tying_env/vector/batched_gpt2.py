@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tying_env.primary.dependence import spaced
+from tying_env.primary.kernels.attention import blocks_of
 from tying_env.primary.kernels.dropout import factors, random_numbers
 from tying_env.primary.kernels.head import linear_cross_entropy
 
@@ -84,8 +86,24 @@ def dropout_from(generators: Sequence[torch.Generator | None], probability: floa
     return drop if probability else keep_all
 
 
-def losses(batch: Tensor, outside: Outside, blocks: Sequence[Block], n_head: int, dropout: Dropout) -> Tensor:
-    """Return each network's mean cross-entropy in nats, shape (N,), on its own windows (N, B, T + 1)."""
+def losses(
+    batch: Tensor,
+    outside: Outside,
+    blocks: Sequence[Block],
+    n_head: int,
+    dropout: Dropout,
+    look: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """Return each network's mean cross-entropy in nats, shape (N,).
+
+    Args:
+        batch: each network's own windows, (N, B, T + 1).
+        outside: weights.
+        blocks: weights, of each layer.
+        n_head: h.
+        dropout: takes and returns (N, ...).
+        look: is handed the logits (N, positions, V) at some of the positions, see `tying_env.primary.dependence`.
+    """
     n, b, t = batch.shape[0], batch.shape[1], batch.shape[2] - 1
     inputs, targets = batch[..., :-1], batch[..., 1:].flatten(1)  # (N, B, T), (N, B T)
     vocabulary = outside.tokens.shape[1]
@@ -100,6 +118,9 @@ def losses(batch: Tensor, outside: Outside, blocks: Sequence[Block], n_head: int
         up = F.gelu(_linear(normal, block.up_weight, block.up_bias), approximate="tanh")
         x = x + dropout(_linear(up, block.down_weight, block.down_bias))
     hidden = _norm(x, outside.norm_weight, outside.norm_bias)
+    if look is not None:
+        some = spaced(hidden.detach().transpose(0, 1), vocabulary).transpose(0, 1)  # (N, positions, D)
+        look(torch.bmm(some, outside.tokens.detach().transpose(1, 2)))
     if vocabulary >= LARGE_VOCABULARY:
         heads = zip(hidden, outside.tokens, targets, strict=True)
         return torch.stack([linear_cross_entropy(h, weight, own) for h, weight, own in heads])
@@ -120,7 +141,11 @@ def _attention(x: Tensor, block: Block, n_head: int, b: int, future: Tensor, dro
     t, size = rows // b, width // n_head
     qkv = _linear(x, block.qkv_weight, block.qkv_bias).view(n * b, t, 3, n_head, size)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).flatten(1, 2)  # (N B h, T, D/h) each
-    scores = torch.baddbmm(future, q, k.transpose(1, 2), alpha=size**-0.5)  # (N B h, T, T)
-    weights = dropout(torch.softmax(scores, -1).view(n, -1, t, t)).flatten(0, 1)
-    out = torch.bmm(weights, v).view(n, b, n_head, t, size).transpose(2, 3).reshape(n, rows, width)
+    parts = []
+    for start, end in blocks_of(t):  # as a network alone computes it, which draws its masks block by block
+        seen = k[:, :end].transpose(1, 2)
+        scores = torch.baddbmm(future[start:end, :end], q[:, start:end], seen, alpha=size**-0.5)  # (N B h, rows, seen)
+        weights = dropout(torch.softmax(scores, -1).unflatten(0, (n, -1))).flatten(0, 1)
+        parts.append(torch.bmm(weights, v[:, :end]))
+    out = torch.cat(parts, 1).view(n, b, n_head, t, size).transpose(2, 3).reshape(n, rows, width)
     return _linear(out, block.out_weight, block.out_bias)

@@ -18,7 +18,6 @@ from tying_env.data import Corpus, RandomWindows, ShuffledWindows, evaluation_wi
 from tying_env.decision import Computation, Measure, Outcome, Stage, Train
 from tying_env.environment import tying_space
 from tying_env.episode import advance
-from tying_env.primary.evaluation import Measurement
 from tying_env.primary.models import find_device
 from tying_env.primary.trainer import TrainResult
 from tying_env.reporting import BEGINNING, info_of, reward_of
@@ -32,10 +31,9 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
     """N environments `LayerTyingEnv` of small GPT-2 networks, trained together.
 
     Each is equal to its single twin under the same seed up to float tolerance: data, dropout, weights and tying are
-    those of the twin, only sums are rounded differently (on a GPU dropout's masks are others). `input_dependence` alone
-    is not measured here: it is infinity. It pays where a single
-    network is too small to keep the machine busy; docs/performance.md has the factors. An environment that is over is
-    reset by the next step (`AutoresetMode.NEXT_STEP`), from its own generator.
+    those of the twin, only sums are rounded differently (on a GPU dropout's masks are others). It pays where a
+    single network is too small to keep the machine busy; docs/performance.md has the factors. An environment that is
+    over is reset by the next step (`AutoresetMode.NEXT_STEP`), from its own generator.
 
     Args:
         num_envs: N.
@@ -169,9 +167,10 @@ class VectorTyingEnv(gym.vector.VectorEnv[npt.NDArray[np.int64], npt.NDArray[np.
             for n, result in self._train({n: task.steps for n, task in trains.items()}).items():
                 trains[n].result = result
         if measures:
-            losses = self.batch.evaluate(self._windows(measures), self.config.batch_size).tolist()
+            validating = any(task.stage == Stage.VALIDATION for task in measures.values())
+            found = self.batch.evaluate(self._windows(measures), self.config.batch_size, dependence=validating)
             for n, task in measures.items():
-                task.result = Measurement(losses[n] if math.isfinite(losses[n]) else math.inf)
+                task.result = found[n]
 
     def _train(self, steps: dict[int, int]) -> dict[int, TrainResult]:
         """Train some networks, each for so many steps, until its loss or gradient is not finite."""

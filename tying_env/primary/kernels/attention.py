@@ -49,7 +49,7 @@ class _Attention(torch.autograd.Function):
         rows = min(ROWS, t)
         future = q.new_full((rows, rows), -torch.inf).triu(1)
         kept_for_later: list[Tensor] = []
-        for start, end in _blocks(t):
+        for start, end in blocks_of(t):
             seen = end if causal else t
             p = torch.bmm(q[:, start:end], k[:, :seen].transpose(1, 2))  # (n, rows, seen)
             if causal:
@@ -71,7 +71,7 @@ class _Attention(torch.autograd.Function):
         g = _in_a_row(grad.transpose(1, 2), scale_of(probability))
         gradients = q.new_empty(3, b * h, t, d)
         of_query, of_key, of_value = gradients
-        for place, (start, end) in reversed(list(enumerate(_blocks(t)))):
+        for place, (start, end) in reversed(list(enumerate(blocks_of(t)))):
             seen, last = end if causal else t, end == t
             p, numbers = from_forward[2 * place : 2 * place + 2]
             mask = kept(numbers, probability, p.dtype)
@@ -85,7 +85,8 @@ class _Attention(torch.autograd.Function):
         return of_query, of_key, of_value, None, None, None
 
 
-def _blocks(t: int) -> list[tuple[int, int]]:
+def blocks_of(t: int) -> list[tuple[int, int]]:
+    """Return where each block of rows begins and ends, of t rows."""
     return [(start, min(start + ROWS, t)) for start in range(0, t, ROWS)]
 
 
