@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from tying_agents.config_files import differences_to_config
-from tying_agents.many.comparison import chosen_learning_rate, make_comparison
+from tying_agents.many.comparison import make_comparison
 from tying_agents.many.one_run import make_one_run
 from tying_agents.many.plan import ArmSpec, RunPlan
+from tying_agents.many.rates import chosen_learning_rate
 from tying_agents.run_config import RunConfig
 from tying_agents.settings import ReplayConfig
 

@@ -13,7 +13,7 @@ from tying_agents.commands.early import note_on_the_papers_recipe, refuse_option
 from tying_agents.commands.report import print_comparison
 from tying_agents.many.checks import check_comparison
 from tying_agents.many.other_code import arms_of_other_code
-from tying_agents.many.plan import ArmSpec, Backend, RunPlan, check_backend
+from tying_agents.many.plan import ArmSpec, Backend, RateSearch, RunPlan, check_backend
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig, short_name, with_agent
 from tying_env.config import EnvConfig, Size
@@ -58,6 +58,9 @@ class ManyRuns:
     """Grid of learning rates; each arm gets its own best by validation perplexity. Empty: --learning-rate for all."""
     tuning_seeds: int = 1
     """Seeds for each learning rate of the grid, other ones than those of the comparison."""
+    rate_search: RateSearch = "grid"
+    """Whether each arm is tried at every rate of the grid, or climbs it: from the middle, one rate further while the
+    best so far is at an end. A climb needs fewer runs, and finds the same where there is one best rate to find."""
     out: Path = Path("comparisons/latest")
     """Folder of all runs and the report."""
     jobs: int = 2
@@ -153,6 +156,7 @@ def plan_of(options: ManyRuns) -> RunPlan:
         options.threads,
         options.backend,
         options.address,
+        options.rate_search,
     )
 
 
@@ -175,7 +179,8 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
     )
 
     from tying_agents.control.notes import with_control
-    from tying_agents.many.comparison import chosen_learning_rate, make_comparison
+    from tying_agents.many.comparison import make_comparison
+    from tying_agents.many.rates import chosen_learning_rate
     from tying_env.files import to_json
     from tying_env.reports.comparison import load_comparison
     from tying_env.reports.html import make_report, write_report

@@ -18,13 +18,13 @@ from pathlib import Path
 from tying_agents.many.checks import check_comparison, refuse_changes
 from tying_agents.many.cluster import end_workers, in_parallel
 from tying_agents.many.one_run import make_one_run, saying_which
-from tying_agents.many.plan import ArmSpec, RunPlan, planned_run, tuning_folder, tuning_runs, with_rate
+from tying_agents.many.plan import ArmSpec, RunPlan, planned_run, tuning_runs, with_rate
+from tying_agents.many.rates import chosen_learning_rate, rates_looked_at
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import check
 from tying_agents.stopping import StopFile, StoppedBySignal, StopSignals
 from tying_env.files import to_json, written_whole
 from tying_env.reports.loading import COMPARISON
-from tying_env.runs import RunDirectory
 from tying_env.runs.run_directory import SUMMARY
 
 
@@ -66,20 +66,30 @@ def make_comparison(
 
 
 def _make_runs(arms: Sequence[ArmSpec], plan: RunPlan, on_run: Callable[[int, int], None], stop: StopFile) -> None:
-    total = len(arms) * (len(plan.learning_rates) * len(plan.tuning_seeds) + len(plan.seeds))
-    done = 0
-    on_run(done, total)
+    made: set[Path | None] = set()
+
+    def total() -> int:  # of a climb over rates more may turn out to be needed
+        rates = sum(len(rates_looked_at(arm.label, plan)[0]) for arm in arms)
+        return rates * len(plan.tuning_seeds) + len(arms) * len(plan.seeds)
 
     def make(configurations: list[RunConfig]) -> None:
-        nonlocal done
-        first = done
-        make_waiting(configurations, plan, stop, lambda finished: on_run(first + finished, total))
-        done += len(configurations)
+        new = [config for config in configurations if config.run_dir not in made]
+        first, most = len(made), total()
+        make_waiting(new, plan, stop, lambda finished: on_run(first + finished, most))
+        made.update(config.run_dir for config in new)
+
+    def tune(wave: list[ArmSpec]) -> None:
+        looked_at = {arm.label: rates_looked_at(arm.label, plan)[0] for arm in wave}
+        make([config for arm in wave for config in tuning_runs(arm, plan, looked_at[arm.label])])
+        if any(rates_looked_at(label, plan)[0] != rates for label, rates in looked_at.items()):
+            tune(wave)
+
+    on_run(0, total())
 
     ready: set[str] = set()
     while len(ready) < len(arms):  # arms that need no run that is still to come
         wave = [arm for arm in arms if arm.label not in ready and set(arm.after) <= ready]
-        make([config for arm in wave for config in tuning_runs(arm, plan)])
+        tune(wave)
         make([final_run(arm, plan, seed) for arm in wave for seed in plan.seeds])
         ready |= {arm.label for arm in wave}
 
@@ -123,17 +133,6 @@ def make_waiting(
 def _make_run(config: RunConfig, threads: int, stop: StopFile) -> str:
     with saying_which(config, f"arm {config.label}"):
         return make_one_run(config, threads, stop)
-
-
-def chosen_learning_rate(arm: str, plan: RunPlan) -> float | None:
-    """Return the rate of the grid with the lowest mean best validation perplexity; None without a grid."""
-
-    def mean(rate: float) -> float:
-        folders = [tuning_folder(plan, arm, rate, seed) for seed in plan.tuning_seeds]
-        found = [RunDirectory.open(f).read_json(SUMMARY)["best_validation_perplexity"] for f in folders]
-        return sum(float("inf") if value is None else value for value in found) / len(found)
-
-    return min(plan.learning_rates, key=mean) if plan.learning_rates else None
 
 
 def final_run(arm: ArmSpec, plan: RunPlan, seed: int) -> RunConfig:

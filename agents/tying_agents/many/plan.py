@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,6 +12,7 @@ from tying_agents.run_config import RunConfig
 from tying_env.reports.loading import UNFINISHED
 
 Backend = Literal["loky", "ray", "dask"]
+RateSearch = Literal["grid", "climb"]
 
 # Backend -> the package it needs, and the variable that its users name the scheduler with.
 CLUSTERS: dict[str, tuple[str, str]] = {
@@ -53,6 +54,7 @@ class RunPlan:
         threads: CPU threads of each run.
         backend: where the runs are made.
         address: of the Ray or Dask cluster's scheduler; None for what the environment variable of the library says.
+        rate_search: whether all rates of the grid are tried, or a climb over it; see `tying_agents.many.rates`.
 
     Raises:
         ValueError: a setting is outside its range.
@@ -66,6 +68,7 @@ class RunPlan:
     threads: int = 1
     backend: Backend = "loky"
     address: str | None = None
+    rate_search: RateSearch = "grid"
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -79,6 +82,8 @@ class RunPlan:
         for name in ("jobs", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.rate_search not in get_args(RateSearch):
+            raise ValueError(f"rate_search must be 'grid' or 'climb', got {self.rate_search!r}")
         if self.backend == "ray" and self.jobs == 1:
             raise ValueError("jobs must be at least 2 with the backend ray: joblib keeps a single job here, got 1")
         if self.backend != "loky" and not self.folder.is_absolute():
@@ -89,8 +94,8 @@ class RunPlan:
         check_backend(self.backend, self.address)
 
 
-def tuning_runs(arm: ArmSpec, plan: RunPlan) -> list[RunConfig]:
-    """Return the runs that choose an arm's learning rate; they leave the test split alone."""
+def tuning_runs(arm: ArmSpec, plan: RunPlan, rates: Sequence[float] | None = None) -> list[RunConfig]:
+    """Return the runs that choose an arm's learning rate from these, or the whole grid; not with the test split."""
     return [
         dataclasses.replace(
             with_rate(arm.configure(plan.folder / "runs", seed), rate),
@@ -99,7 +104,7 @@ def tuning_runs(arm: ArmSpec, plan: RunPlan) -> list[RunConfig]:
             run_dir=tuning_folder(plan, arm.label, rate, seed),
             measure_test=False,
         )
-        for rate in plan.learning_rates
+        for rate in (plan.learning_rates if rates is None else rates)
         for seed in plan.tuning_seeds
     ]
 

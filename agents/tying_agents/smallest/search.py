@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tying_agents.many.comparison import chosen_learning_rate, final_run, make_waiting
+from tying_agents.many.comparison import final_run, make_waiting
 from tying_agents.many.plan import ArmSpec, RunPlan, planned_run, tuning_folder, tuning_runs
+from tying_agents.many.rates import chosen_learning_rate
 from tying_agents.run_config import RunConfig
 from tying_agents.smallest.candidates import CONVENTIONAL, candidate_arm, conventional_arm
 from tying_agents.stopping import StopFile

@@ -10,7 +10,7 @@ difference beyond rounding. (`tests/test_alignment_study.py` shows that.) A mean
 order. So what ties is varied, too.
 """
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import CLIMB, quick
 from tying_agents.studies.study import Study, folder_of
 
 _SEEDS = (0, 1, 2, 3, 4)  # of the stacks, and in each of the trainings that go on from it
@@ -45,7 +45,7 @@ def _arms(seed: int) -> tuple[str, ...]:
 
 
 def _commands() -> tuple[tuple[str, ...], ...]:
-    rates = ("--learning-rates", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "1")
+    rates = (*CLIMB, "--learning-rates", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "1")
     seeds = ("--seeds", str(len(_SEEDS)))
     found = [
         (

@@ -1,6 +1,6 @@
 """The study of amounts of training text, whose outcome is the regime map, written before it is run."""
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import CLIMB, quick
 from tying_agents.studies.study import Study
 
 _AGENTS = {
@@ -18,7 +18,8 @@ def _compare(total_steps: int, *dropouts: str) -> tuple[tuple[str, ...], ...]:
                 for name, agent in _AGENTS.items()
                 for dropout in dropouts
             ),
-            *("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "--tuning-seeds", "1", "--seeds", "3"),
+            *(*CLIMB, "--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3"),
+            *("--tuning-seeds", "1", "--seeds", "3"),
         ),
     )
 

@@ -5,7 +5,7 @@ them already. So they cannot tell a network that has learned DNA from one that c
 conventional training comes is what says whether there is anything that tyings could be compared on.
 """
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import WIDE, quick
 from tying_agents.studies.study import Study
 
 DNA = Study(
@@ -27,7 +27,7 @@ DNA = Study(
             "random-static, 3 groups: --agent random-static --groups 3",
             "random: --agent random",
             "dqn: --agent dqn",
-            *("--learning-rates", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "3", "--seeds", "10"),
+            *(*WIDE, "--tuning-seeds", "3", "--seeds", "10"),
         ),
     ),
     dataset=True,

@@ -6,7 +6,7 @@ The rule is "own first": what the tying table and the study `first-layer` left o
 
 from collections.abc import Iterable
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import WIDE, quick
 from tying_agents.studies.study import Study
 
 RULE = "own first"
@@ -36,15 +36,11 @@ _NO_WORSE = (
 )
 
 
-def _commands(
-    arms: tuple[str, ...], rates: str, tuning: int, seeds: int, recipe: Iterable[str]
-) -> tuple[tuple[str, ...], ...]:
+def _commands(arms: tuple[str, ...], tuning: int, seeds: int, recipe: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     words = ("compare", *recipe, "--reference", arms[1].partition(":")[0] if len(arms) == 2 else RULE)
-    grid = ("--learning-rates", *rates.split(), "--tuning-seeds", str(tuning))
+    grid = (*WIDE, "--tuning-seeds", str(tuning))
     return ((*words, "--agents", "--arms", *arms, *grid, "--seeds", str(seeds), "--first-seed", "100"),)
 
-
-_RATES = "1e-3 2e-3 4e-3 8e-3 1.6e-2"
 
 FINAL = {
     "final-12": Study(
@@ -52,24 +48,24 @@ FINAL = {
         "and than other fixed patterns with as many groups?",
         _BETTER,
         0.6,
-        _commands(_ALL, _RATES, 2, 12, quick()),
+        _commands(_ALL, 2, 12, quick()),
     ),
     "final-24": Study(
         "With 24 layers: is the rule better than chance, than the paper's DQN and than other fixed patterns?",
         _BETTER,
         1.2,
-        _commands(_ALL, _RATES, 2, 12, (*quick(), "--n-layer", "24")),
+        _commands(_ALL, 2, 12, (*quick(), "--n-layer", "24")),
     ),
     "final-no-worse": Study(
         "Twelve layers, sotu: is the rule no worse than conventional training, with a third of its parameters?",
         _NO_WORSE,
         0.7,
-        _commands(_TWO, "4e-3 8e-3 1.6e-2", 3, 100, quick()),
+        _commands(_TWO, 3, 100, quick()),
     ),
     "final-no-worse-long": Study(
         "With ten times as many training steps: is the rule no worse than conventional training?",
         _NO_WORSE,
         4.5,
-        _commands(_TWO, "2e-3 4e-3 8e-3", 3, 60, quick(total_steps=3840, warmup_steps=192)),
+        _commands(_TWO, 3, 60, quick(total_steps=3840, warmup_steps=192)),
     ),
 }

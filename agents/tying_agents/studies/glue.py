@@ -4,6 +4,7 @@ BERTs that have learned next to nothing come to the larger class, whatever is do
 nothing. So they are trained ten times as long as the preset does, on the same text. SST-2 comes from the hub.
 """
 
+from tying_agents.studies.recipes import CLIMB
 from tying_agents.studies.study import Study, folder_of
 
 _SEEDS = 5
@@ -21,7 +22,8 @@ GLUE = Study(
         (
             *("compare", "--model", "bert", "--total-steps", "6000", "--agents", "--arms"),
             *(f"{agent}: --agent {agent}" for agent in _ARMS),
-            *("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "--tuning-seeds", "2", "--seeds", str(_SEEDS)),
+            *(*CLIMB, "--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3"),
+            *("--tuning-seeds", "2", "--seeds", str(_SEEDS)),
         ),
         (
             "finetune",

@@ -1,6 +1,6 @@
 """Do rules and searches that look before they tie find what a fixed pattern does not? The study, before it is run."""
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import WIDE, quick
 from tying_agents.studies.study import Study
 
 _PATIENT = ("change-little", "thompson", "mcts")
@@ -38,7 +38,7 @@ LOOKING = Study(
             "pretrained-dqn: --agent pretrained-dqn --groups 3",
             "repaired-dqn: --agent repaired-dqn --wrappers limit-changes settle",
             "repaired-dqn, shuffled: --agent repaired-dqn --wrappers limit-changes settle --rewards shuffled",
-            *("--learning-rates", "2e-3", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "2", "--seeds", "3"),
+            *(*WIDE, "--tuning-seeds", "2", "--seeds", "3"),
         ),
     ),
 )

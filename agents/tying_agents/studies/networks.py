@@ -1,8 +1,9 @@
 """The studies of other networks than GPT-2: do their presets learn, and do fixed tyings rank as they do there?"""
 
+from tying_agents.studies.recipes import CLIMB
 from tying_agents.studies.study import Study
 
-_RATES = ("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3")
+_RATES = (*CLIMB, "--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3")
 _THREE = ("--agents", "conventional", "dqn", "random", "--tuning-seeds", "3", "--seeds", "10")
 _LEARNS = (
     "dqn has at least half of conventional's gain over knowing nothing (token frequencies; the most frequent class), "
@@ -10,7 +11,7 @@ _LEARNS = (
 )
 
 _BERT = ("compare", "--model", "bert", *_THREE, *_RATES)
-_VIT = ("compare", "--model", "vit", *_THREE, "--learning-rates", "3e-4", "1e-3", "2e-3", "4e-3", "8e-3")
+_VIT = ("compare", "--model", "vit", *_THREE, *CLIMB, "--learning-rates", "3e-4", "1e-3", "2e-3", "4e-3", "8e-3")
 
 NETWORKS = {
     "bert": Study(

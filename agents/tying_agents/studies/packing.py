@@ -4,7 +4,7 @@ The arms are those of the study `pruning`: groups of 1, 2, 4 and 12 of twelve la
 about 90, 45, 25 and 12 thousand bytes, and a limit that a network does not fit is a row that says so.
 """
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import WIDE, quick
 from tying_agents.studies.study import BEFORE, Study
 
 PACKING = Study(
@@ -23,7 +23,7 @@ PACKING = Study(
             "groups of 2: --agent sequence --groups 6",
             "groups of 4: --agent sequence --groups 3",
             "group of 12: --agent albert",
-            *("--learning-rates", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "2", "--seeds", "5"),
+            *(*WIDE, "--tuning-seeds", "2", "--seeds", "5"),
         ),
         (
             *("pack", BEFORE, "--max-bytes", "14000", "20000", "28000", "40000", "56000", "90000", "112000", "170000"),

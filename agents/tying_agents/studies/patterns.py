@@ -4,7 +4,7 @@ Their paper has cycle, cycle (rev) and sequence with half as many layers as the 
 and 6 groups of twelve layers; the rule own-first, which the study `first-layer` found best, has as many.
 """
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import WIDE, quick
 from tying_agents.studies.study import Study
 
 _GROUPS = (2, 3, 4, 6)
@@ -26,7 +26,7 @@ PATTERNS = Study(
                 for groups in _GROUPS
             ),
             *(f"own first, {groups} groups: --agent prior --rule own-first --groups {groups}" for groups in _GROUPS),
-            *("--learning-rates", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "2", "--seeds", "10"),
+            *(*WIDE, "--tuning-seeds", "2", "--seeds", "10"),
         ),
     ),
 )

@@ -12,7 +12,7 @@ from tying_agents.studies.networks import NETWORKS
 from tying_agents.studies.options import OPTIONS, WEIGHT_DECAY
 from tying_agents.studies.packing import PACKING
 from tying_agents.studies.patterns import PATTERNS
-from tying_agents.studies.recipes import RATES, STEADIER, quick
+from tying_agents.studies.recipes import RATES, STEADIER, WIDE, quick
 from tying_agents.studies.relatives import RELATIVES
 from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.sensitivity import SENSITIVITY
@@ -175,7 +175,7 @@ STUDIES = {
                 "groups of 2: --agent sequence --groups 6",
                 "groups of 4: --agent sequence --groups 3",
                 "group of 12: --agent albert",
-                *("--learning-rates", "1e-3", "2e-3", "4e-3", "8e-3", "--tuning-seeds", "2", "--seeds", "5"),
+                *(*WIDE, "--tuning-seeds", "2", "--seeds", "5"),
             ),
             (
                 *("prune", BEFORE, "--sparsity", "0.25", "0.5", "0.625", "0.75", "--method", "wanda", "magnitude"),

@@ -3,7 +3,10 @@
 # Rates of the network of `quick`. Tyings that change are best at 1e-3 (docs/results/frozen_start.md), fixed ones at up
 # to 8e-3; two tuning seeds once chose 1.6e-2, and one of ten broke there (docs/results/first_layer.md).
 RATES = ("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2")
-STEADIER = (*RATES, "--tuning-seeds", "3", "--seeds", "10")
+# An arm looks at three of these or a few more (docs/tuning.md): wide, so that no best rate lies at an edge.
+CLIMB = ("--rate-search", "climb")
+WIDE = (*CLIMB, "--learning-rates", "2.5e-4", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2", "3.2e-2")
+STEADIER = (*WIDE, "--tuning-seeds", "3", "--seeds", "10")
 
 
 def quick(total_steps: int = 384, warmup_steps: int = 96, k: int = 4) -> tuple[str, ...]:

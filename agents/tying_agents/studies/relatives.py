@@ -1,6 +1,6 @@
 """Relatives of ALBERT: what do steps, halting and narrow embeddings bring? The study, written before it is run."""
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import WIDE, quick
 from tying_agents.studies.study import Study
 
 RELATIVES = Study(
@@ -21,7 +21,7 @@ RELATIVES = Study(
             "albert, steps and halting: --agent albert --step-embedding learned --adaptive-halting",
             "sandwich: --agent sandwich",
             "sandwich, embeddings of 16: --agent sandwich --embedding-dim 16",
-            *("--learning-rates", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "2", "--seeds", "10"),
+            *(*WIDE, "--tuning-seeds", "2", "--seeds", "10"),
         ),
     ),
 )

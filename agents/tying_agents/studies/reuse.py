@@ -6,7 +6,7 @@ to it (contiguous 3: four in a run), anywhere in the middle (sandwich: ten layer
 (albert: one set of probabilities for twelve layers).
 """
 
-from tying_agents.studies.recipes import quick
+from tying_agents.studies.recipes import WIDE, quick
 from tying_agents.studies.study import Study
 
 _PATTERNS = ("sandwich", "contiguous 3", "albert")
@@ -36,7 +36,7 @@ REUSED = Study(
         (
             *("compare", *quick(), "--agents", "--arms", *_arms()),
             *("--pairs", *(f"{pattern}, reused:{pattern}" for pattern in _PATTERNS)),
-            *("--learning-rates", "2e-3", "4e-3", "8e-3", "1.6e-2", "--tuning-seeds", "3", "--seeds", "10"),
+            *(*WIDE, "--tuning-seeds", "3", "--seeds", "10"),
         ),
     ),
 )

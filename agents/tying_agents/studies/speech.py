@@ -3,6 +3,7 @@
 Fixed tyings are beside the controllers, since a controller that chooses has to be better than those that stay.
 """
 
+from tying_agents.studies.recipes import CLIMB
 from tying_agents.studies.study import Study
 
 _ARMS = ("conventional", "dqn", "random", "random-static", "sandwich", "albert")
@@ -18,7 +19,7 @@ SPEECH = Study(
     (
         (
             *("compare", "--model", "speech", "--agents", *_ARMS),
-            *("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3"),
+            *(*CLIMB, "--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3"),
             *("--tuning-seeds", "2", "--seeds", "10", "--test-windows", "0"),
         ),
     ),
