@@ -17,7 +17,6 @@ from tying_agents.many.plan import ArmSpec, Backend, RateSearch, RunPlan, check_
 from tying_agents.registry import find_agent
 from tying_agents.run_config import RunConfig, short_name, with_agent
 from tying_env.config import EnvConfig, Size
-from tying_env.reports.pairs import labels_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -166,6 +165,8 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     plan = plan_of(options)
     check_comparison(arms, plan)
+    from tying_env.reports.pairs import labels_of
+
     labels_of(options.pairs, [arm.label for arm in arms])  # before hours of training
     for text in arms_of_other_code(arms, plan):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
