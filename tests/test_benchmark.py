@@ -82,7 +82,7 @@ def test_every_measurement_has_its_arms(result: dict[str, Any]) -> None:
             "step": 4,
             "head": 5,
             "tying": 6,
-            "change": 4,
+            "change": 6,
             "dqn": 6,
             "plain": plain,
             "where": 7,

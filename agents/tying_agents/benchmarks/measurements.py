@@ -32,6 +32,7 @@ from tying_env.seeding import torch_stream
 
 SEED = 0
 DECISIONS = 20  # of the controller in one turn: a single one is too short to time
+SCHEDULED = 100  # steps of the schedule in one turn
 
 
 def benchmark_env(
@@ -154,20 +155,30 @@ def measure_tying(work: BenchmarkSizes) -> list[TableRow]:
 
 
 def measure_change(work: BenchmarkSizes) -> list[TableRow]:
-    """A change to a random tying against a training step, one after the other in the same network."""
+    """A change to a random tying, and a step of the schedule, against a training step, in turns in the same network."""
     rows = []
-    for width, required in ((work.n_embd, "below 0.02"), (work.wide_n_embd, None)):
-        _, env = benchmark_env(work, work.independent, n_embd=width)
+    for width, required in ((work.n_embd, ("below 0.02", "below 0.002")), (work.wide_n_embd, None)):
+        _, env = benchmark_env(work, work.independent, n_embd=width, schedule="cosine")
         trainer, rng = env.trainer, np.random.default_rng(SEED)
         trainer.train(1)  # fills the optimizer's state, which a change has to move
 
         def change(trainer: Trainer = trainer, rng: np.random.Generator = rng) -> None:
             trainer.tied.change(partition.uniform_random_action(work.n_layer, rng), trainer.optimizer)
 
-        step, name = f"training step, width {width}", f"tying change, width {width}"
-        arms = [Contender(step, functools.partial(trainer.train, 1)), Contender(name, change)]
+        def schedule(trainer: Trainer = trainer) -> None:
+            for _ in range(SCHEDULED):
+                trainer.rates.step()
+
+        step, *names = (f"{what}, width {width}" for what in ("training step", "tying change", "schedule's step"))
+        arms = [
+            Contender(step, functools.partial(trainer.train, 1)),
+            Contender(names[0], change),
+            Contender(names[1], schedule, steps=SCHEDULED),
+        ]
         seconds = take_turns(arms, work.repeats, env.device, work.clock)
-        rows += to_rows(milliseconds(seconds), "ms", step, {name: required} if required else None)
+        rows += to_rows(
+            milliseconds(seconds), "ms", step, dict(zip(names, required, strict=True)) if required else None
+        )
     return rows
 
 
