@@ -1,5 +1,6 @@
 """Dropout drops what it should, at the rate it should, and is torch's own where it cannot be ours."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from tying_env import EnvConfig
 from tying_env.primary.building import build_network
 from tying_env.primary.kernels import attention, dropout, for_transformers
 from tying_env.primary.kernels.dropout import drop, factors, random_numbers, use_fast_dropout
+from tying_env.primary.kernels.first_order import gradients_once
 from tying_env.primary.kernels.for_transformers import attend
 from tying_env.seeding import torch_randomness_from, torch_stream
 
@@ -101,15 +103,16 @@ def qkv(**options: Any) -> list[Tensor]:
 
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("scaling", [None, 0.3])
-@pytest.mark.parametrize("rows", [1, 3, 7, 64])
+@pytest.mark.parametrize("rows", [None, 1, 3, 7, 64])
 def test_attention_is_torchs_but_for_its_mask(
-    is_causal: bool, scaling: float | None, rows: int, monkeypatch: pytest.MonkeyPatch
+    is_causal: bool, scaling: float | None, rows: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a probability that rounds to 0 it takes its own way and drops nothing."""
-    monkeypatch.setattr(attention, "ROWS", rows)
+    """With a probability that rounds to 0 it takes its own way and drops nothing; in blocks of rows in training."""
+    monkeypatch.setattr(attention, "ROWS", rows or 64)
     query, key, value = qkv(requires_grad=True)
     module: Any = SimpleNamespace(is_causal=is_causal)
-    out, weights = attend(module, query, key, value, None, dropout=1e-9, scaling=scaling)
+    with gradients_once(rows is not None):
+        out, weights = attend(module, query, key, value, None, dropout=1e-9, scaling=scaling)
     expected = F.scaled_dot_product_attention(query, key, value, is_causal=is_causal, scale=scaling).transpose(1, 2)
     assert weights is None
     torch.testing.assert_close(out, expected)
@@ -119,11 +122,21 @@ def test_attention_is_torchs_but_for_its_mask(
         torch.testing.assert_close(one, other)
 
 
+def test_attention_drops_weights_after_the_softmax() -> None:
+    query, key, value = qkv()
+    with torch_randomness_from(torch_stream(2, "masks")):
+        out, _ = attend(SimpleNamespace(is_causal=True), query, key, value, None, dropout=0.5)  # type: ignore[arg-type]
+    scores = (query @ key.transpose(-1, -2) / 2).masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
+    with torch_randomness_from(torch_stream(2, "masks")):
+        weights = drop(scores.softmax(-1).view(6, 7, 7), 0.5).view(2, 3, 7, 7)
+    torch.testing.assert_close(out, (weights @ value).transpose(1, 2))
+
+
 @pytest.mark.parametrize("is_causal", [True, False])
-def test_attention_drops_weights_after_the_softmax(is_causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_training_it_drops_them_block_by_block(is_causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "ROWS", 3)
     query, key, value = qkv(requires_grad=True)
-    with torch_randomness_from(torch_stream(2, "masks")):
+    with torch_randomness_from(torch_stream(2, "masks")), gradients_once():
         out, _ = attend(SimpleNamespace(is_causal=is_causal), query, key, value, None, dropout=0.5)  # type: ignore[arg-type]
     by = torch.zeros(6, 7, 7, dtype=torch.float64)
     with torch_randomness_from(torch_stream(2, "masks")):
@@ -154,10 +167,30 @@ def test_of_a_causal_attention_half_of_the_probabilities_are_kept_at_most(monkey
     assert sum(t.nbytes for t in held) == seen * (4 + 2) + 3 * 4 * x.numel()
 
 
-@pytest.mark.parametrize("why", ["no dropout", "a mask", "past keys"])
-def test_attention_is_left_to_torch_where_it_is_not_plain(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    query, key, value = qkv()
+def test_outside_of_training_attention_can_be_differentiated_twice() -> None:
+    def attended(query: Tensor, key: Tensor, value: Tensor) -> Any:
+        with torch_randomness_from(torch_stream(6, "masks")):
+            return attend(SimpleNamespace(is_causal=True), query, key, value, None, dropout=0.5)[0]  # type: ignore[arg-type]
+
+    inputs = [x[:1, :1, :3].requires_grad_() for x in qkv()]
+    assert torch.autograd.gradgradcheck(attended, inputs)
+    with gradients_once():
+        assert torch.autograd.gradcheck(attended, inputs)
+
+
+@pytest.fixture
+def never_ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Attention must be torch's own, in training as well."""
+    monkeypatch.setattr(dropout, "drop", lambda *_: pytest.fail("not torch's"))
     monkeypatch.setattr(for_transformers, "attend_in_blocks", lambda *_: pytest.fail("not torch's"))
+    with gradients_once():
+        yield
+
+
+@pytest.mark.parametrize("why", ["no dropout", "a mask", "past keys"])
+@pytest.mark.usefixtures("never_ours")
+def test_attention_is_left_to_torch_where_it_is_not_plain(why: str) -> None:
+    query, key, value = qkv()
     mask = torch.ones(2, 1, 7, 7, dtype=torch.bool) if why == "a mask" else None
     query = query[:, :, -1:] if why == "past keys" else query
     rate = 0.0 if why == "no dropout" else 0.2
@@ -178,10 +211,8 @@ class Drawn(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_attention_of_16_bit_numbers_is_left_to_torch_whose_softmax_has_32(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(for_transformers, "attend_in_blocks", lambda *_: pytest.fail("not torch's"))
+@pytest.mark.usefixtures("never_ours")
+def test_attention_of_16_bit_numbers_is_left_to_torch_whose_softmax_has_32(dtype: torch.dtype) -> None:
     query, key, value = (x.to(dtype) for x in qkv())
     attend(SimpleNamespace(is_causal=True), query, key, value, None, dropout=0.2)  # type: ignore[arg-type]
     query, key, value = (x.float() for x in qkv())
@@ -198,8 +229,11 @@ def test_many_gradients_at_once_are_those_one_by_one() -> None:
         torch.testing.assert_close(one, torch.autograd.grad(out, x, direction, retain_graph=True)[0])
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("model", ["gpt2", "llama", "bert", "vit"])
-def test_every_mask_of_our_own_networks_is_drawn_here(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_mask_of_our_own_networks_is_drawn_here(
+    model: str, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = {"seq_len": 5} if model != "vit" else {"dataset": "digits", "patch_size": 4}
     config = EnvConfig(model=model, n_layer=2, n_embd=8, n_head=2, **text)  # type: ignore[arg-type]
     sizes = {"vocab_size": 11} if model != "vit" else {"channels": 1, "height": 8, "width": 8, "classes": 3}
@@ -208,7 +242,7 @@ def test_every_mask_of_our_own_networks_is_drawn_here(model: str, monkeypatch: p
     for module in (dropout, attention):
         note = lambda shape, generator: shapes.append(tuple(shape)) or random_numbers(shape, generator)  # type: ignore[func-returns-value]  # noqa: E731
         monkeypatch.setattr(module, "random_numbers", note)
-    with Drawn() as drawn:
+    with Drawn() as drawn, gradients_once(training):
         if model == "vit":
             network(pixel_values=torch.zeros(2, 1, 8, 8))
         else:

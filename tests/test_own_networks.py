@@ -106,6 +106,27 @@ def test_any_module_trains_on_examples_and_is_checked_restored_forked(tmp_path: 
         load_network(path)
 
 
+def test_parts_that_were_in_evaluation_mode_train_from_the_first_step_and_after_a_resume() -> None:
+    module = Mixed((4, 4))
+    module.layers[1].eval()  # as `from_pretrained` returns a network that is wrapped
+    assert module.training
+    env = own(module, total_steps=400)
+    env.reset(seed=0)
+    modes: list[bool] = []
+
+    def watch(trained: nn.Module) -> None:
+        block: Any = trained
+        block.layers[1].register_forward_hook(lambda part, inputs, output: modes.append(part.training))
+
+    watch(env.trainer.network.model)
+    env.trainer.train(3)
+    twin = own(module, total_steps=400)
+    twin.load_state_dict(env.state_dict())
+    watch(twin.trainer.network.model)
+    twin.trainer.train(2)
+    assert modes == [True] * 5
+
+
 def test_a_module_is_the_start_of_every_episode_and_a_function_makes_new_weights() -> None:
     module = Mixed((4, 4))
     before = copy.deepcopy(module.state_dict())

@@ -73,6 +73,8 @@ def test_arms_that_climb_make_no_other_runs_and_choose_what_a_grid_chooses(tmp_p
     assert [chosen_learning_rate(name, whole) for name in "ab"] == [chosen_learning_rate(name, plan) for name in "ab"]
 
 
-def test_an_unknown_search_is_refused(tmp_path: Path) -> None:
+def test_a_climb_needs_a_grid_and_an_unknown_search_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="rate_search 'climb' needs a grid of learning_rates to climb, got none"):
+        RunPlan(tmp_path, (0,), rate_search="climb")
     with pytest.raises(ValueError, match="rate_search must be 'grid' or 'climb', got 'random'"):
         RunPlan(tmp_path, (0,), rate_search="random")  # type: ignore[arg-type]

@@ -192,7 +192,7 @@ class RunningEnv(TyingEnv):
             ValueError: the optimizer keeps no running mean of gradients.
         """
         trainer = self._running().trainer
-        return update_agreement(trainer.tied, trainer.optimizer)
+        return update_agreement(trainer.tied, trainer.optimizer, trainer.layouts)
 
     def windows(self, split: Split, max_windows: int) -> Batch:
         """Return up to `max_windows` examples of a split, 0 for all. They never change.

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from tying_env.data.batches import Batch
+from tying_env.primary.optimizers import StateLayouts
 from tying_env.primary.tasks import Task, to_device
 from tying_env.seeding import all_randomness_from, torch_stream
 from tying_env.tied_blocks import TiedBlocks
@@ -80,7 +81,9 @@ def weight_agreement(tied: TiedBlocks) -> npt.NDArray[np.float64]:
     return _cosines(tied, parts)
 
 
-def update_agreement(tied: TiedBlocks, optimizer: torch.optim.Optimizer) -> npt.NDArray[np.float64]:
+def update_agreement(
+    tied: TiedBlocks, optimizer: torch.optim.Optimizer, layouts: StateLayouts
+) -> npt.NDArray[np.float64]:
     """Return the cosine between the directions in which each two layers are being trained, shape (L, L).
 
     The direction is the optimizer's running mean of gradients: AdamW's first moment, the momentum of SGD and Muon.
@@ -88,24 +91,27 @@ def update_agreement(tied: TiedBlocks, optimizer: torch.optim.Optimizer) -> npt.
     Args:
         tied: the blocks.
         optimizer: of the network.
+        layouts: what state it keeps.
 
     Returns:
         1 on the diagonal, and between layers that share weights; NaN between layers of different kinds, and where one
         has not been trained; symmetric.
 
     Raises:
-        ValueError: the optimizer keeps no such mean.
+        ValueError: the optimizer keeps no such mean, trained or not; the message names it.
     """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not _MEANS & layouts.of(group, parameter).keys():
+                raise ValueError(
+                    f"{type(optimizer).__name__} keeps no running mean of gradients ({' or '.join(sorted(_MEANS))}) as "
+                    "it is set here: updates cannot be compared"
+                )
     parts: list[dict[str, torch.Tensor]] = []
     for i in range(tied.n_units):
-        own = {name: optimizer.state.get(weight, {}) for name, weight in tied.weights(i).items()}
-        if lacking := next((state for state in own.values() if state and not _MEANS & state.keys()), None):
-            raise ValueError(
-                f"the state of {type(optimizer).__name__} has no running mean of gradients "
-                f"({' or '.join(sorted(_MEANS))}), only {', '.join(map(str, lacking))}: updates cannot be compared"
-            )
-        found = {name: next((state[key] for key in _MEANS & state.keys()), None) for name, state in own.items()}
-        parts.append({name: mean for name, mean in found.items() if mean is not None})
+        states = {name: optimizer.state.get(weight, {}) for name, weight in tied.weights(i).items()}
+        means = {name: state[key] for name, state in states.items() for key in sorted(_MEANS & state.keys())[:1]}
+        parts.append(means)
     return _cosines(tied, parts)
 
 

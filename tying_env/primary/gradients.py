@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tying_env.config import EnvConfig
 from tying_env.data.batches import count_examples, cut
 from tying_env.distributed import DataParallel, summed, world
+from tying_env.primary.kernels.first_order import gradients_once
 from tying_env.primary.tasks import Task
 from tying_env.seeding import stream_of, torch_randomness_from
 
@@ -45,14 +46,14 @@ class Gradients:
         Returns:
             Mean loss in nats, a scalar in float64, on the device.
         """
-        if not self._model.training:  # a walk through all modules: 3 % of a small network's step
-            self._model.train()
+        self._model.train()
         losses = []
         parts = list(cut(batch, -(-count_examples(batch) // self._accumulate)))
         counts = [self.task.count(self._model, part) for part in parts]
         if not self.task.even:
             whole = int(summed(sum(counts)))
-        with torch_randomness_from(stream_of(world().rank, world().size, self.dropout)):
+        stream = torch_randomness_from(stream_of(world().rank, world().size, self.dropout))
+        with stream, gradients_once(not self.task.foreign):
             for i, (part, count) in enumerate(zip(parts, counts, strict=True)):
                 if count == 0 < whole and self._parallel is None:  # the mean of nothing is no number
                     continue

@@ -9,7 +9,7 @@ from tying_env.reports.arms import Arm, did_the_same
 from tying_env.reports.loading import Metric
 from tying_env.reports.statistics import BOOTSTRAP_SEED, PairedDifference, holm, paired_difference
 
-BETWEEN = ":"  # arms of `--arms` have none in their names
+BETWEEN = ":"
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,14 @@ def labels_of(names: Sequence[str], known: Sequence[str]) -> list[tuple[str, str
     """
     found: list[tuple[str, str]] = []
     for name in names:
-        labels = [label.strip() for label in name.split(BETWEEN)]
-        if len(labels) != 2:
+        parts = name.split(BETWEEN)
+        ways = [(BETWEEN.join(parts[:i]).strip(), BETWEEN.join(parts[i:]).strip()) for i in range(1, len(parts))]
+        if not ways:
             raise ValueError(f'a pair is "ARM{BETWEEN}OTHER", two labels with a colon between them, got {name!r}')
-        if unknown := [label for label in labels if label not in known]:
+        arm, other = next((way for way in ways if set(way) <= set(known)), ways[0])  # a label may have colons itself
+        if unknown := [label for label in (arm, other) if label not in known]:
             listed = ", ".join(map(repr, known))
             raise ValueError(f"there is no arm {unknown[0]!r} in the pair {name!r}; the labels are {listed}")
-        arm, other = labels
         if arm == other:
             raise ValueError(f"the pair {name!r} is an arm and itself")
         if (arm, other) in found or (other, arm) in found:

@@ -98,7 +98,7 @@ def _difference_cells(pair: Pair, metric: Metric) -> tuple[str, ...]:
 
 
 def _within(pair: Pair, margin: float | None) -> tuple[str, ...]:
-    """Say whether the arm is equivalent to the reference arm; nothing where nobody asks."""
+    """Say whether the two arms are equivalent; nothing where nobody asks."""
     if margin is None:
         return ()
     if pair.same:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tying_env.reports.arms import settings_of
+from tying_env.reports.arms import YARDSTICK_SETTINGS, settings_of
 from tying_env.reports.comparison import Comparison
 from tying_env.reports.drawing import COLOURS, as_label, fit_log_axis, name_axes, new_figure
 from tying_env.reports.statistics import PairedDifference
@@ -41,7 +41,7 @@ def settings_varied(comparison: Comparison) -> list[Varied]:
         if difference is None or difference.percent is None or len(differ) != 1:
             continue
         (key,) = differ
-        if _is_number(own.get(key)) and _is_number(reference.get(key)):
+        if key not in YARDSTICK_SETTINGS and _is_number(own.get(key)) and _is_number(reference.get(key)):
             found.setdefault(key, {})[float(own[key])] = difference
     return [
         Varied(key.rpartition(".")[2].replace("_", " "), float(reference[key]), dict(sorted(values.items())))

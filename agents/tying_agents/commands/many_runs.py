@@ -164,10 +164,10 @@ def make_and_report(arms: list[ArmSpec], options: ManyRuns, reference: str | Non
     if text := note_on_the_papers_recipe(options.preset, options.run.env):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     plan = plan_of(options)
-    check_comparison(arms, plan)
+    before = check_comparison(arms, plan)
     from tying_env.reports.pairs import labels_of
 
-    labels_of(options.pairs, [arm.label for arm in arms])  # before hours of training
+    labels_of(options.pairs, [*(arm.label for arm in arms), *before])  # before hours of training
     for text in arms_of_other_code(arms, plan):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     from rich.progress import (

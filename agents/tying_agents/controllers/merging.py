@@ -46,14 +46,7 @@ class MergeAlike(Controller):
         return self._kinds.position.copy()
 
     def bind(self, env: Any) -> None:
-        """Take note of the environment to measure in.
-
-        Raises:
-            ValueError: its optimizer has no running mean of gradients to compare.
-        """
-        config = env.config
-        if self.config.by == "updates" and config.optimizer == "sgd" and not config.momentum:
-            raise ValueError("by 'updates' needs an optimizer with momentum; sgd has momentum 0 here: --momentum 0.9")
+        """Take note of the environment to measure in."""
         self._env = env
 
     def begin(self) -> None:
@@ -61,10 +54,16 @@ class MergeAlike(Controller):
         self._begun, self.highest = False, 0.0
 
     def act(self, observation: IntVector) -> IntVector:
-        """Return the tying in force, or one with as many groups as there should be by now."""
+        """Return the tying in force, or one with as many groups as there should be by now.
+
+        Raises:
+            ValueError: updates are to be compared, and the optimizer keeps no running mean of gradients.
+        """
         env = self._env
         first, self._begun = not self._begun, True
         action = observation.copy()
+        if first and self.config.by == "updates":
+            env.update_agreement()  # refused before anything is trained
         if first or self._due(observation) <= 0:  # before the first decision nothing was trained
             return action
         if self.config.by == "gradients":

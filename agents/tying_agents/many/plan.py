@@ -84,6 +84,8 @@ class RunPlan:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.rate_search not in get_args(RateSearch):
             raise ValueError(f"rate_search must be 'grid' or 'climb', got {self.rate_search!r}")
+        if self.rate_search == "climb" and not self.learning_rates:
+            raise ValueError("rate_search 'climb' needs a grid of learning_rates to climb, got none")
         if self.backend == "ray" and self.jobs == 1:
             raise ValueError("jobs must be at least 2 with the backend ray: joblib keeps a single job here, got 1")
         if self.backend != "loky" and not self.folder.is_absolute():

@@ -19,6 +19,7 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
 
 from tying_env.primary.kernels.dropout import can_be_ours
+from tying_env.primary.kernels.first_order import needed_once
 from tying_env.primary.kernels.for_transformers import OneDNNConv1D
 from tying_env.primary.kernels.products import faster, product
 
@@ -81,10 +82,11 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _is_exact(x: Tensor, *layers: Conv1D) -> bool:
-    """Tell whether it is training in one precision, 32 bits or 64, in code that is not transformed."""
+    """Tell whether it is a training step in one precision, 32 bits or 64, in code that is not transformed."""
     weights = [weight for layer in layers for weight in (layer.weight, layer.bias)]
     return (
-        torch.is_grad_enabled()
+        needed_once()
+        and torch.is_grad_enabled()
         and x.dtype in (torch.float32, torch.float64)
         and all(weight.dtype == x.dtype for weight in weights)
         and can_be_ours(x)

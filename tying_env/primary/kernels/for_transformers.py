@@ -11,6 +11,8 @@ from transformers.pytorch_utils import Conv1D
 
 from tying_env.primary.kernels import dropout as dropping
 from tying_env.primary.kernels.attention import attend_in_blocks
+from tying_env.primary.kernels.first_order import needed_once
+from tying_env.primary.kernels.probabilities import probabilities
 from tying_env.primary.kernels.products import faster, linear
 
 # What the attention below is called in the configuration of a transformers model.
@@ -40,7 +42,9 @@ def attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Compute what transformers' `sdpa_attention_forward` computes; with dropout, some rows at a time where it can be.
+    """Compute what transformers' `sdpa_attention_forward` computes, with the dropout of `drop` where it can be.
+
+    In a training step it is computed some rows at a time, each with masks of its own.
 
     Args:
         module: the attention module, whose `is_causal` says whether position t sees those after it.
@@ -68,7 +72,12 @@ def attend(
     if n_shared > 1:
         key, value = (part.repeat_interleave(n_shared, 1) for part in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return attend_in_blocks(query, key, value, dropout, getattr(module, "is_causal", True), scale), None
+    causal = getattr(module, "is_causal", True)
+    if needed_once() and value.shape == key.shape:
+        return attend_in_blocks(query, key, value, dropout, causal, scale), None
+    weights = probabilities(query, key, None, causal, scale)  # (B, h, T, T)
+    out = torch.matmul(dropping.drop(weights, dropout), value)
+    return out.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, attend)
