@@ -3,15 +3,18 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tying_agents.commands.compare import main as compare
 from tying_agents.commands.run import main as run
-from tying_agents.contest.arms import arm_of
+from tying_agents.contest.arms import ContestArm, arm_of
 from tying_agents.contest.runs import MARKS, Task, make_runs, play, read_runs
 from tying_agents.contest.standings import markdown, standings, text_rows
+from tying_agents.controllers.view import Trial
 from tying_agents.registry import agent_names
+from tying_agents.settings import HalvingConfig
 
 from tests.own_code import write
 from tests.tables import made_up_table, written
@@ -49,6 +52,25 @@ def test_what_looks_at_gradients_is_refused(name: str, path: Path) -> None:
         match=r"needs (gradients|gates), which this environment does not offer: .* has no (gradient|mixing)_",
     ):
         play(arm_of(name), Task(table=path, trainings=12), seed=1)
+
+
+def test_halving_buys_trainings_twice_as_long_each_round(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bought: list[int] = []
+    plain = Trial.step
+
+    def step(self: Trial, action: Any) -> Any:
+        before = self.train_step
+        stepped = plain(self, action)
+        bought.append(self.train_step - before)
+        return stepped
+
+    monkeypatch.setattr(Trial, "step", step)
+    arm = ContestArm("short", "halving", HalvingConfig(candidates=8, share=0.5, groups=3), fidelities=True)
+    played = play(arm, Task(table=path, trainings=24), seed=1)
+    # Three rounds of up to 384 steps: 8 x 32 (the nearest to 24), 4 x 64 (to 48), and 2 x 96 twice.
+    assert bought == [32] * 8 + [64] * 4 + [96] * 4
+    # Of 24 x 96 steps 14 x 96 + 64 are left: the last decision is a training of 64.
+    assert played.decisions == 15 and played.regret[24] < math.inf
 
 
 def test_regret_of_patterns_is_known(path: Path) -> None:

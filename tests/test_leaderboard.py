@@ -31,7 +31,9 @@ def test_every_agent_that_searches_has_an_entry() -> None:
     assert entry_of("dqn-bandit").arm().settings.gamma == 0
 
 
-@pytest.mark.parametrize("name", ["thompson", "halving", "change-little", "mcts", "hill-climbing", "random-redrawn"])
+@pytest.mark.parametrize(
+    "name", [*("thompson", "halving", "halving-short", "change-little", "mcts"), "hill-climbing", "random-redrawn"]
+)
 def test_what_searches_can_find_something_else_than_it_begins_with(name: str, tmp_path: Path) -> None:
     found = [play(entry_of(name).arm(), Task(table=written(tmp_path)), seed).regret for seed in range(4)]
     assert len({value for regret in found for value in regret.values()}) > 4

@@ -144,6 +144,11 @@ class TableTyingEnv(ScoredEnv):
         return self._points[-1]
 
     @property
+    def points(self) -> tuple[int, ...]:
+        """Training steps that an action may buy, by its last entry with `fidelities`; else the whole training alone."""
+        return tuple(self._points) if self._fidelities else (self._points[-1],)
+
+    @property
     def train_step(self) -> int:
         """Training steps bought in this episode."""
         return self._ledger.cost

@@ -15,11 +15,13 @@ class ContestArm:
         name: in the table.
         agent: in the registry, or an import string.
         settings: an instance of the agent's settings.
+        fidelities: whether its actions say how long to train.
     """
 
     name: str
     agent: str
     settings: Any
+    fidelities: bool = False
 
 
 def arm_of(agent: str, settings: Any = None) -> ContestArm:

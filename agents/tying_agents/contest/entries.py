@@ -35,12 +35,14 @@ class Entry:
         kind: under which it is drawn.
         agent: in the registry, or an import string.
         settings: of the agent; None for its defaults.
+        fidelities: whether its actions say how long to train.
     """
 
     name: str
     kind: Kind
     agent: str
     settings: Any = None
+    fidelities: bool = False
 
     def arm(self) -> ContestArm:
         """Return it as an arm.
@@ -49,7 +51,7 @@ class Entry:
             ValueError, OSError, ImportError, TypeError, tying_env.plugins.ForeignCodeError: there is no such agent.
         """
         found = arm_of(self.agent, self.settings)
-        return ContestArm(self.name, self.agent, found.settings)
+        return ContestArm(self.name, self.agent, found.settings, self.fidelities)
 
 
 def _defaults(kind: Kind, *names: str) -> tuple[Entry, ...]:
@@ -61,6 +63,7 @@ def _defaults(kind: Kind, *names: str) -> tuple[Entry, ...]:
 # is lost by looking. Of 3, 4 and 6 groups, half or nine tenths of the trainings, and 8 to 64 candidates these did best
 # in 24 searches on `CHOSEN_ON`, seeds from 10,000 on; differences of some hundredths of regret were noise.
 _LOOKING: dict[str, Any] = {"groups": 4, "share": 0.5, "until": 1.0, "patience": 1}
+_HALVING = HalvingConfig(candidates=32, share=0.9, groups=4)
 
 # All others at their defaults; and the paper's DQN as a bandit, as in the positive control: on the table, no action
 # changes what the next one is worth.
@@ -73,7 +76,8 @@ ENTRIES: dict[str, Entry] = {
         Entry("thompson", "learning", "thompson", ThompsonConfig(**_LOOKING)),
         *_defaults("of Stable-Baselines3", "ppo", "a2c", "sb3-dqn", "qrdqn", "maskable-ppo"),
         *_defaults("searching", "hill-climbing", "annealing", "tree-search"),
-        Entry("halving", "searching", "halving", HalvingConfig(candidates=32, share=0.9, groups=4)),
+        Entry("halving", "searching", "halving", _HALVING),
+        Entry("halving-short", "searching", "halving", _HALVING, fidelities=True),
         Entry("change-little", "searching", "change-little", ChangeConfig(**_LOOKING)),
         Entry("mcts", "searching", "mcts", TreeConfig(**_LOOKING)),
         *_defaults("searching", "tpe", "cma-es", "evolution"),

@@ -73,9 +73,7 @@ def tables(board: Board) -> list[TextTable]:
         how = "where settings were chosen" if corpus == CHOSEN_ON else f"with the settings chosen on {CHOSEN_ON}"
         heading = tuple(f"{cell} ({_steps(cell, board)})" if cell.startswith("after ") else cell for cell in heading)
         found.append(TextTable(f"{corpus}: mean regret, {how}", heading, tuple(rows)))
-    settings = tuple(
-        (entry.name, entry.agent, _text(dataclasses.asdict(entry.arm().settings))) for entry in board.entries
-    )
+    settings = tuple((entry.name, entry.agent, _settings_of(entry)) for entry in board.entries)
     return [*found, TextTable("Settings, fixed beforehand", ("agent", "in the registry", "settings"), settings)]
 
 
@@ -166,6 +164,7 @@ def _steps(heading: str, board: Board) -> str:
     return f"{int(heading.removeprefix('after ')) * board.steps:,} steps"
 
 
-def _text(settings: dict[str, object]) -> str:
-    plain = json.loads(to_json(settings))
-    return ", ".join(f"{name} {value}" for name, value in plain.items()) or "none"
+def _settings_of(entry: Entry) -> str:
+    plain = json.loads(to_json(dataclasses.asdict(entry.arm().settings)))
+    told = [f"{name} {value}" for name, value in plain.items()]
+    return ", ".join([*told, "buys shortened trainings"] if entry.fidelities else told) or "none"

@@ -47,8 +47,11 @@ class Task:
     max_parameters: int | None = None
     table: Path | None = None
 
-    def make(self) -> gym.Env[Any, Any]:
+    def make(self, fidelities: bool = False) -> gym.Env[Any, Any]:
         """Return a new environment.
+
+        Args:
+            fidelities: whether actions say how long to train.
 
         Raises:
             ValueError, OSError: the table does not offer this; the message names what.
@@ -59,7 +62,7 @@ class Task:
             raise ValueError(f"trainings must be at least 1, got {self.trainings}")
         settings = {name: value for name, value in vars(self).items() if name != "trainings"}
         budget = self.trainings * int(open_table(self.table).points[-1])
-        return gym.make(ENV_ID, budget=budget, **settings)
+        return gym.make(ENV_ID, budget=budget, fidelities=fidelities, **settings)
 
     @property
     def marks(self) -> tuple[int, ...]:
@@ -115,7 +118,7 @@ def play(arm: ContestArm, task: Task, seed: int) -> Played:
     """
     from tying_agents.running.agents import drive_agent
 
-    env = task.make()
+    env = task.make(arm.fidelities)
     inner: Any = env.unwrapped
     started = time.process_time()
     loop = drive_agent(arm.agent, env, settings=arm.settings, seed=seed)

@@ -3,9 +3,13 @@
 Jamieson & Talwalkar, 2016 (arXiv 1502.07943). All trials begin in the state that the run begins in and see the same
 batches, so what differs between them is the tying. They hold a network each, half as many after every round. The run
 pays for all of their training steps, and begins with the tying found.
+
+On a tying table whose actions say how long to train, the first rounds buy short trainings, each round's twice as long
+as the one's before.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +76,13 @@ class SuccessiveHalving(Controller):
             except BaseException:
                 restore_numpy(self._rng, before)
                 raise
-        return self.tying.copy()
+        return _with_entry(self.tying, len(self._points) - 1 if self._points else None)
+
+    @property
+    def _points(self) -> tuple[int, ...]:
+        """Training steps among which an action chooses; none but on a tying table that offers them."""
+        points: tuple[int, ...] = getattr(self._env, "points", ())
+        return points if len(points) > 1 else ()
 
     def candidates(self) -> list[IntVector]:
         """Return the actions to try, all with as many groups: those of the simple rules, then random ones."""
@@ -100,13 +110,15 @@ class SuccessiveHalving(Controller):
 
     def _find(self, tyings: list[IntVector]) -> IntVector:
         alive: list[tuple[IntVector, Trial]] = [(tying, self._env.fork()) for tying in tyings]
-        for decisions in self._rounds(len(alive)):
-            ranked = sorted(alive, key=lambda pair: _mean_loss(pair[0], pair[1], decisions))
+        for decisions, point in self._rounds(len(alive)):
+            ranked = sorted(alive, key=lambda pair: _mean_loss(_with_entry(pair[0], point), pair[1], decisions))
             alive = ranked[: math.ceil(len(ranked) / 2)]
         return alive[0][0]
 
-    def _rounds(self, n: int) -> list[int]:
+    def _rounds(self, n: int) -> list[tuple[int, int | None]]:
         """Return how many decisions each trial of a round makes, so that all rounds take about as many steps.
+
+        And where an action chooses among lengths of trainings, which: in the last round the longest.
 
         Raises:
             ValueError: not even one decision of each can be paid for.
@@ -115,23 +127,36 @@ class SuccessiveHalving(Controller):
         while left > 1:
             sizes.append(left)
             left = math.ceil(left / 2)
-        k = self._env.interval
-        share = self.config.share * self._env.total_steps / k / max(len(sizes), 1)
-        rounds = [max(1, int(share / size)) for size in sizes]
-        steps = k * sum(size * decisions for size, decisions in zip(sizes, rounds, strict=True))
+        points = self._points
+        places = [_nearest(points, points[-1] / 2**doublings) if points else None for doublings in range(len(sizes))]
+        places.reverse()
+        lengths = [self._env.interval if place is None else points[place] for place in places]
+        share = self.config.share * self._env.total_steps / max(len(sizes), 1)
+        rounds = [max(1, int(share / k / size)) for size, k in zip(sizes, lengths, strict=True)]
+        steps = sum(size * n * k for size, n, k in zip(sizes, rounds, lengths, strict=True))
         if steps > self._env.steps_for_trials:
             raise ValueError(
                 f"halving {n} candidates takes {steps} training steps of trials, and the run has "
                 f"{self._env.steps_for_trials:g} for them: give it more total_steps, a smaller k or fewer candidates"
             )
-        return rounds
+        return list(zip(rounds, places, strict=True))
 
 
-def _mean_loss(tying: IntVector, trial: Trial, decisions: int) -> float:
+def _nearest(points: Sequence[int], steps: float) -> int:
+    """Return the place of the point with the number of training steps nearest to this one, by their ratio."""
+    return min(range(len(points)), key=lambda place: abs(math.log(points[place] / steps)))
+
+
+def _with_entry(tying: IntVector, entry: int | None) -> IntVector:
+    """Return an action with one entry more, or a copy as it is."""
+    return tying.copy() if entry is None else np.append(tying, entry)
+
+
+def _mean_loss(action: IntVector, trial: Trial, decisions: int) -> float:
     """Return the mean log-perplexity over so many decisions in a trial; infinity if it diverged."""
     losses = []
     for _ in range(decisions):
-        *_, terminated, _, info = trial.step(tying)
+        *_, terminated, _, info = trial.step(action)
         losses.append(math.log(info["perplexity"]) if math.isfinite(info["perplexity"]) else math.inf)
         if terminated:
             return math.inf

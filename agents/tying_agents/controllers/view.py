@@ -26,6 +26,7 @@ _SEEN = frozenset(
             "over",
             "parameters_of",
             "permitted",
+            "points",
             "steps_per_decision",
             "ties_at",
             "total_steps",
@@ -42,8 +43,8 @@ class View:
     It has `tying`, `train_step`, `total_steps`, `decisions`, `decisions_per_episode`, `steps_per_decision` (k),
     `interval` (training steps after the next action, also of a trial), `n_units`, `kinds`, `ties_at`, `over`, `config`,
     both spaces, `permitted(action)`, `evaluate(split, max_windows)` but of the test split, `weight_agreement()`,
-    `update_agreement()`; of wrappers `action_masks()`; and `fork()`, `gradient_agreement()` and
-    `mixing_weights(steps)`, for which the run pays.
+    `update_agreement()`; of wrappers `action_masks()`; of the tying table `points`; and `fork()`,
+    `gradient_agreement()` and `mixing_weights(steps)`, for which the run pays.
 
     Args:
         env: the environment, in its wrappers.
