@@ -3,22 +3,31 @@
 from tying_agents.studies.recipes import WIDE, quick
 from tying_agents.studies.study import Study
 
-_PATIENT = ("change-little", "thompson", "mcts")
+# At its defaults, a tenth of the training steps for trials of two decisions each, such a search looks twice in so short
+# a run; so it looks about a dozen times.
+_LOOKS = "--share 0.25 --patience 1"
+_SEARCHES = ("change-little", "thompson", "mcts")
+_PATIENT = tuple((name, f"--agent {name} --groups 3 {_LOOKS}") for name in _SEARCHES)
+_PAIRS = (
+    *(f"{name}:{name}, blind" for name in _SEARCHES),
+    *(f"{name}, from equal runs:contiguous" for name in _SEARCHES),
+    "repaired-dqn:repaired-dqn, shuffled",
+)
 
 LOOKING = Study(
     "Twelve layers, three groups, equal training steps with those of trials: is a rule or a search that looks before "
     "it ties better than the pattern with the first layer alone, than random static tyings, and than itself when its "
     "results are dealt out at random (blind)?",
-    "Validation perplexity of the best network (`layer-tying report --metric validation-perplexity`), three paired "
-    "seeds, each arm at its own best rate of two tuning seeds; the test split is not looked at. An arm goes on to the "
-    "comparison with twelve seeds, which are others, if it is better than 'own first' by more than 1 % in each of the "
-    "three; a search that is no better than itself blind, and a controller that learns and is no better than itself "
-    "with shuffled rewards, chooses nothing. By the tying table, at half the depth, there is nothing to choose: among "
-    "tyings with the first layer alone its seeds agree on no order.",
+    "Validation perplexity of the best network, three paired seeds, each arm at its own best rate of two tuning seeds; "
+    "the test split is not looked at. An arm goes on to the comparison with twelve seeds, which are others, if it is "
+    "better than 'own first' by more than 1 % in each of the three; a search that is no better than itself blind, and "
+    "a controller that learns and is no better than itself with shuffled rewards, chooses nothing. By the tying table, "
+    "at half the depth, there is nothing to choose: among tyings with the first layer alone its seeds agree on no "
+    "order.",
     1.5,
     (
         (
-            *("compare", *quick(), "--agents", "--arms"),
+            *("compare", *quick(), "--no-measure-test", "--reference", "own first", "--agents", "--arms"),
             "own first: --agent prior --rule own-first --groups 3",
             "random-static: --agent random-static --groups 3",
             "conventional: --agent conventional",
@@ -31,14 +40,15 @@ LOOKING = Study(
             ),
             "merge-alike, to the mean: --agent merge-alike --groups 3 --later-tying mean",
             "gates: --agent gates --groups 3",
-            *(f"{agent}: --agent {agent} --groups 3 --begin own-first" for agent in _PATIENT),
-            *(f"{agent}, blind: --agent {agent} --groups 3 --begin own-first --blind" for agent in _PATIENT),
-            *(f"{agent}, from equal runs: --agent {agent} --groups 3 --begin contiguous" for agent in _PATIENT),
-            "thompson, from the table: --agent thompson --groups 3 --begin own-first --start table",
+            *(f"{name}: {agent} --begin own-first" for name, agent in _PATIENT),
+            *(f"{name}, blind: {agent} --begin own-first --blind" for name, agent in _PATIENT),
+            *(f"{name}, from equal runs: {agent} --begin contiguous" for name, agent in _PATIENT),
+            f"thompson, from the table: --agent thompson --groups 3 {_LOOKS} --begin own-first --start table",
+            "contiguous: --agent contiguous --groups 3",
             "pretrained-dqn: --agent pretrained-dqn --groups 3",
             "repaired-dqn: --agent repaired-dqn --wrappers limit-changes settle",
             "repaired-dqn, shuffled: --agent repaired-dqn --wrappers limit-changes settle --rewards shuffled",
-            *(*WIDE, "--tuning-seeds", "2", "--seeds", "3"),
+            *("--pairs", *_PAIRS, *WIDE, "--tuning-seeds", "2", "--seeds", "3"),
         ),
     ),
 )
