@@ -10,6 +10,7 @@ import pytest
 from tying_agents.commands.compare import main as compare
 from tying_agents.commands.run import main as run
 from tying_agents.contest.arms import ContestArm, arm_of
+from tying_agents.contest.entries import entry_of
 from tying_agents.contest.runs import MARKS, Task, make_runs, play, read_runs
 from tying_agents.contest.standings import markdown, standings, text_rows
 from tying_agents.controllers.view import Trial
@@ -138,6 +139,33 @@ def test_marks_end_with_the_budget() -> None:
     assert Task().marks == MARKS == (5, 10, 20, 50, 100, 200)
     assert Task(trainings=30).marks == (5, 10, 20, 30)
     assert Task(trainings=3).marks == (3,)
+
+
+@pytest.mark.parametrize("name", ["prior", "thompson", "halving-short", "dqn-bandit", "random-redrawn"])
+def test_run_knows_the_names_and_settings_of_the_leaderboard(
+    name: str, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--env", "table", "--table", str(path), "--trainings", "40", "--agent", name, "--seed", "3"]
+    assert run(words, "run") == 0
+    expected = play(entry_of(name).arm(), Task(table=path, trainings=40), seed=3)
+    assert f"after   40 trainings: regret {expected.regret[40]:.4f}" in capsys.readouterr().out
+
+
+def test_compare_takes_agents_whose_settings_have_names_in_common(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--env", "table", "--table", str(path), "--trainings", "100", "--seeds", "2", "--out", str(tmp_path)]
+    names = ["prior", "thompson", "halving", "halving-short", "dqn", "dqn-bandit"]
+    assert compare([*words, "--agents", *names], "compare") == 0
+    kept = {played.arm: played.settings for played in read_runs(tmp_path)}
+    assert set(kept) == set(names)
+    assert kept["thompson"]["share"] == 0.5 and kept["dqn-bandit"]["gamma"] == 0 and kept["dqn"]["gamma"] > 0.9
+    capsys.readouterr()
+    assert compare([*words, "--agents", "prior", "thompson", "--groups", "4"], "compare") != 0
+    assert "--groups is a setting of agents of two kinds here" in capsys.readouterr().out.replace("\n", " ")
+    assert compare([*words[:-1], str(tmp_path / "b"), "--agents", "dqn-bandit", "--hidden-units", "8"], "compare") == 0
+    (played,) = {(p.settings["hidden_units"], p.settings["gamma"]) for p in read_runs(tmp_path / "b")}
+    assert played == (8, 0.0)
 
 
 def test_the_commands_search_the_table(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,6 +225,8 @@ def test_bad_batches_are_refused(path: Path) -> None:
         batch.reset(seed=[1, 2, 3])
     with pytest.raises(ValueError, match="num_envs must be a whole number of at least 1, got 0"):
         TableVectorEnv(0, table=path)
+    with pytest.raises(ValueError, match="buys whole trainings alone: leave fidelities out"):
+        gym.make_vec("LayerTying-Table-v0", num_envs=2, fidelities=True)
 
 
 def test_draws_are_uniform_independent_and_the_same_in_a_batch() -> None:

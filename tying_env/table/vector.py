@@ -59,9 +59,12 @@ class TableVectorEnv(gym.vector.VectorEnv[IntArray, IntArray, npt.NDArray[np.flo
         learning_rate: float | None = None,
         price: float = 1.0,
         max_parameters: int | None = None,
+        fidelities: bool = False,
         table: Path | str | None = None,
         render_mode: str | None = None,
     ) -> None:
+        if fidelities:
+            raise ValueError("the vector environment buys whole trainings alone: leave fidelities out")
         if render_mode is not None:
             raise ValueError("the vector environment does not render: leave render_mode out")
         self.num_envs = check_whole("num_envs", num_envs, 1)

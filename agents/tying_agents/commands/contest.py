@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import agents_in_help, early, read_options
-from tying_agents.commands.many_runs import resumable, settings_of_agents
-from tying_agents.contest.arms import ContestArm, arm_of
+from tying_agents.commands.many_runs import resumable, settings_of_agents, without_options
+from tying_agents.contest.arms import ContestArm
+from tying_agents.contest.entries import entry_of
 from tying_agents.contest.runs import Task, make_runs
 from tying_agents.registry import find_agent
 from tying_env.table.objectives import Objective
@@ -23,8 +24,14 @@ layer-tying run --env table --agent dqn --gamma 0
 layer-tying compare --env table --agents random tpe evolution dqn --seeds 20
 layer-tying compare --env table --agents random my_folder/my_controller.py:MyController --corpus wikitext-2
 
+Agents have the settings of the leaderboard, where they stand on it; dqn-bandit and halving-short are names of it.
+
 Shows the regret: how much worse, in perplexity on the test split, the best tying found so far is than the best of all.
 Runs are kept as they come, and not made again."""
+
+
+# Settings of agents with the name of an option of the task: those stay as they are.
+_OF_THE_TASK = frozenset({"max_parameters", "table"})
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class CompareOptions(TableOptions):
     out: Path = Path("contests/latest")
     """Folder of the runs and the standings."""
     settings: object = None
-    """Settings of the agents that are compared: all that take one have it."""
+    """Settings of the agents that are compared, but for those that agents of two kinds have."""
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -93,9 +100,10 @@ def run(argv: Sequence[str], prog: str) -> int:
         from tying_agents.contest.runs import play
 
         agent = early(argv, "agent").agent or RunOptions.agent
-        default = RunOptions(agent=agent, controller=find_agent(agent).settings())
+        chosen = entry_of(agent).arm()
+        default = RunOptions(agent=agent, controller=without_options(chosen.settings, _OF_THE_TASK))
         options = read_options(RunOptions, argv, prog, f"{_ABOUT}\n\n{agents_in_help()}", default)
-        arm = arm_of(options.agent, options.controller)
+        arm = dataclasses.replace(chosen, settings=options.controller)
         from rich.text import Text
 
         with console.status(Text(f"{arm.name} searches the tying table")):
@@ -115,17 +123,42 @@ def compare(argv: Sequence[str], prog: str) -> int:
         named = early(argv, several=("agents",)).agents
         agents = list(CompareOptions.agents) if named is None else [name for text in named for name in text.split(",")]
         known = {each.name for each in dataclasses.fields(CompareOptions)} - {"settings"}
-        own = settings_of_agents(agents, argv, known)
+        chosen = [entry_of(name).arm() for name in agents]
+        kinds = dict.fromkeys(find_agent(arm.agent).settings for arm in chosen)
+        names = [each.name for kind in kinds for each in dataclasses.fields(kind)]
+        several = {name for name in names if names.count(name) > 1}
+        hidden = _OF_THE_TASK | several
+        if asked := [name for name in sorted(several - known) if given(name, argv)]:
+            option = asked[0].replace("_", "-")
+            raise ValueError(
+                f"--{option} is a setting of agents of two kinds here, and whose is meant cannot be told: compare them "
+                "in calls of their own, with one --out"
+            )
+        own = settings_of_agents([arm.agent for arm in chosen], argv, known, hidden)
         default = CompareOptions(settings=own)
         options = read_options(CompareOptions, argv, prog, f"{_ABOUT}\n\n{agents_in_help()}", default)
         groups = {} if options.settings is None else vars(options.settings)
-        arms = []
-        for name in agents:
-            kind = find_agent(name).settings
-            arms.append(arm_of(name, next((given for given in groups.values() if type(given) is kind), None)))
+        arms = [with_given(arm, list(groups.values())) for arm in chosen]
         return _contest(arms, options.task(), options.seeds, options.out, console)
 
     return resumable(work)
+
+
+def given(name: str, argv: Sequence[str]) -> bool:
+    """Return whether an option was given."""
+    option = f"--{name.replace('_', '-')}"
+    return any(word.partition("=")[0].replace("_", "-") == option for word in argv)
+
+
+def with_given(arm: ContestArm, given: Sequence[Any]) -> ContestArm:
+    """Return an arm with those of its settings changed that were given: where they differ from their defaults."""
+    for group in given:
+        if isinstance(group, find_agent(arm.agent).settings):
+            plain = find_agent(arm.agent).settings()
+            named = {each.name: getattr(group, each.name) for each in dataclasses.fields(plain)}
+            changed = {name: value for name, value in named.items() if value != getattr(plain, name)}
+            return dataclasses.replace(arm, settings=dataclasses.replace(arm.settings, **changed))
+    return arm
 
 
 def _contest(arms: Sequence[ContestArm], task: Task, seeds: int, out: Path, console: "Console") -> int:

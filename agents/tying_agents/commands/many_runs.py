@@ -1,10 +1,10 @@
 """What commands that make many runs have in common: their options, the runs with a progress bar, the report."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 import tyro
 
@@ -86,13 +86,30 @@ class ManyRuns:
         check_backend(self.backend, self.address)
 
 
-def settings_of_agents(agents: Sequence[str], argv: Sequence[str], known: set[str]) -> object:
+def without_options(settings: Any, names: Collection[str]) -> Any:
+    """Return settings of which these fields are no options on a command line, of a subclass where there are any."""
+    hidden = [each for each in dataclasses.fields(settings) if each.name in names]
+    if not hidden:
+        return settings
+    kind = type(settings)
+    hints, suppress = get_type_hints(kind), cast(Any, tyro.conf.Suppress)
+    fields: list[Any] = [
+        (each.name, suppress[hints[each.name]], field(default=getattr(settings, each.name))) for each in hidden
+    ]
+    made: Any = dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True)
+    return made(**{each.name: getattr(settings, each.name) for each in dataclasses.fields(settings)})
+
+
+def settings_of_agents(
+    agents: Sequence[str], argv: Sequence[str], known: set[str], hidden: Collection[str] = ()
+) -> object:
     """Return the settings of these agents as one object, a field for each class of settings, at their defaults.
 
     Args:
         agents: names or import strings.
         argv: the command line, in which options of other agents are refused.
         known: names of the other options.
+        hidden: settings that are no options here; see `without_options`.
 
     Raises:
         ValueError: two classes have a setting of one name, or one has that of another option.
@@ -102,7 +119,7 @@ def settings_of_agents(agents: Sequence[str], argv: Sequence[str], known: set[st
     kinds = [kind for kind in kinds if dataclasses.fields(kind)]
     taken = known | {"help"} | {each.name for group in (RunConfig, EnvConfig) for each in dataclasses.fields(group)}
     for kind in kinds:
-        own = {each.name for each in dataclasses.fields(kind)}
+        own = {each.name for each in dataclasses.fields(kind)} - set(hidden)
         if clash := sorted(own & taken):
             option = clash[0].replace("_", "-")
             owners = [agent for agent in agents if find_agent(agent).settings is kind]
@@ -113,10 +130,11 @@ def settings_of_agents(agents: Sequence[str], argv: Sequence[str], known: set[st
         taken |= own
     refuse_options_of_others(argv, agents, taken)
     names = [kind.__name__ for kind in kinds]
+    offered = [without_options(kind(), hidden) for kind in kinds]
     fields = [
         # Two controllers of the user's own may both call their class Settings.
-        (name if names.count(name) == 1 else f"{name}{number}", kind, field(default_factory=kind))
-        for number, (name, kind) in enumerate(zip(names, kinds, strict=True), 1)
+        (name if names.count(name) == 1 else f"{name}{number}", type(own), field(default=own))
+        for number, (name, own) in enumerate(zip(names, offered, strict=True), 1)
     ]
     group: Any = dataclasses.make_dataclass("AgentSettings", fields, frozen=True)
     return group()

@@ -137,7 +137,8 @@ class SuccessiveHalving(Controller):
         if steps > self._env.steps_for_trials:
             raise ValueError(
                 f"halving {n} candidates takes {steps} training steps of trials, and the run has "
-                f"{self._env.steps_for_trials:g} for them: give it more total_steps, a smaller k or fewer candidates"
+                f"{self._env.steps_for_trials:g} for them: give it more training steps (on a tying table, trainings), "
+                "a smaller k or fewer candidates"
             )
         return list(zip(rounds, places, strict=True))
 
