@@ -166,6 +166,12 @@ def test_compare_takes_agents_whose_settings_have_names_in_common(
     assert compare([*words[:-1], str(tmp_path / "b"), "--agents", "dqn-bandit", "--hidden-units", "8"], "compare") == 0
     (played,) = {(p.settings["hidden_units"], p.settings["gamma"]) for p in read_runs(tmp_path / "b")}
     assert played == (8, 0.0)
+    own_default = ["--agents", "dqn-bandit", "--gamma", "0.99"]  # of dqn: given all the same
+    assert compare([*words[:-1], str(tmp_path / "c"), *own_default], "compare") == 0
+    assert {p.settings["gamma"] for p in read_runs(tmp_path / "c")} == {0.99}
+    switched = ["--agents", "halving", "prior", "--no-patterns"]
+    assert compare([*words[:-1], str(tmp_path / "d"), *switched], "compare") == 0
+    assert [p.settings["patterns"] for p in read_runs(tmp_path / "d") if p.arm == "halving"] == [False, False]
 
 
 def test_the_commands_search_the_table(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

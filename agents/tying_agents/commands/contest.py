@@ -138,27 +138,27 @@ def compare(argv: Sequence[str], prog: str) -> int:
         default = CompareOptions(settings=own)
         options = read_options(CompareOptions, argv, prog, f"{_ABOUT}\n\n{agents_in_help()}", default)
         groups = {} if options.settings is None else vars(options.settings)
-        arms = [with_given(arm, list(groups.values())) for arm in chosen]
+        arms = [with_given(arm, list(groups.values()), argv) for arm in chosen]
         return _contest(arms, options.task(), options.seeds, options.out, console)
 
     return resumable(work)
 
 
 def given(name: str, argv: Sequence[str]) -> bool:
-    """Return whether an option was given."""
-    option = f"--{name.replace('_', '-')}"
-    return any(word.partition("=")[0].replace("_", "-") == option for word in argv)
+    """Return whether an option was given, on or off."""
+    option = name.replace("_", "-")
+    words = {word.partition("=")[0].replace("_", "-") for word in argv}
+    return bool(words & {f"--{option}", f"--no-{option}"})
 
 
-def with_given(arm: ContestArm, given: Sequence[Any]) -> ContestArm:
-    """Return an arm with those of its settings changed that were given: where they differ from their defaults."""
-    for group in given:
-        if isinstance(group, find_agent(arm.agent).settings):
-            plain = find_agent(arm.agent).settings()
-            named = {each.name: getattr(group, each.name) for each in dataclasses.fields(plain)}
-            changed = {name: value for name, value in named.items() if value != getattr(plain, name)}
-            return dataclasses.replace(arm, settings=dataclasses.replace(arm.settings, **changed))
-    return arm
+def with_given(arm: ContestArm, groups: Sequence[Any], argv: Sequence[str]) -> ContestArm:
+    """Return an arm with the settings that were given on the command line, and its own for the rest."""
+    own = next((group for group in groups if isinstance(group, type(arm.settings))), None)
+    if own is None:
+        return arm
+    changed = {each.name: getattr(own, each.name) for each in dataclasses.fields(own) if given(each.name, argv)}
+    changed = {name: value for name, value in changed.items() if name not in _OF_THE_TASK}
+    return dataclasses.replace(arm, settings=dataclasses.replace(arm.settings, **changed))
 
 
 def _contest(arms: Sequence[ContestArm], task: Task, seeds: int, out: Path, console: "Console") -> int:
