@@ -7,7 +7,7 @@ from tying_agents.studies.dna import DNA
 from tying_agents.studies.final import FINAL
 from tying_agents.studies.glue import GLUE
 from tying_agents.studies.intervals import INTERVALS
-from tying_agents.studies.looking import LOOKING
+from tying_agents.studies.looking import LOOKING, LOOKING_AGAIN
 from tying_agents.studies.networks import NETWORKS
 from tying_agents.studies.options import OPTIONS, WEIGHT_DECAY
 from tying_agents.studies.packing import PACKING
@@ -192,6 +192,7 @@ STUDIES = {
     "weight-decay": WEIGHT_DECAY,
     **NETWORKS,
     "looking": LOOKING,
+    "looking-again": LOOKING_AGAIN,
     **FINAL,
     "speech": SPEECH,
     "alignment": ALIGNMENT,
