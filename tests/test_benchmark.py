@@ -42,8 +42,8 @@ TINY = [
 ]
 # All but the options, which would be compiled.
 MEASURED = [
-    *("step", "head", "tying", "change", "dqn", "plain", "where", "growth", "reuse", "start", "vector", "table"),
-    "memory",
+    *("step", "head", "tying", "parts", "change", "dqn", "plain", "where", "growth", "reuse", "start", "vector"),
+    *("table", "memory"),
 ]
 
 
@@ -82,6 +82,7 @@ def test_every_measurement_has_its_arms(result: dict[str, Any]) -> None:
             "step": 4,
             "head": 5,
             "tying": 6,
+            "parts": 3 * 2,  # tyings; the batch of two in one and in two
             "change": 6,
             "dqn": 6,
             "plain": plain,

@@ -12,7 +12,13 @@ from rich.console import Console
 from tying_agents.benchmarks.growth import measure_growth
 from tying_agents.benchmarks.head import measure_head
 from tying_agents.benchmarks.many import measure_vector
-from tying_agents.benchmarks.measurements import measure_change, measure_dqn, measure_step, measure_tying
+from tying_agents.benchmarks.measurements import (
+    measure_change,
+    measure_dqn,
+    measure_parts,
+    measure_step,
+    measure_tying,
+)
 from tying_agents.benchmarks.memory import measure_memory, memory_table
 from tying_agents.benchmarks.options import measure_options
 from tying_agents.benchmarks.reuse import measure_reuse
@@ -32,6 +38,7 @@ MEASUREMENTS: dict[MeasurementName, tuple[str, Callable[[BenchmarkOptions, Note]
         "Conventional training against 3 leaders, with many words and with few",
         lambda given, note: measure_tying(given.workload),
     ),
+    "parts": ("A batch cut into parts against the batch in one", lambda given, note: measure_parts(given.workload)),
     "change": ("A change of the tying against a training step", lambda given, note: measure_change(given.workload)),
     "dqn": ("A decision and update of the factorized DQN", lambda given, note: measure_dqn(given.workload)),
     "plain": (

@@ -151,6 +151,30 @@ def measure_tying(work: BenchmarkSizes) -> list[TableRow]:
     return rows
 
 
+def measure_parts(work: BenchmarkSizes) -> list[TableRow]:
+    """A batch cut into parts that each pass through all layers before the next, against the batch in one.
+
+    A part's activations are in the cache when the next layer asks for them, and where layers are tied the weights are,
+    too. The vocabulary is small, so that what is measured is the layers.
+    """
+    rows, device = [], find_device(work.device)
+    tyings = {
+        "all independent": work.independent,
+        "3 groups of neighbours": work.three_leaders,
+        "one group": np.zeros(work.n_layer, dtype=int),
+    }
+    counts = [parts for parts in (1, 2, 4, 8) if work.batch_size % parts == 0]
+    for name, tying in tyings.items():
+        arms = []
+        for parts in counts:
+            config = dataclasses.replace(work.config(), n_embd=work.wide_n_embd, accumulate=parts)
+            trainer = build_trainer(RandomTokens(config, FEW_WORDS), device, SEED, tying)
+            arms.append(Contender(f"{name}, in {parts}", functools.partial(trainer.train, 1)))
+        seconds = take_turns(arms, work.repeats, device, work.clock)
+        rows += to_rows(per_second(seconds, work.tokens), "tokens/s", arms[0].name)
+    return rows
+
+
 # 3. Changing the tying
 
 

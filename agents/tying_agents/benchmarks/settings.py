@@ -17,6 +17,7 @@ MeasurementName = Literal[
     "step",
     "head",
     "tying",
+    "parts",
     "change",
     "dqn",
     "plain",
