@@ -33,7 +33,7 @@ _SCALARS = {
 }
 # Measured now and then; records repeat the last measurement.
 _NOW_AND_THEN = ("validation_perplexity", "input_dependence")
-_PICTURES = 20  # in an episode: a picture takes a tenth of a second
+_PICTURES = 20  # in an episode, at most: a picture takes a tenth of a second
 
 
 class Curves:
@@ -59,6 +59,7 @@ class Curves:
 
         self._path = path
         self._last: dict[str, float] = {}
+        self._pictured: list[int] | None = None  # the tying of the last picture
         self._writer = SummaryWriter(path, purge_step=None if resumed_at is None else resumed_at + 1)
         self._every = max(1, config.total_steps // config.k // _PICTURES)
         self._kinds = kinds or config.kinds
@@ -79,7 +80,7 @@ class Curves:
             threading.excepthook = self._hook
 
     def add(self, record: dict[str, Any], tokens_per_second: float) -> None:
-        """Add one decision's numbers at its training step; every now and then the map.
+        """Add one decision's numbers at its training step; every now and then the map, where the tying has changed.
 
         Raises:
             OSError: the events cannot be written.
@@ -94,8 +95,10 @@ class Curves:
                 if value is not None:
                     self._writer.add_scalar(tag, value, step)
             self._writer.add_scalar("speed/tokens_per_second", tokens_per_second, step)
-            if record["decision"] == 1 or record["decision"] % self._every == 0:
-                picture = replication_map_image(record["tying"], f"Training step {step}", self._kinds)
+            due = record["decision"] == 1 or record["decision"] % self._every == 0
+            if due and (tying := list(record["tying"])) != self._pictured:
+                self._pictured = tying
+                picture = replication_map_image(tying, f"Training step {step}", self._kinds)
                 self._writer.add_image("replication_map", picture, step, dataformats="HWC")
             self._writer.flush()
 
