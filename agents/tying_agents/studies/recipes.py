@@ -14,8 +14,9 @@ def quick(total_steps: int = 384, warmup_steps: int = 96, k: int = 4) -> tuple[s
 
     It is for studies of many arms: the recipe of the tying table (docs/tuning.md) with twelve layers.
     """
+    every = max(48, total_steps // 32)  # a validation takes as long as ten training steps
     return (
         *("--n-embd", "32", "--n-head", "2", "--seq-len", "64", "--batch-size", "8", "--dropout", "0"),
         *("--beta2", "0.95", "--total-steps", str(total_steps), "--warmup-steps", str(warmup_steps), "--k", str(k)),
-        *("--validate-every", "48", "--test-windows", "512"),
+        *("--validate-every", str(every), "--test-windows", "512"),
     )
