@@ -15,12 +15,13 @@ WORK = {"n_layer": 12, "n_embd": 128, "wide_n_embd": 256, "batch_size": 8, "seq_
 PLACE = "Before.\n<!-- benchmark: tying -->\nof old\n<!-- end -->\nAfter.\n"
 
 
-def test_the_page_of_performance_is_what_the_files_say(tmp_path: Path) -> None:
-    page, files = tmp_path / "page.md", sorted((DOCS / "results").glob("benchmark_*.json"))
-    page.write_text((DOCS / "performance.md").read_text(encoding="utf-8"), encoding="utf-8")
+@pytest.mark.parametrize(("name", "folder"), [("performance.md", "results"), ("performance_amd.md", "results/amd")])
+def test_a_page_of_performance_is_what_its_files_say(tmp_path: Path, name: str, folder: str) -> None:
+    page, files = tmp_path / "page.md", sorted((DOCS / folder).glob("benchmark_*.json"))
+    page.write_text((DOCS / name).read_text(encoding="utf-8"), encoding="utf-8")
     run = called("benchmark", "--page", page, "--files", *files)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert page.read_text(encoding="utf-8") == (DOCS / "performance.md").read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == (DOCS / name).read_text(encoding="utf-8")
     measured = {name for file in files for name in json.loads(file.read_text())["measurements"]}
     assert {name for name in measured if f"<!-- benchmark: {name} -->" in page.read_text()} == measured
 
