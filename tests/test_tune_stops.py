@@ -48,7 +48,7 @@ def metrics(out: Path) -> dict[str, str]:
 
 
 STOPPED = ["--search", RATES, "epsilon-floor: 0..0.3", "--trials", "3", "--seeds", "2", "--pruner", "none"]
-LONGER = ["--total-steps", "24", "--checkpoint-every", "2"]
+LONGER = ["--total-steps", "16", "--checkpoint-every", "2"]
 # The run in whose midst the sweep is stopped waits for that, once it has a checkpoint: until it is killed, or told.
 WAITING = """
 import time
@@ -153,24 +153,25 @@ def test_a_trial_that_ends_while_it_is_looked_at_is_not_taken(tmp_path: Path, mo
 def test_equal_seeds_search_the_same_and_other_seeds_do_not(sampler: Any, tmp_path: Path) -> None:
     searches = parse_searches(["learning-rate: 1e-4 | 1e-3 | 1e-2 | 1e-1", "n-layer: 1..6", "dropout: 0 | 0.1"], base())
 
-    def drawn(name: str, seed: int, processes: int = 1) -> list[dict[str, Any]]:
+    def drawn(name: str, seed: int, points: int = 12, at_a_time: int = 12) -> list[dict[str, Any]]:
         folder = tmp_path / name
         folder.mkdir()
-        sweep = Sweep(folder, base(), searches, (1000,), trials=13, sampler=sampler, seed=seed)
-        points = []
-        for _ in range(processes):  # that come one after the other
+        sweep = Sweep(folder, base(), searches, (1000,), trials=12, sampler=sampler, seed=seed)
+        found = []
+        for _ in range(points // at_a_time):  # processes that come one after the other
             with opened(sweep) as study:
-                for _ in range(13 // processes):
+                for _ in range(at_a_time):
                     claimed = claim(study, sweep)
                     assert claimed is not None
-                    points.append(claimed.trial.params)
+                    found.append(claimed.trial.params)
                     study.tell(claimed.trial, float(claimed.trial.params["n_layer"]))
                     claimed.release()
-        return points
+        return found
 
-    first = drawn("a", 3, processes=13)
+    # More than the ten that are drawn at random before a sampler goes by what it has seen.
+    first = drawn("a", 3, at_a_time=1)
     assert first == drawn("b", 3)
-    assert first != drawn("c", 4)
+    assert first[:3] != drawn("c", 4, points=3, at_a_time=3)
     assert len({str(point) for point in first}) > 6
 
 
