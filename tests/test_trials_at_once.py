@@ -1,6 +1,7 @@
 """How many networks a search holds at once beside the run's own: what its memory is bounded by."""
 
 import weakref
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -26,7 +27,7 @@ SMALL: dict[str, Any] = {"n_layer": 4, "n_embd": 16, "n_head": 2, "seq_len": 8, 
     ],
 )
 def test_trials_at_once_are_as_many_as_is_said(
-    agent: str, settings: Any, steps: int, most: int, monkeypatch: pytest.MonkeyPatch
+    agent: str, settings: Any, steps: int, most: int, text_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: weakref.WeakSet[Trial] = weakref.WeakSet()
     counts = [0]
@@ -38,5 +39,6 @@ def test_trials_at_once_are_as_many_as_is_said(
         counts.append(len(alive))
 
     monkeypatch.setattr(Trial, "__init__", counted)
-    drive_agent(agent, gym.make("LayerTying-GPT2-v0", **SMALL, total_steps=steps, k=2), settings=settings, seed=0)
+    env = gym.make("LayerTying-GPT2-v0", **SMALL, dataset=str(text_folder), total_steps=steps, k=2)
+    drive_agent(agent, env, settings=settings, seed=0)
     assert max(counts) == most
