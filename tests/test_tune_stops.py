@@ -48,7 +48,7 @@ def metrics(out: Path) -> dict[str, str]:
 
 
 STOPPED = ["--search", RATES, "epsilon-floor: 0..0.3", "--trials", "3", "--seeds", "2", "--pruner", "none"]
-LONGER = ["--total-steps", "16", "--checkpoint-every", "2"]
+LONGER = ["--total-steps", "24", "--checkpoint-every", "2"]
 # The run in whose midst the sweep is stopped waits for that, once it has a checkpoint: until it is killed, or told.
 WAITING = """
 import time
@@ -78,8 +78,8 @@ def test_a_stopped_sweep_ends_like_one_that_was_not(
     (tmp_path / "waiting.py").write_text(WAITING)
     waiting = ["--callbacks", f"{tmp_path}/waiting.py:Waiting"]
     process = begin([*STOPPED, *options(out, text_folder), *LONGER, *waiting])
-    # In the second trial, past a checkpoint of its second run.
-    wait_for(process, lambda: list(out.glob("trials/0001/seed1001.unfinished/checkpoints/*")))
+    # In the second trial, past a checkpoint of its second run: a whole one, whose name is a number.
+    wait_for(process, lambda: list(out.glob("trials/0001/seed1001.unfinished/checkpoints/[0-9]*[0-9]")))
     os.killpg(process.pid, how)
     text, _ = process.communicate(timeout=60)
     if how == signal.SIGINT:
