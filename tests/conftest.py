@@ -134,6 +134,18 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def short_text(request: pytest.FixtureRequest, text_folder: Path) -> Iterator[None]:
+    """Let `TINY`, and a module's `LONG`, have the small text.
+
+    To shuffle half a million windows for each fork takes longer than its training.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for settings in (TINY, getattr(request.module, "LONG", {})):
+            patch.setitem(settings, "dataset", str(text_folder))
+        yield
+
+
 @pytest.fixture
 def tiny(text_folder: Path) -> dict[str, Any]:
     """Settings of a tiny environment on real text."""

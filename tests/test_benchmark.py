@@ -200,10 +200,10 @@ def test_what_was_measured_before_ctrl_c_is_in_the_file(tmp_path: Path, monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setitem(MEASUREMENTS, "head", ("", interrupted))
-    run = benchmark("dqn", "head", "--json", str(tmp_path / "all.json"))
+    run = benchmark("table", "head", "--json", str(tmp_path / "all.json"))
     assert run.returncode == 130
-    assert re.search(r"dqn took [\d.]+ s\n", run.stdout) and "what was measured is in the file" in run.stdout
-    assert list(json.loads((tmp_path / "all.json").read_text())["measurements"]) == ["dqn"]
+    assert re.search(r"table took [\d.]+ s\n", run.stdout) and "what was measured is in the file" in run.stdout
+    assert list(json.loads((tmp_path / "all.json").read_text())["measurements"]) == ["table"]
 
 
 def test_memory_of_the_small_network_alone_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

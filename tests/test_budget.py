@@ -20,6 +20,8 @@ from tying_env.episode import Stopped
 from tying_env.plugins import ForeignCodeError
 from tying_env.primary.schedule import Schedule
 
+pytestmark = pytest.mark.usefixtures("short_text")
+
 OWN, TIED = np.arange(4), np.zeros(4, dtype=np.int64)
 
 

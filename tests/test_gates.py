@@ -21,6 +21,8 @@ from tying_env.budget import BudgetSpent
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.gates import train_gates
 
+pytestmark = pytest.mark.usefixtures("short_text")
+
 LONG: dict[str, Any] = TINY | {"total_steps": 80, "freeze_at_start": False, "dropout": 0.0}
 
 

@@ -18,6 +18,8 @@ from tying_env.env import LayerTyingEnv
 from tying_env.kinds import Kinds
 from tying_env.partition import leaders
 
+pytestmark = pytest.mark.usefixtures("short_text")
+
 OWN = np.arange(4)
 
 

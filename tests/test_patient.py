@@ -22,6 +22,8 @@ from tying_env.env import LayerTyingEnv
 from tying_env.kinds import Kinds
 from tying_env.partition import all_tyings, leaders
 
+pytestmark = pytest.mark.usefixtures("short_text")
+
 NAMES = ["change-little", "thompson", "mcts"]
 LONG: dict[str, Any] = TINY | {"total_steps": 200, "validate_every": 0, "freeze_at_start": False}
 

@@ -71,20 +71,27 @@ def test_slices_add_up_to_three_finished_runs(text_folder: Path, tmp_path: Path)
     assert json.loads((out / "results.json").read_text())["arms"] == arms
 
 
-@pytest.mark.parametrize("decisions", [1, 6])
+# And a run that fails costs the others nothing.
+@pytest.mark.parametrize(("decisions", "fails"), [(1, True), (6, False)])
 def test_a_kill_in_the_first_slice_costs_no_more_than_what_came_after_the_checkpoint(
-    text_folder: Path, tmp_path: Path, decisions: int
+    text_folder: Path, tmp_path: Path, decisions: int, fails: bool
 ) -> None:
     out = tmp_path / "out"
     options = small(text_folder, out)
+    if fails:
+        (out / "dqn").mkdir(parents=True)  # no run, and none can be made here
     code, output = signalled(options, signal.SIGKILL, out, decisions)
     assert code == -signal.SIGKILL, output
     assert not (out / "results.json").exists()
     again = reproduce(*options, "--minutes", "3")
-    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.returncode == (1 if fails else 0), again.stdout + again.stderr
     assert ("Resuming from" in again.stdout) == (decisions > 4)
+    assert ("error: dqn: the run directory" in again.stdout) == fails
     arms = json.loads((out / "results.json").read_text())["arms"]
-    assert [(arm["status"], arm["train_step"]) for arm in arms.values()] == [("finished", 60)] * 3
+    assert list(arms) == ["conventional", "dqn", "random"]
+    assert (arms["dqn"] is None) == fails
+    made = [arm for arm in arms.values() if arm is not None]
+    assert [(arm["status"], arm["train_step"]) for arm in made] == [("finished", 60)] * (2 if fails else 3)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -98,16 +105,6 @@ def test_a_signal_ends_the_slice_with_the_results_so_far(
     assert arms["conventional"]["status"] in ("terminated", "interrupted")
     assert (arms["dqn"], arms["random"]) == (None, None)
     assert "| dqn | nothing yet |" in (out / "results.md").read_text()
-
-
-def test_a_run_that_fails_costs_the_others_nothing(text_folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    (out / "dqn").mkdir(parents=True)  # no run, and none can be made here
-    done = reproduce(*small(text_folder, out), "--minutes", "3")
-    assert done.returncode == 1
-    assert "error: dqn: the run directory" in done.stdout
-    arms = json.loads((out / "results.json").read_text())["arms"]
-    assert (arms["conventional"]["status"], arms["dqn"], arms["random"]["status"]) == ("finished", None, "finished")
 
 
 @pytest.mark.parametrize(("options", "named"), [(["--minutes", "0"], "minutes must be"), (["--row", "imdb"], "imdb")])

@@ -35,15 +35,23 @@ IDS = torch.arange(8)[None]
 SHARED = r"'self_attn\.q_proj\.weight' is shared by blocks 0 and 1, "
 
 
-@pytest.fixture(scope="module", params=["shared", "leader"])
-def run_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> Path:
+GRADIENTS = ("shared", "leader")
+
+
+@pytest.fixture(scope="module")
+def run_folders(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> dict[str, Path]:
     """Blocks 0 and 1 share weights, 2 and 3 do; with `leader` by Parameters of their own on one memory."""
-    folder = tmp_path_factory.mktemp("run") / "fixed"
-    config = EnvConfig(
-        **TINY | {"dataset": str(text_folder), "model": "llama", "gradient": request.param, "total_steps": 4}
-    )
-    run(RunConfig("sequence", 1, run_dir=folder, env=config, test_windows=4, controller=GroupsConfig(groups=2)))
-    return folder
+    folders = {gradient: tmp_path_factory.mktemp("run") / "fixed" for gradient in GRADIENTS}
+    for gradient, folder in folders.items():
+        tiny: dict[str, Any] = TINY | {"dataset": str(text_folder), "model": "llama", "gradient": gradient}
+        config = EnvConfig(**tiny | {"total_steps": 4})
+        run(RunConfig("sequence", 1, run_dir=folder, env=config, test_windows=4, controller=GroupsConfig(groups=2)))
+    return folders
+
+
+@pytest.fixture(params=GRADIENTS)
+def run_folder(request: pytest.FixtureRequest, run_folders: dict[str, Path]) -> Path:
+    return run_folders[request.param]
 
 
 def settings(**options: Any) -> Any:
@@ -88,21 +96,30 @@ def test_merging_into_a_shared_weight_is_refused(loaded: str, how: str, run_fold
     assert torch.equal(with_adapters(input_ids=IDS).logits, expected)
 
 
-def test_a_pickle_is_refused_in_a_process_that_reads_nothing_else(run_folder: Path, tmp_path: Path) -> None:
-    with_adapters = peft.get_peft_model(load_run(run_folder).model, settings())
-    torch.save(load_run(run_folder).model, tmp_path / "bare")
-    torch.save(with_adapters, tmp_path / "adapted")
+def test_a_pickle_is_refused_in_a_process_that_reads_nothing_else(run_folders: Any, tmp_path: Path) -> None:
+    for gradient, folder in run_folders.items():
+        torch.save(load_run(folder).model, tmp_path / f"{gradient} bare")
+        torch.save(peft.get_peft_model(load_run(folder).model, settings()), tmp_path / f"{gradient} adapted")
+    # It imports torch and PEFT once, and nothing of ours: either run's pickles are read in a copy of it.
     code = (
-        "import sys, torch, peft\n"
+        "import os, sys, torch, peft\n"
+        "assert 'tying_env' not in sys.modules\n"
         "settings = peft.LoraConfig(r=2, target_modules=['q_proj'])\n"
-        "for name in ('bare', 'adapted'):\n"
-        "    model = torch.load(f'{sys.argv[1]}/{name}', weights_only=False)\n"
-        "    model = peft.get_peft_model(model, settings) if name == 'bare' else model\n"
-        "    try: model.merge_adapter()\n"
-        "    except ValueError as error: print(error)\n"
+        "for gradient in ('shared', 'leader'):\n"
+        "    if os.fork():\n"
+        "        assert os.wait()[1] == 0\n"
+        "        continue\n"
+        "    for name in (f'{gradient} bare', f'{gradient} adapted'):\n"
+        "        model = torch.load(f'{sys.argv[1]}/{name}', weights_only=False)\n"
+        "        model = peft.get_peft_model(model, settings) if 'bare' in name else model\n"
+        "        try: model.merge_adapter()\n"
+        "        except ValueError as error: print(name, error)\n"
+        "    break\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.count("is shared by blocks 0 and 1, and merging would add") == 2
+    for name in (f"{gradient} {kind}" for gradient in GRADIENTS for kind in ("bare", "adapted")):
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith(name))
+        assert "is shared by blocks 0 and 1, and merging would add" in line
 
 
 def test_once_layers_have_weights_of_their_own_adapters_are_merged(run_folder: Path) -> None:

@@ -22,6 +22,8 @@ from tying_env.budget import BudgetSpent
 from tying_env.env import LayerTyingEnv
 from tying_env.partition import leaders
 
+pytestmark = pytest.mark.usefixtures("short_text")
+
 OWN, TIED = np.arange(4), np.zeros(4, dtype=np.int64)
 
 

@@ -1,6 +1,7 @@
 """How many networks a search holds at once beside the run's own: what its memory is bounded by."""
 
 import weakref
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,20 +14,20 @@ SMALL: dict[str, Any] = {"n_layer": 4, "n_embd": 16, "n_head": 2, "seq_len": 8, 
 
 
 @pytest.mark.parametrize(
-    ("agent", "settings", "most"),
+    ("agent", "settings", "steps", "most"),
     [
-        ("hill-climbing", None, 1),
-        ("annealing", None, 1),
-        ("tree-search", None, 3),
-        ("halving", HalvingConfig(candidates=5), 5),
-        ("change-little", None, 1),
-        ("thompson", None, 1),
-        ("mcts", TreeConfig(share=0.6), 1),
-        ("probe-then-tie", None, 1),
+        ("hill-climbing", None, 60, 1),
+        ("annealing", None, 60, 1),
+        ("tree-search", None, 60, 3),
+        ("halving", HalvingConfig(candidates=5), 60, 5),
+        ("change-little", None, 120, 1),  # which tries nothing early in a run
+        ("thompson", None, 120, 1),
+        ("mcts", TreeConfig(share=0.6), 60, 1),
+        ("probe-then-tie", None, 60, 1),
     ],
 )
 def test_trials_at_once_are_as_many_as_is_said(
-    agent: str, settings: Any, most: int, monkeypatch: pytest.MonkeyPatch
+    agent: str, settings: Any, steps: int, most: int, text_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alive: weakref.WeakSet[Trial] = weakref.WeakSet()
     counts = [0]
@@ -38,5 +39,6 @@ def test_trials_at_once_are_as_many_as_is_said(
         counts.append(len(alive))
 
     monkeypatch.setattr(Trial, "__init__", counted)
-    drive_agent(agent, gym.make("LayerTying-GPT2-v0", **SMALL, total_steps=120, k=2), settings=settings, seed=0)
+    env = gym.make("LayerTying-GPT2-v0", **SMALL, dataset=str(text_folder), total_steps=steps, k=2)
+    drive_agent(agent, env, settings=settings, seed=0)
     assert max(counts) == most

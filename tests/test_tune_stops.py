@@ -78,8 +78,8 @@ def test_a_stopped_sweep_ends_like_one_that_was_not(
     (tmp_path / "waiting.py").write_text(WAITING)
     waiting = ["--callbacks", f"{tmp_path}/waiting.py:Waiting"]
     process = begin([*STOPPED, *options(out, text_folder), *LONGER, *waiting])
-    # In the second trial, past a checkpoint of its second run.
-    wait_for(process, lambda: list(out.glob("trials/0001/seed1001.unfinished/checkpoints/*")))
+    # In the second trial, past a checkpoint of its second run: a whole one, whose name is a number.
+    wait_for(process, lambda: list(out.glob("trials/0001/seed1001.unfinished/checkpoints/[0-9]*[0-9]")))
     os.killpg(process.pid, how)
     text, _ = process.communicate(timeout=60)
     if how == signal.SIGINT:
@@ -153,24 +153,25 @@ def test_a_trial_that_ends_while_it_is_looked_at_is_not_taken(tmp_path: Path, mo
 def test_equal_seeds_search_the_same_and_other_seeds_do_not(sampler: Any, tmp_path: Path) -> None:
     searches = parse_searches(["learning-rate: 1e-4 | 1e-3 | 1e-2 | 1e-1", "n-layer: 1..6", "dropout: 0 | 0.1"], base())
 
-    def drawn(name: str, seed: int, processes: int = 1) -> list[dict[str, Any]]:
+    def drawn(name: str, seed: int, points: int = 12, at_a_time: int = 12) -> list[dict[str, Any]]:
         folder = tmp_path / name
         folder.mkdir()
-        sweep = Sweep(folder, base(), searches, (1000,), trials=13, sampler=sampler, seed=seed)
-        points = []
-        for _ in range(processes):  # that come one after the other
+        sweep = Sweep(folder, base(), searches, (1000,), trials=12, sampler=sampler, seed=seed)
+        found = []
+        for _ in range(points // at_a_time):  # processes that come one after the other
             with opened(sweep) as study:
-                for _ in range(13 // processes):
+                for _ in range(at_a_time):
                     claimed = claim(study, sweep)
                     assert claimed is not None
-                    points.append(claimed.trial.params)
+                    found.append(claimed.trial.params)
                     study.tell(claimed.trial, float(claimed.trial.params["n_layer"]))
                     claimed.release()
-        return points
+        return found
 
-    first = drawn("a", 3, processes=13)
+    # More than the ten that are drawn at random before a sampler goes by what it has seen.
+    first = drawn("a", 3, at_a_time=1)
     assert first == drawn("b", 3)
-    assert first != drawn("c", 4)
+    assert first[:3] != drawn("c", 4, points=3, at_a_time=3)
     assert len({str(point) for point in first}) > 6
 
 

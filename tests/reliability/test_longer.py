@@ -12,6 +12,7 @@ from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import resume, run
 from tying_agents.running.saved import OtherSettings, RunIsOver
 
+from tests.conftest import TINY
 from tests.reliability.runs import Watcher, contents, finish, interrupt, outcome, resume_until_it_ends, small
 from tying_env.runs import Checkpoints, RunDirectory
 from tying_env.runs.run_directory import SUMMARY
@@ -29,11 +30,19 @@ def without_trace(path: Path) -> dict[str, Any]:
     return {name: value for name, value in outcome(path).items() if name != "trace.txt"}
 
 
-@pytest.mark.parametrize("agent", ["dqn", "albert"])
-def test_a_finished_run_is_trained_on(agent: str, tiny: dict[str, Any], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The longer run as it is when it is made in one go."""
     # The warm-up is a tenth of the length where nothing is said: it stays the shorter run's.
-    whole = small(tiny | CONSTANT | {"total_steps": 32, "warmup_steps": 2}, tmp_path / "whole", agent)
-    expected = without_trace(finish(whole))
+    tiny = TINY | {"dataset": str(text_folder)} | CONSTANT | {"total_steps": 32, "warmup_steps": 2}
+    return finish(small(tiny, tmp_path_factory.mktemp("longer") / "whole"))
+
+
+@pytest.mark.parametrize("agent", ["dqn", "albert"])
+def test_a_finished_run_is_trained_on(agent: str, tiny: dict[str, Any], tmp_path: Path, whole: Path) -> None:
+    if agent != "dqn":
+        whole = finish(small(tiny | CONSTANT | {"total_steps": 32, "warmup_steps": 2}, tmp_path / "whole", agent))
+    expected = without_trace(whole)
     config, watcher = small(tiny | CONSTANT, tmp_path / "run", agent), Watcher()
     path = finish(config)
     ended = (path / "trace.txt").read_text()
@@ -41,9 +50,9 @@ def test_a_finished_run_is_trained_on(agent: str, tiny: dict[str, Any], tmp_path
     assert watcher.notes[1] == "The run is made longer: 32 training steps."
     assert without_trace(path) == expected
     # The trace tells that the run had ended before, and is replayed as that of the longer run.
-    trace = (tmp_path / "whole" / "trace.txt").read_text()
+    trace = (whole / "trace.txt").read_text()
     assert (path / "trace.txt").read_text() == ended + trace.removeprefix(ended.removesuffix("end 20\n"))
-    assert list(map(list, read_trace(path).tyings)) == list(map(list, read_trace(tmp_path / "whole").tyings))
+    assert list(map(list, read_trace(path).tyings)) == list(map(list, read_trace(whole).tyings))
     with pytest.raises(RunIsOver, match="is finished"):
         resume(path, [watcher])
 
@@ -62,10 +71,9 @@ def test_a_stopped_run_is_made_longer(schedule: dict[str, Any], tiny: dict[str, 
 
 @pytest.mark.parametrize("moment", ["checkpoint", "config", "summary"])
 def test_a_crash_leaves_the_shorter_run_or_the_longer_one(
-    moment: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, tiny: dict[str, Any], tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = small(tiny | CONSTANT | {"total_steps": 32, "warmup_steps": 2}, tmp_path / "whole")
-    expected = without_trace(finish(whole))
+    expected = without_trace(whole)
     config = small(tiny | CONSTANT, tmp_path / "run", keep_checkpoints=1)
     path = finish(config)
 
@@ -93,10 +101,8 @@ def test_a_crash_leaves_the_shorter_run_or_the_longer_one(
     assert without_trace(path) == expected
 
 
-def test_a_run_without_a_checkpoint_begins_anew_and_longer(
-    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = outcome(finish(small(tiny | CONSTANT | {"total_steps": 32, "warmup_steps": 2}, tmp_path / "whole")))
+def test_a_run_without_a_checkpoint_begins_anew_and_longer(tiny: dict[str, Any], tmp_path: Path, whole: Path) -> None:
+    expected = outcome(whole)
     config = small(tiny | CONSTANT, tmp_path / "run", checkpoint_every=0)
 
     def die(decision: int) -> None:
@@ -162,15 +168,15 @@ def test_every_agent_is_trained_on_as_if_it_had_been_so_long_or_says_why_not(
 ) -> None:
     if not full and agent not in ("layer-sweep-dqn", "evolution", "thompson"):
         pytest.skip("with --reliability")
-    tiny = tiny | CONSTANT | {"total_steps": 40, "warmup_steps": 2}
+    tiny = tiny | CONSTANT | {"total_steps": 24, "warmup_steps": 2}
     path = finish(config := small(tiny, tmp_path / "run", agent))
     try:
-        assert resume(path, [Watcher()], longer(config, 80))[1] == "finished"
+        assert resume(path, [Watcher()], longer(config, 48))[1] == "finished"
     except OtherSettings as error:
         assert re.search("goes by the length of the run|looks ahead", str(error))
     else:
         assert without_trace(path) == without_trace(
-            finish(small(tiny | {"total_steps": 80}, tmp_path / "whole", agent))
+            finish(small(tiny | {"total_steps": 48}, tmp_path / "whole", agent))
         )
 
 
