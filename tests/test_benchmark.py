@@ -21,6 +21,7 @@ from rich.console import Console
 from tying_agents.benchmarks import memory
 from tying_agents.benchmarks.all import MEASUREMENTS
 from tying_agents.benchmarks.many import settings_of
+from tying_agents.benchmarks.measurements import compare_step
 from tying_agents.benchmarks.settings import BenchmarkSizes, ManyNetworks, MemorySizes
 from tying_agents.benchmarks.showing import to_table
 from tying_agents.benchmarks.turns import RATIO, tell_ratio, to_rows
@@ -28,6 +29,7 @@ from tying_agents.benchmarks.turns import RATIO, tell_ratio, to_rows
 from tests.command_line import called
 from tests.tables import made_up_table, written
 from tying_env import EnvConfig
+from tying_env.primary.kernels import feed_forward
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
 N_LAYER, WIDTH, SEQ_LEN, VOCABULARY = 4, 16, 16, 50257
@@ -247,3 +249,14 @@ def test_the_script_is_the_command() -> None:
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode != 0
     assert "n_layer must be at least 3" in " ".join((run.stdout + run.stderr).split())
+
+
+def test_the_bare_loop_computes_what_a_large_network_computes(
+    monkeypatch: pytest.MonkeyPatch, text_folder: Path
+) -> None:
+    # Kernels of its own are for those: attention in several blocks of rows, the feed-forward part as one function.
+    monkeypatch.setattr(feed_forward, "_SMALLEST", 0)
+    sizes = BenchmarkSizes(
+        repeats=1, dataset=str(text_folder), n_layer=3, n_embd=16, n_head=2, seq_len=80, batch_size=2, k=2
+    )
+    assert {row.unit for row in compare_step(sizes, random=False)} == {"ms"}  # it compares the results first

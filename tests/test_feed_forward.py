@@ -256,3 +256,11 @@ def test_our_networks_have_it() -> None:
     config = EnvConfig(n_layer=2, n_embd=8, n_head=2, seq_len=5)
     network = build_network(config, {"vocab_size": 11}, torch.device("cpu"), torch_stream(0, "weights"))
     assert all(type(block.mlp) is feed_forward._FastFeedForward for block in network.blocks)
+
+
+def test_compiled_code_sees_no_more_than_transformers_own(calls: list[int]) -> None:
+    theirs, ours = pair()
+    x = draw(2, 3, D)
+    graph = torch.compile(ours, fullgraph=True, backend="eager")  # which raises where the compiler cannot see through
+    assert torch.equal(graph(x), theirs(x))
+    assert not calls

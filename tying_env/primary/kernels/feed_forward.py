@@ -44,7 +44,13 @@ class _FastFeedForward(GPT2MLP):  # type: ignore[misc]
         """Compute (..., D) to (..., D)."""
         rows = hidden_states.shape[:-1]
         into, back = self.c_fc, self.c_proj
-        if not (_is_plain(self) and rows.numel() * into.nf >= _SMALLEST and _is_exact(hidden_states, into, back)):
+        # First whether it is compiled: the compiler does not see through the other questions.
+        if not (
+            can_be_ours(hidden_states)
+            and _is_plain(self)
+            and rows.numel() * into.nf >= _SMALLEST
+            and _is_exact(hidden_states, into, back)
+        ):
             result: Tensor = super().forward(hidden_states)
             return result
         flat: Tensor = _FeedForward.apply(  # type: ignore[no-untyped-call]
@@ -82,14 +88,13 @@ def _has_hooks(module: nn.Module) -> bool:
 
 
 def _is_exact(x: Tensor, *layers: Conv1D) -> bool:
-    """Tell whether it is a training step in one precision, 32 bits or 64, in code that is not transformed."""
+    """Tell whether it is a training step in one precision, 32 bits or 64."""
     weights = [weight for layer in layers for weight in (layer.weight, layer.bias)]
     return (
         needed_once()
         and torch.is_grad_enabled()
         and x.dtype in (torch.float32, torch.float64)
         and all(weight.dtype == x.dtype for weight in weights)
-        and can_be_ours(x)
         and not torch.is_autocast_enabled("cpu")
     )
 
