@@ -187,7 +187,7 @@ def draw_growth(panels: Mapping[str, Mapping[str, Curves]], path: Path) -> None:
                 continue
             axis.set_xscale("log", base=2)
             ticks = sorted({n for points in curves.values() for n, _ in points})
-            axis.set_xticks(ticks, [str(n) for n in ticks])
+            axis.set_xticks(ticks, [str(n) if n < 10_000 else f"{n / 1000:.0f}k" for n in ticks])
             axis.set_yscale("log")
             costs = [scale * cost for points in curves.values() for _, cost in points]
             few = max(costs) < 6 * min(costs)
@@ -197,5 +197,8 @@ def draw_growth(panels: Mapping[str, Mapping[str, Curves]], path: Path) -> None:
             axis.grid(alpha=0.3)
             axis.set_xlabel(labels.get(what, what))
             axis.set_ylabel(height)
-            axis.legend(fontsize="x-small")
+            if row == 2:  # curves that lie apart leave no room between them
+                low, high = axis.get_ylim()
+                axis.set_ylim(low, high * (high / low) ** 0.4)
+            axis.legend(fontsize="xx-small" if row == 2 else "x-small")
     figure.savefig(path, dpi=110)
