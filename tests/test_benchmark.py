@@ -171,6 +171,7 @@ def test_the_file_says_where_and_with_which_settings_it_was_measured(result: dic
     assert {"processor", "cores", "versions", "load_at_start", "onednn"} <= set(result["machine"])
     assert result["machine"]["environment"]["OMP_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"]
     assert result["options"]["workload"]["n_embd"] == WIDTH
+    assert "json" not in result["options"] and "figure" not in result["options"]["growth"]  # paths of this machine
 
 
 def test_many_networks_can_be_those_of_the_tying_table(tmp_path: Path) -> None:

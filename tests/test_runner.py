@@ -69,7 +69,7 @@ def test_equal_seeds_give_equal_runs_for_each_agent(text_folder: Path, tmp_path:
         assert all(tying == tyings[0] for tying in tyings)
     spent = RunDirectory.open(tmp_path / "a").read_json("summary.json")
     assert spent["train_step"] + spent["trial_steps"] == tiny["total_steps"]
-    assert (spent["trial_steps"] > 10) == pays or agent == "probe-then-tie"
+    assert (spent["trial_steps"] > 4 / 9 * tiny["total_steps"]) == pays or agent == "probe-then-tie"
 
 
 def test_conventional_training_is_all_layers_from_the_first_step(tmp_path: Path, tiny: Any) -> None:

@@ -89,6 +89,8 @@ def measure_all(options: BenchmarkOptions, console: Console, keep: Callable[[dic
         console.print("warning: this machine is busy; threads then wait for each other, expect noise", style="yellow")
     content: dict[str, Any] = {"machine": machine, "measurements": {}, "seconds": {}}
     content["options"] = dataclasses.asdict(options)
+    # Where results go says nothing of them, and files are passed on.
+    del content["options"]["json"], content["options"]["growth"]["figure"]
     for i, name in enumerate(options.only):
         title, work = MEASUREMENTS[name]
         console.print(f"[{i + 1}/{len(options.only)}] measuring {name} ...", markup=False)

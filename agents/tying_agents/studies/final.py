@@ -79,7 +79,7 @@ FINAL = {
         "Where training text is scarce (30 KB): which dropout does conventional training want, and which the rule?",
         "Validation perplexity of the best network of the run, three paired seeds, each arm at its own best rate of "
         "one tuning seed; the test split is not looked at. Each of the two takes the dropout whose mean is least into "
-        "`final-scarce`; one at the edge means that there is more to try.",
+        "the comparison; one at the edge means that there is more to try.",
         1.3,
         train_bytes={
             30_000: (
