@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -235,6 +236,12 @@ def test_it_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_sb3s_agents_leave_nothing_in_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    drive_agent("ppo", gym.make(ENV_ID, n_layer=4, decisions=5), settings=SB3Config(sb3_n_steps=4), seed=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_epsilon_of_sb3s_agents_is_that_with_which_each_action_was_drawn() -> None:

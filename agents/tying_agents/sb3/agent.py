@@ -113,6 +113,11 @@ class SB3Run(RunningAgent):
         told = _loop_env(seen)
         told.model = model
         from stable_baselines3.common.callbacks import BaseCallback
+        from stable_baselines3.common.logger import Logger
+
+        if model.verbose == 0 and model.tensorboard_log is None:
+            # One that writes nowhere: the library's own makes an empty folder in the system's temporary one.
+            model.set_logger(Logger(folder=None, output_formats=[]))
 
         class AfterEachStep(BaseCallback):
             def _on_step(self) -> bool:
