@@ -34,20 +34,20 @@ def without_trace(path: Path) -> dict[str, Any]:
 def whole(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The longer run as it is when it is made in one go."""
     # The warm-up is a tenth of the length where nothing is said: it stays the shorter run's.
-    tiny = BRIEF | {"dataset": str(text_folder)} | CONSTANT | {"total_steps": 16, "warmup_steps": 1}
+    tiny = BRIEF | {"dataset": str(text_folder)} | CONSTANT | {"total_steps": 20, "warmup_steps": 1}
     return finish(small(tiny, tmp_path_factory.mktemp("longer") / "whole"))
 
 
 @pytest.mark.parametrize("agent", ["dqn", "albert"])
 def test_a_finished_run_is_trained_on(agent: str, tiny: dict[str, Any], tmp_path: Path, whole: Path) -> None:
     if agent != "dqn":
-        whole = finish(small(tiny | CONSTANT | {"total_steps": 16, "warmup_steps": 1}, tmp_path / "whole", agent))
+        whole = finish(small(tiny | CONSTANT | {"total_steps": 20, "warmup_steps": 1}, tmp_path / "whole", agent))
     expected = without_trace(whole)
     config, watcher = small(tiny | CONSTANT, tmp_path / "run", agent), Watcher()
     path = finish(config)
     ended = (path / "trace.txt").read_text()
-    assert resume(path, [watcher], longer(config, 16))[1] == "finished"
-    assert watcher.notes[1] == "The run is made longer: 16 training steps."
+    assert resume(path, [watcher], longer(config, 20))[1] == "finished"
+    assert watcher.notes[1] == "The run is made longer: 20 training steps."
     assert without_trace(path) == expected
     # The trace tells that the run had ended before, and is replayed as that of the longer run.
     trace = (whole / "trace.txt").read_text()
@@ -91,13 +91,13 @@ def test_a_crash_leaves_the_shorter_run_or_the_longer_one(
                 Path, "unlink", lambda path, **named: crash() if path.name == SUMMARY else unlink(path, **named)
             )
         with pytest.raises(OSError, match="no space left"):
-            resume(path, [Watcher()], longer(config, 16))
+            resume(path, [Watcher()], longer(config, 20))
     if moment == "summary":  # it is the longer run already
         assert resume(path, [Watcher()])[1] == "finished"
     else:
         with pytest.raises(RunIsOver, match="is finished"):
             resume(path, [Watcher()])
-        assert resume(path, [Watcher()], longer(config, 16))[1] == "finished"
+        assert resume(path, [Watcher()], longer(config, 20))[1] == "finished"
     assert without_trace(path) == expected
 
 
@@ -110,7 +110,7 @@ def test_a_run_without_a_checkpoint_begins_anew_and_longer(tiny: dict[str, Any],
 
     with pytest.raises(OSError, match="no space left"):
         run(config, [Watcher(die)])
-    assert resume(tmp_path / "run", [Watcher()], longer(config, 16))[1] == "finished"
+    assert resume(tmp_path / "run", [Watcher()], longer(config, 20))[1] == "finished"
     assert outcome(tmp_path / "run") == expected
 
 
