@@ -119,27 +119,27 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], int, str]] = [
         "cosine",
         {},
         {},
-        20,
-        r"total_steps is 10 there, 20 here: the cosine schedule .* To train its network on: .*--init",
+        12,
+        r"total_steps is 6 there, 12 here: the cosine schedule .* To train its network on: .*--init",
     ),
-    ("linear", {"schedule": "linear"}, {}, 20, "the linear schedule"),
-    ("wsd", WSD, {}, 20, "the wsd schedule has lowered the learning rate since training step 5, and 10 are done"),
-    ("shorter", CONSTANT, {}, 5, "total_steps is 10 there, 5 here: a run is not made shorter"),
-    ("episodes", CONSTANT, {"episodes": 2}, 20, "its 2 episodes are all of one length"),
-    ("sb3", CONSTANT, {"agent": "a2c"}, 20, "the agent a2c goes by the length of the run"),
-    ("epsilon", CONSTANT, {"agent": "repaired-dqn"}, 20, "the agent repaired-dqn goes by the length of the run"),
-    ("rule", CONSTANT, {"agent": "merge-alike"}, 20, "the agent merge-alike goes by the length of the run"),
-    ("seldom", CONSTANT, {"agent": "change-little"}, 20, "the agent change-little goes by the length of the run"),
+    ("linear", {"schedule": "linear"}, {}, 12, "the linear schedule"),
+    ("wsd", WSD, {}, 12, "the wsd schedule has lowered the learning rate since training step 3, and 6 are done"),
+    ("shorter", CONSTANT, {}, 5, "total_steps is 6 there, 5 here: a run is not made shorter"),
+    ("episodes", CONSTANT, {"episodes": 2}, 12, "its 2 episodes are all of one length"),
+    ("sb3", CONSTANT, {"agent": "a2c"}, 12, "the agent a2c goes by the length of the run"),
+    ("epsilon", CONSTANT, {"agent": "repaired-dqn"}, 12, "the agent repaired-dqn goes by the length of the run"),
+    ("rule", CONSTANT, {"agent": "merge-alike"}, 12, "the agent merge-alike goes by the length of the run"),
+    ("seldom", CONSTANT, {"agent": "change-little"}, 12, "the agent change-little goes by the length of the run"),
     (
         "search",
         CONSTANT,
         {"agent": "annealing"},
-        20,
+        12,
         "its controller looks ahead as long as the run has training steps",
     ),
-    ("settle", CONSTANT, {"wrappers": ("settle",)}, 20, "the wrapper settle goes by the share of the run"),
-    ("cut", CONSTANT | {"k": 4}, {}, 20, "its last decision was cut short by the end of the run, to 2 of 4"),
-    ("others", CONSTANT | {"learning_rate": 0.5}, {}, 20, "env.learning_rate is 0.5 there, 0.001 here"),
+    ("settle", CONSTANT, {"wrappers": ("settle",)}, 12, "the wrapper settle goes by the share of the run"),
+    ("cut", CONSTANT | {"k": 4}, {}, 12, "its last decision was cut short by the end of the run, to 2 of 4"),
+    ("others", CONSTANT | {"learning_rate": 0.5}, {}, 12, "env.learning_rate is 0.5 there, 0.001 here"),
 ]
 
 
@@ -147,7 +147,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], int, str]] = [
 def test_a_run_that_goes_by_its_length_says_so(
     env: dict[str, Any], more: dict[str, Any], steps: int, why: str, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
-    config = small(tiny | env, tmp_path / "run", **{"agent": "random"} | more)
+    config = small(tiny | {"total_steps": 6} | env, tmp_path / "run", **{"agent": "random"} | more)
     path = finish(config)
     before, asked = contents(path), longer(config, steps)
     if "learning_rate" in env:
