@@ -16,6 +16,7 @@ from joblib.externals.loky.backend import context
 from tying_agents.many import cluster
 
 import tying_env
+from tests.disk import leave_out_waiting
 from tests.glue_files import write_glue
 from tests.pictures import AS_SOURCE, leave_out_pictures
 from tests.started import server_pid
@@ -90,6 +91,14 @@ def no_pictures() -> Iterator[None]:
     """A run's map of its tying is a few pixels, and the figures of a page are left empty."""
     with pytest.MonkeyPatch.context() as patch:
         leave_out_pictures(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """What is written is not brought to the disk at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_waiting(patch.setattr)
         yield
 
 

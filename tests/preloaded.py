@@ -10,6 +10,7 @@ from torch.utils import tensorboard
 from tying_agents.commands import compare, reproduce, tabulate, tune
 from tying_agents.running import runner
 
+from tests.disk import leave_out_waiting
 from tests.pictures import leave_out_pictures
 from tying_env.reports import html
 
@@ -19,4 +20,5 @@ PRELOADED = (
 )
 
 leave_out_pictures(setattr)
+leave_out_waiting(setattr)
 gc.freeze()  # a process that is forked neither goes through all this nor copies its pages

@@ -4,8 +4,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from tying_agents.running.runner import run as run_here
 from tying_agents.stopping import StopSignals
 
 from tests.command_line import called
-from tests.started import Started, script
+from tests.started import Started, code, script
 from tying_env import EnvConfig
 from tying_env.distributed import World
 from tying_env.env import LayerTyingEnv
@@ -33,11 +31,12 @@ def options(tiny: dict[str, Any], folder: Path, **more: Any) -> list[str]:
     return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def torchrun(processes: int, arguments: list[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    command += [str(SCRIPT), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def torchrun(processes: int, arguments: list[str]) -> Started:
+    """Start torchrun; it starts interpreters, as it does for users."""
+    options = ["--nproc-per-node", str(processes), "--master-port", "0"]
+    options += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    text = "import sys; from torch.distributed.run import main; main(sys.argv[1:])"
+    return code(text, *options, str(SCRIPT), *arguments)
 
 
 def pair(arguments: list[str]) -> list[Started]:
@@ -118,7 +117,7 @@ def wait_for_a_decision(settings: list[str]) -> RunDirectory:
     directory = RunDirectory(Path(settings[settings.index("--run-dir") + 1]))
     deadline = time.monotonic() + 150
     while not directory.read_metrics() and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(0.02)
     return directory
 
 
@@ -138,8 +137,8 @@ def signalled(settings: list[str], number: signal.Signals) -> tuple[str, int, Ru
         os.kill(ranks["1"], number)
         output, _ = run.communicate(timeout=100)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            run.kill()
+        run.send_signal(signal.SIGKILL)
+    assert run.returncode is not None
     return output, run.returncode, directory
 
 

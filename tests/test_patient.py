@@ -21,11 +21,12 @@ from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_u
 from tying_env.env import LayerTyingEnv
 from tying_env.kinds import Kinds
 from tying_env.partition import all_tyings, leaders
+from tying_env.runs import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("short_text")
 
 NAMES = ["change-little", "thompson", "mcts"]
-LONG: dict[str, Any] = TINY | {"total_steps": 200, "validate_every": 0, "freeze_at_start": False}
+LONG: dict[str, Any] = TINY | {"k": 1, "total_steps": 100, "validate_every": 0, "freeze_at_start": False}
 
 
 def pairs(tying: Any) -> set[tuple[int, int]]:
@@ -71,8 +72,8 @@ def test_the_run_pays_for_its_trials_and_stays_after_a_while(name: str, monkeypa
     monkeypatch.setattr(LayerTyingEnv, "step", step)
     loop = drive_agent(name, env, seed=0)
     assert loop.finished
-    assert env.train_step + env.trial_steps == 200 and env.trial_steps >= 12
-    late = {tying for at, tying in tyings if at >= 0.667 * 200}
+    assert env.train_step + env.trial_steps == 100 and env.trial_steps >= 6
+    late = {tying for at, tying in tyings if at >= 0.667 * 100}
     assert len(late) == 1
     assert all(
         len(leaders(np.array(tying))) <= 2 for _, tying in tyings
@@ -148,15 +149,22 @@ def test_blind_deals_results_out_at_random(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(60 < firsts.count(value) < 140 for value in (0, 4, 8, 12))
 
 
+# Settings with which each decision up to the fifth is looked ahead for.
+OFTEN: dict[str, Any] = {"change-little": ChangeConfig(share=0.6), "thompson": ThompsonConfig(share=0.6)}
+OFTEN |= {"mcts": TreeConfig(share=0.6, simulations=2)}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stopped_run_ends_with_the_same_bits(name: str, tiny: dict[str, Any], tmp_path: Path) -> None:
-    tiny = tiny | {"total_steps": 80, "validate_every": 40, "freeze_at_start": False}
-    expected = outcome(finish(small(tiny, tmp_path / "whole", agent=name)))
+    tiny = tiny | {"k": 1, "total_steps": 30, "validate_every": 10, "freeze_at_start": False}
+    expected = outcome(finish(small(tiny, tmp_path / "whole", agent=name, controller=OFTEN[name])))
     path = tmp_path / "stopped"
     watcher = Watcher(lambda n: interrupt() if n in (3, 9) else None)
-    assert run(small(tiny, path, agent=name), [watcher])[1] == "interrupted"
+    assert run(small(tiny, path, agent=name, controller=OFTEN[name]), [watcher])[1] == "interrupted"
+    at_the_stop = RunDirectory(path).read_metrics()[-1]["trial_steps"]
     resume_until_it_ends(path)
     assert outcome(path) == expected
+    assert 0 < at_the_stop < expected["summary"]["trial_steps"]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +196,7 @@ def test_more_groups_than_layers_are_refused(kind: type[PatientSearch[Any]]) -> 
 
 @pytest.mark.parametrize("agent", ["merge-alike", "gates", "change-little", "thompson", "mcts", "prior"])
 def test_units_of_several_kinds_are_tied_each_within_its_own(agent: str) -> None:
-    env = LayerTyingEnv(**LONG | {"units": "sublayers", "total_steps": 60})
+    env = LayerTyingEnv(**LONG | {"units": "sublayers", "total_steps": 30})
     settings = PriorConfig(max_parameters=10**9) if agent == "prior" else None
     loop = drive_agent(agent, env, settings=settings, seed=0)
     assert loop.finished

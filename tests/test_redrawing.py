@@ -23,7 +23,7 @@ from tying_env.tied_blocks import TiedBlocks
 @pytest.mark.parametrize("model", ["gpt2", "llama", "bert"])
 def test_redrawn_and_held_frozen_layers_train_with_the_same_bits(tiny: dict[str, Any], model: str, units: str) -> None:
     episodes, each = [], 1 if units == "block" else 2
-    tiny = tiny | {"model": model, "units": units} | ({"dropout": 0.0} if model == "llama" else {"dropout": 0.2})
+    tiny = tiny | {"model": model, "units": units, "k": 1, "dropout": 0.0 if model == "llama" else 0.2}
     for checkpointed in (False, True):
         for frozen_weights in ("held", "redrawn"):
             choices = {"frozen_weights": frozen_weights, "checkpoint_blocks": checkpointed}

@@ -12,6 +12,16 @@ from tests.command_line import called
 from tests.started import script
 
 
+@pytest.fixture(scope="module")
+def text_folder(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small text with little to be measured on: runs measure on all of their test split."""
+    folder = tmp_path_factory.mktemp("text")
+    for name, characters in (("train", None), ("valid", 2000), ("test", 1000)):
+        text = (text_folder / f"{name}.txt").read_text(encoding="utf-8")
+        (folder / f"{name}.txt").write_text(text[:characters], encoding="utf-8")
+    return folder
+
+
 def reproduce(*options: str) -> subprocess.CompletedProcess[str]:
     return called("reproduce", "table1", *options)
 

@@ -56,14 +56,19 @@ STATIC += ("sandwich",)
 def test_equal_seeds_give_equal_runs_for_each_agent(text_folder: Path, tmp_path: Path, tiny: Any, agent: Any) -> None:
     pays = agent in ("tree-search", "hill-climbing", "annealing", "halving")  # most training steps are those of trials
     # One training step for each of seven decisions; what is looked at again and again is for other tests.
-    tiny = tiny | {"k": 1, "total_steps": 23 if pays else 7, "validate_every": 3}
+    tiny = tiny | {"n_layer": 4 if pays else 3, "k": 1, "validate_every": 3, "validation_windows": 4}
+    tiny["dropout"] = 0.1 if agent in ("conventional", "dqn") else 0.0
+    tiny["total_steps"] = (23 if agent == "halving" else 17) if pays else 7
+    # Of an agent that always gives the same tying, a seed reaches the network alone: the same way for all of them.
+    alone = agent in STATIC and agent not in ("conventional", "random-static", "periodic")
     files = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+    for name, seed in (("a", 1), ("b", 1)) if alone else (("a", 1), ("b", 1), ("c", 2)):
         config = RunConfig(agent=agent, seed=seed, run_dir=tmp_path / name, env=EnvConfig(**tiny), test_windows=4)
         directory, status = run(config)
         assert status == "finished"
         files.append([(directory.path / f).read_bytes() for f in ("metrics.jsonl", "final.safetensors")])
-    assert files[0] == files[1] != files[2]
+    assert files[0] == files[1]
+    assert alone or files[2] != files[1]
     tyings = [record["tying"] for record in RunDirectory.open(tmp_path / "a").read_metrics()]
     if agent in STATIC:
         assert all(tying == tyings[0] for tying in tyings)

@@ -31,7 +31,8 @@ def restored() -> Iterator[None]:
 
 
 def config(text_folder: Path, **settings: Any) -> RunConfig:
-    return RunConfig("random", env=EnvConfig(**TINY | {"dataset": str(text_folder)} | settings))
+    small = {"n_layer": 2, "n_embd": 4, "n_head": 1, "dataset": str(text_folder)}
+    return RunConfig("random", env=EnvConfig(**TINY | small | settings))
 
 
 @pytest.mark.parametrize(

@@ -11,19 +11,20 @@ from tying_agents.running.agents import drive_agent
 from tying_agents.settings import HalvingConfig, TreeConfig
 
 SMALL: dict[str, Any] = {"n_layer": 4, "n_embd": 16, "n_head": 2, "seq_len": 8, "batch_size": 2, "tokenizer": "bytes"}
+SMALL |= {"validate_every": 0, "validation_windows": 4}
 
 
 @pytest.mark.parametrize(
     ("agent", "settings", "steps", "most"),
     [
-        ("hill-climbing", None, 60, 1),
-        ("annealing", None, 60, 1),
-        ("tree-search", None, 60, 3),
-        ("halving", HalvingConfig(candidates=5), 60, 5),
-        ("change-little", None, 120, 1),  # which tries nothing early in a run
-        ("thompson", None, 120, 1),
-        ("mcts", TreeConfig(share=0.6), 60, 1),
-        ("probe-then-tie", None, 60, 1),
+        ("hill-climbing", None, 30, 1),
+        ("annealing", None, 30, 1),
+        ("tree-search", None, 30, 3),
+        ("halving", HalvingConfig(candidates=5), 30, 5),
+        ("change-little", None, 60, 1),  # which tries nothing early in a run
+        ("thompson", None, 60, 1),
+        ("mcts", TreeConfig(share=0.6), 30, 1),
+        ("probe-then-tie", None, 30, 1),
     ],
 )
 def test_trials_at_once_are_as_many_as_is_said(
@@ -39,6 +40,6 @@ def test_trials_at_once_are_as_many_as_is_said(
         counts.append(len(alive))
 
     monkeypatch.setattr(Trial, "__init__", counted)
-    env = gym.make("LayerTying-GPT2-v0", **SMALL, dataset=str(text_folder), total_steps=steps, k=2)
+    env = gym.make("LayerTying-GPT2-v0", **SMALL, dataset=str(text_folder), total_steps=steps, k=1)
     drive_agent(agent, env, settings=settings, seed=0)
     assert max(counts) == most

@@ -52,8 +52,8 @@ def torch_saved(folder: Path) -> None:
 
 
 def zip_bomb(folder: Path) -> None:
-    with zipfile.ZipFile(folder / "tensors.safetensors", "w", zipfile.ZIP_DEFLATED) as bomb:
-        bomb.writestr("data", b"\0" * (1 << 28))
+    with zipfile.ZipFile(folder / "tensors.safetensors", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb:
+        bomb.writestr("data", b"\0" * (1 << 27))
     redescribe(folder, "tensors.safetensors")
 
 

@@ -51,17 +51,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(f"{number:>7,}  {what}{f' ({remark})' if remark else ''}")
 
 
+# Nine decisions, of one training step each: runs are stopped, killed and damaged between decisions.
+BRIEF: dict[str, Any] = TINY | {"k": 1, "total_steps": 10, "validate_every": 2}
+
+
+@pytest.fixture
+def tiny(text_folder: Path) -> dict[str, Any]:
+    """Settings of a short run of a tiny environment on real text."""
+    return BRIEF | {"dataset": str(text_folder)}
+
+
 @pytest.fixture(scope="session")
 def run_whole(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What the run of `small` comes to when nothing happens to it."""
-    return outcome(finish(small(TINY | {"dataset": str(text_folder)}, tmp_path_factory.mktemp("whole") / "run")))
+    return outcome(finish(small(BRIEF | {"dataset": str(text_folder)}, tmp_path_factory.mktemp("whole") / "run")))
 
 
 @pytest.fixture(scope="session")
 def stopped_once(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of `stopped`, which is copied for each test."""
     path = tmp_path_factory.mktemp("stopped") / "run"
-    return stop_at_five(small(TINY | {"dataset": str(text_folder)}, path, "random", keep_checkpoints=5))
+    return stop_at_five(small(BRIEF | {"dataset": str(text_folder)}, path, "random", keep_checkpoints=5))
 
 
 @pytest.fixture

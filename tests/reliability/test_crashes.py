@@ -9,16 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import TINY
 from tests.reliability import child
-from tests.reliability.conftest import Counts
+from tests.reliability.conftest import BRIEF, Counts
 from tests.reliability.runs import finish, outcome, small
+
+SIX = BRIEF | {"total_steps": 7}  # decisions
+
+
+@pytest.fixture
+def tiny(text_folder: Path) -> dict[str, Any]:
+    return SIX | {"dataset": str(text_folder)}
 
 
 @pytest.fixture(scope="module")
 def expected(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    tiny = TINY | {"dataset": str(text_folder), "total_steps": 14}
-    return outcome(finish(small(tiny, tmp_path_factory.mktemp("whole") / "run")))
+    return outcome(finish(small(SIX | {"dataset": str(text_folder)}, tmp_path_factory.mktemp("whole") / "run")))
 
 
 def go_on(config: Any) -> None:
@@ -30,7 +35,7 @@ def go_on(config: Any) -> None:
 def test_a_run_killed_at_any_change_of_the_disk_ends_the_same(
     tiny: dict[str, Any], tmp_path: Path, expected: dict[str, Any], full: bool, counts: Counts
 ) -> None:
-    config = small(tiny | {"total_steps": 14}, tmp_path / "counted")  # the token cache is there already
+    config = small(tiny, tmp_path / "counted")  # the token cache is there already
     moments = child.number()
     process = child.start(config, count_into=moments)
     process.join(120)
@@ -40,7 +45,7 @@ def test_a_run_killed_at_any_change_of_the_disk_ends_the_same(
     every = 1 if full else moments.value // 8
     tried = range(1, moments.value + 1, every)
     for moment in tried:
-        config = small(tiny | {"total_steps": 14}, tmp_path / f"at{moment}")
+        config = small(tiny, tmp_path / f"at{moment}")
         process = child.start(config, die_at=moment)
         process.join(120)
         assert process.exitcode == -signal.SIGKILL, moment
@@ -56,10 +61,10 @@ def test_a_run_killed_again_and_again_at_random_times_ends_the_same(
     rng = np.random.default_rng(0)
     while kills < wanted:
         runs += 1
-        config = small(tiny | {"total_steps": 14}, tmp_path / f"run{runs}")
+        config = small(tiny, tmp_path / f"run{runs}")
         while True:
             process = child.start(config)
-            process.join(float(rng.uniform(0.05, 1.5)))
+            process.join(float(rng.uniform(0.02, 0.4)))
             if process.exitcode is None and kills < wanted:
                 process.kill()
                 process.join()

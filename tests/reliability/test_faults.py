@@ -69,18 +69,19 @@ def test_a_full_disk_is_a_named_error_and_the_last_checkpoint_is_intact(
 
 
 def test_a_disk_that_fills_up_with_metrics_is_a_named_error(tiny: dict[str, Any], tmp_path: Path) -> None:
-    # The largest file is metrics.jsonl: a network of a few kilobytes, and hundreds of decisions.
-    settings = tiny | {"n_embd": 2, "n_head": 1, "k": 1, "total_steps": 120, "validate_every": 40}
+    # The largest file is metrics.jsonl: a network of a few kilobytes, and many decisions.
+    few = {"n_layer": 2, "n_embd": 2, "n_head": 1, "seq_len": 8}
+    settings = tiny | few | {"total_steps": 76, "validate_every": 38}
     expected = outcome(finish(small(settings, tmp_path / "whole", "random", checkpoint_every=20)))
     path = tmp_path / "run"
-    run(small(settings, path, "random", checkpoint_every=20), [Watcher(lambda n: interrupt() if n == 99 else None)])
+    run(small(settings, path, "random", checkpoint_every=20), [Watcher(lambda n: interrupt() if n == 70 else None)])
     sizes = {p.name: p.stat().st_size for p in path.rglob("*") if p.is_file() and "tfevents" not in p.name}
     assert max(sizes.values()) == sizes["metrics.jsonl"]
     done = limited(path, sizes["metrics.jsonl"] + 100)
     assert f"OSError: [Errno {errno.EFBIG}]" in done, done
     assert "metrics.jsonl" in done
     assert (path / "metrics.jsonl").stat().st_size == sizes["metrics.jsonl"]  # no half line
-    assert newest(path).state["recorder"]["decision"] == 99
+    assert newest(path).state["recorder"]["decision"] == 70
     resume_until_it_ends(path)
     assert outcome(path) == expected
 
@@ -186,7 +187,7 @@ def test_one_bad_number_ends_the_run_as_diverged(
         return step(self, action)
 
     monkeypatch.setattr(LayerTyingEnv, "step", poisoned)
-    _, status = run(small(tiny, path, checkpoint_every=1), [Watcher()])
+    _, status = run(small(tiny | {"total_steps": 7}, path, checkpoint_every=1), [Watcher()])
     assert status == "diverged"
     last = json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["decision"] == 5
@@ -197,7 +198,7 @@ def test_one_bad_number_ends_the_run_as_diverged(
     for tensors in (good.state["env"]["trainer"]["weights"], *good.state["env"]["trainer"]["optimizer"].values()):
         assert all(bool(tensor.isfinite().all()) for tensor in tensors.values())
     before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
-    with pytest.raises(RunIsOver, match=r"run: the run diverged at training step 10; there is nothing to resume"):
+    with pytest.raises(RunIsOver, match=r"run: the run diverged at training step 5; there is nothing to resume"):
         resume(path, [Watcher()])
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
     # From that checkpoint, without the bad number, the run is resumed: whoever takes the summary away asks for that.

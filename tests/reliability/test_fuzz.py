@@ -122,7 +122,7 @@ def test_fuzzed_settings_are_refused_by_name_or_work(
 def test_memory_and_file_handles_do_not_grow(tiny: dict[str, Any], full: bool, counts: Counts) -> None:
     if not Path("/proc/self/statm").exists():
         pytest.skip("reads the process's size from /proc")
-    env = LayerTyingEnv(**tiny | {"total_steps": 8})
+    env = LayerTyingEnv(**tiny | {"total_steps": 3})
     seconds, rng = 1800.0, np.random.default_rng(0)
 
     def episode(seed: int) -> None:

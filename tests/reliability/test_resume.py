@@ -37,6 +37,12 @@ AGENTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture
+def brief(tiny: dict[str, Any]) -> dict[str, Any]:
+    """Five decisions, where it is not the decisions that are tried."""
+    return tiny | {"total_steps": 6}
+
+
 def of(name: str, tiny: dict[str, Any], path: Path, **more: Any) -> RunConfig:
     settings = {"agent": name} | AGENTS.get(name, {}) | more
     return small(tiny, path, **settings)
@@ -56,7 +62,7 @@ def test_a_run_stopped_after_every_decision_ends_the_same(
 
     more: dict[str, Any] = {}
     if name == "annealing":  # two of three training steps are trials'
-        tiny = tiny | {"total_steps": 40}
+        tiny = tiny | {"total_steps": 28}
     if name == "replay":
         finish(small(tiny, tmp_path / "recorded", "random"))
         more["controller"] = ReplayConfig(trace=tmp_path / "recorded")
@@ -77,7 +83,7 @@ def test_a_run_stopped_after_every_decision_ends_the_same(
 def test_a_run_stopped_after_every_training_step_ends_the_same(
     name: str, questions: int, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = tiny | {"total_steps": 40 if name == "annealing" else 10, "k": 3, "validate_every": 5}
+    tiny = tiny | {"total_steps": 40 if name == "annealing" else 7, "k": 3, "validate_every": 3}
     expected = outcome(finish(of(name, tiny, tmp_path / "whole")))
     path = tmp_path / "stopped"
     asked = 0
@@ -95,13 +101,13 @@ def test_a_run_stopped_after_every_training_step_ends_the_same(
         stops += 1
         assert stops < 50, "no headway"
         status = resume(path, [Watcher()])[1]
-    assert stops >= (2 if name == "annealing" else 9)  # nearly one for every one of the 10 training steps
+    assert stops >= (2 if name == "annealing" else 6)  # nearly one for every one of the 7 training steps
     assert status == "finished"
     assert outcome(path) == expected
 
 
 def test_several_episodes_are_resumed(tiny: dict[str, Any], tmp_path: Path) -> None:
-    tiny = tiny | {"total_steps": 8}
+    tiny = tiny | {"total_steps": 4}
     for agent in ("dqn", "a2c"):
         whole, path = tmp_path / f"{agent}-whole", tmp_path / f"{agent}-stopped"
         expected = outcome(finish(small(tiny, whole, agent, episodes=3)))
@@ -113,39 +119,39 @@ def test_several_episodes_are_resumed(tiny: dict[str, Any], tmp_path: Path) -> N
         assert [r["episode"] for r in RunDirectory.open(path).read_metrics()] == [1] * 3 + [2] * 3 + [3] * 3
 
 
-def test_other_settings_are_refused_and_listed(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_other_settings_are_refused_and_listed(brief: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run"
-    run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
+    run(small(brief, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
     before = sorted((p, p.stat().st_mtime_ns) for p in path.rglob("*") if p.name != "lock")
-    other = small(tiny | {"learning_rate": 0.5}, path, seed=3)
+    other = small(brief | {"learning_rate": 0.5}, path, seed=3)
     with pytest.raises(ValueError, match=r"seed is 0 there, 3 here; env.learning_rate is 0.001 there, 0.5 here"):
         resume(path, [Watcher()], other)
     assert sorted((p, p.stat().st_mtime_ns) for p in path.rglob("*") if p.name != "lock") == before
 
 
-def test_a_finished_run_is_not_resumed(tiny: dict[str, Any], tmp_path: Path) -> None:
-    path = finish(small(tiny, tmp_path / "run"))
+def test_a_finished_run_is_not_resumed(brief: dict[str, Any], tmp_path: Path) -> None:
+    path = finish(small(brief, tmp_path / "run"))
     with pytest.raises(ValueError, match="finished: there is nothing to resume"):
         resume(path, [Watcher()])
 
 
-def test_a_run_stopped_before_its_first_checkpoint_begins_anew(tiny: dict[str, Any], tmp_path: Path) -> None:
-    expected = outcome(finish(small(tiny, tmp_path / "whole", checkpoint_every=3)))
+def test_a_run_stopped_before_its_first_checkpoint_begins_anew(brief: dict[str, Any], tmp_path: Path) -> None:
+    expected = outcome(finish(small(brief, tmp_path / "whole", checkpoint_every=3)))
 
     def die(decision: int) -> None:
         raise OSError("no space left")
 
     path = tmp_path / "run"
     with pytest.raises(OSError, match="no space left"):
-        run(small(tiny, path, checkpoint_every=3), [Watcher(die)])
+        run(small(brief, path, checkpoint_every=3), [Watcher(die)])
     watcher = resume_until_it_ends(path)
     assert watcher.notes[0] == f"{path} was stopped before its first checkpoint: starting over."
     assert outcome(path) == expected
 
 
-def test_a_run_tells_when_it_was_resumed(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_tells_when_it_was_resumed(brief: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "run"
-    run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
+    run(small(brief, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
     resume_until_it_ends(path)
     (line,) = (path / "resumes.jsonl").read_text().splitlines()
     resumed = json.loads(line)
@@ -156,8 +162,14 @@ def test_a_run_tells_when_it_was_resumed(tiny: dict[str, Any], tmp_path: Path) -
 # An agent with a tying of its own has no frozen start, and makes one decision more than others.
 @pytest.mark.parametrize("agent", ["dqn", "albert", "conventional"])
 def test_a_signal_while_results_are_saved_is_not_lost(
-    agent: str, tiny: dict[str, Any], tmp_path: Path, run_whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    agent: str,
+    tiny: dict[str, Any],
+    brief: dict[str, Any],
+    tmp_path: Path,
+    run_whole: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    tiny = tiny if agent == "dqn" else brief
     expected = run_whole if agent == "dqn" else outcome(finish(small(tiny, tmp_path / "whole", agent)))
     conclude = runner.conclude
 
@@ -173,10 +185,10 @@ def test_a_signal_while_results_are_saved_is_not_lost(
 
 
 def test_other_data_are_refused_and_listed(
-    tiny: dict[str, Any], text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    brief: dict[str, Any], text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = Path(shutil.copytree(text_folder, tmp_path / "data"))
-    path, config = tmp_path / "run", small(tiny | {"dataset": str(data)}, tmp_path / "run")
+    path, config = tmp_path / "run", small(brief | {"dataset": str(data)}, tmp_path / "run")
     run(config, [Watcher(lambda n: interrupt() if n == 3 else None)])
     before = contents(path)
     text = (data / "valid.txt").read_text(encoding="utf-8")
@@ -205,16 +217,16 @@ def test_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         resume(path, [Watcher()])
 
 
-def test_another_trace_or_pattern_is_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
-    finish(small(tiny, tmp_path / "a", "random"))
-    finish(small(tiny, tmp_path / "b", "random", seed=5))
+def test_another_trace_or_pattern_is_refused(brief: dict[str, Any], tmp_path: Path) -> None:
+    finish(small(brief, tmp_path / "a", "random"))
+    finish(small(brief, tmp_path / "b", "random", seed=5))
     (tmp_path / "pattern.txt").write_text("0 0 2 2")
     named: dict[str, Any] = {
         "replay": ReplayConfig(trace=tmp_path / "a"),
         "pattern": PatternConfig(tmp_path / "pattern.txt"),
     }
     for agent, settings in named.items():
-        config = small(tiny, tmp_path / agent, agent, controller=settings)
+        config = small(brief, tmp_path / agent, agent, controller=settings)
         run(config, [Watcher(lambda n: interrupt() if n == 3 else None)])
     shutil.copy(tmp_path / "b" / "trace.txt", tmp_path / "a" / "trace.txt")
     (tmp_path / "pattern.txt").write_text("0 1 2 2")
@@ -244,13 +256,13 @@ def test_a_run_that_never_wrote_a_checkpoint_begins_anew(
     assert outcome(path) == run_whole
 
 
-def test_another_machine_is_said(tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_machine_is_said(brief: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run"
-    run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
+    run(small(brief, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
     about = RunDirectory.open(path).read_json("config.json")
     assert about["threads"] == torch.get_num_threads()
     assert about["processor"]
-    watcher = Watcher(lambda n: interrupt() if n == 5 else None)
+    watcher = Watcher(lambda n: interrupt() if n == 4 else None)
     resume(path, [watcher])
     assert not [note for note in watcher.notes if "bits" in note]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
@@ -265,19 +277,19 @@ def test_another_machine_is_said(tiny: dict[str, Any], tmp_path: Path, monkeypat
 
 
 def test_that_compiled_blocks_draw_other_masks_is_said(
-    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    brief: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.nn.Module, "compile", lambda block: None)  # the note is the same, and comes sooner
     path = tmp_path / "run"
-    run(small(tiny, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
-    resume(path, [watcher := Watcher(lambda n: interrupt() if n == 5 else None)])
+    run(small(brief, path), [Watcher(lambda n: interrupt() if n == 3 else None)])
+    resume(path, [watcher := Watcher(lambda n: interrupt() if n == 4 else None)])
     assert not [note for note in watcher.notes if "masks" in note]
-    resume(path, [watcher := Watcher()], small(tiny | {"compile_blocks": True}, path))
+    resume(path, [watcher := Watcher()], small(brief | {"compile_blocks": True}, path))
     (note,) = [note for note in watcher.notes if "masks" in note]
     assert "numbers differ from here on: compile_blocks is False there, True here" in note
 
 
-def test_another_label_is_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
-    run(small(tiny, tmp_path / "run", label="a"), [Watcher(lambda n: interrupt() if n == 3 else None)])
+def test_another_label_is_refused(brief: dict[str, Any], tmp_path: Path) -> None:
+    run(small(brief, tmp_path / "run", label="a"), [Watcher(lambda n: interrupt() if n == 3 else None)])
     with pytest.raises(OtherSettings, match="label is 'a' there, 'b' here"):
-        resume(tmp_path / "run", [Watcher()], small(tiny, tmp_path / "run", label="b"))
+        resume(tmp_path / "run", [Watcher()], small(brief, tmp_path / "run", label="b"))
