@@ -16,21 +16,23 @@ class Budget:
         own: done by the run itself.
         trials: done by its trials.
         reserved: kept for the run's next decision, which a trial cannot take from it.
+        asked: whether anybody has asked what is left for trials, or tried one: in a longer run the answer is another.
     """
 
     total: int
     own: int = 0
     trials: int = 0
     reserved: int = 0
+    asked: bool = False
 
     @property
     def spent(self) -> int:
         """Training steps done by the run and its trials."""
         return self.own + self.trials
 
-    @property
-    def for_trials(self) -> int:
-        """Training steps that trials can still take."""
+    def ask(self) -> int:
+        """Return the training steps that trials can still take, and note that somebody wanted to know."""
+        self.asked = True
         return max(self.total - self.spent - self.reserved, 0)
 
     def check(self, steps: int) -> None:
@@ -39,9 +41,9 @@ class Budget:
         Raises:
             BudgetSpent: they cannot.
         """
-        if steps > self.for_trials:
+        if steps > (left := self.ask()):
             raise BudgetSpent(
-                f"a trial of {steps} training steps is more than is left for trials, {self.for_trials}: of "
+                f"a trial of {steps} training steps is more than is left for trials, {left}: of "
                 f"{self.total} the run has done {self.own} itself and {self.trials} in trials, and keeps "
                 f"{self.reserved} for its next decision"
             )

@@ -25,6 +25,7 @@ def capture(episode: Episode) -> dict[str, Any]:
         "interval": episode.interval,
         "trial_steps": episode.trial_steps,
         "trial_steps_paid": episode.trial_steps if episode.is_trial else episode.budget.trials,
+        "trials_asked": episode.budget.asked,
         "validation_perplexity": validation if math.isfinite(validation) else None,
         "validation_accuracy": episode.validation_accuracy,
         "input_dependence": episode.input_dependence,
@@ -52,8 +53,11 @@ def restore(episode: Episode, state: dict[str, Any], config: EnvConfig) -> None:
     left = config.total_steps - episode.train_step
     episode.trial_steps = check_count("trial_steps", state.get("trial_steps", 0), left)
     paid = check_count("trial_steps_paid", state.get("trial_steps_paid", 0), left)
+    asked = state.get("trials_asked", paid > 0)
+    if type(asked) is not bool:
+        raise ValueError(f"the state's trials_asked must be true or false, got {asked!r}")
     if not episode.is_trial:
-        episode.budget = Budget(config.total_steps, episode.train_step, paid)
+        episode.budget = Budget(config.total_steps, episode.train_step, paid, asked=asked)
     validation = state["validation_perplexity"]
     if not (validation is None or (isinstance(validation, float) and math.isfinite(validation))):
         raise ValueError(f"the state's validation_perplexity must be a number or none, got {validation!r}")

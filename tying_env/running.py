@@ -110,7 +110,7 @@ class RunningEnv(TyingEnv):
     @property
     def steps_for_trials(self) -> int:
         """Training steps that trials for this episode can still take."""
-        return self._running().budget.for_trials
+        return self._running().budget.ask()
 
     @property
     def tied_at(self) -> int:

@@ -135,7 +135,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], int, str]] = [
         CONSTANT,
         {"agent": "annealing"},
         12,
-        "its controller looks ahead as long as the run has training steps",
+        "its controller, or a wrapper, looks ahead as long as the run has",
     ),
     ("settle", CONSTANT, {"wrappers": ("settle",)}, 12, "the wrapper settle goes by the share of the run"),
     ("cut", CONSTANT | {"k": 4}, {}, 12, "its last decision was cut short by the end of the run, to 2 of 4"),
@@ -166,7 +166,7 @@ AGENTS = [name for name in agent_names() if find_agent(name).kind == "controller
 def test_every_agent_is_trained_on_as_if_it_had_been_so_long_or_says_why_not(
     agent: str, tiny: dict[str, Any], tmp_path: Path, full: bool
 ) -> None:
-    if not full and agent not in ("layer-sweep-dqn", "evolution", "thompson"):
+    if not full and agent not in ("layer-sweep-dqn", "evolution", "thompson", "tree-search"):
         pytest.skip("with --reliability")
     tiny = tiny | CONSTANT | {"total_steps": 12, "warmup_steps": 1}
     path = finish(config := small(tiny, tmp_path / "run", agent))

@@ -67,18 +67,18 @@ def lengthened(state: dict[str, Any], config: RunConfig) -> dict[str, Any]:
         config: settings of the longer run, from `same_but_longer`.
 
     Raises:
-        LengthIsFixed: its learning rate had begun to fall, its last decision was cut short by its end, or it paid for
-            trials.
+        LengthIsFixed: its learning rate had begun to fall, its last decision was cut short by its end, or its
+            controller looked ahead, or would have.
         KeyError, TypeError: the state is damaged.
     """
     env, k = state["env"], config.env.k
     interval = env.get("interval", k)  # of the last decision; a state of before there were intervals has none
     before = dataclasses.replace(config.env, total_steps=env["config"]["total_steps"])
     done, under_way = env["train_step"], env["under_way"]
-    if env.get("trial_steps", 0):
+    if env.get("trials_asked", env.get("trial_steps", 0) > 0):
         raise LengthIsFixed(
-            "its controller looks ahead as long as the run has training steps left to pay for that: in a longer run it "
-            f"would have decided otherwise. {_TO_TRAIN_ON}"
+            "its controller, or a wrapper, looks ahead as long as the run has training steps left to pay for that: in "
+            f"a longer run it would have decided otherwise. {_TO_TRAIN_ON}"
         )
     falls_at = before.total_steps - before.wsd_decay_steps
     if before.schedule == "wsd" and done > falls_at:
