@@ -15,8 +15,12 @@ from tying_env import EnvConfig
 RATES = "learning-rate: log 1e-4..1e-1"
 
 
+# Of a run, whose perplexity is measured twice.
+TOTAL_STEPS = 2 * TINY["validate_every"]
+
+
 def options(out: Path, text_folder: Path, *more: str) -> list[str]:
-    settings = TINY | {"dataset": str(text_folder)}
+    settings = TINY | {"dataset": str(text_folder), "total_steps": TOTAL_STEPS}
     words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     return ["--out", str(out), *words, *more]
 

@@ -10,7 +10,9 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from tying_agents.benchmarks import memory
+from tying_agents.benchmarks import growth, measurements, memory, speed
 from tying_agents.benchmarks.all import MEASUREMENTS
 from tying_agents.benchmarks.many import settings_of
 from tying_agents.benchmarks.measurements import compare_step
@@ -29,7 +31,7 @@ from tying_agents.benchmarks.turns import RATIO, tell_ratio, to_rows
 from tests.command_line import called
 from tests.tables import made_up_table, written
 from tying_env import EnvConfig
-from tying_env.primary.kernels import feed_forward
+from tying_env.primary.kernels import attention, feed_forward, head
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
 N_LAYER, WIDTH, SEQ_LEN, VOCABULARY = 4, 16, 16, 50257
@@ -60,12 +62,34 @@ def words(*options: str) -> list[str]:
     return [*named, *TINY, *options[len(named) :]]
 
 
+def run_here(command: Sequence[str], **_: Any) -> None:
+    """Stand in for `subprocess.run`: run the command here, which an interpreter would import for first."""
+    interpreter, option, module, *given = command
+    assert (interpreter, option, module) == (sys.executable, "-m", "tying_env")  # test_readme.py starts that
+    called(*given).check_returncode()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_turns() -> Iterator[None]:
+    """Do the same thing a few times in one turn: what is timed is not checked."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((speed, "STEPS"), (growth, "DECISIONS"), (measurements, "DECISIONS")):
+            assert getattr(module, name) > 1
+            patch.setattr(module, name, 1)
+        yield
+
+
 @pytest.fixture(scope="module")
 def result(text_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one run of everything writes."""
     file = tmp_path_factory.mktemp("benchmark") / "all.json"
     figure = file.with_suffix(".png")
-    run = benchmark(*MEASURED, "--dataset", str(text_folder), "--json", str(file), "--figure", str(figure))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "subprocess", SimpleNamespace(run=run_here))
+        # Following an operation costs the same whatever its size: a few large ones.
+        patch.setattr(attention, "ROWS", 256)
+        patch.setitem(head.CHUNK_ROWS, "cpu", 4096)
+        run = benchmark(*MEASURED, "--dataset", str(text_folder), "--json", str(file), "--figure", str(figure))
     assert figure.stat().st_size > 10_000
     assert run.returncode == 0, run.stdout + run.stderr
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -211,12 +235,12 @@ def test_what_was_measured_before_ctrl_c_is_in_the_file(tmp_path: Path, monkeypa
 
 def test_memory_of_the_small_network_alone_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "cases", lambda n_layer, n_groups: {"conventional": (np.arange(n_layer), {})})
-    base = EnvConfig(tokenizer="gpt2", n_layer=3, n_embd=8, n_head=1, seq_len=8, batch_size=1, device="cpu")
+    base = EnvConfig(tokenizer="gpt2", n_layer=1, n_embd=8, n_head=1, seq_len=8, batch_size=1, device="cpu")
     told: list[str] = []
     rows = memory.measure_memory(base, MemorySizes(paper_n_layer=0), told.append)
-    assert {row.name.split(": ")[0] for row in rows} == {"3 x 8, measured", "3 x 8, measured, checkpointed"}
+    assert {row.name.split(": ")[0] for row in rows} == {"1 x 8, measured", "1 x 8, measured, checkpointed"}
     assert [re.sub(r"\d+\.\d s", "S", line) for line in told] == [
-        f"3 x 8, {how}: conventional, S"
+        f"1 x 8, {how}: conventional, S"
         for how in ("exact", "exact, checkpointed", "measured", "measured, checkpointed")
     ]
 

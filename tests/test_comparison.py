@@ -20,6 +20,7 @@ from tying_agents.run_config import RunConfig
 from tying_agents.settings import ReplayConfig
 
 from tests.run_folders import read
+from tests.started import server_pid
 from tying_env import EnvConfig
 from tying_env import env as env_module
 from tying_env.data.windows import ShuffledWindows
@@ -215,13 +216,18 @@ def test_a_cluster_needs_an_address_and_its_package(tmp_path: Path, monkeypatch:
         RunPlan(tmp_path, (0,), jobs=2, backend="ray", address="auto")
 
 
-def test_runs_go_to_a_dask_cluster(tmp_path: Path, tiny: Any) -> None:
+def test_runs_go_to_a_dask_cluster(tmp_path: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arms = [arm("a", tiny, agent="random"), arm("b", tiny, agent="dqn")]
     seen = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Dask's own
+        import dask
         import distributed
 
+        # The worker is forked from a process that has imported what runs need, and keeps that.
+        assert server_pid() != os.getpid()
+        monkeypatch.setattr(distributed.utils, "_forkserver_preload_set", True)
+        monkeypatch.setitem(dask.config.get("distributed.worker"), "multiprocessing-method", "forkserver")
         with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
             plan = RunPlan(tmp_path / "cluster", (0, 1), backend="dask", address=cluster.scheduler_address)
             make_comparison(arms, plan, lambda done, total: seen.append((done, total)))

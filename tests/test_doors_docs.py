@@ -12,6 +12,7 @@ import pytest
 from tests.fake_trackers import FakeMlflow, FakeTrackio, FakeWandb
 from tests.own_code import forget, layer_tying
 from tests.own_code import small as small_options
+from tying_env.reports import html
 from tying_env.runs import RunDirectory
 
 DOORS = Path(__file__).parents[1] / "docs" / "doors"
@@ -55,6 +56,7 @@ def test_files_examples_and_commands_of_a_page_work_in_their_order(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(gym.spec("LayerTying-GPT2-v0"), "kwargs", tiny)
+    monkeypatch.setattr(html, "run_pictures", lambda *_: [])  # tests/test_reports_page.py has them
     for fake in (FakeWandb(), FakeMlflow(), FakeTrackio()):
         monkeypatch.setitem(sys.modules, fake.__name__, fake)
     forget()

@@ -281,10 +281,13 @@ def test_runs_side_by_side_make_tables_and_a_figure(
     albert = make_run("albert")
     words = [str(sandwich.path), str(albert.path), "--windows", "8", "--test-windows", "4"]
     out = tmp_path / "table"
-    for _ in range(2):  # those of before are replaced
-        assert start("pack", [*words, "--max-bytes", "9000", "20000", "--out", str(out)]) == 0
     names = {"packing.csv", "packing.md", "packing_parts.csv", "packing.png", "packing.svg"}
+    out.mkdir()
+    for name in names:
+        (out / name).write_text("old")
+    assert start("pack", [*words, "--max-bytes", "9000", "20000", "--out", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == names
+    assert all(path.stat().st_size > 100 for path in out.iterdir())  # those of before are replaced
     with (out / "packing.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["label"], row["max_bytes"], row["fits"]) for row in rows] == [

@@ -19,6 +19,7 @@ from tying_agents.running.runner import run
 from tests.command_line import called
 from tests.reliability.runs import Watcher, interrupt
 from tying_env import EnvConfig
+from tying_env.reports import html
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,9 +58,9 @@ def stop_run(text_folder: Path, folder: Path) -> None:
     make_run(text_folder, folder, Watcher(lambda decision: interrupt() if decision == 2 else None))
 
 
-# These start an interpreter, a script and the installed command; the others are called in this one, which is quicker.
+# These start an interpreter, a script's help and a run; the others are called in this one, which is quicker.
 STARTED = (
-    next(command for command in COMMANDS if command.startswith("python scripts/run_agent.py")),
+    next(command for command in COMMANDS if command.startswith("python scripts/run_agent.py --help")),
     next(command for command in COMMANDS if command.startswith("layer-tying run")),
 )
 
@@ -105,6 +106,7 @@ def test_commands_run(command: str, text_folder: Path, tmp_path: Path, monkeypat
         pytest.fail(f"nobody checks {command!r}")
     if words[0] == "python" and command not in STARTED:
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(html, "run_pictures", lambda *_: [])  # tests/test_reports_page.py has them
         name = next(name for name, path in SCRIPTS.items() if path == script)
         if name == "ablations":  # its 28 runs are made in test_comparison_scripts.py
             monkeypatch.setattr(ablations, "make_and_report", lambda arms, *given: 0 if len(arms) == 14 else 1)
@@ -117,6 +119,7 @@ def test_commands_run(command: str, text_folder: Path, tmp_path: Path, monkeypat
         environment = os.environ | {"COLUMNS": "100", "PYTHONPATH": path}
         done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "--help" not in options or "--group-lr" in done.stdout
     if words[0] == "make" and "ARGS" in command:
         assert words[-1].removeprefix("ARGS=") in done.stdout
 

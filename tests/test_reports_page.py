@@ -10,6 +10,7 @@ from tests.command_line import called
 from tests.pictures import AS_SOURCE
 from tests.run_folders import change, make_arms, make_records, make_run
 from tying_env.reports import figures as drawn
+from tying_env.reports import html
 from tying_env.reports import page as pages
 from tying_env.reports.comparison import load_comparison
 from tying_env.reports.drawing import new_axes
@@ -125,7 +126,6 @@ def test_a_long_run_goes_in_as_pixels_and_stays_small(tmp_path: Path) -> None:
     assert len(page) < 3_000_000
 
 
-@pytest.mark.usefixtures("figures")
 def test_a_figure_that_fails_leaves_a_note_and_the_rest_of_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +137,7 @@ def test_a_figure_that_fails_leaves_a_note_and_the_rest_of_the_report(
     def unreadable(*_: object) -> Figure:
         figure, axes = new_axes("title", "x", "y")
         axes.set_title("$\\nonsense$")  # matplotlib reads its formulas only when it draws
+        monkeypatch.setattr(pages, "_as_source", lambda each: AS_SOURCE(each) if each is figure else "data:,")
         return figure
 
     monkeypatch.setattr(drawn, "training_speed", broken)
@@ -165,14 +166,17 @@ def test_the_script_writes_page_and_figures_and_prints_the_table(
 ) -> None:
     make_arms(tmp_path / "runs")
     out, folder = tmp_path / "page.html", tmp_path / "figures"
-    with monkeypatch.context() as patch:  # the figures of the second page are left out
+    of_a_run = html.run_pictures
+    with monkeypatch.context() as patch:  # of one arm; the figures of the second page are left out
         patch.setattr(pages, "_as_source", AS_SOURCE)
+        patch.setattr(html, "run_pictures", lambda run, to: of_a_run(run, to) if to == "arm2-random" else [])
         done = report(tmp_path / "runs", "--out", out, "--figures", folder, "--reference", "dqn")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "difference" in done.stdout and "6/6" in done.stdout
     assert "reference arm: dqn" in out.read_text(encoding="utf-8")
     names = {path.name for path in folder.iterdir()}
     assert {"pareto.png", "pareto.svg", "learning-curves.svg", "arm2-random-tying-raster.png"} <= names
+    monkeypatch.setattr(html, "run_pictures", lambda *_: [])
     again = report(tmp_path / "runs", "--out", out)
     assert again.returncode == 1 and "exists already" in again.stdout
     assert report(tmp_path / "runs", "--out", out, "--force", "--metric", "bits-per-byte").returncode == 0

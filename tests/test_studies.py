@@ -1,5 +1,6 @@
 """The studies: their commands are those of the program, and less text is a mixture like the whole."""
 
+import functools
 import itertools
 import shlex
 from collections.abc import Sequence
@@ -24,6 +25,12 @@ def words_after(words: Sequence[str], option: str) -> list[str]:
     return list(itertools.takewhile(lambda word: not word.startswith("--"), words[words.index(option) + 1 :]))
 
 
+@functools.cache  # many arms are in several commands
+def label_of(arm: str) -> str:
+    """Return the label of an arm that compare takes."""
+    return parse_arm(arm, RunConfig(), None).label
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_arm_of_every_study_is_one_that_compare_takes(name: str) -> None:
     study = STUDIES[name]
@@ -31,7 +38,7 @@ def test_every_arm_of_every_study_is_one_that_compare_takes(name: str) -> None:
     for words in commands_of(name, Path("studies"), "text" if study.dataset else None):
         assert words[0] in COMMANDS
         arms = [word for word in words if ": --agent " in word]
-        labels = [parse_arm(arm, RunConfig(), None).label for arm in arms]
+        labels = [label_of(arm) for arm in arms]
         assert len(set(labels)) == len(labels) == len(arms)
         assert not any("{" in word for word in words)  # every folder is named
         assert ("--dataset" in words) == bool(study.dataset or study.train_bytes)

@@ -21,10 +21,9 @@ from tying_agents.many.tuning.study import claim, opened
 from tying_agents.run_config import RunConfig
 from tying_agents.settings import DQNConfig
 
-from tests.conftest import TINY
 from tests.own_code import CONTROLLER, write
 from tests.pictures import AS_SOURCE
-from tests.sweeps import RATES, base, options, trials_of
+from tests.sweeps import RATES, TOTAL_STEPS, base, options, trials_of
 from tying_env.reports import page as pages
 from tying_env.reports.sweep_page import render_sweep, sweep_pictures
 from tying_env.runs import RunDirectory
@@ -52,7 +51,7 @@ def test_a_trial_is_worth_its_runs_best_validation_perplexity(swept: Path) -> No
         assert about["seed"] == 1000
         assert about["env"]["learning_rate"] == trial.params["learning_rate"]
         assert about["env"]["gradient"] == trial.params["gradient"]
-        assert max(trial.intermediate_values) == TINY["total_steps"]
+        assert list(trial.intermediate_values) == [TOTAL_STEPS // 2, TOTAL_STEPS]
         assert min(trial.intermediate_values.values()) == trial.value
     assert len({trial.params["learning_rate"] for trial in trials}) == 5
 
@@ -179,7 +178,7 @@ def test_compare_accepts_the_line_that_a_sweep_prints(
 def test_a_bad_trial_is_stopped_early(text_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["--search", "learning-rate: 1e-2 | 2e-2 | 5e-3 | 1e-7", "--sampler", "grid", "--seed", "5"]
-    assert tune([*arguments, *options(out, text_folder), "--agent", "conventional", "--total-steps", "40"]) == 0
+    assert tune([*arguments, *options(out, text_folder), "--agent", "conventional", "--total-steps", "16"]) == 0
     trials = {trial.params["learning_rate"]: trial for trial in trials_of(out)}
     assert list(trials)[3] == 1e-7, "choose another --seed: the bad one must come when the others can be its measure"
     assert [trials[rate].state for rate in (1e-2, 2e-2, 5e-3)] == [TrialState.COMPLETE] * 3
@@ -197,16 +196,16 @@ def test_a_bad_trial_is_stopped_early(text_folder: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband", "successive-halving", "none"])
 def test_each_pruner_ends_the_bad_trials_and_no_pruner_ends_none(pruner: Any, tmp_path: Path) -> None:
-    config = base(total_steps=100, validate_every=5)
+    config = base(total_steps=40, validate_every=5)
     searches = parse_searches(["dropout: 0..0.9"], config)
     sweep = Sweep(tmp_path, config, searches, (1000,), trials=16, sampler="random", pruner=pruner)
     pruned, complete = [], []
     with opened(sweep) as study:
         while (claimed := claim(study, sweep)) is not None:
             trial, value = claimed.trial, claimed.trial.params["dropout"]
-            for step in range(5, 101, 5):  # in place of a run
+            for step in range(5, 41, 5):  # in place of a run
                 trial.report(value + 1 / step, step)
-                if step < 100 and trial.should_prune():
+                if step < 40 and trial.should_prune():
                     study.tell(trial, state=TrialState.PRUNED)
                     pruned.append(value)
                     break
