@@ -48,7 +48,8 @@ def metrics(out: Path) -> dict[str, str]:
 
 
 STOPPED = ["--search", RATES, "epsilon-floor: 0..0.3", "--trials", "3", "--seeds", "2", "--pruner", "none"]
-LONGER = ["--total-steps", "12", "--checkpoint-every", "2"]
+# So long that validation perplexity rises again after the stop: a best that is forgotten makes a difference.
+LONGER = ["--total-steps", "20", "--checkpoint-every", "2"]
 # The run in whose midst the sweep is stopped waits for that, once it has a checkpoint: until it is killed, or told.
 WAITING = """
 import time
@@ -56,7 +57,7 @@ from tying_agents import Callback
 
 class Waiting(Callback):
     def decision_made(self, loop, record):
-        if record["decision"] == 3 and "trials/0001/seed1001" in str(loop.directory):
+        if record["decision"] == 5 and "trials/0001/seed1001" in str(loop.directory):
             while not list(loop.directory.parents[2].glob("stop-*")):
                 time.sleep(0.02)
 """
