@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +20,7 @@ from tying_env.env import LayerTyingEnv
 from tying_env.episode import Stopped
 from tying_env.plugins import ForeignCodeError
 from tying_env.primary.schedule import Schedule
+from tying_env.wrappers import GradientAgreementObservation
 
 pytestmark = pytest.mark.usefixtures("short_text")
 
@@ -234,9 +236,40 @@ def test_a_state_of_before_there_were_trials_has_none() -> None:
     for name in ("trial_steps", "trial_steps_paid"):
         with pytest.raises(ValueError, match=f"{name} must be a whole number up to 6, got 9"):
             env.load_state_dict(state | {name: 9})
-    old = {name: value for name, value in state.items() if not name.startswith("trial_steps")}
+    old = {name: value for name, value in state.items() if not name.startswith("trial")}
     env.load_state_dict(old)
     assert (env.trial_steps, env._running().budget) == (0, Budget(8, own=2, reserved=2))
+
+
+def asks(env: Any) -> object:
+    return View(env).steps_for_trials
+
+
+def pays(env: Any) -> object:
+    return View(env).gradient_agreement()
+
+
+def is_refused(env: Any) -> None:
+    with pytest.raises(BudgetSpent):
+        env.pay(1000)
+
+
+def looks_by_a_wrapper(env: Any) -> object:
+    return GradientAgreementObservation(env, windows=1000).step(OWN)  # more than the run can pay for
+
+
+@pytest.mark.parametrize("ask", [asks, pays, is_refused, looks_by_a_wrapper])
+def test_whoever_asks_what_is_left_for_trials_is_remembered(ask: Callable[[Any], object]) -> None:
+    """Also where nothing was left: in a longer run there is, so such a run is not made longer."""
+    env = begun(total_steps=8, k=2)
+    env.step(OWN)
+    assert env.state_dict()["trials_asked"] is False
+    ask(env)
+    twin = begun(total_steps=8, k=2)
+    twin.load_state_dict(state := env.state_dict())
+    assert state["trials_asked"] is twin.state_dict()["trials_asked"] is True
+    with pytest.raises(ValueError, match="trials_asked must be true or false, got 1"):
+        twin.load_state_dict(state | {"trials_asked": 1})
 
 
 def test_a_wrapped_environment_is_seen_through() -> None:

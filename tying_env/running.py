@@ -109,7 +109,7 @@ class RunningEnv(TyingEnv):
 
     @property
     def steps_for_trials(self) -> int:
-        """Training steps that trials for this episode can still take."""
+        """Training steps that trials for this episode can still take; the state remembers that somebody asked."""
         return self._running().budget.ask()
 
     @property
