@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from tests.tiny_runs import tiny_run
 from tying_env.compression import load_packed, pack_network
 from tying_env.compression import packing as packing_module
 from tying_env.compression.budget import Choice, allocate
@@ -21,13 +20,7 @@ from tying_env.compression.packed_file import MAGIC
 from tying_env.compression.rounding import BITS, restored, rounded
 from tying_env.compression.units import Matrix, Unit
 from tying_env.primary.rows import as_rows, from_rows, layout_of, rows_shape
-from tying_env.runs import LoadedRun, load_run
-
-
-@pytest.fixture(scope="module")
-def sandwich(tmp_path_factory: pytest.TempPathFactory, text_folder: Path) -> LoadedRun:
-    """Four layers, of which the two in the middle are one."""
-    return load_run(tiny_run(tmp_path_factory.mktemp("run") / "sandwich", text_folder))
+from tying_env.runs import LoadedRun
 
 
 def test_a_row_is_rounded_to_the_nearest_of_its_levels() -> None:

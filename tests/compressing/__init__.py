@@ -1,0 +1,1 @@
+"""Pruned and packed networks: what goes, what is left behind, and the commands."""
