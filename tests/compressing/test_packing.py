@@ -34,7 +34,7 @@ def test_a_group_is_one_unit_and_each_matrix_outside_the_blocks_another(sandwich
 
 
 def expected_state(loaded: LoadedRun, bits: Any) -> dict[str, torch.Tensor]:
-    """Return what a file holds, weight by weight and without units: matrices rounded, vectors in 16 bits (of their own kind)."""
+    """Return what a file holds, weight by weight and without units: matrices rounded, other weights in 16 bits."""
     expected = {}
     model = loaded.model
     names = {name for name, _ in model.named_parameters()}
