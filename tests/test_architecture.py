@@ -20,7 +20,7 @@ FLOORS = [
     ["tying_env.differences", "tying_env.rule", "tying_env.json_lines", "tying_env.archives"],
     ["tying_env"],  # its __init__: registration
     ["tying_env.references", "tying_env.distributed", "tying_env.forking", "tying_env.named_tensors"],
-    ["tying_env.slots", "tying_env.redrawing", "tying_env.merging"],
+    ["tying_env.slots", "tying_env.own_forward", "tying_env.redrawing", "tying_env.merging"],
     ["tying_env.ambient", "tying_env.left_behind"],
     ["tying_env.replication"],
     ["tying_env.tied_blocks", "tying_env.data", "tying_env.render", "tying_env.environment"],

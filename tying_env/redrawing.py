@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from tying_env.own_forward import OwnForward
 from tying_env.slots import Slot, Weights, get, put
 
 _RANDOM = ("normal_", "uniform_")
@@ -150,15 +151,17 @@ def _computing(unit: nn.Module) -> Iterator[nn.Module]:
         yield from _computing(part)
 
 
-class _DrawnForward:
+class _DrawnForward(OwnForward):
     """The forward pass of a frozen block, or of a part of one, which draws its weights.
 
-    An object, so that a copy is that of the copied block.
+    It is a checkpoint itself: one that the block had is for when it is an ordinary block.
     """
 
     def __init__(self, released: ReleasedWeights, layer: int, block: nn.Module, places: dict[str, Slot]) -> None:
-        self._released, self._layer, self._block, self._places = released, layer, block, places
-        self._former = block.__dict__.get("forward")  # a checkpoint, perhaps: this forward pass is one itself
+        super().__init__(block)
+        self._released, self._layer = released, layer
+        paths = {id(module): path for path, module in block.named_modules()}
+        self._places = {name: (paths[id(module)], attribute) for name, (module, attribute) in places.items()}
         # Compiling would gain nothing for so few steps.
         self._compiled, block._compiled_call_impl = block._compiled_call_impl, None
 
@@ -168,17 +171,20 @@ class _DrawnForward:
                 return checkpoint(self._draw_and_compute, *args, use_reentrant=False, **kwargs)
             return self._draw_and_compute(*args, **kwargs)
         # The values were drawn for good, or the layer copies another by now: from here on it is an ordinary block.
-        self._block._compiled_call_impl = self._compiled
+        block = self.block
+        block._compiled_call_impl = self._compiled
         if self._former is None:
-            del self._block.forward
+            del block.forward
         else:
-            self._block.forward = self._former
-        return self._block.forward(*args, **kwargs)
+            block.forward = self._former
+        return block.forward(*args, **kwargs)
 
     def _draw_and_compute(self, *args: Any, **kwargs: Any) -> Any:
-        absent = {name: get(slot) for name, slot in self._places.items()}
-        put(self._places, self._released.draw(self._layer, self._places))
+        block = self.block
+        places = {name: (block.get_submodule(path), attribute) for name, (path, attribute) in self._places.items()}
+        absent = {name: get(slot) for name, slot in places.items()}
+        put(places, self._released.draw(self._layer, places))
         try:
-            return type(self._block).forward(self._block, *args, **kwargs)
+            return type(block).forward(block, *args, **kwargs)
         finally:
-            put(self._places, absent)
+            put(places, absent)

@@ -9,7 +9,7 @@ list, a closure or a partial that holds a Parameter knows nothing of either: the
 import functools
 import sys
 import types
-from collections import UserList, defaultdict, deque
+from collections import OrderedDict, UserList, defaultdict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 # Nothing hangs on these. (What a function finds in its module, or a class, is looked up by name when it is needed.)
 _ENDS = (str, bytes, int, float, complex, type(None), type, types.ModuleType, types.CodeType, types.BuiltinFunctionType)
+# The same by their exact type, and containers without anything in them: most of what hangs on a module.
+_PLAIN = frozenset({str, bytes, bool, int, float, complex, type(None)})
+_HOOKS = frozenset({dict, OrderedDict, set})
 # Of the standard library's own objects only containers are looked into: a logger leads everywhere.
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _HOLDERS = (types.SimpleNamespace, UserList, functools.partial)  # and these, by their attributes
@@ -119,7 +122,7 @@ def _parts(owner: Any) -> Iterator[tuple[str, object, Any]]:
         for name, value in vars(owner).items():
             if name in ("_parameters", "_buffers", "_modules"):
                 yield from ((f".{key}", key, part) for key, part in value.items())
-            else:
+            elif type(value) not in _PLAIN and (type(value) not in _HOOKS or value):
                 yield f".{name}", name, value
         yield from _in_slots(owner)
         return

@@ -213,8 +213,8 @@ class RunningEnv(TyingEnv):
 
     def _let_go(self) -> None:
         self._episode = None
-        if self.config.checkpoint_blocks or self.config.frozen_weights == "redrawn":
-            gc.collect()  # blocks with a forward pass of their own refer to themselves
+        if self.config.compile_blocks:
+            gc.collect()  # a block holds its compiled call, which holds the block
 
     def _validate(self) -> Measurement:
         """Measure on the validation split, as process 0 measures it."""

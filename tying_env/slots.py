@@ -122,10 +122,12 @@ def check_kinds(
         raise ValueError("blocks must hold at least one module, got none")
     if kinds.shape != (len(blocks),) or (kinds > np.arange(len(blocks))).any() or (kinds[kinds] != kinds).any():
         raise ValueError(f"kinds must name the lowest block of each block's kind, got {kinds.tolist()}")
+    found: list[dict[str, str]] = []
     for i, block in enumerate(blocks):
         if any(isinstance(module, torch.jit.ScriptModule) for module in block.modules()):
             raise ValueError(f"block {i} is, or has, a TorchScript module, whose weights cannot be tied")
-        first, shapes = _shapes(blocks[kinds[i]], only), _shapes(block, only)
+        found.append(shapes := _shapes(block, only))
+        first = found[kinds[i]]
         if not shapes:
             raise ValueError(f"block {i} ({type(block).__name__}) has no {_WHAT[only]} to tie")
         for name in [*first, *shapes]:

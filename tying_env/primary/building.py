@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tying_env.config import EnvConfig
 from tying_env.config.network import DECODER
+from tying_env.own_forward import OwnForward
 from tying_env.primary.blocks import find_blocks
 from tying_env.primary.decoders import architecture_settings, check_architecture
 from tying_env.primary.kernels.dropout import use_fast_dropout
@@ -69,26 +70,14 @@ def prepared(network: PrimaryNetwork, config: EnvConfig) -> PrimaryNetwork:
     return network
 
 
-class Checkpointed:
-    """The forward pass of a block that keeps only its inputs for the backward pass, and computes the rest again there.
-
-    An object and no function, so that a copy of it is one of the copied block.
-    """
-
-    def __init__(self, block: nn.Module) -> None:
-        self._block = block
-        self._former = block.__dict__.get("forward")  # of this block alone
+class Checkpointed(OwnForward):
+    """The forward pass of a block that keeps its inputs for the backward pass, and computes all else again there."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Compute what the block computes."""
         if not torch.is_grad_enabled():
-            return self._compute(*args, **kwargs)
-        return checkpoint(self._compute, *args, use_reentrant=False, **kwargs)
-
-    def _compute(self, *args: Any, **kwargs: Any) -> Any:
-        if self._former is not None:
-            return self._former(*args, **kwargs)
-        return type(self._block).forward(self._block, *args, **kwargs)
+            return self.compute(*args, **kwargs)
+        return checkpoint(self.compute, *args, use_reentrant=False, **kwargs)
 
 
 class _WithoutMemory(TorchFunctionMode):

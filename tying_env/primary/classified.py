@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tying_env.data import Batch, Batches, RandomExamples, ShuffledExamples
 from tying_env.data.batches import sample
 from tying_env.data.corpus import SPLITS, Split
-from tying_env.primary.frequencies import frequency_accuracy, frequency_perplexity
+from tying_env.primary.frequencies import frequency_accuracy, frequency_perplexity, log_frequencies
 from tying_env.primary.workloads import Workload, check_split
 from tying_env.seeding import numpy_stream
 
@@ -41,8 +41,8 @@ class Classified(Workload):
 
     def frequency_perplexity(self, split: Split, most: int) -> float | None:
         """Return that of the classes' frequencies."""
-        labels = self._everything("train")["labels"]
-        return frequency_perplexity(labels, self.examples(split, most)["labels"], self.sizes["classes"])
+        known = log_frequencies(self._everything("train")["labels"], self.sizes["classes"])
+        return frequency_perplexity(known, self.examples(split, most)["labels"])
 
     def frequency_accuracy(self, split: Split, most: int) -> float | None:
         """Return the share of the training split's most frequent class."""

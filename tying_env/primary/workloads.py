@@ -5,6 +5,7 @@ The environment itself does not know whether a language model or an image classi
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +36,7 @@ from tying_env.kinds import Kinds
 from tying_env.primary.building import build_network, build_skeleton
 from tying_env.primary.checkpoint import check_checkpoint, load_checkpoint
 from tying_env.primary.evaluation import Evaluation, evaluate, measure, perplexity
-from tying_env.primary.frequencies import frequency_perplexity
+from tying_env.primary.frequencies import frequency_perplexity, log_frequencies
 from tying_env.primary.models import PrimaryNetwork, Sizes, checked_kinds
 from tying_env.primary.tasks import CausalLM, MaskedLM, PonderingLM, Task
 from tying_env.seeding import numpy_stream, torch_randomness_from
@@ -180,7 +181,22 @@ def open_workload(config: EnvConfig, sizes: Sizes | None = None, tokenizer: Toke
     raise ValueError("the model 'custom' is a network of your own: LayerTyingEnv(model=my_model, batches=...)")
 
 
-class CausalText(Workload):
+class Text(Workload):
+    """A network on a text that is cut into tokens."""
+
+    corpus: Corpus
+
+    def describe(self) -> dict[str, Any]:
+        """Return hash and size of the text."""
+        return {"content_key": self.corpus.folder.name, **{split: len(_tokens(self.corpus, split)) for split in SPLITS}}
+
+    @functools.cached_property
+    def _log_frequencies(self) -> npt.NDArray[np.float64]:
+        """Those of the tokens: a run asks again and again, and the text is long."""
+        return log_frequencies(self.corpus.train, self.corpus.tokenizer.vocab_size)
+
+
+class CausalText(Text):
     """A network that predicts the next token: a GPT-2, a LLaMA, or what builds on this class."""
 
     def __init__(self, config: EnvConfig, tokenizer: Tokenizer | None = None) -> None:
@@ -211,15 +227,10 @@ class CausalText(Workload):
 
     def frequency_perplexity(self, split: Split, most: int) -> float | None:
         """Return that of the token frequencies."""
-        targets = self.examples(split, most)[:, 1:]
-        return frequency_perplexity(self.corpus.train, targets, self.corpus.tokenizer.vocab_size)
-
-    def describe(self) -> dict[str, Any]:
-        """Return hash and size of the text."""
-        return _describe_corpus(self.corpus)
+        return frequency_perplexity(self._log_frequencies, self.examples(split, most)[:, 1:])
 
 
-class MaskedText(Workload):
+class MaskedText(Text):
     """A BERT that predicts hidden tokens."""
 
     def __init__(self, config: EnvConfig) -> None:
@@ -250,12 +261,7 @@ class MaskedText(Workload):
 
     def frequency_perplexity(self, split: Split, most: int) -> float | None:
         """Return that of the token frequencies, on the hidden tokens."""
-        targets = self.examples(split, most)["targets"]
-        return frequency_perplexity(self.corpus.train, targets, self.sizes["vocab_size"])
-
-    def describe(self) -> dict[str, Any]:
-        """Return hash and size of the text."""
-        return _describe_corpus(self.corpus)
+        return frequency_perplexity(self._log_frequencies, self.examples(split, most)["targets"])
 
 
 def _open_corpus(config: EnvConfig, seq_len: int, tokenizer: Tokenizer | None = None) -> Corpus:
@@ -272,10 +278,6 @@ def _tokens(corpus: Corpus, split: Split) -> TokenArray:
     check_split(split)
     tokens: TokenArray = getattr(corpus, split)
     return tokens
-
-
-def _describe_corpus(corpus: Corpus) -> dict[str, Any]:
-    return {"content_key": corpus.folder.name, **{split: len(_tokens(corpus, split)) for split in SPLITS}}
 
 
 def check_split(split: str) -> None:
