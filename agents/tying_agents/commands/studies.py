@@ -70,7 +70,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying studies") -> int:
             module: Any = importlib.import_module(f"tying_agents.commands.{words[0]}")
             if code := module.main(words[1:], f"layer-tying {words[0]}"):
                 return int(code)
-        if study.train_bytes:
+        if study.regime_map:
             write_map(options.out / options.study, tuple(study.train_bytes), console)
         return 0
 

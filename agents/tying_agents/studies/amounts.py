@@ -38,4 +38,5 @@ REGIMES = Study(
         250_000: _compare(6_144, "0", "0.1"),
         2_000_000: _compare(12_288, "0"),
     },
+    regime_map=True,
 )
