@@ -165,7 +165,7 @@ FINAL = {
     ),
     "final-long-recipes": Study(
         "With ten times as many training steps: do conventional training and the rule want their residual branches "
-        "scaled by depth? (In short runs neither does, and in runs of 2,000 steps conventional training was said to.)",
+        "scaled by depth, which in short runs neither does?",
         "Validation perplexity of the best network, three paired seeds, each arm at its own best rate of one tuning "
         "seed; the test split is not looked at. Each of the two takes the option whose mean is least into the "
         "comparison.",
