@@ -1,5 +1,6 @@
 """Rules of which tying is better: their scores, and the best tying by each for any L."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -9,10 +10,14 @@ from tying_agents.controllers import rules
 from tying_agents.controllers.base import Context
 from tying_agents.controllers.patterns import cycle, sequence
 from tying_agents.registry import find_agent
+from tying_agents.run_config import RunConfig
 from tying_agents.running.agents import ControlledRun, drive_agent
+from tying_agents.running.runner import run
 from tying_agents.settings import PriorConfig
 
 from tests.conftest import TINY
+from tests.models import own
+from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.partition import all_tyings, is_tying, leaders
 
@@ -55,7 +60,7 @@ def test_the_agent_keeps_to_it() -> None:
     assert len(leaders(rules.make_prior(PriorConfig(), context).initial_tying())) == 3  # H_12 is 3.1
 
 
-def test_as_many_groups_as_parameters_allow() -> None:
+def test_as_many_groups_as_parameters_allow(tmp_path: Path) -> None:
     env = LayerTyingEnv(**TINY)
     env.reset(seed=0, options={"tying": np.array([0, 1, 1, 3])})
     of_three = env.trainer.count_trainable()
@@ -66,10 +71,35 @@ def test_as_many_groups_as_parameters_allow() -> None:
         drive_agent("prior", env, settings=PriorConfig(max_parameters=most), seed=0)
         assert env.tying.tolist() == expected
     assert not ControlledRun(rules.make_prior(PriorConfig(max_parameters=1), Context(4, 0))).chooses
-    with pytest.raises(ValueError, match=f"max_parameters must be at least {sizes[0]}, that of one group, got 5"):
-        drive_agent("prior", LayerTyingEnv(**TINY), settings=PriorConfig(max_parameters=5), seed=0)
+    with pytest.raises(ValueError, match=f"max_parameters must be at least {sizes[0]:,}, that of one group, got 5,000"):
+        folder, settings = tmp_path / "run", PriorConfig(max_parameters=5000)
+        run(RunConfig("prior", 0, run_dir=folder, env=EnvConfig(**TINY), controller=settings))
+    assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"tying must be one of 4 units in canonical form, got \[0, 0, 1, 1\]"):
         env.parameters_of([0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"tied_parameters": "matrices", "delta_rank": 2},
+        {"units": "sublayers", "residual_scale": "sqrt"},
+        {"model": "llama", "n_kv_head": 1, "dropout": 0.0},
+        {"model": "bert"},
+        {"embedding_dim": 8, "step_embedding": "learned", "frozen_weights": "redrawn"},
+        None,  # a network of the user's own
+    ],
+)
+def test_parameters_are_the_same_before_a_run_has_begun(settings: dict[str, Any] | None) -> None:
+    env = own() if settings is None else LayerTyingEnv(**TINY | settings)
+    tyings = [
+        env.kinds.units_named(rules.best_by(rules.PRIORS["own-first"], env.kinds, groups)) for groups in (1, 2, 4)
+    ]
+    before = [env.parameters_of(tying) for tying in tyings]
+    env.reset(seed=0)
+    assert [env.parameters_of(tying) for tying in tyings] == before
+    assert before[2] == env.trainer.count_conventional() > before[1] > before[0]
 
 
 def test_wrong_settings_are_named() -> None:

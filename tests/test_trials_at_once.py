@@ -8,7 +8,7 @@ import gymnasium as gym
 import pytest
 from tying_agents.controllers.view import Trial
 from tying_agents.running.agents import drive_agent
-from tying_agents.settings import HalvingConfig, TreeConfig
+from tying_agents.settings import HalvingConfig, SearchConfig, TreeConfig
 
 SMALL: dict[str, Any] = {"n_layer": 4, "n_embd": 16, "n_head": 2, "seq_len": 8, "batch_size": 2, "tokenizer": "bytes"}
 SMALL |= {"validate_every": 0, "validation_windows": 4}
@@ -19,7 +19,8 @@ SMALL |= {"validate_every": 0, "validation_windows": 4}
     [
         ("hill-climbing", None, 30, 1),
         ("annealing", None, 30, 1),
-        ("tree-search", None, 30, 3),
+        ("tree-search", SearchConfig(tree_depth=2), 30, 2),
+        ("tree-search", SearchConfig(tree_depth=3, candidates=1), 30, 3),
         ("halving", HalvingConfig(candidates=5), 30, 5),
         ("change-little", None, 60, 1),  # which tries nothing early in a run
         ("thompson", None, 60, 1),

@@ -18,6 +18,7 @@ from tying_env.data.corpus import Split
 from tying_env.distributed import agreed_number
 from tying_env.environment import TyingEnv, check_whole
 from tying_env.kinds import Kinds
+from tying_env.primary.accounting import count_by_shapes
 from tying_env.primary.agreement import gradient_agreement, update_agreement, weight_agreement
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.evaluation import Evaluation, Measurement
@@ -170,14 +171,16 @@ class RunningEnv(TyingEnv):
         return gradient_agreement(trainer.network.model, trainer.tied, trainer.task, batches, self.device)
 
     def parameters_of(self, tying: npt.ArrayLike) -> int:
-        """Return how many parameters train where units are tied so, shape (L,).
+        """Return how many parameters train where units are tied so, shape (L,); also before a training run has begun.
 
         Raises:
             ValueError: not a tying.
         """
         if not partition.is_tying(tying) or len(np.asarray(tying)) != self.n_units:
             raise ValueError(f"tying must be one of {self.n_units} units in canonical form, got {tying!r}")
-        return self._running().trainer.count_tied(tying)
+        if self._episode is None:
+            return count_by_shapes(self.workload.skeleton(), tying, self.config.tied_parameters)
+        return self._episode.trainer.count_tied(tying)
 
     def weight_agreement(self) -> npt.NDArray[np.float64]:
         """Return the cosine between the matrices of each two layers, (L, L); see `tying_env.primary.agreement`."""

@@ -5,8 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from tying_env import partition
+from tying_env.primary.models import PrimaryNetwork
+from tying_env.slots import TiedParameters, get, slots
 
 
 class MemoryBytes(NamedTuple):
@@ -33,6 +38,20 @@ def count_memory(model: nn.Module, optimizer: torch.optim.Optimizer) -> MemoryBy
     ]
     gradients = [p.grad for p in parameters if p.grad is not None]
     return MemoryBytes(_bytes(parameters), _bytes(gradients), _bytes(state))
+
+
+def count_by_shapes(network: PrimaryNetwork, tying: npt.ArrayLike, only: TiedParameters) -> int:
+    """Return how many parameters of an untied network would train where its units are tied so, shape (L,).
+
+    Args:
+        network: whose weights need no values.
+        tying: shape (L,).
+        only: what of a unit is tied.
+    """
+    everything = sum(p.numel() for p in network.model.parameters() if p.requires_grad)
+    leaders = set(partition.leaders(tying))
+    followers = [slots(unit, only) for i, unit in enumerate(network.units) if i not in leaders]
+    return everything - sum(p.numel() for places in followers for p in dict.fromkeys(map(get, places.values())))
 
 
 @torch.no_grad()

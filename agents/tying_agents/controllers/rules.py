@@ -137,33 +137,28 @@ class FittingPrior(Controller):
     def __init__(self, settings: PriorConfig, kinds: Kinds) -> None:
         self._settings, self._kinds = settings, kinds
         self._action: IntVector | None = None
-        self._env: Any = None
 
     def initial_tying(self) -> IntVector:
         """Return all layers independent: nothing is trained before the first decision, which is on the tying found."""
         return self._kinds.position.copy()
 
     def bind(self, env: Any) -> None:
-        """Take note of the environment, which knows the sizes."""
-        self._env = env
-
-    def act(self, observation: IntVector) -> IntVector:
-        """Return the tying.
+        """Find the tying in an environment, which knows the sizes.
 
         Raises:
-            ValueError: even all layers tied have more parameters.
+            ValueError: even one group has more parameters.
         """
-        if self._action is None:
-            self._action = self._found()
-        return self._action.copy()
-
-    def _found(self) -> IntVector:
         rule, most = PRIORS[self._settings.rule], self._settings.max_parameters
         for groups in range(max(self._kinds.sizes), 0, -1):
-            action = best_by(rule, self._kinds, groups)
-            if (size := self._env.parameters_of(self._kinds.units_named(action))) <= most:
-                return action
-        raise ValueError(f"max_parameters must be at least {size}, that of one group, got {most}")
+            self._action = best_by(rule, self._kinds, groups)
+            if (size := env.parameters_of(self._kinds.units_named(self._action))) <= most:
+                return
+        raise ValueError(f"max_parameters must be at least {size:,}, that of one group, got {most:,}")
+
+    def act(self, observation: IntVector) -> IntVector:
+        """Return the tying."""
+        assert self._action is not None  # an environment without sizes is refused
+        return self._action.copy()
 
 
 def make_prior(settings: PriorConfig, context: Context) -> FixedController | FittingPrior:

@@ -187,6 +187,7 @@ class TreeSearch(SearchController[SearchConfig]):
             fork, loss = self._try(env, option)
             if depth > 1 and not fork.over:
                 loss = self._best(fork, fork.kinds.action_for(fork.tying), depth - 1)[0]
+            del fork  # before the next one is made: as many networks at once as the tree is deep
             values.append(loss)
         best = int(np.argmin(values))
         return values[best], options[best].copy()

@@ -180,9 +180,11 @@ class PriorConfig(GroupsConfig):
         ValueError: a setting is outside its range.
     """
 
+    groups: int = 0
+    """Number of groups, of each kind of unit; 0 for what chance gives, H_L rounded: 3 of 12 layers, 4 of 24."""
     rule: PriorRule = "own-first"
-    """What makes a tying good, beside many groups: first and last layer alone (or one of them) and equal runs between;
-    equal runs; or layers in turn."""
+    """What makes a tying good, beside many groups. own-first: the first layer alone, and equal runs behind it;
+    own-last: the last one alone; own-ends: both; contiguous: equal runs of all layers; periodic: layers in turn."""
     max_parameters: int = 0
     """As many groups as this many trainable parameters allow, those outside the blocks included; 0: `groups` says."""
 
