@@ -24,6 +24,8 @@ _ALL = (
 )
 # Of 24 layers three groups are an eighth of the block parameters; these are a quarter.
 _QUARTER = f"{RULE}, 6 groups: --agent prior --rule own-first --groups 6"
+_SCALED = "--residual-scale depth-sqrt"
+_DEEP = f"conventional, depth-sqrt: --agent conventional {_SCALED}"
 # Chosen on sotu's validation split by `final-12`, and written down here before another corpus was looked at.
 # (`sequence` with three of twelve layers is `contiguous`, to the bit.)
 _FROZEN = {
@@ -87,7 +89,6 @@ def _recipes(arm: str, options: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _LONG = quick(total_steps=3_840, warmup_steps=192)
-_SCALED = "--residual-scale depth-sqrt"
 # 8 KB of text, gone through 96 times. Seen before it was written down, on validation, seed 1 at 4e-3 without dropout:
 # conventional training is best half-way (10.48 at step 768 of 1,536), the rule a little later (10.01 at 864). Of 30 KB
 # a network this small has not had enough in 26 epochs, so that is not scarce.
@@ -173,7 +174,7 @@ FINAL = {
         (
             (
                 *("compare", *_LONG, "--no-measure-test", "--agents", "--arms"),
-                *(each for arm in _TWO for each in (arm, f"{arm.replace(':', ', depth-sqrt:')} {_SCALED}")),
+                *(*_TWO, f"{RULE}, depth-sqrt:{_TWO[0].partition(':')[2]} {_SCALED}", _DEEP),
                 *(*WIDE, "--tuning-seeds", "1", "--seeds", "3", "--first-seed", "40"),
             ),
         ),
