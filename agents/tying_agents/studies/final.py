@@ -158,7 +158,7 @@ FINAL = {
         dataset=True,
     ),
     "final-no-worse-24": Study(
-        "With 24 layers: is the rule no worse than conventional training, plain or with its residual branches scaled by "
+        "With 24 layers: is the rule no worse than conventional training, plain or with residual branches scaled by "
         "depth, with an eighth of its block parameters, and with a quarter?",
         f"{_NO_WORSE} Of conventional training plain and scaled, that with the lower mean on validation counts.",
         1.6,
