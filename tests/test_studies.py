@@ -43,7 +43,7 @@ def test_every_arm_of_every_study_is_one_that_compare_takes(name: str) -> None:
         assert not any("{" in word for word in words)  # every folder is named
         assert ("--dataset" in words) == bool(study.dataset or study.train_bytes)
     folders = [words[-1] for words in commands_of(name, Path("studies"), None)]
-    assert len(set(folders)) == len(folders)
+    assert len(set(folders)) == (1 if study.one_folder else len(folders))
 
 
 @pytest.mark.parametrize("name", ["regimes", "sensitivity", "intervals", "sublayers", "options", "ablations-sotu"])
@@ -57,8 +57,8 @@ def test_grids_go_beyond_what_tyings_that_change_are_best_at(name: str) -> None:
 def test_a_study_of_amounts_of_text_has_its_own_commands_for_each() -> None:
     commands = commands_of("regimes", Path("studies"), None)
     steps = [int(words_after(words, "--total-steps")[0]) for words in commands]
-    assert len(steps) == 4 and steps == sorted(steps)
-    assert [sum("dropout 0.2" in word for word in words) for words in commands] == [5, 0, 0, 0]
+    assert len(steps) == 4 and len(set(steps)) == 1
+    assert [sum("dropout 0.2" in word for word in words) for words in commands] == [3, 0, 0, 0]
     assert [words[-1] for words in commands] == [f"studies/regimes/{size}KB" for size in (8, 30, 250, 2000)]
     assert all("own first, dropout 0: --agent prior --rule own-first --groups 3 --dropout 0" in w for w in commands)
 

@@ -30,4 +30,5 @@ CONTROL = Study(
         _control(tuple(arm for arm in ARMS if arm not in _TOO_DEAR), _KINDS[1:], "48", "20", "59", "400"),
         _control(_LONG, _KINDS, "12", "10", "4000", "12000"),
     ),
+    one_folder=True,
 )

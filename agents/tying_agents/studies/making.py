@@ -15,7 +15,7 @@ def commands_of(name: str, out: Path, dataset: str | None) -> list[list[str]]:
         data = text_folder(name, out, train_bytes) if train_bytes else dataset
         for number, words in enumerate(commands):
             parts = [f"{train_bytes // 1000}KB"] if train_bytes else []
-            parts += [str(number)] if len(commands) > 1 else []
+            parts += [str(number)] if len(commands) > 1 and not study.one_folder else []
             named = ["--dataset", str(data)] if data else []
             before = found[-1][-1] if found else ""
             given = [word.replace(BEFORE, before) for word in words]

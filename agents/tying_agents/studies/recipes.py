@@ -5,6 +5,8 @@
 RATES = ("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2")
 # An arm looks at three of these or a few more (docs/tuning.md): wide, so that no best rate lies at an edge.
 CLIMB = ("--rate-search", "climb")
+# For tyings that change: the climb begins at 1e-3, and not where they break.
+CHANGING = (*CLIMB, "--learning-rates", "2.5e-4", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2")
 WIDE = (*CLIMB, "--learning-rates", "2.5e-4", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2", "3.2e-2")
 STEADIER = (*WIDE, "--tuning-seeds", "3", "--seeds", "10")
 

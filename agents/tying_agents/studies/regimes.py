@@ -42,7 +42,7 @@ class Regime:
 
     @property
     def unfinished(self) -> bool:
-        """Whether it was at its best in the last tenth of the run, so that training had not come to its end."""
+        """Whether it was at its best in the last tenth of the run: it might have become better still."""
         return self.best_at > 0.9 * self.total_steps
 
 
@@ -98,7 +98,7 @@ def as_table(regimes: Sequence[Regime]) -> str:
         cells = (f"{regime.train_bytes // 1000:,} KB", regime.agent, f"{regime.dropout:g}", f"{regime.learning_rate:g}")
         lines.append(f"| {' | '.join((*cells, best, f'{regime.test:.2f}', told, seeds))} |")
     if any(regime.unfinished for regime in regimes):
-        lines += ["", "\\* Best in the last tenth of the run: training had not come to its end."]
+        lines += ["", "\\* Best in the last tenth of the run: it might have become better still."]
     return "\n".join(lines) + "\n"
 
 

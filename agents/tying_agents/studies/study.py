@@ -24,6 +24,7 @@ class Study:
             `BEFORE` stands for the folder of the command before, `folder_of(n)` for that of command n, also in paths.
         dataset: whether it needs `--dataset`.
         train_bytes: for each amount of training text, its own commands, in place of `commands`; empty for all there is.
+        one_folder: whether all commands add to one folder, and none has its own.
         regime_map: whether the regime map is drawn of these amounts.
     """
 
@@ -33,4 +34,5 @@ class Study:
     commands: tuple[tuple[str, ...], ...] = ()
     dataset: bool = False
     train_bytes: Mapping[int, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    one_folder: bool = False
     regime_map: bool = False
