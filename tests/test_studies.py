@@ -41,6 +41,10 @@ def test_every_arm_of_every_study_is_one_that_compare_takes(name: str) -> None:
         labels = [label_of(arm) for arm in arms]
         assert len(set(labels)) == len(labels) == len(arms)
         assert not any("{" in word for word in words)  # every folder is named
+        if words[0] == "compare" and arms:
+            pairs = words_after(words, "--pairs") if "--pairs" in words else []
+            named = words_after(words, "--reference") if "--reference" in words else []
+            assert {*named, *(label for pair in pairs for label in pair.split(":"))} <= set(labels)
         assert ("--dataset" in words) == bool(study.dataset or study.train_bytes)
     folders = [words[-1] for words in commands_of(name, Path("studies"), None)]
     assert len(set(folders)) == (1 if study.one_folder else len(folders))

@@ -1,13 +1,17 @@
 """The patterns of Takase & Kiyono for any number of groups, against the first layer alone. Written before it is run.
 
-Their paper has cycle, cycle (rev) and sequence with half as many layers as the network is deep. Here they have 2, 3, 4
-and 6 groups of twelve layers; the rule own-first, which the study `first-layer` found best, has as many.
+Their paper has cycle, cycle (rev) and sequence with half as many layers as the network is deep. Here they have 2, 3, 5
+and 6 groups of twelve layers, which 5 does not divide; the rule own-first, which the study `first-layer` found best,
+has as many.
 """
+
+import itertools
 
 from tying_agents.studies.recipes import WIDE, quick
 from tying_agents.studies.study import Study
 
-_GROUPS = (2, 3, 4, 6)
+_AGENTS = ("cycle", "cycle-rev", "sequence", "own first")
+_GROUPS = (2, 3, 5, 6)
 
 PATTERNS = Study(
     "With as many weights, which order is best: gone through again and again (cycle), back at the end (cycle-rev), "
@@ -26,6 +30,12 @@ PATTERNS = Study(
                 for groups in _GROUPS
             ),
             *(f"own first, {groups} groups: --agent prior --rule own-first --groups {groups}" for groups in _GROUPS),
+            *("--reference", "conventional", "--pairs"),
+            *(
+                f"{one}, {groups} groups:{other}, {groups} groups"
+                for groups in _GROUPS
+                for one, other in itertools.combinations(_AGENTS, 2)
+            ),
             *(*WIDE, "--tuning-seeds", "2", "--seeds", "10"),
         ),
     ),

@@ -26,7 +26,7 @@ REUSED = Study(
     "alone: with a leader next to them (contiguous 3), with one for the ten layers in the middle (sandwich), with one "
     "for all (albert)?",
     "Paired differences in percent of the test perplexity between a pattern and the same with attention reused, over "
-    "ten seeds, each arm at its own best rate of four (three tuning seeds), p < 0.05 after Holm's correction over the "
+    "ten seeds, each arm at its own best rate (three tuning seeds), p < 0.05 after Holm's correction over the "
     "three patterns: a cost, or a gain, where the interval does not contain 0; else less than the interval's width. By "
     "the papers the cost is small where leaders are near (contiguous 3) and grows with the distance (albert). It is "
     "worth its while only where the same perplexity comes in less time: tokens a second by `layer-tying benchmark "
