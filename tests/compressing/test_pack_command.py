@@ -7,9 +7,11 @@ import pytest
 import torch
 import transformers
 from tying_agents.commands import start
+from tying_agents.compressing.packed_runs import PackedResult, Way, as_markdown
 
 from tests.compressing.conftest import MakeRun
 from tying_env.compression import load_packed, open_packed, pack_network
+from tying_env.primary.evaluation import Evaluation
 from tying_env.runs import LoadedRun
 
 
@@ -93,6 +95,25 @@ def test_runs_side_by_side_make_tables_and_a_figure(
         assert start("pack", [*words, *more, "--out", str(tmp_path / "no")]) == 1
         assert message in " ".join(capsys.readouterr().out.split())
     assert not (tmp_path / "no").exists()
+
+
+def packed(label: str, seed: int, max_bytes: int, after: float | None) -> PackedResult:
+    before, later = Evaluation(1.0, 9.0, 3.0, 8), None if after is None else Evaluation(1.0, 9.0, after, 8)
+    about = (Path(f"{label}{seed}"), label, seed, 3, 4, Way(max_bytes), 50)
+    return PackedResult(*about, (), before, later, 20.0, "bits/byte")
+
+
+def test_means_are_over_the_seeds_that_fit_and_limits_in_their_order() -> None:
+    results = [packed("one", seed, limit, 3.0 + seed + limit / 1e5) for seed in (0, 1) for limit in (10_000, 2_000)]
+    results += [packed("two", 0, 10_000, 3.5), packed("two", 1, 10_000, None), packed("two", 0, 2_000, None)]
+    lines = as_markdown(results).splitlines()
+    assert lines[-3:] == [
+        "|" + " --- |" * 5,
+        "| one | 2 | 3.0000 | 3.5200 | 3.6000 |",
+        "| two | 2 | 3.0000 | – | 3.5000 (1 of 2) |",
+    ]
+    assert lines[-4] == "| arm | seeds | before | 2,000 bytes | 10,000 bytes |"
+    assert "Means over seeds" not in as_markdown(results[:2])
 
 
 def test_a_packed_file_is_measured_and_continues_a_text_as_the_network_in_it(

@@ -1,7 +1,7 @@
 """Runs packed into files of several sizes: measured, as tables and as a figure."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,7 +187,41 @@ def as_markdown(results: Sequence[PackedResult]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     if known := sorted({each.frequencies for each in results if each.frequencies is not None}):
         lines += ["", "Test perplexity of token frequencies alone: " + ", ".join(f"{v:.2f}" for v in known) + "."]
-    return "\n".join([*lines, *_by_uses(results)]) + "\n"
+    return "\n".join([*lines, *_by_way(results), *_by_uses(results)]) + "\n"
+
+
+def _by_way(results: Sequence[PackedResult]) -> list[str]:
+    """Return the table of means over seeds; nothing where each arm has one."""
+    runs = {(each.label, each.run) for each in results}
+    if len(runs) == len({label for label, _ in runs}):
+        return []
+    ways = _in_order(results)
+    lines = [
+        "",
+        f"Means over seeds, test {_unit(results)}; in brackets how many fit, where not all do.",
+        "",
+        f"| arm | seeds | before | {' | '.join(map(str, ways))} |",
+        f"|{' --- |' * (3 + len(ways))}",
+    ]
+    for label in dict.fromkeys(each.label for each in results):
+        own = [each for each in results if each.label == label]
+        once = {each.run: each.before for each in own}.values()
+        cells = [_cell(label), str(len(once)), _mean(once, len(once))]
+        for way in ways:
+            some = [each.after for each in own if each.way == way]
+            cells.append(_mean([after for after in some if after is not None], len(some)))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _mean(found: Collection[Evaluation], of: int) -> str:
+    bits = [each.perplexity if each.bits_per_byte is None else each.bits_per_byte for each in found]
+    return f"{np.mean(bits):.4f}{f' ({len(bits)} of {of})' if len(bits) < of else ''}" if bits else "–"
+
+
+def _in_order(results: Sequence[PackedResult]) -> list[Way]:
+    """Return the ways of packing, the smallest files first."""
+    return sorted({each.way for each in results}, key=lambda way: (way.max_bytes, way.bits or 0))
 
 
 def _by_uses(results: Sequence[PackedResult]) -> list[str]:
@@ -195,7 +229,7 @@ def _by_uses(results: Sequence[PackedResult]) -> list[str]:
     measured = [each for each in results if each.way.bits is None and each.parts]
     if not measured:
         return []
-    limits = list(dict.fromkeys(each.way for each in measured))
+    limits = _in_order(measured)
     lines = [
         "",
         "The parts of the blocks by how many blocks (or sublayers) use them: what rounding a part alone costs, in nats "
