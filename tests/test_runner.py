@@ -172,3 +172,17 @@ def test_a_run_that_is_to_be_longer_is_refused_with_the_way_that_works(tmp_path:
     env = EnvConfig(**tiny | {"init_from": str(folder)})
     _, status = run(RunConfig("random", run_dir=tmp_path / "more", env=env, test_windows=4))
     assert status == "finished"
+
+
+def test_a_run_stopped_before_its_first_validation_says_that_nothing_was_measured(
+    tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    class StopAtOnce(Callback):
+        def decision_made(self, loop: Any, record: Any) -> None:
+            loop.stop("enough")
+
+    config = RunConfig("random", run_dir=tmp_path / "run", env=EnvConfig(**tiny | {"validate_every": 10}))
+    directory, status = run(config, [StopAtOnce()])
+    rows = dict(summary_rows(directory))
+    assert status == "stopped" and rows["best validation perplexity"] == "not measured"
+    assert rows["test perplexity"] == "not measured: the run did not finish"
