@@ -11,14 +11,14 @@ WIDE = (*CLIMB, "--learning-rates", "2.5e-4", "5e-4", "1e-3", "2e-3", "4e-3", "8
 STEADIER = (*WIDE, "--tuning-seeds", "3", "--seeds", "10")
 
 
-def quick(total_steps: int = 384, warmup_steps: int = 96, k: int = 4) -> tuple[str, ...]:
+def quick(total_steps: int = 384, warmup_steps: int = 96, k: int = 4, n_head: int = 2) -> tuple[str, ...]:
     """Return the options of a network that trains in a fraction of the preset's time and reaches its perplexity.
 
     It is for studies of many arms: the recipe of the tying table (docs/tuning.md) with twelve layers.
     """
     every = max(48, total_steps // 32)  # a validation takes as long as ten training steps
     return (
-        *("--n-embd", "32", "--n-head", "2", "--seq-len", "64", "--batch-size", "8", "--dropout", "0"),
+        *("--n-embd", "32", "--n-head", str(n_head), "--seq-len", "64", "--batch-size", "8", "--dropout", "0"),
         *("--beta2", "0.95", "--total-steps", str(total_steps), "--warmup-steps", str(warmup_steps), "--k", str(k)),
         *("--validate-every", str(every), "--test-windows", "512"),
     )
