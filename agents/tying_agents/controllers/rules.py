@@ -4,6 +4,7 @@ A rule gives every tying a score, the higher the better. docs/results/tying_tabl
 of the tying table.
 """
 
+import bisect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,11 +150,16 @@ class FittingPrior(Controller):
             ValueError: even one group has more parameters.
         """
         rule, most = PRIORS[self._settings.rule], self._settings.max_parameters
-        for groups in range(max(self._kinds.sizes), 0, -1):
-            self._action = best_by(rule, self._kinds, groups)
-            if (size := env.parameters_of(self._kinds.units_named(self._action))) <= most:
-                return
-        raise ValueError(f"max_parameters must be at least {size:,}, that of one group, got {most:,}")
+
+        def size(groups: int) -> int:
+            found: int = env.parameters_of(self._kinds.units_named(best_by(rule, self._kinds, groups)))
+            return found
+
+        # More groups are more parameters; a large network takes long to count, so no more are tried than are needed.
+        groups = bisect.bisect_right(range(1, max(self._kinds.sizes) + 1), most, key=size)
+        if not groups:
+            raise ValueError(f"max_parameters must be at least {size(1):,}, that of one group, got {most:,}")
+        self._action = best_by(rule, self._kinds, groups)
 
     def act(self, observation: IntVector) -> IntVector:
         """Return the tying."""

@@ -1,6 +1,6 @@
 """The study of intervals: does it help to choose how many training steps a decision has?"""
 
-from tying_agents.studies.recipes import CHANGING, quick
+from tying_agents.studies.recipes import LOWER, quick
 from tying_agents.studies.study import Study
 
 _CHOICES = (1, 5, 15, 50)
@@ -36,7 +36,7 @@ INTERVALS = Study(
         (
             *("compare", *quick(k=5), "--agents", "--arms", *_arms()),
             *("--pairs", *(f"dqn, chosen:{other}" for other in _OTHERS)),
-            *(*CHANGING, "--tuning-seeds", "2", "--seeds", "10"),
+            *(*LOWER, "--tuning-seeds", "2", "--seeds", "10"),
         ),
     ),
 )

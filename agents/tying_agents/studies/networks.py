@@ -1,18 +1,17 @@
 """The studies of other networks than GPT-2: do their presets learn, and do fixed tyings rank as they do there?"""
 
-from tying_agents.studies.recipes import CLIMB, STEADIER, quick
+from tying_agents.studies.recipes import LOWER, STEADIER, STEADY, quick
 from tying_agents.studies.study import Study
 
-_RATES = (*CLIMB, "--learning-rates", "2.5e-4", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2")
-_THREE = ("--agents", "conventional", "dqn", "random", "--tuning-seeds", "3", "--seeds", "10")
+_THREE = ("--agents", "conventional", "dqn", "random", *STEADY, *LOWER)
 _LEARNS = (
     "dqn has at least half of conventional's gain over knowing nothing (token frequencies; the most frequent class), "
     "medians of ten seeds on the test split, each arm at its own best rate of three tuning seeds."
 )
 
 # A sequence has five hidden bytes: frequencies alone are 21.87 on the default's 128 of the test split, 20.70 on all.
-_BERT = ("compare", "--model", "bert", "--validation-windows", "512", "--test-windows", "4096", *_THREE, *_RATES)
-_VIT = ("compare", "--model", "vit", "--test-windows", "0", *_THREE, *_RATES)
+_BERT = ("compare", "--model", "bert", "--validation-windows", "512", "--test-windows", "4096", *_THREE)
+_VIT = ("compare", "--model", "vit", "--test-windows", "0", *_THREE)
 
 NETWORKS = {
     "bert": Study(

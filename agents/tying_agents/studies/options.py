@@ -4,7 +4,7 @@ What a tying that stays gains from residual scales, from matrices alone tied and
 in the study `final-recipes`, and so is what conventional training gains: they are not asked again.
 """
 
-from tying_agents.studies.recipes import CHANGING, STEADIER, quick
+from tying_agents.studies.recipes import LOWER, STEADIER, STEADY, quick
 from tying_agents.studies.study import Study
 
 _RESIDUAL = {
@@ -34,13 +34,12 @@ _OPTIONS = {
     },
     "albert": {"": "", **_RESIDUAL},
 }
-_THREE_AND_TEN = ("--tuning-seeds", "3", "--seeds", "10")
 
 
 def _command(agent: str) -> tuple[str, ...]:
     own = _OPTIONS[agent]
     arms = (f"{agent}{f', {name}' if name else ''}: --agent {agent} {option}".rstrip() for name, option in own.items())
-    rates = STEADIER if agent == "albert" else (*CHANGING, *_THREE_AND_TEN)
+    rates = STEADIER if agent == "albert" else (*LOWER, *STEADY)
     pairs = ("--pairs", f"{agent}, residual sqrt, at once:{agent}, residual sqrt") if "matrices tied" in own else ()
     return ("compare", *quick(), "--reference", agent, "--agents", "--arms", *arms, *pairs, *rates)
 

@@ -12,7 +12,7 @@ from tying_agents.studies.networks import NETWORKS
 from tying_agents.studies.options import OPTIONS, WEIGHT_DECAY
 from tying_agents.studies.packing import PACKING
 from tying_agents.studies.patterns import PATTERNS
-from tying_agents.studies.recipes import CHANGING, RATES, WIDE, quick
+from tying_agents.studies.recipes import LOWER, RATES, STEADY, WIDE, quick
 from tying_agents.studies.relatives import RELATIVES
 from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.sensitivity import SENSITIVITY
@@ -52,7 +52,7 @@ _ABLATED = (
     "Holm's correction."
 )
 # Nearly all rows change the tying.
-_ABLATE = ("ablations", *quick(), *CHANGING, "--tuning-seeds", "3", "--seeds", "10")
+_ABLATE = ("ablations", *quick(), *LOWER, *STEADY)
 _BETTER = (
     "p < 0.05 after Holm's correction, exact paired test over ten seeds, on the test split: dqn or ppo better than "
     "random is learning if they are also better than themselves with shuffled rewards. Else no controller is better "

@@ -5,10 +5,11 @@
 RATES = ("--learning-rates", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2")
 # An arm looks at three of these or a few more (docs/tuning.md): wide, so that no best rate lies at an edge.
 CLIMB = ("--rate-search", "climb")
-# For tyings that change: the climb begins at 1e-3, and not where they break.
-CHANGING = (*CLIMB, "--learning-rates", "2.5e-4", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2")
+# Of these the climb begins with 1e-3, 2e-3 and 4e-3, an octave lower: tyings that change break where WIDE begins.
+LOWER = (*CLIMB, "--learning-rates", "2.5e-4", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2")
 WIDE = (*CLIMB, "--learning-rates", "2.5e-4", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2", "3.2e-2")
-STEADIER = (*WIDE, "--tuning-seeds", "3", "--seeds", "10")
+STEADY = ("--tuning-seeds", "3", "--seeds", "10")
+STEADIER = (*WIDE, *STEADY)
 
 
 def quick(total_steps: int = 384, warmup_steps: int = 96, k: int = 4, n_head: int = 2) -> tuple[str, ...]:
