@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.run_folders import make_records, make_run
-from tying_env.reports.arms import group_into_arms, settings_of, varying_settings
-from tying_env.reports.loading import find_runs, find_unfinished, load_run
+from tying_env.reports.arms import comparability_notes, group_into_arms, settings_of, varying_settings
+from tying_env.reports.loading import METRICS_BY_KEY, Run, find_runs, find_unfinished, load_run
 
 
 def test_runs_are_found_at_any_depth_and_once(tmp_path: Path) -> None:
@@ -96,6 +96,21 @@ def test_runs_of_one_label_with_other_settings_are_told_apart(tmp_path: Path) ->
     arms = group_into_arms([first, other, again])
     assert [arm.label for arm in arms] == ["random", "random (tokenizer gpt2, learning_rate 0.1)"]
     assert [arm.seeds for arm in arms] == [(0,), (0, 1)]
+
+
+def test_each_seed_of_an_arm_may_start_from_a_checkpoint_of_its_own(tmp_path: Path) -> None:
+    def run(seed: int, checkpoint: str | None, label: str = "tied") -> Run:
+        name = f"{label}-{seed}-{checkpoint}"
+        return load_run(make_run(tmp_path / name, seed=seed, env={"init_from": checkpoint}, config={"label": label}))
+
+    own = [run(seed, f"stack{seed}") for seed in (0, 1)]
+    arms = group_into_arms([*own, run(0, "stack1", "other"), run(0, "stack0", "other"), run(1, "stack1", "other")])
+    assert [(arm.label, arm.seeds) for arm in arms] == [
+        *[("tied", (0, 1)), ("other", (0, 1))],
+        ("other (init_from stack0)", (0,)),  # one seed from two checkpoints: they are compared
+    ]
+    notes = comparability_notes(arms[:1], arms[0], METRICS_BY_KEY["test-perplexity"])
+    assert "The runs of tied differ in init_from." in notes
 
 
 def test_a_comparison_has_its_arms_in_the_order_they_were_asked_for(tmp_path: Path) -> None:

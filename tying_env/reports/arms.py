@@ -51,15 +51,22 @@ class Arm:
 def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
     """Sort runs into arms by label, in the order in which labels come up; seeds in ascending order.
 
-    Runs of one label with other settings are arms of their own, named by what differs from the settings of the first.
+    Runs of one label with other settings are arms of their own, named by what differs from the settings of the first;
+    but where no seed of a label starts from two checkpoints, its seeds may start each from its own, which is noted.
     Of several runs of one arm and seed the newest finished one counts.
     """
     arms: dict[str, list[Run]] = {}
     first: dict[str, Run] = {}
+    starts: dict[tuple[str, int], set[str | None]] = {}
+    for run in runs:
+        starts.setdefault((run.label, run.seed), set()).add(run.env.get("init_from"))
+    several = {label for (label, _), checkpoints in starts.items() if len(checkpoints) > 1}
     for run in runs:
         # Agents' own settings may differ in an arm: each run can replay a trace of its own, say. That is noted.
         differ = {k: v for k, (_, v) in _differences(first.setdefault(run.label, run), run).items() if "." not in k}
         label = run.label
+        if label not in several:
+            differ.pop("init_from", None)
         if differ:
             label += f" ({', '.join(f'{name} {_text(value)}' for name, value in differ.items())})"
         arms.setdefault(label, []).append(run)

@@ -197,7 +197,7 @@ STUDIES = {
     "looking-again": LOOKING_AGAIN,
     **FINAL,
     "speech": SPEECH,
-    "alignment": ALIGNMENT,
+    **ALIGNMENT,
     "sublayers": SUBLAYERS,
     "attention-reused": REUSED,
     "regimes": REGIMES,
