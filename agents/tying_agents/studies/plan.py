@@ -14,6 +14,7 @@ from tying_agents.studies.packing import PACKING
 from tying_agents.studies.patterns import PATTERNS
 from tying_agents.studies.recipes import LOWER, RATES, STEADY, WIDE, quick
 from tying_agents.studies.relatives import RELATIVES
+from tying_agents.studies.relaxed import RELAXED
 from tying_agents.studies.reuse import REUSED
 from tying_agents.studies.sensitivity import SENSITIVITY
 from tying_agents.studies.speech import SPEECH
@@ -187,9 +188,10 @@ STUDIES = {
         ),
     ),
     "packing": PACKING,
-    "dna": DNA,
+    **DNA,
     "patterns": PATTERNS,
     "relatives": RELATIVES,
+    **RELAXED,
     "glue": GLUE,
     "weight-decay": WEIGHT_DECAY,
     **NETWORKS,
