@@ -12,10 +12,10 @@ from tying_agents.controllers.traces import read_trace
 from tying_agents.run_config import RunConfig
 from tying_agents.running.runner import run as make_real_run
 
-from tests.run_folders import make_arms, make_records, make_run
+from tests.run_folders import change, make_arms, make_records, make_run
 from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
-from tying_env.reports import figures, learned, run_figures
+from tying_env.reports import figures, learned, pareto, run_figures
 from tying_env.reports.comparison import load_comparison
 from tying_env.reports.drawing import COLOURS, arm_styles, as_png, as_svg, new_axes, save_figure
 from tying_env.reports.gallery import comparison_pictures, run_pictures
@@ -162,7 +162,7 @@ def test_wide_intervals_of_few_seeds_leave_the_curves_their_room(tmp_path: Path)
         make_run(tmp_path / str(seed), "dqn", seed, records=records, perplexity=10.0 + seed)
     found = load_comparison([tmp_path])
     assert figures.results_by_arm(found).axes[0].get_xlim() == pytest.approx((9.9, 12.1))
-    for figure in (figures.learning_curves([found.arms[0].arm]), figures.pareto(found)):
+    for figure in (figures.learning_curves([found.arms[0].arm]), pareto.pareto(found)):
         assert figure.axes[0].get_ylim() == pytest.approx((9.9, 12.1))
     interval = found.arms[0].interval
     assert interval is not None and interval.low < 9 < 13 < interval.high
@@ -175,7 +175,7 @@ def test_long_names_of_arms_leave_room_for_the_axes(tmp_path: Path) -> None:
     arms = [summary.arm for summary in comparison.arms]
     for figure in (
         figures.learning_curves(arms),
-        figures.pareto(comparison),
+        pareto.pareto(comparison),
         figures.training_speed(arms),
         figures.results_by_arm(comparison),
     ):
@@ -202,9 +202,32 @@ def test_the_cost_of_change_stands_against_all_events_of_a_run(tmp_path: Path) -
     assert "groups)" in drawn(figure)
 
 
+def test_bits_per_byte_stand_against_the_bytes_of_the_network(tmp_path: Path) -> None:
+    make_arms(tmp_path)
+    assert "pareto-bytes" not in [picture.name for picture in comparison_pictures(load_comparison([tmp_path]))]
+    for seed in range(6):
+        for agent, size in (("random", 40_000 + seed), ("dqn", 30_000)):
+            change(tmp_path / agent / str(seed), "summary.json", packed={"bits": 6, "bytes": size})
+            change(tmp_path / agent / str(seed), "config.json", rewards=["max-bytes"], max_bytes=35_000)
+    found = load_comparison([tmp_path])
+    figure = pareto.pareto_bytes(found)
+    text = drawn(figure)
+    assert "6 bits a weight" in text and "limit: 35,000 bytes" in text and "bits per byte (bits/byte)" in text
+    points = {
+        (round(x, 3), round(y, 3))
+        for line in figure.axes[0].lines
+        for x, y in zip(np.atleast_1d(line.get_xdata()), np.atleast_1d(line.get_ydata()), strict=True)
+    }
+    assert {(40.005, 3.0), (30.0, 1.82)} <= points  # one run of each: perplexities of 15 and 9.1, of a fifth the bits
+    assert "pareto-bytes" in [picture.name for picture in comparison_pictures(found)]
+    change(tmp_path / "dqn/3", "summary.json", packed={"bits": 8, "bytes": 30_000})
+    with pytest.raises(ValueError, match="in the same bits a weight"):
+        pareto.pareto_bytes(load_comparison([tmp_path]))
+
+
 def test_the_pareto_front_keeps_what_is_not_beaten() -> None:
     points = [(1.0, 9.0), (2.0, 5.0), (3.0, 7.0), (3.0, 5.0), (4.0, 1.0), (1.0, 9.5)]
-    assert figures.pareto_front(points) == [(1.0, 9.0), (2.0, 5.0), (4.0, 1.0)]
+    assert pareto.pareto_front(points) == [(1.0, 9.0), (2.0, 5.0), (4.0, 1.0)]
 
 
 def test_one_seed_can_be_drawn(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from tests.command_line import called
 from tests.pictures import AS_SOURCE
 from tests.run_folders import change, make_arms, make_records, make_run
 from tying_env.reports import figures as drawn
+from tying_env.reports import pareto
 from tying_env.reports import html
 from tying_env.reports import page as pages
 from tying_env.reports.comparison import load_comparison
@@ -141,7 +142,7 @@ def test_a_figure_that_fails_leaves_a_note_and_the_rest_of_the_report(
         return figure
 
     monkeypatch.setattr(drawn, "training_speed", broken)
-    monkeypatch.setattr(drawn, "pareto", unreadable)
+    monkeypatch.setattr(pareto, "pareto", unreadable)
     page = render_page(make_report(comparison))
     text = Checked(page).text
     assert "Not drawn: training-speed: it failed with KeyError: 'tokens_per_second'." in text

@@ -14,6 +14,7 @@ from tests.models import own
 from tying_env import EnvConfig
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.owned import owned_parameters
+from tying_env.runs.run_directory import SUMMARY
 from tying_env.wrappers import LogPerplexityReward, MaxBytesReward
 
 
@@ -106,6 +107,7 @@ def test_a_run_has_its_settings_and_writes_the_bytes_down(text_folder: Path, tmp
     below.reset(seed=0, options={"tying": [0, 0, 0, 0]})
     size = bytes_of(below, 4)
     assert {record["packed_bytes"] for record in folder.read_metrics()} == {size} and size < 6_000
+    assert folder.read_json(SUMMARY)["packed"] == {"bits": 4, "bytes": size}  # of the best network
     with pytest.raises(
         ValueError, match=f"max_bytes is 5,000, and with all layers tied the network takes {size:,} in 4"
     ):

@@ -122,11 +122,7 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric, pairs: Sequence
         others = [key for key, other in METRICS_BY_KEY.items() if any(run.result(other) is not None for run in runs)]
         hint = f"try --metric {' or '.join(others)}" if others else "no run has finished with a result"
         raise ValueError(f"no run has a {metric.name} ({runs[0].path}: {runs[0].why_no_result(metric)}); {hint}")
-    if metric.unit == "per token":
-        metric = replace(metric, unit=unit_of_perplexity(runs))
-    if metric.unit == "bits/byte":
-        unit = unit_of_bits(run.env["tokenizer"] for run in runs)
-        metric = replace(metric, unit=unit, name=metric.name.replace("bits per byte", unit.replace("/", " per ")))
+    metric = _in_units(metric, runs)
     against = corrected([pair_of(arm, reference, metric) for arm in arms])
     besides = pairs_named(pairs, arms, metric)
     notes = comparability_notes(arms, reference, metric)
@@ -134,6 +130,23 @@ def compare(arms: Sequence[Arm], reference: Arm, metric: Metric, pairs: Sequence
     notes += _notes_on_tests("arms", against) + _notes_on_tests("pairs", besides)
     summaries = tuple(_summarise(pair, metric) for pair in against)
     return Comparison(metric, reference, summaries, tuple(dict.fromkeys(notes)), pairs=tuple(besides))
+
+
+def by_metric(comparison: Comparison, metric: Metric) -> Comparison:
+    """Return the same arms, each with its centre by another metric; differences and notes stay those of the first."""
+    metric = _in_units(metric, [run for summary in comparison.arms for run in summary.arm.runs])
+    arms = tuple(_summarise(summary.against, metric) for summary in comparison.arms)
+    return replace(comparison, metric=metric, arms=arms)
+
+
+def _in_units(metric: Metric, runs: Sequence[Run]) -> Metric:
+    """Return the metric with the unit that these runs have."""
+    if metric.unit == "per token":
+        return replace(metric, unit=unit_of_perplexity(runs))
+    if metric.unit == "bits/byte":
+        unit = unit_of_bits(run.env["tokenizer"] for run in runs)
+        return replace(metric, unit=unit, name=metric.name.replace("bits per byte", unit.replace("/", " per ")))
+    return metric
 
 
 def _summarise(against: Pair, metric: Metric) -> ArmSummary:

@@ -1,4 +1,4 @@
-"""Figures that compare arms: learning curves, perplexity against parameters, training speed."""
+"""Figures that compare arms: learning curves, results against changes, training speed."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -14,7 +14,6 @@ from tying_env.reports.drawing import Style, arm_styles, as_label, fit_log_axis,
 from tying_env.reports.frequencies import ALONE, frequency_result
 from tying_env.reports.learned import draw_frequencies
 from tying_env.reports.loading import METRICS_BY_KEY, Run, unit_of_perplexity
-from tying_env.reports.over_training import mean_over_training
 from tying_env.reports.statistics import mean_band
 
 _X_NAMES = {"train_step": "training step", "tokens": "tokens trained on"}
@@ -68,57 +67,12 @@ def learning_curves(arms: Sequence[Arm], x: Literal["train_step", "tokens"] = "t
         raise ValueError("no run has measured validation perplexity (validate_every is 0, or it ended before)")
     drawn += draw_frequencies(axes, frequency_result(runs, METRICS_BY_KEY["validation-perplexity"]))
     fit_log_axis(axes, drawn)
-    _cut_to(axes, drawn)
+    cut_to(axes, drawn)
     axes.grid(axis="y", alpha=0.25)
     axes.set_xlim(left=0)
     if axes.get_legend_handles_labels()[0]:
         legend_right(figure)
     return figure
-
-
-def pareto(comparison: Comparison) -> Figure:
-    """Draw the metric against the mean number of trainable parameters: small a run, large an arm's centre over seeds.
-
-    The line joins the arms that no other arm beats in both. Bars are the 95% intervals, cut off beyond all runs.
-    """
-    metric = comparison.metric
-    figure, axes = new_axes(
-        "Results against trainable parameters",
-        "trainable parameters, mean over training (millions)",
-        f"{metric.name.split(' of ')[0]} ({metric.unit})",
-    )
-    centres, values = _draw_results(
-        axes,
-        comparison,
-        lambda run: mean_over_training(run.column("trainable_parameters"), run.records) / 1e6,
-        lambda counted: f"n = {len(counted)}",
-    )
-    sign = -1 if metric.higher else 1
-    front = [(x, sign * y) for x, y in pareto_front([(x, sign * y) for x, y in centres])]
-    axes.plot(
-        *zip(*front, strict=True),
-        "-",
-        drawstyle="steps-post",
-        color="#999999",
-        lw=1,
-        zorder=0,
-        label="not beaten in both",
-    )
-    fit_log_axis(axes, values)
-    _cut_to(axes, values)
-    axes.set_xlim(left=0)
-    axes.grid(alpha=0.25)
-    legend_right(figure)
-    return figure
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points for which no other has both coordinates lower or equal (and one lower), by the first."""
-    front: list[tuple[float, float]] = []
-    for point in sorted(set(points)):
-        if not front or point[1] < front[-1][1]:
-            front.append(point)
-    return front
 
 
 def cost_of_change(comparison: Comparison) -> Figure:
@@ -129,14 +83,14 @@ def cost_of_change(comparison: Comparison) -> Figure:
         "changes of a layer's state in a run (tied and untied events)",
         f"{metric.name.split(' of ')[0]} ({metric.unit})",
     )
-    _, values = _draw_results(
+    _, values = draw_results(
         axes,
         comparison,
         lambda run: float(np.sum(run.column("tied_events")) + np.sum(run.column("untied_events"))),
         lambda counted: f"{np.mean([np.mean(run.column('independent_layers')) for run in counted]):.1f} groups",
     )
     fit_log_axis(axes, values)
-    _cut_to(axes, values)
+    cut_to(axes, values)
     axes.set_xscale("symlog", linthresh=10)
     axes.set_xlim(left=-1)
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -166,7 +120,7 @@ def results_by_arm(comparison: Comparison) -> Figure:
         axes.axvline(known, color="black", ls=":", lw=1.2, zorder=1)
         axes.set_title(f"Results of the arms (dotted: {ALONE}, {known:,.2f})", fontsize=11)
     fit_log_axis(axes, values, "x")
-    _cut_to(axes, values, "x")
+    cut_to(axes, values, "x")
     axes.set_yticks(range(len(shown)), [in_lines(as_label(summary.arm.label)) for summary, _ in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.25)
@@ -201,7 +155,7 @@ def training_speed(arms: Sequence[Arm]) -> Figure:
     return figure
 
 
-def _draw_results(
+def draw_results(
     axes: Axes, comparison: Comparison, of: Callable[[Run], float], told: Callable[[Sequence[Run]], str]
 ) -> tuple[list[tuple[float, float]], list[float]]:
     """Draw every run's result against something of it, each arm's centre with its interval, and the frequencies.
@@ -256,7 +210,7 @@ def _draw_arm(
     return [float(v) for v in values.ravel()]
 
 
-def _cut_to(axes: Axes, values: Sequence[float], name: Literal["x", "y"] = "y") -> None:
+def cut_to(axes: Axes, values: Sequence[float], name: Literal["x", "y"] = "y") -> None:
     """End an axis a little beyond these values: few seeds have intervals so wide that the rest would look flat."""
     scale = (axes.yaxis if name == "y" else axes.xaxis).get_transform()
     low, high = scale.transform([min(values), max(values)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from tying_env.reports import alignment_figure, figures, learned, run_figures, sensitivity_figure
+from tying_env.reports import alignment_figure, figures, learned, pareto, run_figures, sensitivity_figure
 from tying_env.reports.comparison import Comparison
 from tying_env.reports.loading import Run
 
@@ -111,7 +111,7 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
             "Small: one run. Large: the interquartile mean over seeds, with its 95% interval, cut off where it goes "
             "beyond all runs. A good result far to the left is best; the grey steps join the arms that no other arm "
             "beats in both.",
-            lambda: figures.pareto(comparison),
+            lambda: pareto.pareto(comparison),
         ),
         picture(
             "cost-of-change",
@@ -126,6 +126,17 @@ def comparison_pictures(comparison: Comparison) -> list[Picture]:
             lambda: figures.training_speed(arms),
         ),
     ]
+    if pareto.has_bytes(comparison):
+        found.insert(
+            3,
+            picture(
+                "pareto-bytes",
+                "The same against bytes: each weight of the best network once, matrices in so many bits a weight with "
+                "a scale for each row, vectors in 16 bits. layer-tying pack writes such files, entropy-coded, and "
+                "draws what is left of the result then.",
+                lambda: pareto.pareto_bytes(comparison),
+            ),
+        )
     if sensitivity_figure.settings_varied(comparison):
         found.append(
             picture(

@@ -5,9 +5,8 @@ once, matrices in `bits` bits with a scale of 2 bytes for each row, vectors in 2
 `tying_env.compression` stores before it codes it, the description of the network aside.
 """
 
-import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -15,12 +14,6 @@ from gymnasium.utils import RecordConstructorArgs
 
 from tying_env.environment import check_whole
 from tying_env.wrappers.base import AnyEnv, Step, check_finite, layer_tying_env
-
-if TYPE_CHECKING:
-    from torch import nn
-
-# Of a row's scale, and of a number of a vector.
-_SCALE, _NUMBER = 2, 2
 
 
 class MaxBytesReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -95,25 +88,18 @@ class MaxBytesReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def _sizes(self, bits: int) -> tuple[int, list[int]]:
         """Return the bytes of what is never tied, and of what a tying takes from each unit, (L,)."""
-        from tying_env.primary.rows import layout_of, rows_shape  # here, because it imports torch
+        from tying_env.primary.rows import bytes_in  # here, because it imports torch
         from tying_env.slots import get, slots
-
-        def size(module: "nn.Module", parameter: "nn.Parameter") -> int:
-            shape = tuple(parameter.shape)
-            if len(shape) < 2:
-                return _NUMBER * parameter.numel()
-            rows, columns = rows_shape(shape, layout_of(module, parameter))
-            return math.ceil(rows * columns * bits / 8) + _SCALE * rows
 
         network, only = self._below.workload.skeleton(), self._below.config.tied_parameters
         found: list[int] = []
         tied: set[int] = set()
         for unit in network.units:
-            own = {id(get(slot)): size(slot[0], get(slot)) for slot in slots(unit, only).values()}
+            own = {id(get(slot)): bytes_in(bits, slot[0], get(slot)) for slot in slots(unit, only).values()}
             found.append(sum(own.values()))
             tied |= own.keys()
         outside = sum(
-            size(network.model.get_submodule(name.rpartition(".")[0]), parameter)
+            bytes_in(bits, network.model.get_submodule(name.rpartition(".")[0]), parameter)
             for name, parameter in network.model.named_parameters()
             if id(parameter) not in tied
         )

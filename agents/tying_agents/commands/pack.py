@@ -131,7 +131,8 @@ def _tabulate(runs: Sequence[Path], ways: "Sequence[Way]", options: Options, con
     """Pack many networks in many ways, and write tables and figure."""
     from rich.text import Text
 
-    from tying_agents.compressing.packed_runs import as_csv, as_markdown, draw_packed, packed_results, parts_as_csv
+    from tying_agents.compressing.packed_figure import draw_packed
+    from tying_agents.compressing.packed_runs import as_csv, as_markdown, packed_results, parts_as_csv
     from tying_env.config.network import unit_of_bits
     from tying_env.primary.models import find_device
     from tying_env.reports.drawing import save_figure

@@ -1,4 +1,4 @@
-"""Runs packed into files of several sizes: measured, as tables and as a figure."""
+"""Runs packed into files of several sizes: measured, as tables."""
 
 import tempfile
 from collections.abc import Callable, Collection, Sequence
@@ -7,15 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from tying_env.compression import Coded, PackedUnit, TooFewBytesError, load_packed
 from tying_env.compression.rounding import BITS, Bits
 from tying_env.files import to_csv
 from tying_env.partition import leaders
 from tying_env.primary.evaluation import Evaluation
-from tying_env.reports.drawing import arm_styles, as_label, fit_log_axis, legend_right, new_axes
-from tying_env.reports.figures import pareto_front
 from tying_env.runs import LoadedRun
 
 
@@ -170,7 +167,7 @@ def parts_as_csv(results: Sequence[PackedResult]) -> str:
 
 def as_markdown(results: Sequence[PackedResult]) -> str:
     """Return a row for each result; and means over the parts of the blocks that as many units use."""
-    unit = _unit(results)
+    unit = unit_of(results)
     lines = [
         f"| arm | seed | independent | packed to | bytes | {unit} before | after | perplexity before | after |",
         f"|{' --- |' * 9}",
@@ -198,7 +195,7 @@ def _by_way(results: Sequence[PackedResult]) -> list[str]:
     ways = _in_order(results)
     lines = [
         "",
-        f"Means over seeds, test {_unit(results)}; in brackets how many fit, where not all do.",
+        f"Means over seeds, test {unit_of(results)}; in brackets how many fit, where not all do.",
         "",
         f"| arm | seeds | before | {' | '.join(map(str, ways))} |",
         f"|{' --- |' * (3 + len(ways))}",
@@ -257,49 +254,8 @@ def _by_uses(results: Sequence[PackedResult]) -> list[str]:
     return lines
 
 
-def draw_packed(results: Sequence[PackedResult]) -> Figure:
-    """Draw how well networks predict against the bytes of their files: small a run, large an arm packed in one way.
-
-    The vertical axis is in bits of the data's own unit, or the perplexity where data have none. The steps join the
-    means that no other beats in both.
-
-    Raises:
-        ValueError: no network fitted.
-    """
-    found = [(each, each.after) for each in results if each.after is not None]
-    if not found:
-        least = min(each.size for each in results)
-        raise ValueError(f"no network fits: the smallest file possible of any takes {least:,} bytes")
-    bits = all(after.bits_per_byte is not None for _, after in found)
-
-    def value(evaluation: Evaluation) -> float:
-        return float(evaluation.bits_per_byte if bits else evaluation.perplexity)  # type: ignore[arg-type]
-
-    axis = f"test {_unit(results)}" if bits else "test perplexity"
-    figure, axes = new_axes("Packed after training", "bytes of the file", axis)
-    means = []
-    for label, style in arm_styles(list(dict.fromkeys(each.label for each, _ in found))).items():
-        own = [(each, after) for each, after in found if each.label == label]
-        places = [each.size for each, _ in own], [value(after) for _, after in own]
-        axes.plot(*places, style.marker, color=style.colour, ms=4, alpha=0.4, mew=0)
-        centres = []
-        for way in dict.fromkeys(each.way for each, _ in own):
-            some = [(each.size, value(after)) for each, after in own if each.way == way]
-            centres.append(tuple(float(mean) for mean in np.mean(some, axis=0)))
-        centres.sort()
-        line = style.marker + style.line
-        axes.plot(*zip(*centres, strict=True), line, color=style.colour, lw=1, ms=7, label=as_label(label))
-        means += centres
-    front = pareto_front([(size, at) for size, at in means])
-    x, y = zip(*front, strict=True)
-    axes.plot(x, y, "-", drawstyle="steps-post", color="#999999", lw=1, zorder=0, label="not beaten in both")
-    fit_log_axis(axes, [float(each.size) for each, _ in found], "x")
-    axes.grid(alpha=0.25)
-    legend_right(figure)
-    return figure
-
-
-def _unit(results: Sequence[PackedResult]) -> str:
+def unit_of(results: Sequence[PackedResult]) -> str:
+    """Return what all results count bits in: "bits/byte", where they do not agree, too."""
     units = {each.unit for each in results}
     return units.pop() if len(units) == 1 else "bits/byte"
 

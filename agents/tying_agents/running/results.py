@@ -11,6 +11,7 @@ from tying_agents.running.signatures import failure_notes, say
 from tying_env.data.batches import steps_per_epoch
 from tying_env.files import written_whole
 from tying_env.primary.collapse import collapsed_at
+from tying_env.primary.rows import network_bytes_in
 from tying_env.render import replication_map_figure
 from tying_env.runs import load_network
 from tying_env.runs.run_directory import BEST, FINAL, MAP, SUMMARY
@@ -86,19 +87,23 @@ def _frequencies(loop: Loop) -> dict[str, dict[str, float | None]]:
 def measure_test(loop: Loop, recorder: Recorder, windows: int) -> None:
     """Measure the final network and the best one on the test split, and add that to the summary.
 
+    With it goes what the best network takes in 8 bits a weight, or in as many as the limit on bytes counts in.
+
     Args:
         loop: the run, which has been concluded.
         recorder: knows its directory and the best network.
         windows: sequences, or images, to measure; 0 for the whole split.
     """
-    env, directory, best = loop.inner, recorder.directory, None
+    env, directory, best, packed = loop.inner, recorder.directory, None, None
     loop.callbacks.note("Measuring on the test split ...")
     final = env.evaluate("test", windows)
     if math.isfinite(recorder.best):
         model = load_network(directory.path / BEST, env.device, env.workload).network.model
         best = env.workload.evaluate(model, "test", windows, env.device)
+        bits = 8 if loop.config is None else loop.config.max_bytes_bits
+        packed = {"bits": bits, "bytes": network_bytes_in(bits, model)}
     test: dict[str, Any] = {"final": final._asdict(), "best": None if best is None else best._asdict()}
-    directory.write_json(SUMMARY, directory.read_json(SUMMARY) | {"test": test})
+    directory.write_json(SUMMARY, directory.read_json(SUMMARY) | {"test": test, "packed": packed})
 
 
 def _peak_process_bytes() -> int | None:

@@ -1,0 +1,96 @@
+"""Figures of results against size: trainable parameters, and the bytes of a file."""
+
+from collections.abc import Callable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tying_env.reports.comparison import Comparison, by_metric
+from tying_env.reports.drawing import fit_log_axis, legend_right, new_axes
+from tying_env.reports.figures import cut_to, draw_results
+from tying_env.reports.loading import METRICS_BY_KEY, Run
+from tying_env.reports.over_training import mean_over_training
+
+
+def pareto(comparison: Comparison) -> Figure:
+    """Draw the metric against the mean number of trainable parameters: small a run, large an arm's centre over seeds.
+
+    The line joins the arms that no other arm beats in both. Bars are the 95% intervals, cut off beyond all runs.
+    """
+    metric = comparison.metric
+    figure, axes = new_axes(
+        "Results against trainable parameters",
+        "trainable parameters, mean over training (millions)",
+        f"{metric.name.split(' of ')[0]} ({metric.unit})",
+    )
+    _draw(axes, comparison, lambda run: mean_over_training(run.column("trainable_parameters"), run.records) / 1e6)
+    legend_right(figure)
+    return figure
+
+
+def has_bytes(comparison: Comparison) -> bool:
+    """Return whether `pareto_bytes` can be drawn: all runs with a result know bits per byte, and their bytes alike."""
+    metric = METRICS_BY_KEY["bits-per-byte"]
+    runs = [run for summary in comparison.arms for run in summary.counted]
+    bits = {_packed(run).get("bits") for run in runs}
+    return len(bits) == 1 and None not in bits and all(run.result(metric) is not None for run in runs)
+
+
+def pareto_bytes(comparison: Comparison) -> Figure:
+    """Draw bits per byte of the best network against what its weights take, each once, in so many bits, before coding.
+
+    A limit that runs were given as an objective is a dashed line.
+
+    Raises:
+        ValueError: a run does not know one of the two, or they count in different bits.
+    """
+    if not has_bytes(comparison):
+        raise ValueError("not all runs know their bits per byte and, in the same bits a weight, their bytes")
+    found = by_metric(comparison, METRICS_BY_KEY["bits-per-byte"])
+    runs = [run for summary in found.arms for run in summary.counted]
+    figure, axes = new_axes(
+        "Results against bytes",
+        f"bytes of the best network, {_packed(runs[0])['bits']} bits a weight, not yet coded (thousands)",
+        f"{found.metric.name.split(' of ')[0]} ({found.metric.unit})",
+    )
+    limits = {run.config["max_bytes"] for run in runs if "max-bytes" in run.config.get("rewards", ())}
+    for limit in sorted(limits):
+        axes.axvline(limit / 1e3, ls="--", lw=1, color="#555555", zorder=0, label=f"limit: {limit:,} bytes")
+    _draw(axes, found, lambda run: _packed(run)["bytes"] / 1e3)
+    legend_right(figure)
+    return figure
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points for which no other has both coordinates lower or equal (and one lower), by the first."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(set(points)):
+        if not front or point[1] < front[-1][1]:
+            front.append(point)
+    return front
+
+
+def _draw(axes: Axes, comparison: Comparison, size: Callable[[Run], float]) -> None:
+    """Draw the results against a size, and the front of the arms that no other beats in both."""
+    centres, values = draw_results(axes, comparison, size, lambda counted: f"n = {len(counted)}")
+    sign = -1 if comparison.metric.higher else 1
+    front = [(x, sign * y) for x, y in pareto_front([(x, sign * y) for x, y in centres])]
+    axes.plot(
+        *zip(*front, strict=True),
+        "-",
+        drawstyle="steps-post",
+        color="#999999",
+        lw=1,
+        zorder=0,
+        label="not beaten in both",
+    )
+    fit_log_axis(axes, values)
+    cut_to(axes, values)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.25)
+
+
+def _packed(run: Run) -> dict[str, int]:
+    """Return in how many bits a weight the best network was counted, and the bytes; nothing if it was not."""
+    found: dict[str, int] = (run.summary or {}).get("packed") or {}
+    return found
