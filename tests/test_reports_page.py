@@ -10,8 +10,7 @@ from tests.command_line import called
 from tests.pictures import AS_SOURCE
 from tests.run_folders import change, make_arms, make_records, make_run
 from tying_env.reports import figures as drawn
-from tying_env.reports import pareto
-from tying_env.reports import html
+from tying_env.reports import html, pareto
 from tying_env.reports import page as pages
 from tying_env.reports.comparison import load_comparison
 from tying_env.reports.drawing import new_axes

@@ -61,6 +61,22 @@ def test_the_command_leaves_an_export_of_the_pruned_network(
     assert "exists already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("command", "ending"), [("prune", "-pruned"), ("pack", ".packed")])
+def test_what_is_made_of_one_network_lies_beside_it(
+    command: str, ending: str, sandwich: LoadedRun, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    run = sandwich.path
+    measured = ["--windows", "2", *(["--test-windows", "2"] if command == "pack" else [])]
+    monkeypatch.chdir(run)  # its name is not in the path
+    assert start(command, [".", *measured]) == 0
+    assert run.with_name(run.name + ending).exists()
+    assert start(command, [str(run), *measured]) == 1
+    assert f"{run.name}{ending} exists already" in " ".join(capsys.readouterr().out.split())
+    ways = {"prune": ["--sparsity", "0.2", "0.3"], "pack": ["--max-bytes", "10000", "20000"]}
+    assert start(command, [str(run), *ways[command]]) == 1
+    assert "--out must name a folder for the tables and figures" in " ".join(capsys.readouterr().out.split())
+
+
 def test_an_export_is_measured_on_as_much_as_was_asked_for(sandwich: LoadedRun, tmp_path: Path, capsys: Any) -> None:
     words = ["--examples", "8", "--windows", "4", "--out", str(tmp_path / "out")]
     assert start("prune", [str(sandwich.path), *words]) == 0

@@ -1,6 +1,6 @@
 """Pack the network of a run into a file of at most so many bytes; or pack many runs, and write tables and a figure.
 
-layer-tying pack runs/one --max-bytes 16000000 --out one.packed
+layer-tying pack runs/one --max-bytes 16000000
 layer-tying pack runs/one --bits 8 --out one.packed
 layer-tying pack runs/one runs/two --max-bytes 20000 40000 80000 --out packed
 
@@ -18,7 +18,7 @@ import tyro
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
-from tying_agents.commands.saved_runs import check_data, open_network, refuse_unnamed_code, settings_of_network
+from tying_agents.commands.saved_runs import beside, check_data, open_network, refuse_unnamed_code, settings_of_network
 from tying_env.config.checks import check_at_least
 from tying_env.files import check_new
 from tying_env.reports.loading import find_runs
@@ -42,9 +42,10 @@ class Options:
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """The run directory, or the folder of an exported network; or run directories, and folders that hold some at any
     depth."""
-    out: Path
-    """The file to write, of one network packed in one way; it must not exist yet. For more: a folder for tables
-    (packing.csv, packing.md, packing_parts.csv) and a figure; those of before are replaced."""
+    out: Path | None = None
+    """The file to write, of one network packed in one way; it must not exist yet, and by default lies beside the run,
+    by its name with .packed behind it. For more: a folder for tables (packing.csv, packing.md, packing_parts.csv) and a
+    figure; those of before are replaced."""
     max_bytes: tuple[int, ...] = (16_000_000,)
     """Of the whole file: weights, and what says how they belong together."""
     bits: tuple[Literal[4, 6, 8], ...] = ()
@@ -76,8 +77,9 @@ def main(argv: Sequence[str], prog: str = "layer-tying pack") -> int:
         whole = len(options.runs) == 1 and (is_export(options.runs[0]) or is_packed(options.runs[0]))
         runs = list(options.runs) if whole else find_runs(options.runs)
         one = len(runs) == len(options.max_bytes) == 1 and len(options.bits) < 2
+        out = options.out or beside(runs, ".packed", one)
         if one:
-            check_new(options.out, "choose another file")
+            check_new(out, "choose another file")
         for run in runs:
             env = settings_of_network(run, options.network)
             refuse_unnamed_code(env, run, options.model)
@@ -86,15 +88,15 @@ def main(argv: Sequence[str], prog: str = "layer-tying pack") -> int:
 
         ways = [Way(limit, bits) for bits in dict.fromkeys(options.bits or (None,)) for limit in options.max_bytes]
         if one:
-            _pack(runs[0], ways[0], options, console)
+            _pack(runs[0], ways[0], out, options, console)
         else:
-            _tabulate(runs, list(dict.fromkeys(ways)), options, console)
+            _tabulate(runs, list(dict.fromkeys(ways)), out, options, console)
         return 0
 
     return guard.guarded(work)
 
 
-def _pack(path: Path, way: "Way", options: Options, console: "Console") -> None:
+def _pack(path: Path, way: "Way", out: Path, options: Options, console: "Console") -> None:
     """Pack one network, and measure what is in the file."""
     from rich.text import Text
 
@@ -107,7 +109,7 @@ def _pack(path: Path, way: "Way", options: Options, console: "Console") -> None:
     with console.status("Coding the weights ...") as status:
         packed = pack_network(
             run,
-            options.out,
+            out,
             way.max_bytes,
             bits=way.bits,
             windows=options.windows,
@@ -116,18 +118,18 @@ def _pack(path: Path, way: "Way", options: Options, console: "Console") -> None:
         )
     console.print(units_table(packed))
     workload = run.open_workload(options.dataset)
-    opened = load_packed(options.out, device, options.model)
+    opened = load_packed(out, device, options.model)
     columns = {
         "as trained": measured(workload, run.model, device, options.test_windows),
         "out of the file": measured(workload, opened, device, options.test_windows),
     }
     title = f"{path}, {options.network} network"
     console.print(effects_table(title, workload, columns, options.test_windows))
-    text = f"written: {options.out}, {packed.size:,} of {way.max_bytes:,} bytes"
+    text = f"written: {out}, {packed.size:,} of {way.max_bytes:,} bytes"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _tabulate(runs: Sequence[Path], ways: "Sequence[Way]", options: Options, console: "Console") -> None:
+def _tabulate(runs: Sequence[Path], ways: "Sequence[Way]", out: Path, options: Options, console: "Console") -> None:
     """Pack many networks in many ways, and write tables and figure."""
     from rich.text import Text
 
@@ -162,10 +164,10 @@ def _tabulate(runs: Sequence[Path], ways: "Sequence[Way]", options: Options, con
     figure = draw_packed(results)  # refuses where nothing fits, before anything is written
     texts = {".csv": as_csv(results), ".md": as_markdown(results), "_parts.csv": parts_as_csv(results)}
     for ending, text in texts.items():
-        write_page(text, options.out / f"{TABLE}{ending}", overwrite=True)
-    paths = save_figure(figure, options.out, TABLE)
+        write_page(text, out / f"{TABLE}{ending}", overwrite=True)
+    paths = save_figure(figure, out, TABLE)
     console.print(texts[".md"], highlight=False, markup=False, soft_wrap=True)
-    for written in (*(options.out / f"{TABLE}{ending}" for ending in texts), *paths):
+    for written in (*(out / f"{TABLE}{ending}" for ending in texts), *paths):
         console.print(f"written: {written}", highlight=False, markup=False, soft_wrap=True)
 
 

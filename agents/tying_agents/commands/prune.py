@@ -1,6 +1,6 @@
 """Prune the network of a run and export it; or prune many runs, and write how they did as a table and a figure.
 
-layer-tying prune runs/one --sparsity 0.5 --out exported/one-sparse
+layer-tying prune runs/one --sparsity 0.5
 layer-tying prune runs/one --sparsity 0.5 --pattern 2:4 --method magnitude --out exported/one-24
 layer-tying prune runs/one runs/two --sparsity 0.25 0.5 0.75 --method wanda magnitude --out pruned
 
@@ -16,7 +16,7 @@ import tyro
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
-from tying_agents.commands.saved_runs import check_data, refuse_unnamed_code, settings_of_network
+from tying_agents.commands.saved_runs import beside, check_data, refuse_unnamed_code, settings_of_network
 from tying_env.files import check_new
 from tying_env.reports.loading import find_runs
 from tying_env.runs.run_directory import Which
@@ -35,10 +35,11 @@ class Options:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run directories, or folders that hold some at any depth."""
-    out: Path
+    out: Path | None = None
     """The folder to write. For one run, sparsity and method: the pruned network, as `layer-tying export` writes one;
-    it must not exist yet. For more: a table (pruning.csv, pruning.md) and two figures, against sparsity and against
-    the layers that share a weight; those of before are replaced."""
+    it must not exist yet, and by default lies beside the run, by its name with -pruned behind it. For more: a table
+    (pruning.csv, pruning.md) and two figures, against sparsity and against the layers that share a weight; those of
+    before are replaced."""
     sparsity: tuple[float, ...] = (0.5,)
     """The share of every output's weights that goes, from 0 to below 1."""
     method: tuple[Literal["wanda", "magnitude"], ...] = ("wanda",)
@@ -71,8 +72,9 @@ def main(argv: Sequence[str], prog: str = "layer-tying prune") -> int:
         one = len(runs) == len(options.sparsity) == len(options.method) == 1
         if options.windows < 0:
             raise ValueError(f"windows must be at least 0 (0: the whole split), got {options.windows}")
+        out = options.out or beside(runs, "-pruned", one)
         if one:
-            check_new(options.out)
+            check_new(out)
         elif options.dense:
             raise ValueError("--dense is for the export of one run, with one sparsity and one method")
         for run in runs:
@@ -83,15 +85,15 @@ def main(argv: Sequence[str], prog: str = "layer-tying prune") -> int:
 
         prunings = ways(options.sparsity, options.method, options.pattern, options.examples)
         if one:
-            _export(runs[0], prunings[0], options, console)
+            _export(runs[0], prunings[0], out, options, console)
         else:
-            _tabulate(runs, prunings, options, console)
+            _tabulate(runs, prunings, out, options, console)
         return 0
 
     return guard.guarded(work)
 
 
-def _export(path: Path, pruning: "Pruning", options: Options, console: "Console") -> None:
+def _export(path: Path, pruning: "Pruning", out: Path, options: Options, console: "Console") -> None:
     """Prune one network, measure it before and after, and export it."""
     from dataclasses import asdict
 
@@ -115,7 +117,7 @@ def _export(path: Path, pruning: "Pruning", options: Options, console: "Console"
     zeros = sum(int((linear.weight == 0).sum()) for linear in linears)
     numbers = after["test"]._asdict() if "test" in after else None
     about = {**asdict(pruning), "zeros": zeros, "of": total}
-    folder = export_changed(run, options.out, "pruning", about, numbers, network=options.network, dense=options.dense)
+    folder = export_changed(run, out, "pruning", about, numbers, network=options.network, dense=options.dense)
     columns = {"trained": before, "pruned": after}
     console.print(effects_table(f"{path}, {options.network} network", workload, columns, options.windows))
     console.print(f"{zeros:,} of the {total:,} weights of the blocks' linear layers are 0", highlight=False)
@@ -124,7 +126,9 @@ def _export(path: Path, pruning: "Pruning", options: Options, console: "Console"
     console.print(f"written: {folder}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _tabulate(runs: Sequence[Path], prunings: "Sequence[Pruning]", options: Options, console: "Console") -> None:
+def _tabulate(
+    runs: Sequence[Path], prunings: "Sequence[Pruning]", out: Path, options: Options, console: "Console"
+) -> None:
     """Prune many networks in many ways, and write table and figure."""
     from rich.text import Text
 
@@ -149,10 +153,10 @@ def _tabulate(runs: Sequence[Path], prunings: "Sequence[Pruning]", options: Opti
                 run, about.label, about.seed, prunings, options.windows, options.dataset, device, told
             )
     for name, text in ((f"{TABLE}.csv", as_csv(results)), (f"{TABLE}.md", as_markdown(results))):
-        write_page(text, options.out / name, overwrite=True)
-    paths = save_figure(draw_pruned(results), options.out, TABLE)
+        write_page(text, out / name, overwrite=True)
+    paths = save_figure(draw_pruned(results), out, TABLE)
     if (by_group := draw_by_group(results)) is not None:
-        paths += save_figure(by_group, options.out, f"{TABLE}_groups")
+        paths += save_figure(by_group, out, f"{TABLE}_groups")
     console.print(as_markdown(results), highlight=False, markup=False, soft_wrap=True)
-    for written in (options.out / f"{TABLE}.csv", options.out / f"{TABLE}.md", *paths):
+    for written in (out / f"{TABLE}.csv", out / f"{TABLE}.md", *paths):
         console.print(f"written: {written}", highlight=False, markup=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """Run directories and exports that a command is given, looked at before torch is imported, which takes seconds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,3 +104,15 @@ def check_data(env: dict[str, Any], path: Path, dataset: str | None) -> None:
         raise ValueError(f"{path} does not say where the data are that it was trained on: name some by --dataset")
     if named := dataset or env.get("dataset"):
         check_dataset(str(env["model"]), str(named))
+
+
+def beside(runs: Sequence[Path], ending: str, one: bool) -> Path:
+    """Return where what is made of a network goes where no --out says it: beside the run, by its name and an ending.
+
+    Raises:
+        ValueError: it is made of more than one network, or of one in more than one way.
+    """
+    if not one:
+        raise ValueError("--out must name a folder for the tables and figures of more than one network or way")
+    run = runs[0].resolve() if runs[0].name in ("", "..") else runs[0]
+    return run.with_name(run.name + ending)
