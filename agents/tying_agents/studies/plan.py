@@ -89,6 +89,16 @@ STUDIES = {
             ),
         ),
     ),
+    "prior-rates": Study(
+        "Which learning rate does the rule 'own first' want in the small presets of GPT-2, BERT and ViT?",
+        "Best validation perplexity, mean of two tuning seeds; a rate at an edge means a wider grid. More than 1 % "
+        "better than at the preset's rate: the documentation says so where it names the rule.",
+        0.7,
+        tuple(
+            ("compare", "--model", model, "--agents", "prior", *WIDE, "--tuning-seeds", "2", "--seeds", "1")
+            for model in ("gpt2", "bert", "vit")
+        ),
+    ),
     "controllers-sotu": Study(
         "GPT-2 preset (12 layers x 64, bytes, 600 steps): is a learned controller better than chance, and is tying "
         "that changes better than tying that stays?",
