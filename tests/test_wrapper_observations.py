@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tying_agents.run_config import RunConfig
+from tying_agents.running.agents import drive_agent
 from tying_agents.running.runner import run
 
-from tests.conftest import Make
+from tests.conftest import TINY, Make
 from tying_env import EnvConfig, partition
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.evaluation import MAX_MEAN_LOSS
@@ -40,6 +41,32 @@ def test_progress_is_inside_its_space_when_training_diverged(make: Make) -> None
     observation, _, terminated, *_ = env.step(np.array([0, 1, 2, 3]))
     assert terminated
     assert env.observation_space.contains(observation)
+
+
+READERS = ("dqn", "repaired-dqn", "layer-sweep-dqn", "share-then-split", "hill-climbing", "annealing", "tree-search")
+READERS += ("merge-alike", "change-little", "thompson", "mcts")
+
+
+@pytest.mark.parametrize("name", ["training-progress", "one-hot", "gradient-agreement"])
+def test_an_agent_that_reads_the_tying_is_refused_where_it_is_shown_something_else(make: Make, name: str) -> None:
+    env = wrap(make(), [name])
+    for agent in READERS:
+        with pytest.raises(ValueError, match=f"the agent '{agent}' reads the tying in force, MultiDiscrete.* be shown"):
+            drive_agent(agent, env)
+    assert drive_agent("random", env).finished
+
+
+@pytest.mark.parametrize("name", ["single-layer", "layer-sweep"])
+def test_an_agent_that_gives_a_whole_tying_is_refused_where_an_action_is_another(
+    make: Make, name: str, tmp_path: Path, text_folder: Path
+) -> None:
+    for agent in ("random", "sandwich", "tpe"):
+        with pytest.raises(ValueError, match=f"the agent '{agent}' gives a whole tying, 4 numbers, .* of Discrete"):
+            drive_agent(agent, wrap(make(), [name]))
+    env = EnvConfig(**TINY | {"dataset": str(text_folder)})
+    with pytest.raises(ValueError, match="gives a whole tying"):
+        run(RunConfig("random", wrappers=(name,), env=env, run_dir=tmp_path / "run"))
+    assert not list(tmp_path.iterdir())  # nothing to resume
 
 
 def test_progress_keeps_the_layer_that_a_sweep_asks_for(make: Make) -> None:

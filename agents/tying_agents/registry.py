@@ -56,7 +56,7 @@ class Agent:
     def light(self) -> bool:
         """Whether it is made without torch: a pattern or a trace."""
         rooms = ("fixed", "rules", "traces")
-        return self.target.startswith(tuple(f"{_CONTROLLERS}.{room}:" for room in rooms))
+        return self.target.startswith(tuple(f"{CONTROLLERS}.{room}:" for room in rooms))
 
     def goes_by_length(self, chosen: Any) -> bool:
         """Return whether it is a controller that says it decides otherwise in a longer run.
@@ -104,7 +104,7 @@ class Agent:
         return made
 
 
-_CONTROLLERS = "tying_agents.controllers"
+CONTROLLERS = "tying_agents.controllers"
 _agents: dict[str, Agent] = {}
 
 
@@ -268,40 +268,40 @@ def _named(hint: Any) -> str:
 
 
 for _name, _target, _settings in (
-    ("dqn", f"{_CONTROLLERS}.dqn:FactorizedDQN", settings.DQNConfig),
-    ("repaired-dqn", f"{_CONTROLLERS}.dqn:FactorizedDQN", settings.RepairedDQNConfig),
-    ("layer-sweep-dqn", f"{_CONTROLLERS}.published:LayerSweepDQN", settings.DQNConfig),
-    ("random", f"{_CONTROLLERS}.fixed:RandomController", settings.NoSettings),
-    ("random-static", f"{_CONTROLLERS}.fixed:make_random_static", settings.GroupsConfig),
-    ("random-redrawn", f"{_CONTROLLERS}.fixed:RedrawnController", settings.RandomRedrawnConfig),
-    ("conventional", f"{_CONTROLLERS}.fixed:make_conventional", settings.NoSettings),
-    ("albert", f"{_CONTROLLERS}.fixed:make_albert", settings.NoSettings),
-    ("cycle", f"{_CONTROLLERS}.fixed:make_cycle", settings.GroupsConfig),
-    ("cycle-rev", f"{_CONTROLLERS}.fixed:make_cycle_rev", settings.GroupsConfig),
-    ("sequence", f"{_CONTROLLERS}.fixed:make_sequence", settings.GroupsConfig),
-    ("contiguous", f"{_CONTROLLERS}.fixed:make_contiguous", settings.GroupsConfig),
-    ("halving", f"{_CONTROLLERS}.halving:SuccessiveHalving", settings.HalvingConfig),
-    ("probe-then-tie", f"{_CONTROLLERS}.splitting:ProbeThenTie", settings.ProbeConfig),
-    ("share-then-split", f"{_CONTROLLERS}.splitting:ShareThenSplit", settings.SplitConfig),
-    ("prior", f"{_CONTROLLERS}.rules:make_prior", settings.PriorConfig),
-    ("pretrained-dqn", f"{_CONTROLLERS}.pretrained:make_pretrained", settings.PretrainedConfig),
-    ("periodic", f"{_CONTROLLERS}.fixed:make_periodic", settings.PeriodicConfig),
-    ("shared-attention", f"{_CONTROLLERS}.fixed:make_shared_attention", settings.SharedConfig),
-    ("shared-feed-forward", f"{_CONTROLLERS}.fixed:make_shared_feed_forward", settings.SharedConfig),
-    ("sandwich", f"{_CONTROLLERS}.fixed:make_sandwich", settings.SandwichConfig),
-    ("pattern", f"{_CONTROLLERS}.fixed:make_pattern", settings.PatternConfig),
-    ("hill-climbing", f"{_CONTROLLERS}.search:HillClimbing", settings.SearchConfig),
-    ("annealing", f"{_CONTROLLERS}.search:Annealing", settings.SearchConfig),
-    ("tree-search", f"{_CONTROLLERS}.search:TreeSearch", settings.SearchConfig),
-    ("gates", f"{_CONTROLLERS}.gates:Gates", settings.GatesConfig),
-    ("merge-alike", f"{_CONTROLLERS}.merging:MergeAlike", settings.MergeConfig),
-    ("change-little", f"{_CONTROLLERS}.patient:ChangeLittle", settings.ChangeConfig),
-    ("thompson", f"{_CONTROLLERS}.thompson:ThompsonSampling", settings.ThompsonConfig),
-    ("mcts", f"{_CONTROLLERS}.mcts:MonteCarloTreeSearch", settings.TreeConfig),
-    ("tpe", f"{_CONTROLLERS}.asked:TPEController", settings.NoSettings),
-    ("cma-es", f"{_CONTROLLERS}.asked:CMAESController", settings.NoSettings),
-    ("evolution", f"{_CONTROLLERS}.asked:EvolutionController", settings.EvolutionConfig),
-    ("replay", f"{_CONTROLLERS}.traces:make_replay", settings.ReplayConfig),
+    ("dqn", f"{CONTROLLERS}.dqn:FactorizedDQN", settings.DQNConfig),
+    ("repaired-dqn", f"{CONTROLLERS}.dqn:FactorizedDQN", settings.RepairedDQNConfig),
+    ("layer-sweep-dqn", f"{CONTROLLERS}.published:LayerSweepDQN", settings.DQNConfig),
+    ("random", f"{CONTROLLERS}.fixed:RandomController", settings.NoSettings),
+    ("random-static", f"{CONTROLLERS}.fixed:make_random_static", settings.GroupsConfig),
+    ("random-redrawn", f"{CONTROLLERS}.fixed:RedrawnController", settings.RandomRedrawnConfig),
+    ("conventional", f"{CONTROLLERS}.fixed:make_conventional", settings.NoSettings),
+    ("albert", f"{CONTROLLERS}.fixed:make_albert", settings.NoSettings),
+    ("cycle", f"{CONTROLLERS}.fixed:make_cycle", settings.GroupsConfig),
+    ("cycle-rev", f"{CONTROLLERS}.fixed:make_cycle_rev", settings.GroupsConfig),
+    ("sequence", f"{CONTROLLERS}.fixed:make_sequence", settings.GroupsConfig),
+    ("contiguous", f"{CONTROLLERS}.fixed:make_contiguous", settings.GroupsConfig),
+    ("halving", f"{CONTROLLERS}.halving:SuccessiveHalving", settings.HalvingConfig),
+    ("probe-then-tie", f"{CONTROLLERS}.splitting:ProbeThenTie", settings.ProbeConfig),
+    ("share-then-split", f"{CONTROLLERS}.splitting:ShareThenSplit", settings.SplitConfig),
+    ("prior", f"{CONTROLLERS}.rules:make_prior", settings.PriorConfig),
+    ("pretrained-dqn", f"{CONTROLLERS}.pretrained:make_pretrained", settings.PretrainedConfig),
+    ("periodic", f"{CONTROLLERS}.fixed:make_periodic", settings.PeriodicConfig),
+    ("shared-attention", f"{CONTROLLERS}.fixed:make_shared_attention", settings.SharedConfig),
+    ("shared-feed-forward", f"{CONTROLLERS}.fixed:make_shared_feed_forward", settings.SharedConfig),
+    ("sandwich", f"{CONTROLLERS}.fixed:make_sandwich", settings.SandwichConfig),
+    ("pattern", f"{CONTROLLERS}.fixed:make_pattern", settings.PatternConfig),
+    ("hill-climbing", f"{CONTROLLERS}.search:HillClimbing", settings.SearchConfig),
+    ("annealing", f"{CONTROLLERS}.search:Annealing", settings.SearchConfig),
+    ("tree-search", f"{CONTROLLERS}.search:TreeSearch", settings.SearchConfig),
+    ("gates", f"{CONTROLLERS}.gates:Gates", settings.GatesConfig),
+    ("merge-alike", f"{CONTROLLERS}.merging:MergeAlike", settings.MergeConfig),
+    ("change-little", f"{CONTROLLERS}.patient:ChangeLittle", settings.ChangeConfig),
+    ("thompson", f"{CONTROLLERS}.thompson:ThompsonSampling", settings.ThompsonConfig),
+    ("mcts", f"{CONTROLLERS}.mcts:MonteCarloTreeSearch", settings.TreeConfig),
+    ("tpe", f"{CONTROLLERS}.asked:TPEController", settings.NoSettings),
+    ("cma-es", f"{CONTROLLERS}.asked:CMAESController", settings.NoSettings),
+    ("evolution", f"{CONTROLLERS}.asked:EvolutionController", settings.EvolutionConfig),
+    ("replay", f"{CONTROLLERS}.traces:make_replay", settings.ReplayConfig),
     ("ppo", "stable_baselines3:PPO", settings.SB3Config),
     ("a2c", "stable_baselines3:A2C", settings.SB3Config),
     ("sb3-dqn", "stable_baselines3:DQN", settings.SB3Config),

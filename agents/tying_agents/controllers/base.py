@@ -112,11 +112,14 @@ class Controller(ABC):
             "sizes" (`env.parameters_of(tying)`). With a need it is given a view of the environment in `bind`; an
             environment that does not offer it is refused before the run begins.
         chooses_intervals: whether its actions have one entry more where `context.intervals` says so.
+        reads_tying: whether it takes what it observes for the tying in force; with a wrapper that shows something else
+            it is refused before the run begins.
     """
 
     Settings: ClassVar[type] = NoSettings
     needs: ClassVar[frozenset[Need]] = frozenset()
     chooses_intervals: ClassVar[bool] = False
+    reads_tying: ClassVar[bool] = False
 
     def __init__(self, settings: Any = None, context: Context | None = None) -> None:  # noqa: B027
         """Take note of the settings and the run; a controller that needs neither has nothing to write."""

@@ -59,6 +59,7 @@ class FactorizedDQN(Controller):
 
     Settings = DQNConfig
     chooses_intervals = True
+    reads_tying = True
 
     @classmethod
     def goes_by_length(cls, settings: Any) -> bool:

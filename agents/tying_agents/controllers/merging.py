@@ -25,6 +25,7 @@ class MergeAlike(Controller):
 
     Settings = MergeConfig
     needs = frozenset({"gradients"})
+    reads_tying = True
 
     def __init__(self, settings: MergeConfig, context: Context) -> None:
         self.config, self._kinds = settings, context.kinds

@@ -27,6 +27,7 @@ class SearchController(Controller, Generic[Chosen]):
 
     Settings: ClassVar[type] = SearchConfig
     needs = frozenset({"forks"})
+    reads_tying = True
 
     @classmethod
     def create(cls, settings: Any, context: Context) -> Self:

@@ -24,6 +24,7 @@ class ShareThenSplit(Controller):
 
     Settings = SplitConfig
     needs = frozenset({"gradients"})
+    reads_tying = True
 
     def __init__(self, settings: SplitConfig, context: Context) -> None:
         if settings.groups > context.n_units:

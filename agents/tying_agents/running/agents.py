@@ -10,7 +10,7 @@ from tying_agents.callbacks import Callback, conduct
 from tying_agents.controllers.base import Context, Controller
 from tying_agents.foreign import check_keeps_its_state, checked_state, give_what_it_needs, naming_the_controller
 from tying_agents.loop import Loop
-from tying_agents.registry import Agent, find_agent
+from tying_agents.registry import CONTROLLERS, Agent, find_agent
 from tying_agents.run_config import RunConfig
 from tying_env.runs import RunDirectory
 from tying_env.wrappers.base import tying_env_below
@@ -154,6 +154,24 @@ def _agent_in(env: gym.Env[Any, Any], agent: Agent, settings: Any, episodes: int
             "--wrappers choose-interval, or take dqn, random, ppo or a2c (a controller of your own that does says "
             "chooses_intervals = True)"
         )
+    _check_spaces(agent.name, controller, env, inner.n_units + bool(intervals))
     give_what_it_needs(controller, env)  # what the environment lacks shows before the run begins
     check_keeps_its_state(controller)
     return ControlledRun(controller)
+
+
+def _check_spaces(name: str, controller: Controller, env: gym.Env[Any, Any], length: int) -> None:
+    """Check that wrappers left a controller what it reads, and of this package what it gives: an action of a length."""
+    below = tying_env_below(env)
+    if controller.reads_tying and env.observation_space != below.observation_space:
+        raise ValueError(
+            f"the agent {name!r} reads the tying in force, {below.observation_space}, and here it would be shown "
+            f"{env.observation_space}: leave out the wrapper that shows it something else, or take an agent of "
+            "Stable-Baselines3 (ppo, a2c, sb3-dqn)"
+        )
+    ours = type(controller).__module__.startswith(f"{CONTROLLERS}.")
+    if ours and env.action_space.shape != (length,):
+        raise ValueError(
+            f"the agent {name!r} gives a whole tying, {length} numbers, and here an action is of {env.action_space}: "
+            "leave out the wrapper that makes it another, or take an agent of Stable-Baselines3 (ppo, a2c)"
+        )
