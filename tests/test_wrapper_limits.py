@@ -1,11 +1,15 @@
 """Limits on changes of the tying: so many entries in a decision, and none any more after a share of the steps."""
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from tying_agents.run_config import RunConfig, refuse_unread
 
+from tests.command_line import called
 from tests.conftest import Make
 from tying_env import partition
 from tying_env.env import LayerTyingEnv
@@ -147,3 +151,35 @@ def test_limits_need_an_episode_and_whole_vectors_below(make: Make, name: str) -
 def test_bad_settings_of_limits_are_refused(make: Make, name: str, setting: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         wrap(make(), [name], {name: setting})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--max-changes", "2"], "max_changes applies only to --wrappers limit-changes"),
+        (
+            ["run", "--settle-after", "0.5", "--wrappers", "limit-changes"],
+            "settle_after applies only to --wrappers settle",
+        ),
+        (["run", "--intervals", "1", "3"], "intervals applies only to --wrappers choose-interval"),
+        (["run", "--longest-interval", "2"], "longest_interval applies only to --wrappers interval-doubling"),
+        (["run", "--parameter-penalty", "3"], "parameter_penalty applies only to --rewards parameter-penalty"),
+        (["run", "--max-bytes", "9", "--rewards", "clipped"], "max_bytes applies only to --rewards max-bytes"),
+        (["compare", "--agents", "dqn", "random", "--max-bytes-bits", "4"], "max_bytes_bits applies only to --rewards"),
+        (
+            ["compare", "--agents", "dqn+parameter-penalty", "--arms", "a: --agent random --max-changes 2"],
+            "max_changes applies only to --wrappers limit-changes: name that, too, or leave it out, got 2",
+        ),
+        (["tune", "--search", "settle-after: 0.1..0.5"], "settle_after applies only to --wrappers settle"),
+    ],
+)
+def test_an_option_of_a_wrapper_that_is_not_there_is_refused(words: list[str], said: str, tmp_path: Path) -> None:
+    out = ["--run-dir" if words[0] == "run" else "--out", str(tmp_path / "out")]
+    done = called(*words, *out)
+    assert done.returncode != 0 and said in " ".join((done.stdout + done.stderr).split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_several_arms_one_that_has_the_wrapper_is_enough() -> None:
+    settings = RunConfig(max_changes=2, max_bytes=9)
+    refuse_unread([settings, dataclasses.replace(settings, wrappers=("limit-changes",), rewards=("max-bytes",))])

@@ -17,6 +17,17 @@ from tying_env.wrappers.interval import check_intervals
 # The names of wrappers that change the reward and nothing else.
 _OF_REWARDS = ("tying_env.wrappers.rewards", "tying_env.wrappers.size")
 REWARDS = tuple(name for name, wrapper in WRAPPERS.items() if wrapper.__module__ in _OF_REWARDS)
+# Options of a run that a wrapper reads -> the option that names the wrapper, and its name.
+_READ_BY = {
+    "parameter_penalty": ("rewards", "parameter-penalty"),
+    "max_bytes": ("rewards", "max-bytes"),
+    "max_bytes_bits": ("rewards", "max-bytes"),
+    "max_bytes_penalty": ("rewards", "max-bytes"),
+    "max_changes": ("wrappers", "limit-changes"),
+    "settle_after": ("wrappers", "settle"),
+    "intervals": ("wrappers", "choose-interval"),
+    "longest_interval": ("wrappers", "interval-doubling"),
+}
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,23 @@ class RunConfig:
             raise TypeError(
                 f"the agent {self.agent!r} takes settings of the class {settings.__name__}, got {self.controller!r}"
             )
+
+
+def refuse_unread(configs: Sequence[RunConfig]) -> None:
+    """Refuse an option of a wrapper that none of these runs has; of several runs one that reads it is enough.
+
+    Raises:
+        ValueError: there is one; the message names it and what would read it.
+    """
+    for each in dataclasses.fields(RunConfig):
+        option, name = _READ_BY.get(each.name, ("", ""))
+        if not name or any(name in getattr(config, option) for config in configs):
+            continue
+        for config in configs:
+            if (value := getattr(config, each.name)) != each.default:
+                raise ValueError(
+                    f"{each.name} applies only to --{option} {name}: name that, too, or leave it out, got {value!r}"
+                )
 
 
 def short_name(agent: str) -> str:

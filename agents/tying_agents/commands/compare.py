@@ -39,7 +39,7 @@ from tying_agents.commands.many_runs import (
     with_settings,
 )
 from tying_agents.many.plan import ArmSpec
-from tying_agents.run_config import REWARDS, RunConfig, short_name
+from tying_agents.run_config import REWARDS, RunConfig, refuse_unread, short_name
 from tying_env.plugins import is_import_string
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def main(argv: Sequence[str], prog: str = "layer-tying compare") -> int:
         arms += [parse_arm(text, base, options.settings) for text in options.arms]
         if not arms:
             raise ValueError("there is no arm to compare: name some with --agents or --arms")
+        refuse_unread([arm.configure(options.out, 0) for arm in arms])
         labels = [arm.label for arm in arms]
         if options.reference not in (None, *labels):
             raise ValueError(f"reference must be one of the arms {', '.join(labels)}, got {options.reference!r}")

@@ -43,7 +43,7 @@ from tying_agents.commands.early import (
 )
 from tying_agents.commands.typed import command_line, saying_what_to_type
 from tying_agents.config_files import saved_config, to_toml
-from tying_agents.run_config import RunConfig
+from tying_agents.run_config import RunConfig, refuse_unread
 from tying_agents.running.checks import check_early
 from tying_agents.running.saved import RunIsOver, settings_to_resume
 from tying_env.config import Size
@@ -141,6 +141,7 @@ def refuse_early(options: Options) -> None:
     if isinstance(options.threads, int) and options.threads < 1:
         raise ValueError(f"--threads must be auto or at least 1, got {options.threads}")
     if options.resume is None:
+        refuse_unread([config])
         if config.run_dir is not None and config.run_dir.exists():
             raise FileExistsError(f"the run directory {config.run_dir} exists already; choose another --run-dir")
     elif not is_own(config.env.model):  # how many layers it has its code says

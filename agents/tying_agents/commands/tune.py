@@ -34,7 +34,7 @@ from tying_agents.many.other_code import trials_of_other_code
 from tying_agents.many.tuning.options import arm_text, common_options
 from tying_agents.many.tuning.plan import TRIALS, Pruner, Sampler, Sweep, refuse_other_sweep
 from tying_agents.many.tuning.search import parse_searches, possible
-from tying_agents.run_config import RunConfig
+from tying_agents.run_config import RunConfig, refuse_unread
 from tying_agents.running.checks import check_early
 from tying_env.config import Size
 
@@ -109,7 +109,9 @@ def main(argv: Sequence[str], prog: str = "layer-tying tune") -> int:
         )
         refuse_other_sweep(sweep)
         to_toml(base)  # refuses what best.toml could not say
-        check_early(possible(sweep.searches, base))
+        tried = possible(sweep.searches, base)
+        refuse_unread([tried])
+        check_early(tried)
         for text in trials_of_other_code(sweep.folder / TRIALS, base):
             console.print(text, highlight=False, markup=False, soft_wrap=True)
         standing = make(sweep, console)

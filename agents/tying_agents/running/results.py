@@ -100,7 +100,7 @@ def measure_test(loop: Loop, recorder: Recorder, windows: int) -> None:
     if math.isfinite(recorder.best):
         model = load_network(directory.path / BEST, env.device, env.workload).network.model
         best = env.workload.evaluate(model, "test", windows, env.device)
-        bits = 8 if loop.config is None else loop.config.max_bytes_bits
+        bits = 8 if loop.config is None else loop.config.max_bytes_bits  # 8 where no limit says so
         packed = {"bits": bits, "bytes": network_bytes_in(bits, model)}
     test: dict[str, Any] = {"final": final._asdict(), "best": None if best is None else best._asdict()}
     directory.write_json(SUMMARY, directory.read_json(SUMMARY) | {"test": test, "packed": packed})

@@ -71,6 +71,11 @@ def _frozen(arms: Iterable[str], reference: str, seeds: int, first_seed: int) ->
     return (("compare", *quick(), "--reference", reference, "--agents", "--arms", *rated, *counted),)
 
 
+def _long(*arms: str) -> tuple[tuple[str, ...], ...]:
+    seeds = ("--seeds", "12", "--first-seed", "200")
+    return (("compare", *_LONG, "--reference", "conventional", "--agents", "--arms", *arms, *seeds),)
+
+
 # Options of the recipe beside the plain one, for each of the two of `_TWO`.
 _OPTIONS = (
     (
@@ -192,6 +197,17 @@ FINAL = {
                 *(*_TWO, f"{RULE}, depth-sqrt:{_TWO[0].partition(':')[2]} {_SCALED}", _DEEP),
                 *(*WIDE, "--tuning-seeds", "1", "--seeds", "3", "--first-seed", "40"),
             ),
+        ),
+    ),
+    "final-no-worse-long": Study(
+        "With ten times as many training steps: is the rule no worse than conventional training?",
+        "On the test split, twelve paired seeds that nobody has seen, both with residual branches scaled by depth, "
+        "which both want by `final-long-recipes`, and at the rate that it chose for each: the interval of the "
+        "difference lies below +0.5 % (no worse), or above 0 (worse). (There, on validation, it is far behind.)",
+        1.2,
+        _long(
+            f"{_TWO[0]} {_SCALED} --learning-rate 1.6e-2",
+            f"{_TWO[1]} {_SCALED} --learning-rate 1.6e-2",
         ),
     ),
 }
