@@ -138,3 +138,27 @@ def test_a_packed_file_is_measured_and_continues_a_text_as_the_network_in_it(
     assert start("evaluate", [str(path)]) == 1
     assert "is cut short" in capsys.readouterr().out
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("command", ["pack", "prune"])
+def test_results_in_other_units_stand_in_no_table(
+    command: str, sandwich: LoadedRun, make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bert = make_run(model="bert")
+    assert start(command, [str(sandwich.path), str(bert.path), "--out", str(tmp_path / "out")]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    one = "bits/byte" if command == "pack" else "per byte"
+    assert f"{sandwich.path} are {one}, those of {bert.path} per hidden byte. Make a table for each" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_networks_without_bits_are_compared_by_perplexity(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(model="bert")
+    other = make_run(model="bert", learning_rate=0.05)
+    words = [str(run.path), str(other.path), "--windows", "4", "--test-windows", "4", "--max-bytes", "50000"]
+    assert start("pack", [*words, "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out/packing.md").read_text(encoding="utf-8")
+    assert "Means over seeds, test perplexity;" in page
+    with (tmp_path / "out/packing.csv").open() as file:
+        before = [float(row["test_perplexity_before"]) for row in csv.DictReader(file)]
+    assert f"| sandwich | 2 | {sum(before) / 2:.4f} |" in page

@@ -59,6 +59,8 @@ def test_the_command_leaves_an_export_of_the_pruned_network(
     assert f"| perplexity | {after.perplexity:,.6g} |" in card or settings.get("residual_scale")
     assert start("prune", arguments) == 1
     assert "exists already" in capsys.readouterr().out
+    assert start("prune", [str(tmp_path / "out")]) == 1
+    assert "out is an exported network, which is not pruned" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(("command", "ending"), [("prune", "-pruned"), ("pack", ".packed")])
@@ -75,6 +77,8 @@ def test_what_is_made_of_one_network_lies_beside_it(
     ways = {"prune": ["--sparsity", "0.2", "0.3"], "pack": ["--max-bytes", "10000", "20000"]}
     assert start(command, [str(run), *ways[command]]) == 1
     assert "--out must name a folder for the tables and figures" in " ".join(capsys.readouterr().out.split())
+    assert start(command, [str(run), *ways[command], "--out", str(run / "config.json")]) == 1
+    assert "config.json is a file, and --out must name a folder" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_export_is_measured_on_as_much_as_was_asked_for(sandwich: LoadedRun, tmp_path: Path, capsys: Any) -> None:

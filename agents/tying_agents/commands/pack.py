@@ -18,9 +18,15 @@ import tyro
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
-from tying_agents.commands.saved_runs import beside, check_data, open_network, refuse_unnamed_code, settings_of_network
+from tying_agents.commands.saved_runs import (
+    check_data,
+    open_network,
+    place_for,
+    refuse_unlike,
+    refuse_unnamed_code,
+    settings_of_network,
+)
 from tying_env.config.checks import check_at_least
-from tying_env.files import check_new
 from tying_env.reports.loading import find_runs
 from tying_env.runs.exported import is_export, is_packed
 from tying_env.runs.run_directory import Which
@@ -77,13 +83,12 @@ def main(argv: Sequence[str], prog: str = "layer-tying pack") -> int:
         whole = len(options.runs) == 1 and (is_export(options.runs[0]) or is_packed(options.runs[0]))
         runs = list(options.runs) if whole else find_runs(options.runs)
         one = len(runs) == len(options.max_bytes) == 1 and len(options.bits) < 2
-        out = options.out or beside(runs, ".packed", one)
-        if one:
-            check_new(out, "choose another file")
-        for run in runs:
-            env = settings_of_network(run, options.network)
+        out = place_for(options.out, runs, ".packed", one, "choose another file")
+        settings = {run: settings_of_network(run, options.network) for run in runs}
+        for run, env in settings.items():
             refuse_unnamed_code(env, run, options.model)
             check_data(env, run, options.dataset)
+        refuse_unlike(settings, in_bits=True)
         from tying_agents.compressing.packed_runs import Way
 
         ways = [Way(limit, bits) for bits in dict.fromkeys(options.bits or (None,)) for limit in options.max_bytes]

@@ -16,9 +16,15 @@ import tyro
 
 from tying_agents.commands import guard
 from tying_agents.commands.early import read_options
-from tying_agents.commands.saved_runs import beside, check_data, refuse_unnamed_code, settings_of_network
-from tying_env.files import check_new
+from tying_agents.commands.saved_runs import (
+    check_data,
+    place_for,
+    refuse_unlike,
+    refuse_unnamed_code,
+    settings_of_network,
+)
 from tying_env.reports.loading import find_runs
+from tying_env.runs.exported import is_export
 from tying_env.runs.run_directory import Which
 
 if TYPE_CHECKING:
@@ -68,19 +74,22 @@ def main(argv: Sequence[str], prog: str = "layer-tying prune") -> int:
 
     def work(console: "Console") -> int:
         options = read_options(Options, argv, prog, __doc__)
+        if exported := [path for path in options.runs if is_export(path)]:
+            raise ValueError(
+                f"{exported[0]} is an exported network, which is not pruned: prune its run, and export that"
+            )
         runs = find_runs(options.runs)
         one = len(runs) == len(options.sparsity) == len(options.method) == 1
         if options.windows < 0:
             raise ValueError(f"windows must be at least 0 (0: the whole split), got {options.windows}")
-        out = options.out or beside(runs, "-pruned", one)
-        if one:
-            check_new(out)
-        elif options.dense:
+        out = place_for(options.out, runs, "-pruned", one, "choose another folder")
+        if options.dense and not one:
             raise ValueError("--dense is for the export of one run, with one sparsity and one method")
-        for run in runs:
-            env = settings_of_network(run, options.network)
+        settings = {run: settings_of_network(run, options.network) for run in runs}
+        for run, env in settings.items():
             refuse_unnamed_code(env, run, options.model)
             check_data(env, run, options.dataset)
+        refuse_unlike(settings)
         from tying_agents.compressing.pruned_runs import ways
 
         prunings = ways(options.sparsity, options.method, options.pattern, options.examples)

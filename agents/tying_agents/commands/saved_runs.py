@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tying_agents.running.checks import check_dataset
-from tying_env.config.network import is_own
+from tying_env.config.network import is_own, unit_of_bits, unit_of_perplexity
+from tying_env.files import check_new
 from tying_env.plugins import named_again
 from tying_env.runs.exported import is_export, is_packed, read_training
 from tying_env.runs.layouts import modern
@@ -106,13 +107,50 @@ def check_data(env: dict[str, Any], path: Path, dataset: str | None) -> None:
         check_dataset(str(env["model"]), str(named))
 
 
-def beside(runs: Sequence[Path], ending: str, one: bool) -> Path:
-    """Return where what is made of a network goes where no --out says it: beside the run, by its name and an ending.
+def refuse_unlike(settings: dict[Path, dict[str, Any]], *, in_bits: bool = False) -> None:
+    """Check that results of several networks can stand in one table.
+
+    Args:
+        settings: of each run what `settings_of_network` gave.
+        in_bits: whether texts are compared in bits per byte, which is one unit for all tokenizers of bytes.
 
     Raises:
-        ValueError: it is made of more than one network, or of one in more than one way.
+        ValueError: they count in different units; the message names two.
     """
-    if not one:
+    first: dict[str, Path] = {}
+    for path, env in settings.items():
+        model, tokenizers = str(env["model"]), [env.get("tokenizer", "bytes")]
+        bits = in_bits and model not in ("bert", "vit", "speech")
+        first.setdefault(unit_of_bits(tokenizers) if bits else unit_of_perplexity(model, tokenizers), path)
+    if len(first) > 1:
+        (one, path), (other, another) = list(first.items())[:2]
+        raise ValueError(
+            f"results of one table must be in one unit: those of {path} are {one}, those of {another} {other}. Make a "
+            "table for each"
+        )
+
+
+def place_for(out: Path | None, runs: Sequence[Path], ending: str, one: bool, hint: str) -> Path:
+    """Return where what is made of networks goes; where --out does not say it, beside the run, by its name.
+
+    Args:
+        out: what --out says.
+        runs: the networks.
+        ending: of the name beside the run.
+        one: whether one thing is made of one network, and not tables.
+        hint: what to do if it is there already.
+
+    Raises:
+        FileExistsError: it is there already; of tables, as no folder.
+        ValueError: it is made of more than one network, or of one in more than one way, and --out is missing.
+    """
+    if out is None and not one:
         raise ValueError("--out must name a folder for the tables and figures of more than one network or way")
-    run = runs[0].resolve() if runs[0].name in ("", "..") else runs[0]
-    return run.with_name(run.name + ending)
+    if out is None:
+        run = runs[0].resolve() if runs[0].name in ("", "..") else runs[0]
+        out = run.with_name(run.name + ending)
+    if one:
+        check_new(out, hint)
+    elif out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file, and --out must name a folder for tables and figures")
+    return out

@@ -27,13 +27,13 @@ def draw_packed(results: Sequence[PackedResult]) -> Figure:
     if not found:
         least = min(each.size for each in results)
         raise ValueError(f"no network fits: the smallest file possible of any takes {least:,} bytes")
-    bits = all(after.bits_per_byte is not None for _, after in found)
+    unit = unit_of(results)
+    bits = unit != "perplexity"
 
     def value(evaluation: Evaluation) -> float:
         return float(evaluation.bits_per_byte if bits else evaluation.perplexity)  # type: ignore[arg-type]
 
-    axis = f"test {unit_of(results)}" if bits else "test perplexity"
-    figure, axes = new_axes("Packed after training", "bytes of the file", axis)
+    figure, axes = new_axes("Packed after training", "bytes of the file", f"test {unit}")
     means = []
     for label, style in arm_styles(list(dict.fromkeys(each.label for each, _ in found))).items():
         own = [(each, after) for each, after in found if each.label == label]

@@ -167,7 +167,7 @@ def parts_as_csv(results: Sequence[PackedResult]) -> str:
 
 def as_markdown(results: Sequence[PackedResult]) -> str:
     """Return a row for each result; and means over the parts of the blocks that as many units use."""
-    unit = unit_of(results)
+    unit = results[0].unit
     lines = [
         f"| arm | seed | independent | packed to | bytes | {unit} before | after | perplexity before | after |",
         f"|{' --- |' * 9}",
@@ -192,10 +192,10 @@ def _by_way(results: Sequence[PackedResult]) -> list[str]:
     runs = {(each.label, each.run) for each in results}
     if len(runs) == len({label for label, _ in runs}):
         return []
-    ways = _in_order(results)
+    ways, unit = _in_order(results), unit_of(results)
     lines = [
         "",
-        f"Means over seeds, test {unit_of(results)}; in brackets how many fit, where not all do.",
+        f"Means over seeds, test {unit}; in brackets how many fit, where not all do.",
         "",
         f"| arm | seeds | before | {' | '.join(map(str, ways))} |",
         f"|{' --- |' * (3 + len(ways))}",
@@ -203,17 +203,19 @@ def _by_way(results: Sequence[PackedResult]) -> list[str]:
     for label in dict.fromkeys(each.label for each in results):
         own = [each for each in results if each.label == label]
         once = {each.run: each.before for each in own}.values()
-        cells = [_cell(label), str(len(once)), _mean(once, len(once))]
+        cells = [_cell(label), str(len(once)), _mean(once, len(once), unit)]
         for way in ways:
             some = [each.after for each in own if each.way == way]
-            cells.append(_mean([after for after in some if after is not None], len(some)))
+            cells.append(_mean([after for after in some if after is not None], len(some), unit))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def _mean(found: Collection[Evaluation], of: int) -> str:
-    bits = [each.perplexity if each.bits_per_byte is None else each.bits_per_byte for each in found]
-    return f"{np.mean(bits):.4f}{f' ({len(bits)} of {of})' if len(bits) < of else ''}" if bits else "–"
+def _mean(found: Collection[Evaluation], of: int, unit: str) -> str:
+    if not found:
+        return "–"
+    values = [each.perplexity if unit == "perplexity" else each.bits_per_byte for each in found]
+    return f"{np.mean(values):.4f}{f' ({len(values)} of {of})' if len(values) < of else ''}"  # type: ignore[arg-type]
 
 
 def _in_order(results: Sequence[PackedResult]) -> list[Way]:
@@ -255,7 +257,9 @@ def _by_uses(results: Sequence[PackedResult]) -> list[str]:
 
 
 def unit_of(results: Sequence[PackedResult]) -> str:
-    """Return what all results count bits in: "bits/byte", where they do not agree, too."""
+    """Return what results are compared in: "bits/byte", "bits/base", or "perplexity" where the data have no bytes."""
+    if any(each.before.bits_per_byte is None for each in results):
+        return "perplexity"
     units = {each.unit for each in results}
     return units.pop() if len(units) == 1 else "bits/byte"
 
