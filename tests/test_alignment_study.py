@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from tying_agents.commands.align import main
@@ -59,8 +60,6 @@ def test_a_tying_takes_the_order_along_and_a_mean_needs_it(orders: Path, text_fo
 
 
 def test_orders_are_checkpoints_of_the_same_function(orders: Path, finished: Path, capsys: Any) -> None:
-    import torch
-
     tokens = torch.arange(8)[None]
     models = [load_export(orders / order).model.double() for order in ORDERS]
     logits = [model(tokens).logits for model in models]
@@ -71,6 +70,18 @@ def test_orders_are_checkpoints_of_the_same_function(orders: Path, finished: Pat
     assert '"order": "permuted"' in (orders / "permuted" / "README.md").read_text(encoding="utf-8")
     assert main([str(finished), "--orders", "stored", "--out", str(orders)]) == 1
     assert "exists already" in capsys.readouterr().out
+
+
+def test_whole_layers_are_moved(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "moved"
+    assert main([str(finished), "--orders", "stored", "moved", "--seed", "2", "--out", str(out)]) == 0
+    before, after = (load_export(out / name).saved.network.blocks for name in ("stored", "moved"))
+    order = numpy_stream(2, "order of layers").permutation(4)
+    assert order.tolist() != [0, 1, 2, 3]
+    for block, source in zip(after, order.tolist(), strict=True):
+        for (name, p), expected in zip(block.named_parameters(), before[source].parameters(), strict=True):
+            torch.testing.assert_close(p, expected, rtol=0, atol=0, msg=name)
+    assert '"order": "moved"' in (out / "moved" / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_command_prints_what_each_matching_comes_to(finished: Path, capsys: Any) -> None:

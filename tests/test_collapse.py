@@ -23,7 +23,8 @@ from tying_env.reports.comparison import load_comparison
 from tying_env.reports.gallery import comparison_pictures
 from tying_env.reports.html import make_report, render_page, runs_table
 from tying_env.reports.learned import learning
-from tying_env.reports.loading import METRICS_BY_KEY, load_run
+from tying_env.reports.loading import load_run
+from tying_env.reports.metrics import METRICS_BY_KEY
 from tying_env.reports.results import results_table
 from tying_env.reports.summary import summary_rows
 from tying_env.runs import RunDirectory

@@ -1,5 +1,6 @@
 """Arms are compared: their tables by hand, and notes of all that a reader has to know."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -294,3 +295,24 @@ def test_bits_are_per_base_where_all_data_are_dna(tmp_path: Path) -> None:
         assert results_table(load_comparison(paths)).headings[3] == f"bits/{bits}"
         title = results_table(load_comparison(paths, metric="bits-per-byte")).title
         assert title == f"Test bits per {bits} of the best network (bits/{bits}), lower is better"
+
+
+def test_accuracy_is_a_share_of_what_is_classified_and_the_first_perplexity_that_of_the_first_decision(
+    tmp_path: Path,
+) -> None:
+    for seed in range(6):
+        for agent, first in (("a", 30.0), ("b", 33.0)):
+            records = make_records(4, 4, seed)
+            records[0]["perplexity"] = first + seed
+            run = make_run(tmp_path / agent / str(seed), agent, seed, env={"model": "speech"}, records=records)
+            summary = json.loads((run / "summary.json").read_text())
+            summary["test"]["best"]["accuracy"] = 0.5
+            (run / "summary.json").write_text(to_json(summary))
+    found = load_comparison([tmp_path], reference="a", metric="first-perplexity")
+    assert [arm.centre for arm in found.arms] == [32.5, 35.5]
+    assert found.arms[1].against.difference is not None and found.arms[1].against.difference.mean == 3
+    table = results_table(found)
+    assert table.title.startswith("Perplexity of the first decision (per utterance), lower is better")
+    assert table.rows[0][3] == "0.500"  # beside it what the best network came to
+    title = results_table(load_comparison([tmp_path], reference="a", metric="test-accuracy")).title
+    assert title.startswith("Test accuracy of the best network (share of utterances), higher is better")

@@ -6,7 +6,8 @@ import pytest
 
 from tests.run_folders import make_records, make_run
 from tying_env.reports.arms import comparability_notes, group_into_arms, settings_of, varying_settings
-from tying_env.reports.loading import METRICS_BY_KEY, Run, find_runs, find_unfinished, load_run
+from tying_env.reports.loading import Run, find_runs, find_unfinished, load_run
+from tying_env.reports.metrics import METRICS_BY_KEY
 
 
 def test_runs_are_found_at_any_depth_and_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Puts the parts of layers into another order; what a network computes stays the same, up to rounding.
+"""Puts the parts of layers into another order; what a network computes stays the same, up to rounding. Or whole layers.
 
 Attention adds up its heads, and a feed-forward network its units: their order means nothing to what a layer computes,
 and everything to a mean of layers weight by weight. Channels cannot change places in one layer alone: the residual
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from tying_env.alignment.measure import directions, optimal_matching
@@ -49,6 +50,29 @@ def match_units(blocks: Sequence[nn.Module]) -> list[tuple[Order, Order]]:
     """
     parts = _owned(blocks)
     return _reorder(parts, [(_to(parts[0].heads, e.heads), _to(parts[0].units, e.units)) for e in parts])
+
+
+def move_layers(blocks: Sequence[nn.Module], rng: np.random.Generator) -> Order:
+    """Put whole layers into a random order, which makes another network of them.
+
+    Args:
+        blocks: of the network; each with weights of its own, all of one shape.
+        rng: draws the order.
+
+    Returns:
+        What was layer `order[i]` is layer i now, shape (L,).
+
+    Raises:
+        ValueError: blocks are not known, differ, or share weights. Nothing is changed then.
+    """
+    _owned(blocks)
+    order = rng.permutation(len(blocks))
+    held = [[parameter.detach().clone() for parameter in block.parameters()] for block in blocks]
+    with torch.no_grad():
+        for block, source in zip(blocks, order.tolist(), strict=True):
+            for parameter, value in zip(block.parameters(), held[source], strict=True):
+                parameter.copy_(value)
+    return order
 
 
 def _to(first: Parts, parts: Parts) -> Order:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tying_env.config import PLACE_SETTINGS
-from tying_env.reports.loading import Metric, Run
+from tying_env.reports.loading import Run
+from tying_env.reports.metrics import Metric
 from tying_env.reports.signatures import DOCS, signatures_of
 
 # What is not a setting: runs may differ in it, and in PLACE_SETTINGS, and still be one arm.

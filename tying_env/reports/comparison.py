@@ -11,7 +11,8 @@ from tying_env.config.network import unit_of_bits
 from tying_env.reports.arms import Arm, comparability_notes, group_into_arms
 from tying_env.reports.cells import format_p
 from tying_env.reports.chance import ChanceComparison, compare_with_chance
-from tying_env.reports.loading import METRICS_BY_KEY, Metric, Run, find_runs, load_run, unit_of_perplexity
+from tying_env.reports.loading import Run, find_runs, load_run, unit_of_perplexity
+from tying_env.reports.metrics import METRICS_BY_KEY, Metric
 from tying_env.reports.pairs import Pair, corrected, pair_of, pairs_named
 from tying_env.reports.sign_flips import ALPHA, seeds_needed, smallest_p_value
 from tying_env.reports.statistics import (
@@ -143,6 +144,8 @@ def _in_units(metric: Metric, runs: Sequence[Run]) -> Metric:
     """Return the metric with the unit that these runs have."""
     if metric.unit == "per token":
         return replace(metric, unit=unit_of_perplexity(runs))
+    if metric.field == "accuracy":
+        return replace(metric, unit=f"share of {unit_of_perplexity(runs).removeprefix('per ')}s")
     if metric.unit == "bits/byte":
         unit = unit_of_bits(run.env["tokenizer"] for run in runs)
         return replace(metric, unit=unit, name=metric.name.replace("bits per byte", unit.replace("/", " per ")))

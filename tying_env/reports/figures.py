@@ -13,7 +13,8 @@ from tying_env.reports.comparison import Comparison
 from tying_env.reports.drawing import Style, arm_styles, as_label, fit_log_axis, in_lines, legend_right, new_axes
 from tying_env.reports.frequencies import ALONE, frequency_result
 from tying_env.reports.learned import draw_frequencies
-from tying_env.reports.loading import METRICS_BY_KEY, Run, unit_of_perplexity
+from tying_env.reports.loading import Run, unit_of_perplexity
+from tying_env.reports.metrics import METRICS_BY_KEY
 from tying_env.reports.statistics import mean_band
 
 _X_NAMES = {"train_step": "training step", "tokens": "tokens trained on"}

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from tying_env.reports.loading import Metric, Run
+from tying_env.reports.loading import Run
+from tying_env.reports.metrics import Metric
 
 ALONE = "frequencies alone"
 

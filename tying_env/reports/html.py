@@ -12,7 +12,8 @@ from tying_env.reports.chance import compare_with_chance
 from tying_env.reports.comparison import Comparison
 from tying_env.reports.costs import cost_table, counted_in
 from tying_env.reports.gallery import Picture, comparison_pictures, run_pictures
-from tying_env.reports.loading import Metric, Run
+from tying_env.reports.loading import Run
+from tying_env.reports.metrics import Metric
 from tying_env.reports.page import for_page, render, write_page
 from tying_env.reports.results import pairs_table, results_table
 from tying_env.reports.sign_flips import ALPHA, detectable_effect_size, seeds_needed, smallest_p_value
@@ -229,7 +230,7 @@ def _glossary(comparison: Comparison) -> list[tuple[str, str]]:
         (
             "bits/byte, accuracy",
             "Interquartile mean of bits per byte of the same test text, which compares across tokenizers, as "
-            "perplexity per token does not; of networks that classify, the share of the test images that they "
-            "classify correctly.",
+            "perplexity per token does not; of networks that classify, the share of the test images or "
+            "utterances that they classify correctly.",
         ),
     ]

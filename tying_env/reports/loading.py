@@ -10,6 +10,7 @@ from typing import Any
 
 from tying_env.config import network
 from tying_env.kinds import Kinds
+from tying_env.reports.metrics import METRICS_BY_KEY, Metric
 from tying_env.runs.exported import is_export
 from tying_env.runs.layouts import modern
 from tying_env.runs.run_directory import CONFIG, METRICS, SUMMARY
@@ -20,42 +21,6 @@ COMPARISON = "comparison.json"
 UNFINISHED = ".unfinished"
 # Bytes of a trained parameter in runs that do not say: AdamW's, with weight, gradient and two moments in one precision.
 _ADAMW_BYTES = {"float32": 16, "float64": 32, "bfloat16": 8}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A result of a run that arms are compared by.
-
-    Attributes:
-        key: its name on the command line.
-        name: its name in tables.
-        unit: of its values.
-        network: the network it was measured on, "best" or "final", if it is a test result.
-        field: where that network's result has it.
-        digits: to show behind the point.
-        higher: whether higher is better.
-    """
-
-    key: str
-    name: str
-    unit: str
-    network: str | None = None
-    field: str = "perplexity"
-    digits: int = 2
-    higher: bool = False
-
-
-METRICS_BY_KEY = {
-    metric.key: metric
-    for metric in (
-        Metric("test-perplexity", "test perplexity of the best network", "per token", "best"),
-        Metric("final-test-perplexity", "test perplexity of the final network", "per token", "final"),
-        Metric("bits-per-byte", "test bits per byte of the best network", "bits/byte", "best", "bits_per_byte", 3),
-        Metric("test-accuracy", "test accuracy of the best network", "share of images", "best", "accuracy", 3, True),
-        Metric("test-cross-entropy", "test cross-entropy of the best network", "nats", "best", "mean_loss", 3),
-        Metric("validation-perplexity", "best validation perplexity", "per token"),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -144,6 +109,8 @@ class Run:
             return None
         if metric.network is None:
             return _number(self.summary["best_validation_perplexity"])
+        if metric.network == "first":
+            return _number(self.records[0].get(metric.field)) if self.records else None
         measured = (self.summary["test"] or {}).get(metric.network)
         return None if measured is None else _number(measured.get(metric.field))
 
@@ -165,6 +132,8 @@ class Run:
         """Return what frequencies alone come to in a metric; None where it is not known."""
         if metric.network is None:
             return self.frequency_perplexity("validation")
+        if metric.network == "first":  # of training text, where frequencies are not measured
+            return None
         if metric.field == "accuracy":
             return _number(((self.summary or {}).get("frequency_accuracy") or {}).get("test"))
         perplexity = self.frequency_perplexity("test")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tying_env.reports.arms import Arm, did_the_same
-from tying_env.reports.loading import Metric
+from tying_env.reports.metrics import Metric
 from tying_env.reports.statistics import BOOTSTRAP_SEED, PairedDifference, holm, paired_difference
 
 BETWEEN = ":"

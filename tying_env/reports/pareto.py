@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from tying_env.reports.comparison import Comparison, by_metric
 from tying_env.reports.drawing import fit_log_axis, legend_right, new_axes
 from tying_env.reports.figures import cut_to, draw_results
-from tying_env.reports.loading import METRICS_BY_KEY, Run
+from tying_env.reports.loading import Run
+from tying_env.reports.metrics import METRICS_BY_KEY
 from tying_env.reports.over_training import mean_over_training
 
 

@@ -5,7 +5,7 @@ from tying_env.reports.arms import Arm
 from tying_env.reports.cells import NOTHING, TextTable, format_p
 from tying_env.reports.comparison import ArmSummary, Comparison
 from tying_env.reports.frequencies import frequency_cells
-from tying_env.reports.loading import Metric
+from tying_env.reports.metrics import Metric
 from tying_env.reports.pairs import Pair
 from tying_env.reports.sign_flips import ALPHA, smallest_p_value
 from tying_env.reports.statistics import Interval, interquartile_mean
@@ -14,7 +14,7 @@ from tying_env.reports.statistics import Interval, interquartile_mean
 def results_table(comparison: Comparison) -> TextTable:
     """Return how well the arms do: interquartile mean, and differences to the reference arm."""
     metric, reference = comparison.metric, comparison.reference
-    network = metric.network or "best"
+    network = metric.network if metric.network in ("best", "final") else "best"
     in_accuracy = Metric("", "", "", network, "accuracy")
     classified = any(run.result(in_accuracy) is not None for s in comparison.arms for run in s.counted)
     beside = in_accuracy if classified else Metric("", "", "", network, "bits_per_byte")

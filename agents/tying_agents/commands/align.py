@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from tying_env.alignment.table import Aligned
 
-UnitOrder = Literal["stored", "permuted", "matched"]
+UnitOrder = Literal["stored", "permuted", "matched", "moved"]
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,10 @@ class Options:
     draws: int = 20
     """Random matchings of every two layers, and pairs of random layers for the chance line."""
     orders: tuple[UnitOrder, ...] = ()
-    """Orders of heads and units in which to write the network of a run into --out, each into a folder of its name."""
+    """Orders of heads and units in which to write the network of a run into --out, each into a folder of its name: as
+    they are, permuted in every layer, matched to layer 0; and moved, whole layers in a random order."""
     seed: int = 0
-    """Of random matchings and permuted orders."""
+    """Of random matchings and orders."""
     out: Path | None = None
     """Folder for the table, or for --orders of one run; it must not exist yet."""
     model: str | None = None
@@ -180,7 +181,7 @@ def write_orders(options: Options, path: Path, out: Path) -> list[Path]:
     import numpy as np
     import torch
 
-    from tying_env.alignment import match_units, permute_units
+    from tying_env.alignment import match_units, move_layers, permute_units
     from tying_env.alignment.parts import blocks_of
     from tying_env.export import export_changed
     from tying_env.seeding import numpy_stream
@@ -195,7 +196,9 @@ def write_orders(options: Options, path: Path, out: Path) -> list[Path]:
                 permute_units(blocks_of(run.saved.network), numpy_stream(options.seed, "order of units"))
             elif order == "matched":
                 match_units(blocks_of(run.saved.network))
-            about = {"order": order, **({"seed": options.seed} if order == "permuted" else {})}
+            elif order == "moved":
+                move_layers(blocks_of(run.saved.network), numpy_stream(options.seed, "order of layers"))
+            about = {"order": order, **({"seed": options.seed} if order in ("permuted", "moved") else {})}
             export_changed(run, unfinished / order, "units", about, None, network=options.network, dense=True)
         unfinished.rename(out)
     return [out / order for order in options.orders]

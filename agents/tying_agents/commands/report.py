@@ -33,6 +33,7 @@ MetricName = Literal[
     "test-accuracy",
     "test-cross-entropy",
     "validation-perplexity",
+    "first-perplexity",
 ]
 
 
@@ -49,7 +50,8 @@ class Options:
     reference: str | None = None
     """Label of the arm that the others are compared with; the default is "random" if it is there, else the first."""
     metric: MetricName = "test-perplexity"
-    """What arms are compared by."""
+    """What arms are compared by. The first is that of the first decision, with --reward-timing after_tying right after
+    its tying."""
     equivalent_within: float | None = None
     """Say in a column of its own whether an arm is shown to differ from the reference arm by at most so many per cent:
     whether the whole interval of the difference lies within. "not shown" is no proof of a difference."""

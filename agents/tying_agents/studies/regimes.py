@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from tying_env.reports.arms import Arm, group_into_arms, settings_of
 from tying_env.reports.drawing import arm_styles, legend_right, new_axes
-from tying_env.reports.loading import METRICS_BY_KEY, Run, find_runs, load_run
+from tying_env.reports.loading import Run, find_runs, load_run
+from tying_env.reports.metrics import METRICS_BY_KEY
 from tying_env.reports.statistics import BOOTSTRAP_SEED, PairedDifference, interquartile_mean, paired_difference
 
 _TEST, _VALIDATION = METRICS_BY_KEY["test-perplexity"], METRICS_BY_KEY["validation-perplexity"]
