@@ -45,7 +45,7 @@ def test_a_classifier_trains_what_it_should_and_tied_layers_stay_tied(
     file = runs[model] / "final.safetensors"
     classifier: Any = make_classifier(file, method, torch_stream(0, "head"), rank=2)
     before = {name: p.detach().clone() for name, p in classifier.named_parameters()}
-    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    examples, _ = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
     untrained = predict(classifier, examples)
     tuned = tune(classifier, examples, TuningConfig(epochs=4, batch_size=16, learning_rate=0.01), 0)
     changed = {name for name, p in classifier.named_parameters() if not torch.equal(p, before[name])}
@@ -79,7 +79,7 @@ def test_padding_makes_no_difference(runs: dict[str, Path]) -> None:
 
 
 def test_equal_seeds_give_equal_classifiers(glue: Path, runs: dict[str, Path]) -> None:
-    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    examples, _ = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
     heads = []
     for seed in (0, 0, 1):
         classifier = make_classifier(runs["gpt2"] / "final.safetensors", "lora", torch_stream(seed, "head"))
@@ -91,7 +91,7 @@ def test_equal_seeds_give_equal_classifiers(glue: Path, runs: dict[str, Path]) -
 
 @pytest.mark.parametrize("agent", ["dqn", "albert"])
 def test_low_rank_updates_are_tied_by_a_controller(glue: Path, runs: dict[str, Path], agent: Any) -> None:
-    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    examples, _ = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
     file = runs["bert"] / "final.safetensors"
     before = dict(load_network(file).network.model.named_parameters())
     adapted = tune_adapters(
@@ -157,7 +157,7 @@ def test_tied_updates_learn_at_the_rates_of_plain_ones(
 
     spied.hooked = True  # type: ignore[attr-defined]  # as torch marks a step that runs hooks itself
     monkeypatch.setattr(torch.optim.AdamW, "step", spied)
-    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    examples, _ = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
     file, config = runs["bert"] / "final.safetensors", TuningConfig(epochs=2, **options)
     tune(make_classifier(file, "lora", torch_stream(0, "head")), examples, config, 0)
     plain, seen[:] = list(seen), []
@@ -167,7 +167,7 @@ def test_tied_updates_learn_at_the_rates_of_plain_ones(
 
 
 def test_too_few_steps_for_a_decision_are_refused(glue: Path, runs: dict[str, Path]) -> None:
-    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    examples, _ = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
     with pytest.raises(ValueError, match="160 examples make 5 training steps, and the first decision comes after k=5"):
         tune_adapters(
             runs["bert"] / "final.safetensors",
@@ -193,7 +193,7 @@ def test_a_schedule_that_cannot_be_is_named(
 
 
 def test_divergence_is_no_score(glue: Path, runs: dict[str, Path]) -> None:
-    examples = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
+    examples, _ = encode(load_glue("sst2", "train", glue), load_tokenizer("bytes"), 24)
     file = runs["gpt2"] / "final.safetensors"
     with pytest.raises(FloatingPointError, match=r"training diverged at step 2 of 5: lower the learning rate"):
         tune(
@@ -220,6 +220,7 @@ def test_the_script_prints_a_table_over_seeds_and_continues_from_its_file(
     options = ["--task", "mrpc", "--data", str(glue), "--epochs", "2", "--batch-size", "1", "--out", str(out)]
     some = [str(runs["bert"]), *options, "--seeds", "1", "--methods", "full"]
     assert start("finetune", some) == 0
+    assert "do not fit" not in capsys.readouterr().out
     (first,) = json.loads(out.read_text())["results"]
     rows = ["--methods", "full", "lora", "head", "--adapters", "random", "--k", "15"]
     asked = [str(runs["gpt2"]), str(runs["bert"]), *options, "--seeds", "2", *rows]
@@ -261,6 +262,11 @@ def test_the_script_prints_a_table_over_seeds_and_continues_from_its_file(
     assert adapters["lora, tied by conventional"] == 4
     monkeypatch.setattr(finetuning, "tune", None)  # nothing is made again
     assert start("finetune", asked) == 0
+    monkeypatch.setattr(finetuning, "encode", lambda rows, tokenizer, _: encode(rows, tokenizer, 2))
+    assert start("finetune", [*some, "--out", str(tmp_path / "cut.json")]) == 0
+    assert "100% of the sentences do not fit its 16 tokens, and lose their end" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_the_script_says_what_diverged_and_what_is_not_there(

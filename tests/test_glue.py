@@ -72,12 +72,19 @@ def test_glue_of_the_hub_is_read_from_a_data_set_of_its_form(tmp_path: Path, mon
 
 def test_pairs_are_joined_cut_and_padded() -> None:
     tokenizer = load_tokenizer("bytes")
-    batch = encode([GlueExample(("abcdefgh", "xy"), 1), GlueExample(("a",), 0), GlueExample(("",), 0)], tokenizer, 6)
+    rows = [
+        GlueExample(("abcdefgh", "xy"), 1),
+        GlueExample(("a",), 0),
+        GlueExample(("",), 0),
+        GlueExample(("abcdef",), 0),
+    ]
+    batch, too_long = encode(rows, tokenizer, 6)
+    assert too_long == 1
     assert bytes(batch["input_ids"][0].tolist()) == b"abc\nxy"
-    assert batch["attention_mask"].sum(1).tolist() == [6, 1, 1]
-    assert batch["labels"].tolist() == [1, 0, 0]
+    assert batch["attention_mask"].sum(1).tolist() == [6, 1, 1, 6]
+    assert batch["labels"].tolist() == [1, 0, 0, 0]
     words = load_tokenizer("gpt2")
-    joined = encode([GlueExample(("a", "b"), 1)], words, 4)["input_ids"][0].tolist()
+    joined = encode([GlueExample(("a", "b"), 1)], words, 4)[0]["input_ids"][0].tolist()
     assert joined == [*words.encode("a"), words.end_of_text, *words.encode("b"), 0]
 
 

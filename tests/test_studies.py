@@ -35,6 +35,8 @@ def label_of(arm: str) -> str:
 def test_every_arm_of_every_study_is_one_that_compare_takes(name: str) -> None:
     study = STUDIES[name]
     assert study.question.endswith("?") and study.answer and study.hours > 0
+    labels_made: set[str] = set()
+    folders_made: set[str] = set()
     for words in commands_of(name, Path("studies"), "text" if study.dataset else None):
         assert words[0] in COMMANDS
         arms = [word for word in words if ": --agent " in word]
@@ -45,6 +47,16 @@ def test_every_arm_of_every_study_is_one_that_compare_takes(name: str) -> None:
             pairs = words_after(words, "--pairs") if "--pairs" in words else []
             named = words_after(words, "--reference") if "--reference" in words else []
             assert {*named, *(label for pair in pairs for label in pair.split(":"))} <= set(labels)
+        if words[0] == "report":  # over runs of commands before it, which have no labels but these
+            assert words[-1].endswith(".md") and all(folder in folders_made for folder in words_after(words, "report"))
+            pairs = words_after(words, "--pairs")
+            assert {
+                *words_after(words, "--reference"),
+                *(arm for pair in pairs for arm in pair.split(":")),
+            } <= labels_made
+            continue
+        labels_made |= set(labels)
+        folders_made.add(f"{words[-1]}/runs")
         assert ("--dataset" in words) == bool(study.dataset or study.train_bytes)
     folders = [words[-1] for words in commands_of(name, Path("studies"), None)]
     assert len(set(folders)) == (1 if study.one_folder else len(folders))

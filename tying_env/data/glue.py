@@ -120,23 +120,27 @@ def check_labels(task: TaskName, rows: list[GlueExample], where: str) -> None:
     check_classes(where, [TASKS[task].labels[label] for label in sorted({row.label for row in rows})])
 
 
-def encode(rows: list[GlueExample], tokenizer: Tokenizer, length: int) -> dict[str, npt.NDArray[np.int64]]:
+def encode(rows: list[GlueExample], tokenizer: Tokenizer, length: int) -> tuple[dict[str, npt.NDArray[np.int64]], int]:
     """Return rows as arrays: `input_ids` and `attention_mask` (N, T), `labels` (N,), where T = `length`.
+
+    With them goes how many rows were too long.
 
     Two sentences have the tokenizer's end-of-text token between them, or a newline. What is too long loses the end of
     its longer sentence; what is too short is filled up with token 0 and masked.
     """
     separator = _NEWLINE if tokenizer.end_of_text is None else tokenizer.end_of_text
     tokens = np.zeros((len(rows), length), dtype=np.int64)
-    mask = np.zeros_like(tokens)
+    mask, too_long = np.zeros_like(tokens), 0
     for i, row in enumerate(rows):
         parts = [tokenizer.encode(sentence).tolist() for sentence in row.sentences]
+        too_long += sum(map(len, parts)) + len(parts) - 1 > length
         while sum(map(len, parts)) + len(parts) - 1 > length:
             max(parts, key=len).pop()
         joined = parts[0] + [token for part in parts[1:] for token in (separator, *part)] or [separator]
         tokens[i, : len(joined)] = joined
         mask[i, : len(joined)] = 1
-    return {"input_ids": tokens, "attention_mask": mask, "labels": np.array([row.label for row in rows])}
+    labels = np.array([row.label for row in rows])
+    return {"input_ids": tokens, "attention_mask": mask, "labels": labels}, too_long
 
 
 def scores(task: TaskName, labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> dict[str, float]:

@@ -49,7 +49,10 @@ def make_results(options: FinetuneOptions, console: Console) -> list[dict[str, A
         tokenizer, seq_len = tokenizer_of(path, saved), saved.config.seq_len
         if tokenizer is None:
             raise ValueError(f"downstream tasks are of text, and the network of {path} reads none")
-        examples, held_out = (encode(rows, tokenizer, seq_len) for rows in (train, dev))
+        (examples, _), (held_out, cut) = (encode(rows, tokenizer, seq_len) for rows in (train, dev))
+        if cut:
+            text = f"{path}: {cut / len(dev):.0%} of the sentences do not fit its {seq_len} tokens, and lose their end"
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
         for label, method, controller in options.arms():
             for seed in range(options.seeds):
                 key = {"run": str(path), "method": label, "seed": seed}

@@ -21,7 +21,11 @@ def commands_of(name: str, out: Path, dataset: str | None) -> list[list[str]]:
             given = [word.replace(BEFORE, before) for word in words]
             for earlier, made in enumerate(found):
                 given = [word.replace(folder_of(earlier), made[-1]) for word in given]
-            found.append([*given, *named, "--out", str(out.joinpath(name, *parts))])
+            place = out.joinpath(name, *parts)
+            if words[0] == "report":  # a page, and figures beside it
+                found.append([*given, "--figures", str(place), "--force", "--out", f"{place}.md"])
+            else:
+                found.append([*given, *named, "--out", str(place)])
     return found
 
 

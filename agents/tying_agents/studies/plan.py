@@ -5,7 +5,6 @@ from tying_agents.studies.amounts import REGIMES
 from tying_agents.studies.control import CONTROL
 from tying_agents.studies.dna import DNA
 from tying_agents.studies.final import FINAL
-from tying_agents.studies.glue import GLUE
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.looking import LOOKING, LOOKING_AGAIN
 from tying_agents.studies.networks import NETWORKS
@@ -202,7 +201,6 @@ STUDIES = {
     "patterns": PATTERNS,
     "relatives": RELATIVES,
     **RELAXED,
-    "glue": GLUE,
     "weight-decay": WEIGHT_DECAY,
     **NETWORKS,
     "looking": LOOKING,
