@@ -174,13 +174,15 @@ def test_wrong_options_are_named(words: list[str], said: str, finished: Path, ca
     assert said in " ".join((captured.out + captured.err).replace("│", " ").split())
 
 
-def test_the_figure_shows_heads_and_units_beyond_chance(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figure_shows_heads_units_and_channels_beyond_chance(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     figure = alignment(load_run(finished))
     as_png(figure, dpi=40)
     maps = [axes for axes in figure.axes if axes.images and axes.get_xlabel() == "layer"]
     assert [axes.get_title().split("\n")[0] for axes in maps] == [
-        *("2 attention heads, best matching", "64 feed-forward units, best matching"),
-        *("in equal places", "in equal places"),
+        *("2 attention heads, best matching", "64 feed-forward units, best matching", "16 channels, best matching"),
+        *["in equal places"] * 3,
     ]
     for axes in maps:
         values = np.asarray(axes.images[0].get_array())

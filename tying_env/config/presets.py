@@ -49,9 +49,10 @@ _SMOLLM: dict[str, Any] = {
 }
 
 # Settings by network and size. Small ones train in minutes on two CPU cores, with settings chosen on validation
-# (docs/tuning.md). The paper's: Sec. 4 and Table 2 for BERT, 12 x 768 x 12; Appendix B for the ViT, 32 layers of about
-# 630M parameters in all, which are the 1280 x 16 of ViT-Huge. What it leaves open is as for GPT-2; patches of 4 x 4
-# pixels, 64 to an image of CIFAR-10, are our choice. An epoch of CIFAR-10 without its validation images is 2,812 steps.
+# (docs/tuning.md), but for LLaMA's, which are GPT-2's. The paper's: Sec. 4 and Table 2 for BERT, 12 x 768 x 12;
+# Appendix B for the ViT, 32 layers of about 630M parameters in all, which are the 1280 x 16 of ViT-Huge. What it leaves
+# open is as for GPT-2; patches of 4 x 4 pixels, 64 to an image of CIFAR-10, are our choice. An epoch of CIFAR-10
+# without its validation images is 2,812 steps.
 PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
     ("gpt2", "small"): {},
     ("gpt2", "paper"): PAPER,

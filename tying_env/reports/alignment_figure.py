@@ -14,14 +14,14 @@ from tying_env.runs.run_directory import BEST, FINAL
 
 # Random matchings and the chance line of a figure are always the same ones.
 _SEED = 20240116
-# Pairs of layers times the square of the units that are matched: about ten seconds on one CPU core, while a report
+# Pairs of layers times the square of the parts that are matched: about ten seconds on one CPU core, while a report
 # draws a network for each arm.
 _MOST = 20_000_000
-_NAMES: dict[Kind, str] = {"heads": "attention heads", "units": "feed-forward units"}
+_NAMES: dict[Kind, str] = {"heads": "attention heads", "units": "feed-forward units", "channels": "channels"}
 
 
 def alignment(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> Figure:
-    """Draw how far every two layers are aligned beyond chance: two heat maps for heads, two for feed-forward units.
+    """Draw how far every two layers are aligned beyond chance: two heat maps for each kind of part.
 
     Args:
         run: its final network is read, or the best one where there is no final one.
@@ -49,12 +49,12 @@ def alignment(run: Run, max_bytes: int = MAX_NETWORK_BYTES) -> Figure:
 
 
 def draw_alignment(found: dict[Kind, Alignment]) -> Figure:
-    """Draw what `measure_alignment` gave for heads and feed-forward units.
+    """Draw what `measure_alignment` gave for heads, feed-forward units and channels of the residual stream.
 
     Above the optimal matching against its chance line; below the matching of equal places against the mean random one.
-    A colour is the share of the way from there to 1, and means the same in all four.
+    A colour is the share of the way from there to 1, and means the same in all.
     """
-    figure = new_figure((9.0, 8.0))
+    figure = new_figure((13.0, 8.0))
     figure.set_layout_engine("compressed", w_pad=0.1, h_pad=0.1)
     all_axes = figure.subplots(2, len(_NAMES), squeeze=False)
     lowest = 0.0

@@ -81,10 +81,11 @@ _OF_A_RUN: tuple[tuple[str, Callable[[Run], Figure], str], ...] = (
     (
         "alignment",
         alignment_figure.alignment,
-        "How far every two layers of the network at the end are aligned: the mean cosine between their attention heads "
-        "and between their feed-forward units, where these are paired as well as can be (above) and where each is "
-        "paired with that in the same place (below). 0 is what chance gives (independent random weights above, a "
-        "random pairing below), 1 is equal weights. Bright above and dark below: alike, but in another order.",
+        "How far every two layers of the network at the end are aligned: the mean cosine between their attention "
+        "heads, their feed-forward units and their channels of the residual stream, where these are paired as well as "
+        "can be (above) and where each is paired with that in the same place (below). 0 is what chance gives "
+        "(independent random weights above, a random pairing below), 1 is equal weights. Bright above and dark below: "
+        "alike, but in another order.",
     ),
 )
 

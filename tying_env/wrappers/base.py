@@ -60,7 +60,9 @@ def check_vector_actions(name: str, env: AnyEnv) -> Kinds:
     expected = tying_space(below.kinds)
     if env.action_space != expected:
         named = expected if below.kinds.several else f"MultiDiscrete([1, 2, ..., {below.n_units}])"
-        raise ValueError(f"{name} needs the actions {named}, got {env.action_space}")
+        raise ValueError(
+            f"{name} needs the actions {named}, got {env.action_space}: put it inside the wrapper that changes actions"
+        )
     if not len(below.kinds.open):
         raise ValueError(f"{name} needs at least 2 layers to decide about, got {below.n_units}")
     return below.kinds

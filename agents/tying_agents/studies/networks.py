@@ -4,6 +4,7 @@ from tying_agents.studies.recipes import LOWER, STEADIER, STEADY, quick
 from tying_agents.studies.study import Study
 
 _THREE = ("--agents", "conventional", "dqn", "random", *STEADY, *LOWER)
+_TWO = ("--tuning-seeds", "2", "--seeds", "1")
 _LEARNS = (
     "dqn has at least half of conventional's gain over knowing nothing (token frequencies; the most frequent class), "
     "medians of ten seeds on the test split, each arm at its own best rate of three tuning seeds."
@@ -26,6 +27,13 @@ NETWORKS = {
         _LEARNS,
         2.0,
         (_VIT,),
+    ),
+    "llama-rates": Study(
+        "Which learning rate does the small LLaMA preset want, for tyings that change and for conventional training?",
+        "Best validation perplexity, mean of two tuning seeds; a rate whose neighbours are both worse. The preset "
+        "takes that of tyings that change, as GPT-2's does.",
+        0.8,
+        (("compare", "--model", "llama", "--agents", "conventional", "dqn", "random", *LOWER, *_TWO),),
     ),
     "llama": Study(
         "A decoder of today (RMSNorm, RoPE, SwiGLU, grouped-query attention), as small as the GPT-2 of `final-12`: do "
