@@ -95,8 +95,13 @@ def _searched(options: Options, console: "Console") -> int:
     stop = StopFile(plan.folder / f"stop-{os.getpid()}")
     stop.path.unlink(missing_ok=True)
 
+    said = ""
+
     def on_step(what: str, done: int, total: int) -> None:
-        console.print(f"{what} {done}/{total}", highlight=False, markup=False)
+        nonlocal said
+        if (text := f"{what} {done}/{total}") != said:
+            console.print(text, highlight=False, markup=False)
+        said = text
 
     search = Search(base, plan, options.within, 60 * options.minutes, stop, on_step)
     try:
