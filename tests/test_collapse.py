@@ -212,6 +212,7 @@ def test_frequencies_are_known_in_every_metric(tmp_path: Path) -> None:
         "test-accuracy": 0.125,
         "test-cross-entropy": pytest.approx(math.log(20.25)),
         "validation-perplexity": 20.5,
+        "first-perplexity": None,  # of training text, where frequencies are not measured
     }
 
 

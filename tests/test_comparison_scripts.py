@@ -43,7 +43,7 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path, monkey
     drawn = itertools.count(1)
 
     def as_source(figure: Figure) -> str:
-        if next(drawn) <= 5 + 9:  # what compares the arms, and all of the first one
+        if next(drawn) <= 6 + 9:  # what compares the arms, and all of the first one
             return AS_SOURCE(figure)
         figure.draw_without_rendering()  # fails where drawing does
         return "data:,"
@@ -56,8 +56,8 @@ def test_compare_from_the_command_line(text_folder: Path, tmp_path: Path, monkey
     assert "dqn+shuffled" in done.stdout
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "")
-    assert page.count("data:image/svg+xml;base64,") == 5 + 9 and "Not drawn" not in page
-    assert next(drawn) == 1 + 5 + 3 * 9
+    assert page.count("data:image/svg+xml;base64,") == 6 + 9 and "Not drawn" not in page
+    assert next(drawn) == 1 + 6 + 3 * 9
     shuffled = RunDirectory.open(out / "runs" / "dqn+shuffled" / "seed0")
     assert shuffled.read_json("config.json")["rewards"] == ["shuffled"]
     rewards = [record["reward"] for record in shuffled.read_metrics()]

@@ -154,14 +154,14 @@ def _agent_in(env: gym.Env[Any, Any], agent: Agent, settings: Any, episodes: int
             "--wrappers choose-interval, or take dqn, random, ppo or a2c (a controller of your own that does says "
             "chooses_intervals = True)"
         )
-    _check_spaces(agent.name, controller, env, inner.n_units + bool(intervals))
+    _check_spaces(agent.name, controller, env)
     give_what_it_needs(controller, env)  # what the environment lacks shows before the run begins
     check_keeps_its_state(controller)
     return ControlledRun(controller)
 
 
-def _check_spaces(name: str, controller: Controller, env: gym.Env[Any, Any], length: int) -> None:
-    """Check that wrappers left a controller what it reads, and of this package what it gives: an action of a length."""
+def _check_spaces(name: str, controller: Controller, env: gym.Env[Any, Any]) -> None:
+    """Check that wrappers left a controller the tying to read, and of this package a vector to give."""
     below = tying_env_below(env)
     if controller.reads_tying and env.observation_space != below.observation_space:
         raise ValueError(
@@ -170,8 +170,9 @@ def _check_spaces(name: str, controller: Controller, env: gym.Env[Any, Any], len
             "Stable-Baselines3 (ppo, a2c, sb3-dqn)"
         )
     ours = type(controller).__module__.startswith(f"{CONTROLLERS}.")
-    if ours and env.action_space.shape != (length,):
+    if ours and isinstance(env.action_space, gym.spaces.Discrete):
         raise ValueError(
-            f"the agent {name!r} gives a whole tying, {length} numbers, and here an action is of {env.action_space}: "
-            "leave out the wrapper that makes it another, or take an agent of Stable-Baselines3 (ppo, a2c)"
+            f"the agent {name!r} gives a whole tying, {below.n_units} numbers, and here an action is of "
+            f"{env.action_space}: leave out the wrapper that makes it another, or take an agent of Stable-Baselines3 "
+            "(ppo, a2c)"
         )
