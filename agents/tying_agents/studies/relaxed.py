@@ -32,9 +32,9 @@ _PAIRS = (
     "mean, rank 4, by SVD:leader, 5 groups",
     "mean:leader",
 )
-# The rates of arms that want another, by `relaxed-rates`.
-_RATES: dict[str, str] = {}
-_USUAL = "4e-3"
+# By `relaxed-rates`: what arms want that do not want the usual rate.
+_RATES = {"leader": "3.2e-2", "mean": "3.2e-2"}
+_USUAL = "1.6e-2"
 
 
 def _network(seed: int, begin: int, rates: tuple[str, ...] = ()) -> tuple[tuple[str, ...], ...]:
