@@ -45,7 +45,8 @@ _PAIRS = (
     "aligned, leader:independent, leader",
 )
 _USUAL = "4e-3"
-# The rates of arms that want another, by `alignment-rates`, training by training.
+# The rates of arms that want another, training by training: what `alignment-rates` chooses has to be written down here
+# before `alignment` is run.
 _RATES: tuple[dict[str, str], ...] = ({}, {}, {})
 
 

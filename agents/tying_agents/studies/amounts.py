@@ -1,6 +1,6 @@
 """The study of amounts of training text, whose outcome is the regime map, written before it is run.
 
-All runs are of one length, so that the amounts can be compared: 96, 26, 3 and 0.4 epochs. Seen before it was written
+All runs are of one length, so that the amounts can be compared: 98, 26, 3 and 0.4 epochs. Seen before it was written
 down: `final-scarce-recipes`, in which conventional training and the rule want dropout at 8 KB, and at the best of it
 are still getting better at the end of the run; and one seed at 30 KB, where dropout 0.2 was 17 % behind none.
 """
