@@ -1,5 +1,6 @@
 """Merging what is alike: how alike weights are, what is merged, when, and what it comes to."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_the_two_groups_are_merged_that_are_most_alike_on_average() -> None:
     assert merged(np.array([0, 0, 1, 1, 2]), alike, apart, [1, 1])[0].tolist() == [0, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("by", ["weights", "updates", "gradients"])
+@pytest.mark.parametrize("by", ["weights", "updates", "gradients", "chance"])
 def test_there_are_fewer_and_fewer_groups_and_then_they_stay(by: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     env = LayerTyingEnv(**TINY | {"total_steps": 80, "later_tying": "mean", "freeze_at_start": False})
     seen: list[tuple[int, int]] = []
@@ -97,9 +98,25 @@ def test_there_are_fewer_and_fewer_groups_and_then_they_stay(by: Any, monkeypatc
     assert env.train_step + env.trial_steps == 80
 
 
-def test_a_stopped_run_ends_with_the_same_bits(tiny: dict[str, Any], tmp_path: Path) -> None:
+def test_by_chance_each_two_groups_are_merged_as_often_whatever_their_sizes() -> None:
+    class Here:  # at the end of a run: all mergers are due
+        ties_at, trial_steps, total_steps = 80, 0, 80
+
+    counts: Counter[tuple[int, ...]] = Counter()
+    before = np.array([0, 0, 0, 0, 4, 5])
+    for seed in range(600):
+        controller = MergeAlike(MergeConfig(groups=2, by="chance"), Context(6, seed=seed))
+        controller.bind(Here())
+        assert controller.act(before).tolist() == before.tolist()  # nothing was trained before the first decision
+        counts[tuple(controller.act(before).tolist())] += 1
+    assert set(counts) == {(0, 0, 0, 0, 0, 5), (0, 0, 0, 0, 4, 0), (0, 0, 0, 0, 4, 4)}
+    assert min(counts.values()) > 160  # of 200; the standard deviation is 11.5
+
+
+@pytest.mark.parametrize("by", ["gradients", "chance"])
+def test_a_stopped_run_ends_with_the_same_bits(by: Any, tiny: dict[str, Any], tmp_path: Path) -> None:
     tiny = tiny | {"later_tying": "mean", "total_steps": 60, "validate_every": 30}
-    config: dict[str, Any] = {"agent": "merge-alike", "controller": MergeConfig(groups=2, by="gradients")}
+    config: dict[str, Any] = {"agent": "merge-alike", "controller": MergeConfig(groups=2, by=by)}
     expected = outcome(finish(small(tiny, tmp_path / "whole", **config)))
     path = tmp_path / "stopped"
     watcher = Watcher(lambda n: interrupt() if n in (2, 5) else None)
@@ -123,7 +140,7 @@ def test_too_little_left_for_gradients_keeps_the_tying() -> None:
     [
         ({"groups": -1}, "groups must be at least 0, got -1"),
         ({"windows": -1}, "windows must be at least 0, got -1"),
-        ({"by": "names"}, "by must be 'weights', 'updates' or 'gradients', got 'names'"),
+        ({"by": "names"}, "by must be 'weights', 'updates', 'gradients' or 'chance', got 'names'"),
         ({"start": 0.6}, r"start and until must be in order in \[0, 1\], got 0.6 and 0.5"),
         ({"groups": 5}, "groups must be at most the number of layers, 4, got 5"),
     ],

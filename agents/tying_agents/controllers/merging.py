@@ -15,6 +15,7 @@ from tying_agents.settings import MergeConfig
 from tying_env import partition
 from tying_env.kinds import Kinds
 from tying_env.partition import IntVector
+from tying_env.seeding import capture_numpy, restore_numpy
 
 
 class MergeAlike(Controller):
@@ -33,7 +34,8 @@ class MergeAlike(Controller):
         if settings.groups > largest:
             raise ValueError(f"groups must be at most the number of layers, {largest}, got {settings.groups}")
         self.wanted = [min(settings.groups or chance_groups(largest), size) for size in self._kinds.sizes]
-        self.highest = 0.0  # cosine between the groups that were merged last
+        self.highest = 0.0  # cosine between the groups that were merged last; a draw by chance
+        self._rng = context.rng()
         self._begun = False
         self._env: Any = None
 
@@ -71,11 +73,18 @@ class MergeAlike(Controller):
             if env.steps_of_agreement(self.config.windows or None) > env.steps_for_trials:
                 return action
             alike = env.gradient_agreement(self.config.windows or None)
+        elif self.config.by == "chance":
+            alike = None
         else:
             alike = env.weight_agreement() if self.config.by == "weights" else env.update_agreement()
         for _ in range(self._due(observation)):
-            action, self.highest = merged(action, alike, self._kinds, self.wanted)
+            measured = self._drawn(action) if alike is None else alike
+            action, self.highest = merged(action, measured, self._kinds, self.wanted)
         return action
+
+    def _drawn(self, action: IntVector) -> npt.NDArray[np.float64]:
+        """Return how alike layers are by chance: a draw for each two groups, so that size does not tell."""
+        return self._rng.random((len(action),) * 2)[np.ix_(action, action)]
 
     def _due(self, observation: IntVector) -> int:
         """Return how many groups more there are than there should be by now: from `start` to `until` they get fewer."""
@@ -93,12 +102,13 @@ class MergeAlike(Controller):
         return {"agreement_when_merged": self.highest}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was measured, and whether there was a decision."""
-        return {"begun": self._begun, "highest": self.highest}
+        """Return what was measured, whether there was a decision, and the state of the generator."""
+        return {"begun": self._begun, "highest": self.highest, "rng": capture_numpy(self._rng)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
         self._begun, self.highest = state["begun"], state["highest"]
+        restore_numpy(self._rng, state["rng"])
 
 
 def merged(

@@ -101,9 +101,10 @@ class MergeConfig:
 
     groups: int = 0
     """Number of groups, of each kind of unit, that are left in the end; 0 for what chance gives, H_L rounded."""
-    by: Literal["weights", "updates", "gradients"] = "weights"
+    by: Literal["weights", "updates", "gradients", "chance"] = "weights"
     """What tells that layers are alike: cosines between their matrices, between the optimizer's running means of their
-    gradients, or between gradients measured anew, which cost a step."""
+    gradients, or between gradients measured anew, which cost a step. By chance any two groups are merged: the
+    control."""
     start: float = 0.1
     """Share of the training steps before the first merger."""
     until: float = 0.5
@@ -115,8 +116,8 @@ class MergeConfig:
         for name in ("groups", "windows"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}")
-        if self.by not in ("weights", "updates", "gradients"):
-            raise ValueError(f"by must be 'weights', 'updates' or 'gradients', got {self.by!r}")
+        if self.by not in ("weights", "updates", "gradients", "chance"):
+            raise ValueError(f"by must be 'weights', 'updates', 'gradients' or 'chance', got {self.by!r}")
         if not 0 <= self.start <= self.until <= 1:
             raise ValueError(f"start and until must be in order in [0, 1], got {self.start!r} and {self.until!r}")
 

@@ -102,3 +102,27 @@ LOOKING_CHANCE = Study(
         ),
     ),
 )
+
+_MERGED = ("updates", "gradients", "chance")
+
+LOOKING_START = Study(
+    "Is it what they see that makes merging rules better than random static tyings, or that they begin with all layers "
+    "independent? And is tying worth anything beside a network of as many parameters that ties nothing, three layers?",
+    "On the test split, twelve paired seeds that no study of this network has trained with (312 to 323), each arm at "
+    "its own best rate of two tuning seeds: merging by updates or gradients better than merging any two groups, p < "
+    "0.05 after Holm's correction: what they see helps. Merging by chance better than random-static: the start helps. "
+    "Three layers, which take a quarter of the arithmetic, behind 'own first': tying is worth its time.",
+    0.5,
+    (
+        (
+            *("compare", *quick(), "--reference", "own first", "--agents", "--arms"),
+            "own first: --agent prior --rule own-first --groups 3",
+            "three layers: --agent conventional --n-layer 3",
+            "random-static: --agent random-static --groups 3",
+            *(f"merge-alike, {by}: --agent merge-alike --groups 3 --by {by}" for by in _MERGED),
+            *("--pairs", *(f"merge-alike, {by}:merge-alike, chance" for by in _MERGED[:2])),
+            *("merge-alike, chance:random-static", *WIDE, "--tuning-seeds", "2", "--seeds", "12"),
+            *("--first-seed", "312"),
+        ),
+    ),
+)
