@@ -53,6 +53,11 @@ class Agent:
     foreign: bool = False
 
     @property
+    def static(self) -> bool:
+        """Whether it is a built-in agent whose tying is the same from the first training step to the last."""
+        return self.name in _STATIC and not self.foreign
+
+    @property
     def light(self) -> bool:
         """Whether it is made without torch: a pattern or a trace."""
         rooms = ("fixed", "rules", "traces")
@@ -105,6 +110,12 @@ class Agent:
 
 
 CONTROLLERS = "tying_agents.controllers"
+_STATIC = frozenset(
+    {
+        *("conventional", "albert", "cycle", "cycle-rev", "sequence", "contiguous", "periodic", "sandwich", "pattern"),
+        *("shared-attention", "shared-feed-forward", "random-static", "prior", "pretrained-dqn"),
+    }
+)
 _agents: dict[str, Agent] = {}
 
 

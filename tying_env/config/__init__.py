@@ -11,12 +11,23 @@ from typing import Any, Self
 from tying_env.config.checks import check_type, declared_types
 from tying_env.config.computing import PLACE_SETTINGS, ComputingSettings, check_computing
 from tying_env.config.network import MAX_LAYERS, Model, NetworkSettings, check_network
-from tying_env.config.presets import PAPER, PRESETS, Size
+from tying_env.config.presets import CONVENTIONAL_RATES, PAPER, PRESETS, STATIC_RATES, Size
 from tying_env.config.training import MeasuringSettings, TrainingSettings, check_measuring, check_training
 from tying_env.config.tying import TyingSettings, check_tying
 from tying_env.kinds import ATTENTION, FEED_FORWARD, Kinds
 
-__all__ = ["MAX_LAYERS", "PAPER", "PLACE_SETTINGS", "PRESETS", "EnvConfig", "Model", "Size", "with_later_settings"]
+__all__ = [
+    "CONVENTIONAL_RATES",
+    "MAX_LAYERS",
+    "PAPER",
+    "PLACE_SETTINGS",
+    "PRESETS",
+    "STATIC_RATES",
+    "EnvConfig",
+    "Model",
+    "Size",
+    "with_later_settings",
+]
 
 
 # A dataclass has the fields of its last base first.
@@ -25,8 +36,8 @@ class EnvConfig(ComputingSettings, MeasuringSettings, TyingSettings, TrainingSet
     """What is trained, on what, for how long, and how tying behaves.
 
     The defaults are GPT-2's small preset: its architecture on bytes, at a size that trains on two CPU cores in minutes.
-    Its learning rate was tuned on validation for the small preset of before (docs/tuning.md). `PRESETS` has the
-    settings of the other networks, and the paper's.
+    Its learning rate was tuned on validation for tyings that change (docs/tuning.md); those that stay want twice as
+    much, `STATIC_RATES`. `PRESETS` has the settings of the other networks, and the paper's.
 
     Raises:
         ValueError: a setting is outside its range, or does not apply to this network; the message names it, its value

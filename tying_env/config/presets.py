@@ -95,3 +95,8 @@ PRESETS: dict[tuple[Model, Size], dict[str, Any]] = {
         "validation_windows": 0,
     },
 }
+
+# Learning rates of agents that never change the tying, where they want another than the preset's, which is for tyings
+# that change (docs/tuning.md). BERT and the ViT want the preset's.
+STATIC_RATES: dict[tuple[str, Size], float] = {("gpt2", "small"): 2e-3}
+CONVENTIONAL_RATES: dict[tuple[str, Size], float] = {("gpt2", "small"): 4e-3}

@@ -22,7 +22,8 @@ class TrainingSettings:
     batch_size: int = 4
     """Sequences, or images, in a training step."""
     learning_rate: float = 1e-3
-    """Learning rate, the highest one where a schedule changes it."""
+    """Learning rate, the highest one where a schedule changes it. An agent that never changes the tying may have
+    another default than others: a tying that stays bears a higher one (docs/tuning.md)."""
     schedule: ScheduleName = field(default="cosine", metadata={"before": "constant"})
     """After the warm-up the learning rate is constant; or falls to the end, linear or along half a cosine; or is
     constant until its last share of the run, where it falls (wsd: warm-up-stable-decay)."""

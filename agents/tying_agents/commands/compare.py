@@ -21,6 +21,7 @@ from tying_agents.commands.early import (
     Semantics,
     agents_in_help,
     as_published,
+    at_its_rate,
     chosen_preset,
     chosen_semantics,
     default_run,
@@ -40,6 +41,7 @@ from tying_agents.commands.many_runs import (
 )
 from tying_agents.many.plan import ArmSpec
 from tying_agents.run_config import REWARDS, RunConfig, refuse_unread, short_name
+from tying_env.config import Size
 from tying_env.plugins import is_import_string
 
 if TYPE_CHECKING:
@@ -81,8 +83,8 @@ def main(argv: Sequence[str], prog: str = "layer-tying compare") -> int:
         default = Options(preset=preset, run=as_compared(default_run(preset, env)), settings=own)
         options = read_options(Options, argv, prog, f"{__doc__}\n\n{agents_in_help()}", default)
         base = as_run(options.run)
-        arms = [parse_agent(text, base, options.settings) for text in texts]
-        arms += [parse_arm(text, base, options.settings) for text in options.arms]
+        arms = [parse_agent(text, base, options.settings, preset, argv) for text in texts]
+        arms += [parse_arm(text, base, options.settings, preset, argv) for text in options.arms]
         if not arms:
             raise ValueError("there is no arm to compare: name some with --agents or --arms")
         refuse_unread([arm.configure(options.out, 0) for arm in arms])
@@ -94,19 +96,19 @@ def main(argv: Sequence[str], prog: str = "layer-tying compare") -> int:
     return resumable(work)
 
 
-def parse_agent(text: str, base: RunConfig, own: object) -> ArmSpec:
-    """Return the arm "agent" or "agent+reward+..."."""
+def parse_agent(text: str, base: RunConfig, own: object, preset: Size = "small", argv: Sequence[str] = ()) -> ArmSpec:
+    """Return the arm "agent" or "agent+reward+..."; argv are the arguments that the settings of all arms are from."""
     agent, *rewards = text.split("+")
     for reward in rewards:
         if reward not in REWARDS and not is_import_string(reward):
             raise ValueError(f"unknown reward {reward!r} in {text!r}; known: {', '.join(REWARDS)}")
-    chosen = with_settings(base, agent, own)
+    chosen = at_its_rate(with_settings(base, agent, own), preset, argv)
     config = dataclasses.replace(chosen, rewards=(*base.rewards, *rewards))
     return ArmSpec("+".join(map(short_name, (agent, *rewards))), lambda runs, seed: config)
 
 
-def parse_arm(text: str, base: RunConfig, own: object) -> ArmSpec:
-    """Return the arm "name: OPTIONS"; what its options do not say is as in the other arms."""
+def parse_arm(text: str, base: RunConfig, own: object, preset: Size = "small", argv: Sequence[str] = ()) -> ArmSpec:
+    """Return the arm "name: OPTIONS"; what its options do not say is as in the other arms, argv as in parse_agent."""
     label, colon, rest = text.partition(":")
     if not (colon and label.strip()):
         raise ValueError(f'arms must read "name: OPTIONS", such as "large net: --hidden-units 512", got {text!r}')
@@ -114,7 +116,7 @@ def parse_arm(text: str, base: RunConfig, own: object) -> ArmSpec:
     semantics = chosen_semantics(arguments)
     agent = early(arguments, "agent").agent or base.agent
     config = as_published(base) if semantics == "published-code" else with_settings(base, agent, own)
-    config = with_chosen_agent(config, arguments)
+    config = at_its_rate(with_chosen_agent(config, arguments), preset, [*argv, *arguments])
     default = ArmOptions(semantics, ArmRun(**vars(config)))
     chosen = read_options(ArmOptions, arguments, f"the arm {label.strip()!r}", ArmOptions.__doc__, default)
     made = as_run(chosen.run)

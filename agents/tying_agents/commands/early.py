@@ -10,11 +10,11 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_type_hints
 import tyro
 
 from tying_agents.config_files import overlaid, read_config_file
-from tying_agents.registry import agent_names, owner_of
+from tying_agents.registry import agent_names, find_agent, owner_of
 from tying_agents.run_config import RunConfig, with_agent
 from tying_agents.settings import DQNConfig
 from tying_env import PRESETS, EnvConfig
-from tying_env.config import Size
+from tying_env.config import CONVENTIONAL_RATES, STATIC_RATES, Size
 from tying_env.config.network import DECODER, is_own
 from tying_env.plugins import is_import_string
 
@@ -46,7 +46,10 @@ def chosen_settings(argv: Sequence[str]) -> Chosen:
         run = as_published(run)
     if file is not None:
         run = overlaid(run, plain, str(file))
-    return Chosen(preset, semantics, file, with_chosen_agent(run, argv))
+    run = with_chosen_agent(run, argv)
+    if "learning_rate" not in plain.get("env", {}):
+        run = at_its_rate(run, preset, argv)
+    return Chosen(preset, semantics, file, run)
 
 
 def read_options(kind: type[T], argv: Sequence[str], prog: str, about: str | None, default: T | None = None) -> T:
@@ -225,6 +228,22 @@ def with_chosen_agent(config: RunConfig, argv: Sequence[str]) -> RunConfig:
         )
     refuse_options_of_others(argv, [config.agent], own | taken)
     return config
+
+
+def at_its_rate(config: RunConfig, preset: Size, argv: Sequence[str]) -> RunConfig:
+    """Return the settings with the learning rate that suits an agent that never changes the tying, if one is known.
+
+    Args:
+        config: the settings so far; a learning rate in them was chosen by nobody.
+        preset: its size.
+        argv: the arguments. With --learning-rate, or with weights to begin from, the settings stay as they are.
+    """
+    given = early(argv, "learning-rate", "init-from")
+    rates = CONVENTIONAL_RATES if config.agent == "conventional" else STATIC_RATES
+    known = rates.get((config.env.model, preset)) if find_agent(config.agent).static else None
+    if known is None or given.learning_rate or given.init_from or config.env.init_from:
+        return config
+    return dataclasses.replace(config, env=dataclasses.replace(config.env, learning_rate=known))
 
 
 def refuse_options_of_others(argv: Sequence[str], agents: Sequence[str], known: set[str]) -> None:

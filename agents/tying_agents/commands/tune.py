@@ -22,6 +22,7 @@ import tyro
 from tying_agents.commands.early import (
     Semantics,
     agents_in_help,
+    at_its_rate,
     chosen_preset,
     chosen_settings,
     default_run,
@@ -34,7 +35,7 @@ from tying_agents.many.other_code import trials_of_other_code
 from tying_agents.many.tuning.options import arm_text, common_options
 from tying_agents.many.tuning.plan import TRIALS, Pruner, Sampler, Sweep, refuse_other_sweep
 from tying_agents.many.tuning.search import parse_searches, possible
-from tying_agents.run_config import RunConfig, refuse_unread
+from tying_agents.run_config import RunConfig, refuse_unread, with_agent
 from tying_agents.running.checks import check_early
 from tying_env.config import Size
 
@@ -237,7 +238,8 @@ def next_commands(sweep: Sweep, options: Options, config: RunConfig, best: str) 
     model = [] if sweep.base.env.model == "gpt2" else ["--model", sweep.base.env.model]
     sized = [*model, *([] if options.preset == "small" else ["--preset", options.preset])]
     start = [] if sweep.base.env.init_from is None else ["--init-from", str(sweep.base.env.init_from)]
-    usual = default_run(*chosen_preset([*sized, *start]))
+    usual = with_agent(default_run(*chosen_preset([*sized, *start])), sweep.base.agent)
+    usual = at_its_rate(usual, options.preset, start)
     agents = list(dict.fromkeys([sweep.base.agent, "random"]))
     common = common_options(sweep.base, usual)
     if start and start[0] not in common:
