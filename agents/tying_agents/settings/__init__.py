@@ -184,7 +184,8 @@ class PriorConfig(GroupsConfig):
     """Number of groups, of each kind of unit; 0 for what chance gives, H_L rounded: 3 of 12 layers, 4 of 24."""
     rule: PriorRule = "own-first"
     """What makes a tying good, beside many groups. own-first: the first layer alone, and equal runs behind it;
-    own-last: the last one alone; own-ends: both; contiguous: equal runs of all layers; periodic: layers in turn."""
+    own-last: the last one alone; own-ends: both; contiguous: equal runs of all layers; periodic: layers in turn.
+    With one group there is nothing to choose: all layers are tied."""
     max_parameters: int = 0
     """As many groups as this many trainable parameters allow, those outside the blocks included; 0: `groups` says."""
 
