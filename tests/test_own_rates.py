@@ -45,7 +45,10 @@ def test_rates_are_of_presets_that_there_are() -> None:
         ("--agent dqn", 1e-3),
         ("--agent random", 1e-3),
         ("--agent prior", 2e-3),
-        ("--agent prior --model gpt2 --n-layer 6", 2e-3),
+        ("--agent prior --model gpt2 --seq-len 64", 2e-3),
+        ("--agent prior --n-embd 768 --n-layer 24", 1e-3),
+        ("--agent conventional --schedule constant --warmup-steps 0", 1e-3),
+        ("--agent conventional --optimizer muon", 1e-3),
         ("--agent conventional", 4e-3),
         ("--agent prior --preset paper", 1e-4),
         ("--agent prior --model bert", 2e-3),
@@ -68,11 +71,15 @@ def test_a_rate_that_somebody_chose_stays(tmp_path: Path) -> None:
         (parse_agent("conventional", base, None, "small", given), 3e-3),
         (parse_arm("mine: --agent prior", base, None, "small", given), 3e-3),
         (parse_arm("mine: --agent prior --learning-rate 5e-3", base, None, "small", []), 5e-3),
+        (parse_arm("mine: --agent conventional --n-embd 32", base, None, "small", []), 3e-3),
+        (parse_arm("mine: --agent prior --model vit", base, None, "small", []), 3e-3),
     )
     for arm, rate in arms:
         assert arm.configure(Path(), 0).env.learning_rate == rate
     file = tmp_path / "run.toml"
     file.write_text("[env]\nlearning_rate = 1e-3\n")
+    assert chosen_settings(["--agent", "prior", "--config", str(file)]).run.env.learning_rate == 1e-3
+    file.write_text("[env]\nn_embd = 32\n")
     assert chosen_settings(["--agent", "prior", "--config", str(file)]).run.env.learning_rate == 1e-3
     file.write_text("agent = 'prior'\n")
     assert chosen_settings(["--config", str(file)]).run.env.learning_rate == 2e-3

@@ -71,8 +71,9 @@ def test_as_many_groups_as_parameters_allow(tmp_path: Path) -> None:
         drive_agent("prior", env, settings=PriorConfig(max_parameters=most), seed=0)
         assert env.tying.tolist() == expected
     assert not ControlledRun(rules.make_prior(PriorConfig(max_parameters=1), Context(4, 0))).chooses
-    outside = 2 * sizes[0] - sizes[1]
-    message = rf"at least {sizes[0]:,}, that of one group \({outside:,} lie outside the blocks\), got 5,000"
+    blocks: Any = env.trainer.network.blocks
+    never = of_three - 3 * sum(parameter.numel() for parameter in blocks[0].parameters())
+    message = rf"at least {sizes[0]:,}, that of one group \({never:,} of them are never tied\), got 5,000"
     with pytest.raises(ValueError, match=message):
         folder, settings = tmp_path / "run", PriorConfig(max_parameters=5000)
         run(RunConfig("prior", 0, run_dir=folder, env=EnvConfig(**TINY), controller=settings))

@@ -46,9 +46,7 @@ def chosen_settings(argv: Sequence[str]) -> Chosen:
         run = as_published(run)
     if file is not None:
         run = overlaid(run, plain, str(file))
-    run = with_chosen_agent(run, argv)
-    if "learning_rate" not in plain.get("env", {}):
-        run = at_its_rate(run, preset, argv)
+    run = at_its_rate(with_chosen_agent(run, argv), preset, argv, plain.get("env"))
     return Chosen(preset, semantics, file, run)
 
 
@@ -230,18 +228,28 @@ def with_chosen_agent(config: RunConfig, argv: Sequence[str]) -> RunConfig:
     return config
 
 
-def at_its_rate(config: RunConfig, preset: Size, argv: Sequence[str]) -> RunConfig:
+# What a learning rate was tuned for: with another of these, or with weights to begin from, nothing is known of it.
+_TUNED_FOR = ("learning-rate", "init-from", "n-embd", "n-layer", "optimizer", "schedule", "warmup-steps")
+
+
+def at_its_rate(
+    config: RunConfig, preset: Size, argv: Sequence[str], of_file: dict[str, Any] | None = None
+) -> RunConfig:
     """Return the settings with the learning rate that suits an agent that never changes the tying, if one is known.
 
     Args:
-        config: the settings so far; a learning rate in them was chosen by nobody.
+        config: the settings so far.
         preset: its size.
-        argv: the arguments. With --learning-rate, or with weights to begin from, the settings stay as they are.
+        argv: the arguments; --model counts. Where they name a learning rate, or what one was tuned for, the settings
+            stay as they are.
+        of_file: settings of the environment in a configuration file, likewise.
     """
-    given = early(argv, "learning-rate", "init-from")
+    given = vars(early(argv, "model", *_TUNED_FOR))
+    model = given.pop("model") or config.env.model
     rates = CONVENTIONAL_RATES if config.agent == "conventional" else STATIC_RATES
-    known = rates.get((config.env.model, preset)) if find_agent(config.agent).static else None
-    if known is None or given.learning_rate or given.init_from or config.env.init_from:
+    known = rates.get((model, preset)) if find_agent(config.agent).static else None
+    chosen = any(value is not None for value in given.values()) or bool(set(given) & set(of_file or {}))
+    if known is None or chosen or config.env.init_from:
         return config
     return dataclasses.replace(config, env=dataclasses.replace(config.env, learning_rate=known))
 

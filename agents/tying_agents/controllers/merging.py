@@ -34,7 +34,7 @@ class MergeAlike(Controller):
         if settings.groups > largest:
             raise ValueError(f"groups must be at most the number of layers, {largest}, got {settings.groups}")
         self.wanted = [min(settings.groups or chance_groups(largest), size) for size in self._kinds.sizes]
-        self.highest = 0.0  # cosine between the groups that were merged last; a draw by chance
+        self.highest = 0.0  # cosine between the groups that were merged last
         self._rng = context.rng()
         self._begun = False
         self._env: Any = None
@@ -98,8 +98,8 @@ class MergeAlike(Controller):
         return there - should
 
     def metrics(self) -> dict[str, float]:
-        """Return the cosine between the groups that were merged last."""
-        return {"agreement_when_merged": self.highest}
+        """Return the cosine between the groups that were merged last, unless chance merged them."""
+        return {} if self.config.by == "chance" else {"agreement_when_merged": self.highest}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was measured, whether there was a decision, and the state of the generator."""
@@ -108,7 +108,8 @@ class MergeAlike(Controller):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
         self._begun, self.highest = state["begun"], state["highest"]
-        restore_numpy(self._rng, state["rng"])
+        if "rng" in state:  # checkpoints of before there was chance have none
+            restore_numpy(self._rng, state["rng"])
 
 
 def merged(

@@ -158,8 +158,8 @@ class FittingPrior(Controller):
         # More groups are more parameters; a large network takes long to count, so no more are tried than are needed.
         groups = bisect.bisect_right(range(1, max(self._kinds.sizes) + 1), most, key=size)
         if not groups:
-            block = size(2) - size(1) if max(self._kinds.sizes) > 1 else 0  # another group's
-            beside = f" ({size(1) - block:,} lie outside the blocks)" if block else ""
+            another = size(2) - size(1) if max(self._kinds.sizes) > 1 else 0
+            beside = f" ({size(1) - another:,} of them are never tied)" if another else ""
             raise ValueError(f"max_parameters must be at least {size(1):,}, that of one group{beside}, got {most:,}")
         self._action = best_by(rule, self._kinds, groups)
 

@@ -1,7 +1,7 @@
 """Do rules and searches that look before they tie find what a fixed pattern does not? The study, before it is run."""
 
 from tying_agents.studies.recipes import WIDE, quick
-from tying_agents.studies.study import Study
+from tying_agents.studies.study import Study, folder_of
 
 # At its defaults, a tenth of the training steps for trials of two decisions each, such a search looks twice in so short
 # a run; so it looks about a dozen times.
@@ -123,6 +123,47 @@ LOOKING_START = Study(
             *("--pairs", *(f"merge-alike, {by}:merge-alike, chance" for by in _MERGED[:2])),
             *("merge-alike, chance:random-static", *WIDE, "--tuning-seeds", "2", "--seeds", "12"),
             *("--first-seed", "312"),
+        ),
+    ),
+)
+
+# By `looking-start` merging any two groups is better than random static tyings, which want another rate and have groups
+# of other sizes. So its tyings are kept from the first step on, at the rate of either and between.
+_KEPT_RATES = ("2e-3", "4e-3", "8e-3")
+_KEPT_SEEDS = tuple(range(312, 324))
+_KEPT = ("updates", "chance")
+
+
+def _kept(seed: int) -> tuple[str, ...]:
+    runs = {by: f"'{folder_of(0)}/runs/merge-alike, {by}/seed{seed}'" for by in _KEPT}
+    arms = (
+        f"{by}, kept, {rate}: --agent replay --trace {run} --final --learning-rate {rate}"
+        for by, run in runs.items()
+        for rate in _KEPT_RATES
+    )
+    return "compare", *quick(), "--agents", "--arms", *arms, "--seeds", "1", "--first-seed", str(seed)
+
+
+LOOKING_KEPT = Study(
+    "Merging rules end with a tying: is it worth as much where it is there from the first training step on? If it is, "
+    "what they see makes them better, and else how they begin?",
+    "On the test split, the twelve paired seeds of `looking-start`, of whose runs the tyings are, at three rates; the "
+    "one with the best mean validation perplexity counts: merging minus its own tying kept, for updates and for "
+    "chance, a difference whose interval does not contain 0. The tyings by updates kept, against those by chance kept: "
+    "what the choice alone is worth.",
+    0.4,
+    (
+        (
+            *("compare", *quick(), "--agents", "--arms"),
+            *(f"merge-alike, {by}: --agent merge-alike --groups 3 --by {by} --learning-rate 8e-3" for by in _KEPT),
+            *("--seeds", "12", "--first-seed", "312"),
+        ),
+        *map(_kept, _KEPT_SEEDS),
+        (
+            *("report", f"{folder_of(0)}/runs", *(f"{folder_of(place + 1)}/runs" for place in range(len(_KEPT_SEEDS)))),
+            *("--reference", "merge-alike, chance", "--pairs"),
+            *(f"merge-alike, {by}:{by}, kept, {rate}" for by in _KEPT for rate in _KEPT_RATES),
+            *(f"updates, kept, {rate}:chance, kept, {rate}" for rate in _KEPT_RATES),
         ),
     ),
 )

@@ -6,7 +6,7 @@ from tying_agents.studies.control import CONTROL
 from tying_agents.studies.dna import DNA
 from tying_agents.studies.final import FINAL
 from tying_agents.studies.intervals import INTERVALS
-from tying_agents.studies.looking import LOOKING, LOOKING_AGAIN, LOOKING_CHANCE, LOOKING_START
+from tying_agents.studies.looking import LOOKING, LOOKING_AGAIN, LOOKING_CHANCE, LOOKING_KEPT, LOOKING_START
 from tying_agents.studies.networks import NETWORKS
 from tying_agents.studies.options import OPTIONS, WEIGHT_DECAY
 from tying_agents.studies.packing import PACKING
@@ -207,6 +207,7 @@ STUDIES = {
     "looking-again": LOOKING_AGAIN,
     "looking-chance": LOOKING_CHANCE,
     "looking-start": LOOKING_START,
+    "looking-kept": LOOKING_KEPT,
     **FINAL,
     "speech": SPEECH,
     **ALIGNMENT,
