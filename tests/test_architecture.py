@@ -1,14 +1,14 @@
 """The house plan holds: imports go down only, the front door stays light."""
 
 import ast
+import functools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,9 +78,15 @@ def floor(module: str) -> int:
     return max(found)[1]
 
 
+@functools.cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """Return all nodes of a module's tree, read once for all tests."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imports(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -93,11 +99,9 @@ def imports(path: Path) -> set[str]:
     return {name for name in names if name.split(".")[0] in (*SOURCES, "tests")}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_imports_go_down_only(path: Path) -> None:
-    here = module_name(path)
-    upward = [name for name in imports(path) if floor(name) > floor(here)]
-    assert upward == []
+def test_imports_go_down_only() -> None:
+    upward = {path: [name for name in imports(path) if floor(name) > floor(module_name(path))] for path in MODULES}
+    assert {module_name(path): names for path, names in upward.items() if names} == {}
 
 
 def test_the_reader_of_imports_sees_them() -> None:
@@ -128,10 +132,10 @@ UNSAFE_OPTIONS = {("weights_only", False), ("allow_pickle", True), ("trust_remot
 UNSAFE = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
 
 
-def unsafe_loading(tree: ast.AST) -> list[str]:
+def unsafe_loading(nodes: Iterable[ast.AST]) -> list[str]:
     """Return the places that read pickles, or ask a library to."""
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         found += [f"{node.lineno}: import {m}" for m in modules if m.split(".")[0] in UNSAFE]  # type: ignore[attr-defined]
@@ -146,9 +150,9 @@ def unsafe_loading(tree: ast.AST) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_no_module_reads_what_can_run_code(path: Path) -> None:
-    assert unsafe_loading(ast.parse(path.read_text(encoding="utf-8"))) == []
+def test_no_module_reads_what_can_run_code() -> None:
+    found = {module_name(path): unsafe_loading(nodes_of(path)) for path in MODULES}
+    assert {name: places for name, places in found.items() if places} == {}
 
 
 def test_the_reader_of_unsafe_loading_sees_it() -> None:
@@ -159,19 +163,36 @@ def test_the_reader_of_unsafe_loading_sees_it() -> None:
         "f(path, weights_only=False)",
         "g(path, allow_pickle=True)",
     )
-    assert all(len(unsafe_loading(ast.parse(line))) == 1 for line in lines)
-    assert unsafe_loading(ast.parse("json.load(file)\nload_file(path)")) == []
+    assert all(len(unsafe_loading(ast.walk(ast.parse(line)))) == 1 for line in lines)
+    assert unsafe_loading(ast.walk(ast.parse("json.load(file)\nload_file(path)"))) == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_no_module_uses_a_global_generator(path: Path) -> None:
-    banned = {"manual_seed_all", "seed", "rand", "randn", "randint", "choice", "shuffle"}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, (ast.Name, ast.Attribute)):
-            dotted = ast.unparse(node)
-            if dotted.startswith(("np.random.", "numpy.random.", "random.")):
-                assert node.attr not in banned, f"{path}:{node.lineno}: {dotted}"
-            assert dotted not in ("torch.manual_seed", "torch.seed"), f"{path}:{node.lineno}: {dotted}"
+def global_generators(nodes: Iterable[ast.AST]) -> list[str]:
+    """Return the places that draw from, or seed, a generator that all share."""
+    banned = {"manual_seed_all", "seed", "rand", "randn", "randint", "choice", "shuffle", "manual_seed"}
+    found = []
+    for node in nodes:
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in banned
+            and isinstance(node.value, (ast.Name, ast.Attribute))
+        ):
+            of = ast.unparse(node.value)
+            if of in ("np.random", "numpy.random", "random") or (of == "torch" and "seed" in node.attr):
+                found.append(f"{node.lineno}: {of}.{node.attr}")
+    return found
+
+
+def test_no_module_uses_a_global_generator() -> None:
+    found = {module_name(path): global_generators(nodes_of(path)) for path in MODULES}
+    assert {name: places for name, places in found.items() if places} == {}
+
+
+def test_the_reader_of_global_generators_sees_them() -> None:
+    lines = ("np.random.seed(0)", "random.shuffle(x)", "torch.manual_seed(0)", "torch.seed()", "numpy.random.rand(2)")
+    assert all(len(global_generators(ast.walk(ast.parse(line)))) == 1 for line in lines)
+    fine = "np.random.default_rng(0)\ngenerator.manual_seed(0)\nrng.shuffle(x)\nself.random.choice(x)"
+    assert global_generators(ast.walk(ast.parse(fine))) == []
 
 
 def test_scripts_do_not_stand_in_for_packages_of_their_names(tmp_path: Path) -> None:

@@ -34,10 +34,10 @@ def begin(out: Path, text_folder: Path, jobs: int, steps: int, *more: str, forks
 # pictures out, too, and do not go through all that they have imported when they end.
 IN_STEP = """
 import gc, time
-from tests.pictures import leave_out_pictures
+from tests.maps import leave_out_maps
 from tying_agents import Callback
 
-leave_out_pictures(setattr)
+leave_out_maps(setattr)
 gc.freeze()
 
 class InStep(Callback):

@@ -117,8 +117,12 @@ def _version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _git_commit() -> str | None:
-    """Return the commit of the source tree, with "+changes" if it was changed since; None outside a checkout."""
+    """Return the commit of the source tree, with "+changes" if it was changed since; None outside a checkout.
+
+    Looked up once: a process computes with the source that it has imported.
+    """
     here = Path(__file__).parent
     try:
         commit = subprocess.run(
