@@ -21,7 +21,7 @@ run: setup
 test: setup
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-# The full numbers of tests/reliability, which `make test` has in a short form: half an hour and more.
+# The full numbers of tests/reliability, which `make test` has in a short form: an hour on two cores.
 test-reliability: setup
 	@$(BIN)/python -m pytest tests/reliability --reliability -v $(ARGS)
 

@@ -25,7 +25,7 @@ from tying_agents.benchmarks.all import MEASUREMENTS
 from tying_agents.benchmarks.many import settings_of
 from tying_agents.benchmarks.measurements import compare_step
 from tying_agents.benchmarks.settings import BenchmarkSizes, ManyNetworks, MemorySizes
-from tying_agents.benchmarks.showing import to_table
+from tying_agents.benchmarks.showing import required_of, to_table
 from tying_agents.benchmarks.turns import RATIO, tell_ratio, to_rows
 
 from tests.command_line import called
@@ -155,6 +155,14 @@ def test_a_ratio_whose_turns_vary_by_more_than_a_tenth_is_not_shown() -> None:
     assert re.search(r"steady +22 tokenss +11 .. 44 +1\.1 *\n", shown)
     assert re.search(r"wild +22 tokenss +10 .. 48 +varies by 18 % *\n", shown)
     assert re.search(r"steady share +0\.82 +", shown) and re.search(r"wild share +varies by 25 % +", shown)
+    for required, told in (
+        *(("at least 1", "at least 1: in every turn"), ("above 1", "above 1: in some turns")),
+        *(("below 1", "below 1: in no turn"), ("at most 1.2", "at most 1.2: in every turn")),
+        *(("at most 2 ms", "at most 2 ms"), (None, "")),
+    ):
+        assert required_of(rows[2]._replace(required=required)) == told
+    assert required_of(rows[1]._replace(required="at least 2")) == "at least 2"  # the ratio is there to be read
+    assert required_of(rows[-1]._replace(required="at least 0.95")) == "at least 0.95: in no turn"
     assert tell_ratio(0.0, 0.0, 0.0) == "0" and tell_ratio(0.0, 0.0, 1.0) == "varies by inf %"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tying_agents.benchmarks.memory import table_of_memory
-from tying_agents.benchmarks.showing import median_of, range_of, ratio_of
+from tying_agents.benchmarks.showing import median_of, range_of, ratio_of, required_of
 from tying_agents.benchmarks.turns import TableRow
 from tying_env.files import written_whole
 
@@ -81,7 +81,7 @@ def to_markdown(name: str, measured: Measured) -> str:
         table = _crossed(rows)
     else:
         table = [["", "median", "min .. max", "ratio", "required"]]
-        table += [[row.name, median_of(row), range_of(row), _times(row, rows), row.required or ""] for row in rows]
+        table += [[row.name, median_of(row), range_of(row), _times(row, rows), required_of(row)] for row in rows]
     lines = ["| " + " | ".join(cells) + " |" for cells in table]
     lines.insert(1, "| " + " | ".join(["---"] * len(table[0])) + " |")
     return "\n".join([_where(name, measured), "", *(re.sub(r" +", " ", line) for line in lines), ""])
@@ -103,8 +103,8 @@ def _crossed(rows: Sequence[TableRow]) -> list[list[str]]:
 
 def _cell(row: TableRow, rows: Sequence[TableRow]) -> str:
     ratio = _times(row, rows)
-    wanted = f"; {row.required}" if row.required else ""
-    return f"{median_of(row)}{f' ({ratio}{wanted})' if ratio else f' ({row.required})' if wanted else ''}"
+    told = "; ".join(filter(None, (ratio, required_of(row))))
+    return f"{median_of(row)} ({told})" if told else median_of(row)
 
 
 def _times(row: TableRow, rows: Sequence[TableRow]) -> str:

@@ -1,5 +1,7 @@
 """How numbers of the benchmark are shown, in the terminal and on a page."""
 
+import operator
+import re
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -16,7 +18,7 @@ def to_table(title: str, rows: Sequence[TableRow]) -> Table:
     for row in rows:
         if row.against is None:
             table.add_section()
-        table.add_row(row.name, median_of(row), range_of(row), ratio_of(row, rows) or "1", row.required)
+        table.add_row(row.name, median_of(row), range_of(row), ratio_of(row, rows) or "1", required_of(row))
     return table
 
 
@@ -49,6 +51,21 @@ def ratio_of(row: TableRow, rows: Sequence[TableRow]) -> str:
     if most - least <= MOST_SPREAD * row.ratio:
         return tell_ratio(row.ratio, least, most)
     return f"{least:.3g} .. {most:.3g}"
+
+
+def required_of(row: TableRow) -> str:
+    """Return what a row's ratio is meant to be; where its turns vary too much to show it, in which of them it was."""
+    least, median, most = row.ratio_min, row.ratio, row.ratio_max
+    if row.unit == RATIO:
+        least, median, most = row.min, row.median, row.max
+    goal = re.fullmatch(r"(at least|above|at most|below) ([\d.]+)", row.required or "")
+    if goal is None or least is None or median is None or most is None or most - least <= MOST_SPREAD * median:
+        return row.required or ""
+    met = {_MEETS[goal[1]](end, float(goal[2])) for end in (least, most)}
+    return f"{row.required}: in {'some turns' if len(met) == 2 else 'every turn' if met == {True} else 'no turn'}"
+
+
+_MEETS = {"at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
 
 
 def number(value: float) -> str:
