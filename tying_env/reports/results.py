@@ -19,11 +19,12 @@ def results_table(comparison: Comparison) -> TextTable:
     classified = any(run.result(in_accuracy) is not None for s in comparison.arms for run in s.counted)
     beside = in_accuracy if classified else Metric("", "", "", network, "bits_per_byte")
     bits = unit_of_bits(run.env["tokenizer"] for s in comparison.arms for run in s.arm.runs)
+    second = "accuracy" if classified else bits
     headings = (
         "arm",
         "seeds",
         "IQM [95%]",
-        "accuracy" if classified else bits,
+        second if metric.network == network else f"test {second}",  # beside what was measured on other data
         f"difference to {reference.label} [95%]",
         "p",
         "p (Holm)",
