@@ -76,8 +76,9 @@ def fit_log_axis(axes: Axes, values: Sequence[float], name: Literal["x", "y"] = 
         return
     axes.set(**{f"{name}scale": "log"})
     axis = axes.yaxis if name == "y" else axes.xaxis
-    wide = max(values) > 100 * min(values)
-    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    ratio = max(values) / min(values)
+    few = (1.0,) if ratio > 100 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=few if ratio > 5 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_formatter(NullFormatter())
 
