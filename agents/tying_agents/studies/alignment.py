@@ -45,10 +45,17 @@ _PAIRS = (
     "aligned, moved:independent, moved",
     "aligned, leader:independent, leader",
 )
-_USUAL = "4e-3"
-# The rates of arms that want another, training by training: what `alignment-rates` chooses has to be written down here
-# before `alignment` is run.
-_RATES: tuple[dict[str, str], ...] = ({}, {}, {})
+_USUAL = "1.6e-2"
+# By `alignment-rates`: the rates of arms that want another, training by training.
+_RATES: tuple[dict[str, str], ...] = (
+    {"independent, made": "4e-3", "aligned, made": "2e-3", "layer-0, made": "2e-3"},
+    {"aligned, untied": "8e-3", "layer-0, untied": "8e-3"},
+    {
+        **dict.fromkeys(("independent, moved", "aligned, moved", "aligned, mean", "aligned, mean, permuted"), "8e-3"),
+        "layer-0, not tied": "8e-3",
+        "layer-0, leader": "3.2e-2",
+    },
+)
 
 
 def _arms(kind: str, orders: str) -> dict[str, str]:
