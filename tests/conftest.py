@@ -19,7 +19,7 @@ import tying_env
 from tests.disk import leave_out_waiting
 from tests.glue_files import write_glue
 from tests.pictures import AS_SOURCE, leave_out_pictures
-from tests.started import fork_server, server_pid
+from tests.started import server_pid
 from tying_env.env import LayerTyingEnv
 from tying_env.reports import page
 
@@ -62,15 +62,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability", action="store_true", help="the full numbers in tests/reliability")
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Leave what has been imported to itself: the collector would go through half a million objects again and again.
-
-    Then, while nothing is patched, let the server that starts processes be a copy of this one.
-    """
+def pytest_collection_finish() -> None:
+    """Leave what has been imported to itself: the collector would go through half a million objects again and again."""
     gc.collect()
     gc.freeze()
-    if session.items and not session.config.option.collectonly and Path("/proc/self/fd").is_dir():
-        fork_server()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,6 @@
 """Scripts and code started as processes of their own, forked from one that has imported what they need.
 
-An interpreter takes seconds to import torch and what a run needs, a fork has it all. The server that forks is itself
-forked from the process of the tests, before the first one. Everything else is as with
+An interpreter takes seconds to import torch and what a run needs, a fork has it all. Everything else is as with
 `subprocess`: signals, exit codes, sessions, pipes. What a script does while it imports is not seen here:
 tests of that start an interpreter.
 """
@@ -9,7 +8,6 @@ tests of that start an interpreter.
 import atexit
 import contextlib
 import multiprocessing
-import multiprocessing.util
 import os
 import runpy
 import signal
@@ -18,41 +16,17 @@ import sys
 import threading
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Sequence
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from joblib.externals.loky.backend import context
 
 ROOT = Path(__file__).parents[1]
 SERVER: Any = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.preloaded"])
-
-
-def fork_server() -> None:
-    """Let the server be a fork of this process: an interpreter would import everything once more."""
-
-    def forked(path: bytes, arguments: Sequence[str], kept: Sequence[int]) -> int:
-        if pid := os.fork():
-            return pid
-        try:
-            for descriptor in map(int, os.listdir("/proc/self/fd")):
-                if descriptor > 2 and descriptor not in kept:
-                    with contextlib.suppress(OSError):
-                        os.close(descriptor)
-            weakref.finalize._registry.clear()  # type: ignore[attr-defined] # what the tests clean up is theirs
-            exec(arguments[-1], {})
-        finally:
-            os._exit(1)
-
-    resource_tracker.ensure_running()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(multiprocessing.util, "spawnv_passfds", forked)
-        forkserver.ensure_running()
 
 
 def server_pid() -> int:
