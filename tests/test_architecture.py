@@ -178,7 +178,8 @@ def global_generators(nodes: Iterable[ast.AST]) -> list[str]:
             and isinstance(node.value, (ast.Name, ast.Attribute))
         ):
             of = ast.unparse(node.value)
-            if of in ("np.random", "numpy.random", "random") or (of == "torch" and "seed" in node.attr):
+            shared = f"{of}.".startswith(("np.random.", "numpy.random.", "random."))
+            if shared or (of == "torch" and "seed" in node.attr):
                 found.append(f"{node.lineno}: {of}.{node.attr}")
     return found
 

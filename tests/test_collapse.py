@@ -66,8 +66,11 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("tyings", "before"), [("independent", True), ("random", True), ("random", False)])
-def test_the_recipe_of_before_collapses_and_is_named_and_the_default_one_learns(tyings: str, before: bool) -> None:
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(("tyings", "learned"), [("independent", 0.75), ("random", 0.85)])
+def test_the_recipe_of_before_collapses_and_is_named_and_the_default_one_learns(
+    tyings: str, learned: float, before: bool
+) -> None:
     env = LayerTyingEnv(**SMALL | ({"schedule": "constant", "warmup_steps": 0} if before else {}))
     env.reset(seed=0)
     rng = np.random.default_rng(0)
@@ -85,7 +88,7 @@ def test_the_recipe_of_before_collapses_and_is_named_and_the_default_one_learns(
         assert info["input_dependence"] < 1e-3  # 1.6e-4 and 2e-7
     else:
         assert found is None
-        assert info["validation_perplexity"] < 0.85 * frequencies  # 0.77; independent layers 0.67
+        assert info["validation_perplexity"] < learned * frequencies  # 0.67 and 0.77
         assert info["input_dependence"] > 0.01
 
 

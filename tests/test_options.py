@@ -113,7 +113,7 @@ def test_the_head_computes_in_autocasts_type_and_gives_gradients_in_its_argument
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of its own doings
-@pytest.mark.parametrize(("gradient", "onednn"), [("shared", False), ("leader", True)])
+@pytest.mark.parametrize(("gradient", "onednn"), [("shared", False), ("leader", False), ("leader", True)])
 def test_no_change_of_the_tying_compiles_anything_again(
     tiny: dict[str, Any], gradient: str, onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
