@@ -208,6 +208,42 @@ FINAL = {
             ),
         ),
     ),
+    "final-long-recipes-24": Study(
+        "With ten times as many training steps and 24 layers: do conventional training and the rule, with a quarter of "
+        "the block parameters, want their residual branches scaled by depth?",
+        "Validation perplexity of the best network, mean of the tuning seed at its best rate and one more seed at the "
+        "same rate; the test split is not looked at. Each of the two takes the option whose mean is least, and its rate, "
+        "into the comparison.",
+        1.3,
+        (
+            (
+                *("compare", *_LONG, "--n-layer", "24", "--no-measure-test", "--agents", "--arms"),
+                *(_QUARTER, _TWO[1], f"{RULE}, 6 groups, depth-sqrt:{_QUARTER.partition(':')[2]} {_SCALED}", _DEEP),
+                # In the long runs with twelve layers all chose from these, and no edge.
+                *("--rate-search", "climb", "--learning-rates", "2e-3", "4e-3", "8e-3", "1.6e-2", "3.2e-2", "6.4e-2"),
+                *("--tuning-seeds", "1", "--seeds", "1", "--first-seed", "40"),
+            ),
+        ),
+    ),
+    "final-preset": Study(
+        "GPT-2's small preset, twice as wide and half as long again as the network of `final-12`: is the rule better "
+        "than chance there, too, and no worse than conventional training?",
+        "On the test split, twelve paired seeds that the preset was never trained with (100 to 111), each arm at the "
+        "rate that tuning seeds chose for it at this preset (`rates`, `prior-rates`): better than random dynamic tying "
+        "and than random static tyings with as many groups at p < 0.01 (exact paired test, Holm over the arms). "
+        "Against conventional training twelve seeds can show 2 % or so, no less.",
+        0.8,
+        (
+            (
+                *("compare", "--reference", RULE, "--agents", "--arms"),
+                f"{_TWO[0]} --learning-rate 2e-3",
+                "conventional: --agent conventional --learning-rate 4e-3",
+                "random, dynamic: --agent random --learning-rate 1e-3",
+                "random-static: --agent random-static --groups 3 --learning-rate 2e-3",
+                *("--seeds", "12", "--first-seed", "100"),
+            ),
+        ),
+    ),
     "final-same-time": Study(
         "As many parameters and as much time: is the rule, whose twelve layers take 2.5 times as long a step as three, "
         "better than a network of three layers with weights of their own that is trained 2.5 times as many steps?",
