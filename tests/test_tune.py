@@ -4,8 +4,10 @@ import json
 import math
 import shlex
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from tying_agents.commands.compare import main as compare
@@ -14,10 +16,12 @@ from tying_agents.commands.many_runs import as_run
 from tying_agents.commands.tune import main as tune
 from tying_agents.commands.tune import next_commands, parse
 from tying_agents.config_files import overlaid, read_config_file
+from tying_agents.loop import Loop
 from tying_agents.many.tuning.plan import STORAGE, Sweep, refuse_other_sweep
 from tying_agents.many.tuning.result import read_result
 from tying_agents.many.tuning.search import parse_searches, with_values
 from tying_agents.many.tuning.study import claim, opened
+from tying_agents.many.tuning.trial import Reporter, said_before
 from tying_agents.run_config import RunConfig
 from tying_agents.settings import DQNConfig
 
@@ -128,6 +132,25 @@ def test_importances_name_the_setting_that_matters_and_the_page_says_what_is_at_
     page = render_sweep(result, pictures)
     assert page.count("data:image/") == 3
     assert "no trial has measured validation perplexity" in page
+
+
+@pytest.mark.filterwarnings("error")  # optuna's, of a step that is reported twice
+def test_what_is_measured_again_after_a_crash_is_reported_once() -> None:
+    trial = optuna.create_study().ask()
+    inner = SimpleNamespace(train_step=0, config=SimpleNamespace(total_steps=40, validate_every=10))
+    loop = SimpleNamespace(inner=inner, train_step=0, total_steps=40, finished=False)
+
+    def measure(reporter: Reporter, step: int, perplexity: float) -> None:
+        inner.train_step = loop.train_step = step
+        reporter.validation_measured(cast(Loop, loop), {"validation_perplexity": perplexity})
+
+    reporter = Reporter(trial, [], last=True)
+    measure(reporter, 10, 9.0)
+    measure(reporter, 20, 8.0)
+    for step in (10, 20, 30):
+        measure(again := Reporter(trial, [], last=True), step, 5.0)
+        assert not again.pruned
+    assert said_before(trial) == {10: 9.0, 20: 8.0, 30: 5.0}
 
 
 def test_a_storage_that_is_none_is_named(swept: Path, text_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

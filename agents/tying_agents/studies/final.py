@@ -212,8 +212,8 @@ FINAL = {
         "With ten times as many training steps and 24 layers: do conventional training and the rule, with a quarter of "
         "the block parameters, want their residual branches scaled by depth?",
         "Validation perplexity of the best network, mean of the tuning seed at its best rate and one more seed at the "
-        "same rate; the test split is not looked at. Each of the two takes the option whose mean is least, and its rate, "
-        "into the comparison.",
+        "same rate; the test split is not looked at. Each of the two takes the option whose mean is least, and its "
+        "rate, into the comparison.",
         1.3,
         (
             (
