@@ -142,6 +142,8 @@ def test_a_network_of_images_is_refused(tmp_path: Path) -> None:
         ({"warmup_steps": 3}, [1 / 4, 2 / 4, 3 / 4, *(1 - step / 7 for step in range(7))]),
         ({"warmup_steps": 1, "schedule": "constant"}, [1 / 2, *[1.0] * 9]),
         ({"schedule": "cosine"}, [(1 + math.cos(math.pi * step / 10)) / 2 for step in range(10)]),
+        ({"min_lr_ratio": 0.5}, [1 - step / 20 for step in range(10)]),
+        ({"schedule": "wsd", "wsd_decay_share": 0.4, "min_lr_ratio": 0.2}, [*[1.0] * 7, 0.8, 0.6, 0.4]),
     ],
     ids=str,
 )
@@ -182,10 +184,23 @@ def test_too_few_steps_for_a_decision_are_refused(glue: Path, runs: dict[str, Pa
 def test_a_schedule_that_cannot_be_is_named(
     glue: Path, runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ValueError, match="warmup_steps must be at least 0, got -1"):
-        TuningConfig(warmup_steps=-1)
-    with pytest.raises(ValueError, match="schedule must be one of 'constant', 'linear', 'cosine', got 'wsd'"):
-        TuningConfig(schedule="wsd")  # type: ignore[arg-type]
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0, got -1"),
+        ({"warmup_steps": math.nan}, r"warmup_steps must be int, got nan \(float\)"),
+        ({"batch_size": 2.5}, r"batch_size must be int, got 2.5 \(float\)"),
+        ({"learning_rate": "x"}, r"learning_rate must be float or none, got 'x' \(str\)"),
+        ({"epochs": math.nan}, "epochs must be a finite number above 0, got nan"),
+        ({"schedule": "falling"}, "schedule must be one of 'constant', 'linear', 'cosine', 'wsd', got 'falling'"),
+        ({"min_lr_ratio": -0.1}, "min_lr_ratio must be from 0 to 1, got -0.1"),
+        ({"schedule": "constant", "min_lr_ratio": 0.1}, "min_lr_ratio applies only to a schedule that falls"),
+        ({"wsd_decay_share": 0.3}, "wsd_decay_share applies only to schedule='wsd': leave it out, got 0.3"),
+        ({"schedule": "wsd", "wsd_decay_share": 0.0}, "wsd_decay_share must be above 0 and at most 1, got 0.0"),
+    ]
+    for settings, message in refused:
+        with pytest.raises(ValueError, match=message):
+            TuningConfig(**settings)
+    with pytest.raises(ValueError, match="warmup_steps must be at most 3, for 160 examples make 5 training steps"):
+        TuningConfig(1.0, schedule="wsd", wsd_decay_share=0.4, warmup_steps=4).steps(160)
     options = ["--task", "sst2", "--data", str(glue), "--seeds", "1", "--epochs", "1", "--warmup-steps", "5"]
     assert start("finetune", [str(runs["gpt2"]), *options]) == 1
     shown = " ".join(capsys.readouterr().out.split())

@@ -12,6 +12,7 @@ from torch import nn
 
 from tests.blocks import L, Net, train
 from tests.models import own
+from tests.odd_optimizers import AtOnce, InItsGroups, Langevin, LookingAhead, Slowing, WithNumbers
 from tying_env import EnvConfig, partition
 from tying_env.env import LayerTyingEnv
 from tying_env.primary.optimizers import choose_optimizer, make_groups
@@ -161,39 +162,6 @@ def test_momentum_that_is_not_finite_ends_the_run(tiny: dict[str, Any]) -> None:
     assert not env.trainer.is_finite()
 
 
-class InItsGroups(torch.optim.SGD):
-    """Keeps a number in its groups, as Prodigy does."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        super().step(closure)
-        for group in self.param_groups:
-            group["d"] = group.get("d", 0) + 1
-
-
-class AtOnce(torch.optim.SGD):
-    """Makes state when it is made, and does not know Parameters that join later."""
-
-    def __init__(self, groups: Any) -> None:
-        super().__init__(groups)
-        for group in self.param_groups:
-            self.state |= {p: {"sum": torch.zeros_like(p)} for p in group["params"]}
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for p in group["params"]:
-                self.state[p]["sum"].add_(p.grad)
-
-
-class WithNumbers(torch.optim.SGD):
-    """Keeps a number in Python for each Parameter."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        super().step(closure)
-        for group in self.param_groups:
-            for p in group["params"]:
-                self.state[p]["count"] = self.state[p].get("count", 0) + 1
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -210,6 +178,12 @@ class WithNumbers(torch.optim.SGD):
             lambda groups: torch.optim.SGD([p for group in groups for p in group["params"]], lr=1),
             "must keep the groups that it is given",
         ),
+        (
+            lambda groups: torch.optim.SGD([{**group, "lr": 0.1} for group in groups]),
+            "must keep the groups that it is given, all of them and as they are: it made 'lr', 0.001, 0.1",
+        ),
+        (Slowing, "optimizer=Slowing cannot be saved: a copy with its state and groups moves .* after step 2"),
+        (LookingAhead, "optimizer=LookingAhead cannot be saved: .* after step 6"),
         (lambda groups: 3, "expected a torch.optim.Optimizer, got int"),
         ("custom", "optimizer='custom' is one of your own: give LayerTyingEnv a function"),
         ("adam", "optimizer must be one of 'adamw', 'sgd', 'muon', 'custom', got 'adam'"),
@@ -220,6 +194,26 @@ def test_an_optimizer_that_cannot_follow_is_refused_before_training(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         LayerTyingEnv(**tiny | {"optimizer": make})
+
+
+def test_an_optimizer_that_draws_has_a_stream_of_the_run(tiny: dict[str, Any]) -> None:
+    def began(seed: int) -> LayerTyingEnv:
+        env = LayerTyingEnv(**tiny | {"optimizer": Langevin})
+        env.reset(seed=seed)
+        return env
+
+    before = torch.get_rng_state()
+    env, same, other = began(0), began(0), began(1)
+    actions = [np.array([0, 1, 0, 1]), np.array([0, 0, 2, 3])]
+    first = env.step(actions[0])
+    np.testing.assert_equal(same.step(actions[0]), first)
+    assert other.step(actions[0])[1] != first[1]
+    restored = LayerTyingEnv(**tiny | {"optimizer": Langevin})
+    restored.load_state_dict(copy.deepcopy(env.state_dict()))
+    fork = env.fork()
+    expected = env.step(actions[1])
+    np.testing.assert_equal([restored.step(actions[1]), fork.step(actions[1])], [expected, expected])
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_optimizer_that_keeps_numbers_is_restored(tiny: dict[str, Any]) -> None:

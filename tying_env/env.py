@@ -20,7 +20,8 @@ from tying_env.distributed import agreed_action, agreed_stop
 from tying_env.environment import tying_space
 from tying_env.primary.assembly import choose_workload
 from tying_env.primary.custom import Draw
-from tying_env.primary.optimizers import MakeOptimizer, choose_optimizer
+from tying_env.primary.optimizers import choose_optimizer
+from tying_env.primary.own_optimizer import MakeOptimizer
 from tying_env.primary.own_tasks import Loss
 from tying_env.reporting import BEGINNING, info_of, rendered_tying, reward_of
 from tying_env.saving import SavedEnv

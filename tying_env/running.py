@@ -22,7 +22,7 @@ from tying_env.primary.accounting import count_by_shapes
 from tying_env.primary.agreement import gradient_agreement, update_agreement, weight_agreement
 from tying_env.primary.assembly import build_trainer
 from tying_env.primary.evaluation import Evaluation, Measurement
-from tying_env.primary.optimizers import MakeOptimizer
+from tying_env.primary.own_optimizer import MakeOptimizer
 from tying_env.primary.trainer import Trainer, never
 from tying_env.primary.workloads import Workload
 from tying_env.training_run import TrainingRun

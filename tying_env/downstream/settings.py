@@ -1,13 +1,13 @@
 """How a classifier is trained. No torch here: command lines are made of it."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+from tying_env.config.checks import check_above_zero, check_at_least, check_type, declared_types
+from tying_env.config.training import ScheduleName
 
 # What of a classifier trains: all of it, low-rank updates and the head, or the head alone.
 TuningMethod = Literal["full", "lora", "head"]
-
-# The recipe's schedules but for wsd (docs/recipe.md), which fall to 0 here.
-TuningSchedule = Literal["constant", "linear", "cosine"]
 
 # A new head and low-rank updates start from nothing: they take larger steps than trained weights.
 LEARNING_RATES: dict[TuningMethod, float] = {"full": 3e-4, "lora": 3e-3, "head": 1e-2}
@@ -29,26 +29,38 @@ class TuningConfig:
     """Learning rate of AdamW; by default 3e-4 where everything trains, 3e-3 for low-rank updates, 1e-2 for the head."""
     warmup_steps: int = 0
     """Training steps over which the learning rate rises."""
-    schedule: TuningSchedule = "linear"
-    """The learning rate after that: as it is, or falling to 0 in a straight line or along half a cosine."""
+    schedule: ScheduleName = "linear"
+    """The learning rate after that: constant; or falling to the end, linear or along half a cosine; or constant until
+    its last share of the training, where it falls (wsd)."""
+    min_lr_ratio: float = 0.0
+    """What a falling learning rate falls to, as a share of the highest one."""
+    wsd_decay_share: float = 0.2
+    """Of schedule "wsd": the share of the run, at its end, in which the learning rate falls."""
     weight_decay: float = 0.01
     """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
     """The gradient is clipped to this norm."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "max_grad_norm"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a finite number above 0, got {getattr(self, name)!r}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size!r}")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps must be at least 0, got {self.warmup_steps!r}")
-        if self.schedule not in get_args(TuningSchedule):
-            known = ", ".join(map(repr, get_args(TuningSchedule)))
-            raise ValueError(f"schedule must be one of {known}, got {self.schedule!r}")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay!r}")
+        for name, kind in declared_types(type(self)).items():
+            check_type(name, getattr(self, name), kind)
+        check_above_zero(epochs=self.epochs, max_grad_norm=self.max_grad_norm)
+        if self.learning_rate is not None:
+            check_above_zero(learning_rate=self.learning_rate)
+        check_at_least(1, batch_size=self.batch_size)
+        check_at_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
+        if not 0 <= self.min_lr_ratio <= 1:
+            raise ValueError(f"min_lr_ratio must be from 0 to 1, got {self.min_lr_ratio!r}")
+        if not 0 < self.wsd_decay_share <= 1:
+            raise ValueError(f"wsd_decay_share must be above 0 and at most 1, got {self.wsd_decay_share!r}")
+        if self.schedule == "constant" and self.min_lr_ratio:
+            raise ValueError(
+                f"min_lr_ratio applies only to a schedule that falls: leave it out, got {self.min_lr_ratio!r}"
+            )
+        if self.schedule != "wsd" and self.wsd_decay_share != TuningConfig.wsd_decay_share:
+            raise ValueError(
+                f"wsd_decay_share applies only to schedule='wsd': leave it out, got {self.wsd_decay_share!r}"
+            )
 
     def rate(self, method: TuningMethod) -> float:
         """Return the learning rate for a method."""
@@ -58,12 +70,17 @@ class TuningConfig:
         """Return the training steps for so many examples, at least 1.
 
         Raises:
-            ValueError: they are not more than those of the warm-up.
+            ValueError: they are not more than those of the warm-up, and of schedule "wsd" those in which it falls.
         """
         steps = max(1, round(self.epochs * examples / self.batch_size))
-        if self.warmup_steps >= steps:
+        most = steps - (self.decay_steps(steps) if self.schedule == "wsd" else 1)
+        if self.warmup_steps > most:
             raise ValueError(
-                f"warmup_steps must be at most {steps - 1}, for {examples} examples make {steps} training steps, got "
+                f"warmup_steps must be at most {most}, for {examples} examples make {steps} training steps, got "
                 f"{self.warmup_steps}"
             )
         return steps
+
+    def decay_steps(self, steps: int) -> int:
+        """Return the training steps, of so many, in which schedule "wsd" lowers the learning rate, at least 1."""
+        return max(1, round(self.wsd_decay_share * steps))

@@ -53,7 +53,9 @@ def tune(
         trained, lr=config.rate(classifier.method), weight_decay=config.weight_decay, fused=True
     )
     steps = config.steps(count_examples(examples))
-    rates = LearningRates(optimizer, Schedule(config.schedule, steps, config.warmup_steps))
+    decay_steps = config.decay_steps(steps)
+    schedule = Schedule(config.schedule, steps, config.warmup_steps, config.min_lr_ratio, decay_steps)
+    rates = LearningRates(optimizer, schedule)
     stream = ShuffledExamples(examples, config.batch_size, numpy_stream(seed, "downstream batches"))
     classifier.train()
     losses: list[float] = []

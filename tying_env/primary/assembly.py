@@ -14,7 +14,7 @@ from tying_env.distributed import local_device, world
 from tying_env.primary.checkpoint import checkpoint_settings
 from tying_env.primary.custom import CustomWorkload, OwnNetwork
 from tying_env.primary.models import find_device
-from tying_env.primary.optimizers import MakeOptimizer
+from tying_env.primary.own_optimizer import MakeOptimizer
 from tying_env.primary.relaxation import change_fitted
 from tying_env.primary.trainer import Trainer
 from tying_env.primary.workloads import Workload, open_workload

@@ -2,9 +2,12 @@
 
 Every network learns frequencies first, and says nearly the same everywhere while it does. So a network is not called
 collapsed before it has had twice as long again as it took to come near the frequencies: by then those that train well
-had left them behind (docs/recipe.md has the numbers).
+had left them behind (docs/recipe.md has the numbers). One that never comes near them is collapsed when it has hardly
+become better in as long.
 """
 
+import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,9 +15,12 @@ from typing import Any, NamedTuple
 NEAR = 1.1
 # ... and one below this multiple has got beyond them.
 BEYOND = 0.97
+# A perplexity above this multiple of the best one before has hardly become better.
+BETTER = 0.98
 # Less than this share of the logits' mean square varies with position: the output hardly depends on the input.
 HARDLY = 0.01
-# Training steps before a network is judged, as a multiple of those it took to come near the frequencies.
+# Training steps before a network is judged, as a multiple of those it took to come near the frequencies, or to where it
+# still is.
 PATIENCE = 3
 
 
@@ -52,10 +58,17 @@ def collapsed_at(measured: Iterable[Validation], frequencies: float | None) -> i
         return None
     near: int | None = None
     since: int | None = None
+    waiting: deque[Validation] = deque()
+    best = math.inf  # of what was measured in the first third of the steps so far
     for one in measured:
+        while waiting and waiting[0].train_step * PATIENCE <= one.train_step:
+            best = min(best, waiting.popleft().perplexity)
         if near is None and one.perplexity <= NEAR * frequencies:
             near = one.train_step
-        judged = near is not None and one.train_step >= PATIENCE * near
+        if one.train_step:
+            waiting.append(one)
+        enough = near is not None and one.train_step >= PATIENCE * near
+        judged = enough or one.perplexity > BETTER * best
         if judged and one.perplexity > BEYOND * frequencies and one.input_dependence < HARDLY:
             since = one.train_step if since is None else since
         else:

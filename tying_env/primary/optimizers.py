@@ -6,7 +6,7 @@ any optimizer that keeps numbers, and tensors of a Parameter's shape, for each P
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,10 +15,8 @@ from torch import Tensor, nn
 
 from tying_env.config import EnvConfig
 from tying_env.named_tensors import check_dtypes, check_tensors
+from tying_env.primary.own_optimizer import MakeOptimizer, check_optimizer, stepped, toy_parameter
 from tying_env.tied_blocks import TiedBlocks
-
-# From groups, dictionaries of "params", "lr" and "weight_decay" among other things, to an optimizer of them all.
-MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 # Of a group, what does not bear on the state that is kept of its Parameters.
 _CHANGING = {"params", "lr", "initial_lr", "base_lr", "leader", "age"}
@@ -131,8 +129,8 @@ class StateLayouts:
         options = {key: value for key, value in group.items() if key not in _CHANGING}
         key = (repr(sorted(options.items())), parameter.ndim, parameter.dtype, parameter.device)
         if key not in self._known:
-            toy = _toy(parameter.ndim, parameter.dtype, parameter.device)
-            made = _stepped(self._make, [{**group, "params": [toy]}])
+            toy = toy_parameter(parameter.ndim, parameter.dtype, parameter.device)
+            made = stepped(self._make, [{**group, "params": [toy]}])
             self._known[key] = _entries(made, toy)
         return self._known[key]
 
@@ -163,69 +161,6 @@ class StateLayouts:
             name: value.clone().to(layout[name].device) if isinstance(value, Tensor) else value
             for name, value in entries.items()
         }
-
-
-def check_optimizer(make: MakeOptimizer) -> None:
-    """Check with small Parameters that an optimizer of the user's own can be used where the tying changes.
-
-    Raises:
-        ValueError: it cannot; the message names it and says why.
-    """
-    cpu = torch.device("cpu")
-    outside, block = ([_toy(ndim, torch.float32, cpu) for ndim in (2, 1)] for _ in range(2))
-    common = {"lr": 1e-3, "weight_decay": 0.0}
-    groups = [
-        {"params": outside, **common},
-        {"params": block, **common, "initial_lr": 1e-3, "base_lr": 1e-3, "leader": 0},
-    ]
-    name = getattr(make, "__qualname__", None) or repr(make)
-    try:
-        made = _stepped(make, groups)
-    except Exception as error:
-        raise ValueError(f"optimizer={name} cannot move Parameters that come and go: {error!r}") from error
-    held = [[id(p) for p in group["params"]] for group in made.param_groups]
-    if held != [[id(p) for p in part] for part in (outside, block)] or "leader" not in made.param_groups[1]:
-        raise ValueError(f"optimizer={name} must keep the groups that it is given, all of them and as they are")
-    for toy in (*outside, *block):
-        for key, entry in made.state[toy].items():
-            number = isinstance(entry, (int, float)) or (isinstance(entry, Tensor) and entry.ndim == 0)
-            if not number and not (isinstance(entry, Tensor) and entry.shape == toy.shape):
-                found = f"a tensor of shape {tuple(entry.shape)}" if isinstance(entry, Tensor) else type(entry).__name__
-                raise ValueError(
-                    f"optimizer={name} cannot follow a tying: its state {key!r} of a Parameter of shape "
-                    f"{tuple(toy.shape)} is {found}, neither a number nor a tensor of that shape"
-                )
-
-
-def _toy(ndim: int, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
-    return nn.Parameter(torch.ones(tuple(range(2, 2 + ndim)), dtype=dtype, device=device))
-
-
-def _stepped(make: MakeOptimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Return a new optimizer after two steps that began without any state, as for Parameters that join later.
-
-    Raises:
-        TypeError, ValueError: it is not an optimizer, or keeps state in its groups.
-    """
-    optimizer = make([dict(group) for group in groups])
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
-    optimizer.state.clear()
-    before = [_options(group) for group in optimizer.param_groups]
-    for _ in range(2):
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = torch.full_like(parameter, 0.1)
-        optimizer.step()
-    for was, group in zip(before, optimizer.param_groups, strict=True):
-        for key, value in _options(group).items():
-            if was.get(key) != value:
-                raise ValueError(f"it keeps state in its parameter groups, {key!r}, which is not saved")
-    return optimizer
-
-
-def _options(group: Mapping[str, Any]) -> dict[str, str]:
-    return {key: repr(value) for key, value in group.items() if key != "params"}
 
 
 def _entries(optimizer: torch.optim.Optimizer, toy: nn.Parameter) -> dict[str, Entry]:

@@ -19,7 +19,8 @@ from tying_env.primary.accounting import MemoryBytes, all_finite, count_memory
 from tying_env.primary.feeding import Feed
 from tying_env.primary.gradients import Gradients
 from tying_env.primary.models import PrimaryNetwork
-from tying_env.primary.optimizers import MakeOptimizer, StateLayouts, choose_optimizer, make_groups
+from tying_env.primary.optimizers import StateLayouts, choose_optimizer, make_groups
+from tying_env.primary.own_optimizer import MakeOptimizer
 from tying_env.primary.owned import owned_parameters, owned_tensors
 from tying_env.primary.relaxation import change_fitted
 from tying_env.primary.residual import ResidualScales
@@ -58,7 +59,8 @@ class Trainer:
         batches: the training batches.
         config: the training recipe, and how a step is computed.
         dropout: the generator that dropout draws from; on the device of the network.
-        streams: what a network or its batches draw from that use the generators of Python, NumPy and torch's CPU.
+        streams: what a network, batches or an optimizer of the user's draw from, where they use the generators of
+            Python, NumPy and torch's CPU.
         seed: what every random stream began with.
         device: where the network is.
         make_optimizer: makes the optimizer; by default that of the settings.
@@ -131,7 +133,8 @@ class Trainer:
         losses: list[float] = []
         diverged = stopped = False
         self._follow_the_tying()
-        with self.streams.lent() if self.task.foreign else contextlib.nullcontext():
+        own = self.task.foreign or self._config.optimizer == "custom"
+        with self.streams.lent() if own else contextlib.nullcontext():
             for step in range(n_steps):
                 if stopped := should_stop():
                     break

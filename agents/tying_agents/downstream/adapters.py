@@ -80,8 +80,9 @@ def tune_adapters(
         learning_rate=config.rate("lora"),
         schedule=config.schedule,
         warmup_steps=config.warmup_steps,
-        # To 0, as the other methods: tuning.py. What never falls takes the default alone.
-        min_lr_ratio=EnvConfig.min_lr_ratio if config.schedule == "constant" else 0.0,
+        # What never falls takes the default alone.
+        min_lr_ratio=EnvConfig.min_lr_ratio if config.schedule == "constant" else config.min_lr_ratio,
+        wsd_decay_share=config.wsd_decay_share,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         device=device,

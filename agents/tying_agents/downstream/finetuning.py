@@ -39,9 +39,8 @@ def make_results(options: FinetuneOptions, console: Console) -> list[dict[str, A
     device = find_device(options.device)
     settings = {name: getattr(options, name) for name in ("task", "data", "network", "k", "rank", "train_examples")}
     settings |= dataclasses.asdict(options.tuning)
-    kept = ResultsFile(
-        options.out, settings, ("run", "method", "seed"), before={"warmup_steps": 0, "schedule": "linear"}
-    )
+    earlier = {"warmup_steps": 0, "schedule": "linear", "min_lr_ratio": 0.0, "wsd_decay_share": 0.2}
+    kept = ResultsFile(options.out, settings, ("run", "method", "seed"), before=earlier)
     # 2. Train and measure.
     results = []
     for path in options.runs:
