@@ -206,3 +206,27 @@ def test_recordings_need_a_folder_of_classes_and_a_package(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(ImportError, match=r"recordings need the package soundfile \(pip install 'tying-env\[speech\]'"):
         load_speech(str(tmp_path), 9)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("train/a/1.flac", r"1\.flac must be a \.wav file"),
+        ("train/a/more/1.wav", r"the recordings of the class 'a' must stand in .*a itself, got .*more"),
+        ("train/1.wav", r"train/1\.wav stands beside the subfolders of the classes"),
+        ("1.wav", r"1\.wav stands beside the subfolders of the classes"),
+        ("val/a/1.wav", r"may have train/, valid/ and test/, got val/ beside them"),
+    ],
+)
+def test_sound_that_would_not_be_read_is_refused(tmp_path: Path, path: str, message: str) -> None:
+    pytest.importorskip("soundfile")
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            for number in range(10):
+                write_wav(tmp_path / split / label / f"{number}.wav", tone(500.0 + 10 * number))
+    for text in ("LICENSE", "train/README.md", "train/a/words.txt"):
+        (tmp_path / text).write_text("a text")
+    assert len(load_speech(str(tmp_path), 20).labels["test"]) == 20
+    write_wav(tmp_path / path, tone(700.0))
+    with pytest.raises(ValueError, match=message):
+        load_speech(str(tmp_path), 20)

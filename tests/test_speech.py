@@ -1,6 +1,7 @@
 """Speech is an environment like the others: checked, seeded, restored, forked, run, reported and exported."""
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from tests.reliability.runs import Watcher, finish, interrupt, outcome, resume_u
 from tests.speech_files import CLASSES, LONGEST, write_ts
 from tests.speech_files import F as FEATURES
 from tying_env import EnvConfig, partition
+from tying_env.compression.pruning import input_norms, linears_of
 from tying_env.env import LayerTyingEnv
 from tying_env.export import export_tied, load_export, load_tied
 from tying_env.primary.tasks import to_device
 from tying_env.reports.comparison import load_comparison
 from tying_env.reports.results import results_table
 from tying_env.reports.summary import summary_rows
+from tying_env.runs import load_run
 from tying_env.vector import VectorTyingEnv
 
 
@@ -170,7 +173,9 @@ def test_an_exported_folder_says_all_that_its_network_needs(tmp_path: Path, sett
     for model in models:
         found = env.workload.evaluate(model, "test", 0, env.device)
         assert found.mean_loss == pytest.approx(expected.mean_loss, rel=1e-5)
-    assert read.open_workload(settings["dataset"]).sizes == {"features": FEATURES, "classes": len(CLASSES)}
+    sizes = read.open_workload(settings["dataset"]).sizes
+    assert (sizes["features"], sizes["class_names"]) == (FEATURES, list(CLASSES))
+    assert sizes == env.workload.sizes == json.loads((folder / "training.json").read_text())["sizes"]
     card = (folder / "README.md").read_text()
     assert ("load_export(folder).model" if dense else "load_tied(folder)\n```") in card
     assert f"Up to {LONGEST} frames of {FEATURES} features: " in card and "Classes: ada, ben, cem." in card
@@ -178,6 +183,60 @@ def test_an_exported_folder_says_all_that_its_network_needs(tmp_path: Path, sett
     (folder / "training.json").write_text(json.dumps(training | {"sizes": {"classes": 3}}))
     with pytest.raises(ValueError, match=r"training.json does not describe a speech: KeyError\('features'\)"):
         load_export(folder)
+
+
+def test_other_data_are_measured_as_the_network_has_learned_to_read_them(tmp_path: Path, settings: Any) -> None:
+    """With the scale of its own training data, and the classes under their names."""
+    run(RunConfig("conventional", run_dir=tmp_path / "run", env=EnvConfig(**settings), measure_test=False))
+    loaded = load_run(tmp_path / "run")
+    own = loaded.open_workload().evaluate(loaded.model, "test", 0, torch.device("cpu"))
+    scaled, renamed = tmp_path / "scaled", tmp_path / "renamed"
+    for folder, change in ((scaled, lambda rows: rows * 3 + 1), (renamed, lambda rows: rows)):
+        folder.mkdir()
+        for file in Path(settings["dataset"]).glob("*.ts"):
+            lines = []
+            for line in file.read_text().splitlines():
+                if line[:1] in "#@":
+                    lines.append(line)
+                    continue
+                *features, label = line.split(":")
+                rows = [change(np.array(row.split(","), dtype=float)) for row in features]
+                name = "zoe" if folder is renamed and label == "ada" else label
+                lines.append(":".join([*(",".join(map(str, row)) for row in rows), name]))
+            (folder / file.name).write_text("\n".join(lines) + "\n")
+    workload = loaded.open_workload(str(scaled))
+    found = workload.evaluate(loaded.model, "test", 0, torch.device("cpu"))
+    assert abs(found.mean_loss - own.mean_loss) > 1e-3  # with a scale of their own they would be the same
+    mean, deviation = (np.array(loaded.saved.sizes[name]) for name in ("input_mean", "input_deviation"))
+    raw = workload.examples("test", 0)["frames"][0, 0]
+    given = next(workload.batches_of("test", 0))["frames"][0, 0]
+    np.testing.assert_allclose(given, (raw - mean) / deviation, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"'class_names': \['ada', 'ben', 'cem'\].* has .*'zoe'"):
+        loaded.open_workload(str(renamed))
+    earlier = {name: loaded.saved.sizes[name] for name in ("features", "classes")}  # as files of before have
+    before = dataclasses.replace(loaded, saved=loaded.saved._replace(sizes=earlier))
+    before.open_workload(str(renamed))
+
+
+def test_norms_of_inputs_leave_padding_out(settings: Any) -> None:
+    env = LayerTyingEnv(**settings)
+    env.reset(seed=0)
+    network = env.trainer.network
+    linears = linears_of(network)
+    norms = input_norms(network.model.eval(), linears, env.workload, 8)
+    first = next(linear for linear in linears if "attention" in linear.name)
+    seen: list[torch.Tensor] = []
+    hook = first.modules[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    batches = env.workload.training_batches(0)
+    inside = []
+    for _ in range(2):
+        batch = batches.next_batch()
+        env.workload.task.loss(network.model, to_device(batch, env.device))
+        inside += [states[:length] for states, length in zip(seen[-1], batch["lengths"].tolist(), strict=True)]
+    hook.remove()
+    assert len(seen) == 2 and len(torch.cat(inside)) < sum(len(states.flatten(0, 1)) for states in seen)
+    expected = torch.cat(inside).double().square().sum(0).sqrt()
+    torch.testing.assert_close(norms[first.name], expected, rtol=1e-5, atol=1e-8)
 
 
 def test_deltas_of_every_layers_own_train(settings: Any) -> None:

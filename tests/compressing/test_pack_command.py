@@ -88,7 +88,8 @@ def test_runs_side_by_side_make_tables_and_a_figure(
     assert start("pack", [*words, "--bits", "4", "8", "--out", str(tmp_path / "bits")]) == 0
     assert "| sandwich | 1 | 3 of 4 | 8 bits |" in capsys.readouterr().out
     for more, message in (
-        (["--max-bytes", "10"], "no network fits: the smallest file possible of any takes"),
+        (["--max-bytes", "10"], "no network fits in 10 bytes: the smallest file possible of any takes"),
+        (["--max-bytes", "20", "10"], "no network fits in 10 or 20 bytes"),
         (["--max-bytes", "0"], "max_bytes must be at least 1, got 0"),
         (["--windows", "-1"], "windows must be at least 0, got -1"),
     ):
@@ -127,7 +128,7 @@ def test_a_packed_file_is_measured_and_continues_a_text_as_the_network_in_it(
     assert f"perplexity │ {expected:,.2f}" in out and "│ 3 of 4" in out
     assert start("generate", [str(path), "--prompt", "of", "--tokens", "4", "--temperature", "0"]) == 0
     assert capsys.readouterr().out.startswith("of")
-    for command, words in (("pack", ["--out"]), ("export", [])):
+    for command, words in (("pack", ["--out"]), ("prune", ["--out"]), ("export", [])):
         assert start(command, [str(path), *words, str(tmp_path / "no")]) == 1
         assert "is a packed network, rounded already" in " ".join(capsys.readouterr().out.split())
     assert start("evaluate", [str(path)]) == 1
@@ -153,12 +154,22 @@ def test_results_in_other_units_stand_in_no_table(
 
 
 def test_networks_without_bits_are_compared_by_perplexity(make_run: MakeRun, tmp_path: Path) -> None:
-    run = make_run(model="bert")
-    other = make_run(model="bert", learning_rate=0.05)
-    words = [str(run.path), str(other.path), "--windows", "4", "--test-windows", "4", "--max-bytes", "50000"]
+    run, other = make_run(model="bert"), make_run(model="bert", seed=2)
+    faster = make_run(model="bert", learning_rate=0.05)  # an arm of its own, as in a comparison
+    words = [
+        *(str(each.path) for each in (run, other, faster)),
+        "--windows",
+        "4",
+        "--test-windows",
+        "4",
+        "--max-bytes",
+        "50000",
+    ]
     assert start("pack", [*words, "--out", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out/packing.md").read_text(encoding="utf-8")
     assert "Means over seeds, test perplexity;" in page
     with (tmp_path / "out/packing.csv").open() as file:
-        before = [float(row["test_perplexity_before"]) for row in csv.DictReader(file)]
-    assert f"| sandwich | 2 | {sum(before) / 2:.4f} |" in page
+        before = {row["run"]: float(row["test_perplexity_before"]) for row in csv.DictReader(file)}
+    mean = (before[str(run.path)] + before[str(other.path)]) / 2
+    assert f"| sandwich | 2 | {mean:.4f} |" in page
+    assert f"| sandwich (learning_rate 0.05) | 1 | {before[str(faster.path)]:.4f} |" in page

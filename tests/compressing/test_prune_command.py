@@ -143,6 +143,20 @@ def test_runs_side_by_side_make_a_table_and_a_figure(
     assert not (tmp_path / "no").exists()
 
 
+def test_runs_of_one_label_with_other_settings_are_not_averaged(
+    make_run: MakeRun, sandwich: LoadedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faster, again = make_run(learning_rate=0.05), make_run()
+    words = [str(each.path) for each in (sandwich, faster, again)]
+    out = tmp_path / "out"
+    assert start("prune", [*words, "--method", "magnitude", "--windows", "4", "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"sandwich has seed 1 more than once: {again.path} counts" in said
+    with (out / "pruning.csv").open() as file:
+        labels = [(row["label"], row["run"]) for row in csv.DictReader(file) if not row["method"]]
+    assert labels == [("sandwich (learning_rate 0.05)", str(faster.path)), ("sandwich", str(again.path))]
+
+
 def result(
     label: str, seed: int, largest: int, method: str, sparsity: float, perplexity: float, run: str
 ) -> PrunedResult:
@@ -166,8 +180,8 @@ def made_results() -> list[PrunedResult]:
 
 def test_the_table_counts_seeds_and_sets_arms_against_the_smallest_groups() -> None:
     rows = [line.strip("| ").split(" | ") for line in as_markdown(made_results()).splitlines()]
-    assert rows[0][8:] == ["against one, points [95%]", "seeds"]
-    found = {(row[0], row[3], row[5]): row[7:] for row in rows[2:]}
+    assert rows[0][9:] == ["against one, points [95%]", "seeds"]
+    found = {(row[0], row[3], row[5]): row[8:] for row in rows[2:]}
     assert found["one", "wanda", "0.6"] == ["+1.50%", "–", "2"]  # three runs of two seeds
     interval = mean_interval([4.0 - 1, 8.0 - 2])  # in points, seed by seed
     assert found["four", "wanda", "0.6"] == ["+6.00%", f"+4.50 [{interval.low:+.2f}, {interval.high:+.2f}]", "2"]

@@ -167,14 +167,17 @@ def gathered_norms(linears: Sequence[Linear]) -> Iterator[dict[str, Tensor]]:
 def input_norms(model: nn.Module, linears: Sequence[Linear], workload: Workload, examples: int) -> dict[str, Tensor]:
     """Return the norms of `gathered_norms` on so many examples of the training split, always the same, without dropout.
 
+    Padding of utterances does not count. Of a network of the user's own every position does that modules are given.
+
     Raises:
         ValueError: as `gathered_norms`.
     """
     device = next(model.parameters()).device
     batches: Batches = workload.training_batches(seed=0)
     count = -(-examples // workload.config.batch_size)
+    task = workload.task
     with gathered_norms(linears) as norms:
-        measure(model, workload.task, (batches.next_batch() for _ in range(count)), device)
+        measure(model, task, (one for _ in range(count) for one in task.without_padding(batches.next_batch())), device)
     return norms
 
 

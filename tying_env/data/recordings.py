@@ -22,6 +22,9 @@ WINDOW, HOP = 0.025, 0.01  # seconds
 LEAST_RATE = 4000
 FOLDERS: dict[Split, str] = {"train": "train", "validation": "valid", "test": "test"}
 
+# What is sound as well, and is not read. (The licence or the texts beside recordings are nobody's utterances.)
+_SOUND = frozenset((".aac", ".aif", ".aiff", ".au", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".w64", ".wma"))
+
 Samples = npt.NDArray[np.float32]
 
 
@@ -39,19 +42,23 @@ def read_recordings(folder: Path) -> tuple[dict[Split, list[Utterance]], int]:
     Args:
         folder: with a subfolder of files for each class, named as the class; or with train/, test/ and, if there is
             one, valid/, each of which has such subfolders. Names that begin with "_" or "." are passed over, like
-            Speech Commands' _background_noise_.
+            Speech Commands' _background_noise_, and so is what is no sound: a licence, texts.
 
     Returns:
         The splits that the folder says, "train" alone if none; and the samples a second of all files.
 
     Raises:
-        ValueError: it is no such folder; or a file is no recording, is cut short, is empty or has other than one
-            channel or another rate than the first. The message names it.
+        ValueError: it is no such folder, or has sound or folders where they would not be read; or a file is no
+            recording, is cut short, is empty or has other than one channel or another rate than the first. The message
+            names it.
         ImportError: the package soundfile, or the library that it brings, is not there.
     """
     there = [split for split, name in FOLDERS.items() if (folder / name).is_dir()]
     if there and not {"train", "test"} <= set(there):
         raise ValueError(f"the folder {folder} must have both train/ and test/, or neither, got {FOLDERS[there[0]]}/")
+    if there and (odd := [sub for sub in _subfolders(folder) if sub.name not in FOLDERS.values()]):
+        raise ValueError(f"the folder {folder} may have train/, valid/ and test/, got {odd[0].name}/ beside them")
+    _refuse_stray(folder)
     files = {split: _files(folder / FOLDERS[split]) for split in there} or {"train": _files(folder)}
     first = files["train"][0][1]
     rate = _read(first)[1]
@@ -73,15 +80,35 @@ def read_recordings(folder: Path) -> tuple[dict[Split, list[Utterance]], int]:
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
     """Return the files of a folder with the names of their classes, in a fixed order."""
+    _refuse_stray(folder)
     found = []
-    for sub in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"):
-        inside = sorted(path for path in sub.iterdir() if path.suffix.lower() == ".wav" and path.name[0] not in "._")
-        if not inside:
+    for sub in _subfolders(folder):
+        inside = sorted(path for path in sub.iterdir() if path.name[0] not in "._")
+        for path in inside:
+            if path.is_dir():
+                raise ValueError(f"the recordings of the class {sub.name!r} must stand in {sub} itself, got {path}")
+            if _is_sound(path) and path.suffix.lower() != ".wav":
+                raise ValueError(f"{path} must be a .wav file, as all recordings that are to be read")
+        waves = [path for path in inside if path.suffix.lower() == ".wav"]
+        if not waves:
             raise ValueError(f"the folder {sub} must have .wav files, the utterances of the class {sub.name!r}")
-        found += [(sub.name, path) for path in inside]
+        found += [(sub.name, path) for path in waves]
     if not found:
         raise ValueError(f"the folder {folder} must have a subfolder of .wav files for each class, got none")
     return found
+
+
+def _refuse_stray(folder: Path) -> None:
+    if stray := [path for path in sorted(folder.iterdir()) if _is_sound(path)]:
+        raise ValueError(f"{stray[0]} stands beside the subfolders of the classes: put it into that of its class")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
+
+
+def _is_sound(path: Path) -> bool:
+    return path.name[0] not in "._" and path.suffix.lower() in {".wav", *_SOUND} and path.is_file()
 
 
 def _read(path: Path) -> tuple[Samples, int]:

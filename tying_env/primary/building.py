@@ -22,7 +22,7 @@ from tying_env.redrawing import InitialisationRecorder
 from tying_env.seeding import torch_randomness_from
 
 # What `sizes` may hold beside whole numbers.
-_NO_NUMBERS = ("architecture", "tokenizer")
+_NO_NUMBERS = ("architecture", "tokenizer", "class_names", "input_mean", "input_deviation")
 # What weights are made of; integers, which the model keeps as constants, are made for real.
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 _DRAWERS = (

@@ -12,13 +12,14 @@ from tying_env.data import Batch, ImageSet, load_images
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.data.examples import augment_images
 from tying_env.primary.classified import Classified
+from tying_env.primary.models import Sizes
 from tying_env.primary.tasks import ImageClassification
 
 
 class Images(Classified):
     """A ViT that names the class of an image: examples are `pixel_values` (N, C, H, W) uint8, `labels` (N,)."""
 
-    def __init__(self, config: EnvConfig) -> None:
+    def __init__(self, config: EnvConfig, trained: Sizes | None = None) -> None:
         self.config = config
         self.data: ImageSet = load_images(config.dataset)
         channels, height, width = self.data.shape
@@ -26,8 +27,9 @@ class Images(Classified):
         if side < 1 or height % side or width % side:
             raise ValueError(f"patch_size must divide the images' {height} x {width} pixels, got {side}")
         self.task = ImageClassification(height // side * (width // side))
-        self.sizes = {"channels": channels, "height": height, "width": width, "classes": len(self.data.classes)}
-        self._mean, self._deviation = self.data.scale()  # (C, 1, 1) each
+        # (C, 1, 1) each
+        about, self._mean, self._deviation = self._about(self.data.classes, self.data.scale(), trained)
+        self.sizes = {"channels": channels, "height": height, "width": width, **about}
 
     def describe(self) -> dict[str, Any]:
         """Return the hash of images and labels, their number, size and classes, and what pixels are scaled by."""

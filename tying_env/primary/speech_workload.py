@@ -10,20 +10,22 @@ from tying_env.config import EnvConfig
 from tying_env.data import Batch, SpeechSet, load_speech
 from tying_env.data.corpus import SPLITS, Split
 from tying_env.primary.classified import Classified
+from tying_env.primary.models import Sizes
 from tying_env.primary.tasks import SpeechClassification
 
 
 class Speech(Classified):
     """An encoder that names the class of an utterance: examples are `frames` (N, T, F), `lengths` and `labels` (N,)."""
 
-    def __init__(self, config: EnvConfig) -> None:
+    def __init__(self, config: EnvConfig, trained: Sizes | None = None) -> None:
         self.config = config
         self.data: SpeechSet = load_speech(config.dataset, config.seq_len)
         self.task = SpeechClassification()
-        self.sizes = {"features": self.data.features, "classes": len(self.data.classes)}
+        # (F,) each
+        about, self._mean, self._deviation = self._about(self.data.classes, self.data.scale(), trained)
+        self.sizes = {"features": self.data.features, **about}
         if self.data.rate is not None:  # at another rate features of as many bands are of other bands
             self.sizes["rate"] = self.data.rate
-        self._mean, self._deviation = self.data.scale()  # (F,) each
 
     def describe(self) -> dict[str, Any]:
         """Return the hash of the utterances, their number, features and classes, and what features are scaled by."""

@@ -1,7 +1,7 @@
 """What the primary network learns: a batch in, a mean loss in nats out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tying_env.data.batches import Batch, count_examples, mapped
+from tying_env.data.batches import Batch, count_examples, cut, mapped
 from tying_env.primary.dependence import spaced
 from tying_env.primary.factorised import FactorisedHead
 from tying_env.primary.kernels.head import linear_cross_entropy
@@ -48,6 +48,10 @@ class Task(ABC):
     def measure(self, model: nn.Module, batch: Any, *, logits: bool = False) -> Measured:
         """Return the loss, and what else is measured; `logits` asks for some."""
         return Measured(self.loss(model, batch))
+
+    def without_padding(self, batch: Batch) -> Iterator[Batch]:
+        """Yield the examples of a batch in batches that have no padding."""
+        yield batch
 
     @abstractmethod
     def count_tokens(self, batch: Any) -> int:
@@ -210,6 +214,11 @@ class SpeechClassification(Classification):
         """Return those of `frames` (B, T, F), of which the first `lengths` (B,) are read."""
         scores: Tensor = model(batch["frames"], batch["lengths"])
         return scores
+
+    def without_padding(self, batch: Batch) -> Iterator[Batch]:
+        """Yield the utterances one at a time, each as long as it is."""
+        for one in cut(batch, 1):
+            yield {**one, "frames": one["frames"][:, : int(one["lengths"][0])]}
 
     def count_tokens(self, batch: Mapping[str, Tensor]) -> int:
         """Return the frames that are read, without padding."""

@@ -173,11 +173,11 @@ def open_workload(config: EnvConfig, sizes: Sizes | None = None, tokenizer: Toke
         case "vit":
             from tying_env.primary.image_workload import Images
 
-            return Images(config)
+            return Images(config, sizes)
         case "speech":
             from tying_env.primary.speech_workload import Speech
 
-            return Speech(config)
+            return Speech(config, sizes)
     raise ValueError("the model 'custom' is a network of your own: LayerTyingEnv(model=my_model, batches=...)")
 
 

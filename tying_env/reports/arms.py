@@ -182,7 +182,7 @@ def comparability_notes(arms: Sequence[Arm], reference: Arm, metric: Metric) -> 
                 f"{arm.label} never learned before its last decision: it learns after every "
                 f"{_rollout(idle[0])} decisions and made {len(idle[0].records)}."
             )
-    notes += [_left_out_note(arm, run) for arm in arms for run in arm.left_out]
+    notes += [left_out_note(arm, run) for arm in arms for run in arm.left_out]
     for arm in arms:
         differ = {key for run in arm.runs[1:] for key in _differences(arm.runs[0], run)}
         if differ:
@@ -215,7 +215,8 @@ def _signature_notes(arm: Arm) -> list[str]:
     ]
 
 
-def _left_out_note(arm: Arm, run: Run) -> str:
+def left_out_note(arm: Arm, run: Run) -> str:
+    """Return which run counts in place of one that is left out of an arm, and in what they differ."""
     counted = next(other for other in arm.runs if other.seed == run.seed)
     differ = ", ".join(_differences(counted, run))
     return (

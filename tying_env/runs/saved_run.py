@@ -56,10 +56,13 @@ class LoadedRun:
         """
         config = self.config if dataset is None else dataclasses.replace(self.config, dataset=dataset)
         workload = open_workload(config, self.saved.sizes, self.tokenizer)
-        if dict(workload.sizes) != dict(self.saved.sizes) and not is_own(config.model):
+        theirs = dict(workload.sizes)
+        # A file of an earlier version lacks some: what it has must agree.
+        differ = {name: value for name, value in self.saved.sizes.items() if theirs.get(name) != value}
+        if differ and not is_own(config.model):
             raise ValueError(
-                f"the network is made for data of {dict(self.saved.sizes)}, {config.dataset!r} has "
-                f"{dict(workload.sizes)}"
+                f"the network is made for data of {differ}, {config.dataset!r} has "
+                f"{ {name: theirs.get(name) for name in differ} }"
             )
         return workload
 

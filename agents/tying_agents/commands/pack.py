@@ -140,23 +140,24 @@ def _tabulate(runs: Sequence[Path], ways: "Sequence[Way]", out: Path, options: O
 
     from tying_agents.compressing.packed_figure import draw_packed
     from tying_agents.compressing.packed_runs import as_csv, as_markdown, packed_results, parts_as_csv
+    from tying_agents.compressing.runs_in_arms import RunOfArm, in_arms
     from tying_env.config.network import unit_of_bits
     from tying_env.primary.models import find_device
     from tying_env.reports.drawing import save_figure
-    from tying_env.reports.loading import load_run
     from tying_env.reports.page import write_page
 
     device = find_device(options.device)
+    # A network that is exported or packed has neither label nor seed.
+    alone = [RunOfArm(path, path.name, 0) for path in runs if is_export(path) or is_packed(path)]
+    counted, notes = (alone, list[str]()) if alone else in_arms(runs)
     results = []
     with console.status("Packing ...") as status:
-        for path in runs:
-            run = open_network(path, options.network, device, options.model)
-            # An exported network has neither label nor seed.
-            label, seed = (path.name, 0) if is_export(path) else ((about := load_run(path)).label, about.seed)
+        for about in counted:
+            run = open_network(about.path, options.network, device, options.model)
             results += packed_results(
                 run,
-                label,
-                seed,
+                about.label,
+                about.seed,
                 ways,
                 unit_of_bits([run.config.tokenizer]),
                 windows=options.windows,
@@ -171,7 +172,8 @@ def _tabulate(runs: Sequence[Path], ways: "Sequence[Way]", out: Path, options: O
     for ending, text in texts.items():
         write_page(text, out / f"{TABLE}{ending}", overwrite=True)
     paths = save_figure(figure, out, TABLE)
-    console.print(texts[".md"], highlight=False, markup=False, soft_wrap=True)
+    for text in (texts[".md"], *notes):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     for written in (*(out / f"{TABLE}{ending}" for ending in texts), *paths):
         console.print(f"written: {written}", highlight=False, markup=False, soft_wrap=True)
 

@@ -24,7 +24,7 @@ from tying_agents.commands.saved_runs import (
     settings_of_network,
 )
 from tying_env.reports.loading import find_runs
-from tying_env.runs.exported import is_export
+from tying_env.runs.exported import is_export, is_packed
 from tying_env.runs.run_directory import Which
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def main(argv: Sequence[str], prog: str = "layer-tying prune") -> int:
             raise ValueError(
                 f"{exported[0]} is an exported network, which is not pruned: prune its run, and export that"
             )
+        if packed := [path for path in options.runs if is_packed(path)]:
+            raise ValueError(f"{packed[0]} is a packed network, rounded already: prune its run, and pack that")
         runs = find_runs(options.runs)
         one = len(runs) == len(options.sparsity) == len(options.method) == 1
         if options.windows < 0:
@@ -142,22 +144,22 @@ def _tabulate(
     from rich.text import Text
 
     from tying_agents.compressing.pruned_runs import as_csv, as_markdown, draw_by_group, draw_pruned, pruned_results
+    from tying_agents.compressing.runs_in_arms import in_arms
     from tying_env.primary.models import find_device
-    from tying_env.reports import loading
     from tying_env.reports.drawing import save_figure
     from tying_env.reports.page import write_page
     from tying_env.runs import load_run
 
     device = find_device(options.device)
+    counted, notes = in_arms(runs)
     results = []
 
     def told(text: str) -> None:
         status.update(Text(text))  # a label is no markup
 
     with console.status("Pruning ...") as status:
-        for path in runs:
-            about = loading.load_run(path)
-            run = load_run(path, options.network, device, options.model)
+        for about in counted:
+            run = load_run(about.path, options.network, device, options.model)
             results += pruned_results(
                 run, about.label, about.seed, prunings, options.windows, options.dataset, device, told
             )
@@ -166,6 +168,7 @@ def _tabulate(
     paths = save_figure(draw_pruned(results), out, TABLE)
     if (by_group := draw_by_group(results)) is not None:
         paths += save_figure(by_group, out, f"{TABLE}_groups")
-    console.print(as_markdown(results), highlight=False, markup=False, soft_wrap=True)
+    for text in (as_markdown(results), *notes):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     for written in (out / f"{TABLE}.csv", out / f"{TABLE}.md", *paths):
         console.print(f"written: {written}", highlight=False, markup=False, soft_wrap=True)

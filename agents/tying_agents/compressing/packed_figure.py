@@ -25,8 +25,11 @@ def draw_packed(results: Sequence[PackedResult]) -> Figure:
     """
     found = [(each, each.after) for each in results if each.after is not None]
     if not found:
-        least = min(each.size for each in results)
-        raise ValueError(f"no network fits: the smallest file possible of any takes {least:,} bytes")
+        least, limits = min(each.size for each in results), sorted({each.way.max_bytes for each in results})
+        raise ValueError(
+            f"no network fits in {' or '.join(f'{limit:,}' for limit in limits)} bytes: the smallest file possible of "
+            f"any takes {least:,} bytes"
+        )
     unit = unit_of(results)
     bits = unit != "perplexity"
 

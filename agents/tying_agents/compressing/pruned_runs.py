@@ -135,15 +135,16 @@ def as_csv(results: Sequence[PrunedResult]) -> str:
 def as_markdown(results: Sequence[PrunedResult]) -> str:
     """Return a row for each arm, way and sparsity: means over seeds, by how much they rose, and against the reference.
 
-    The reference is the arm with the smallest groups: rises minus its rises, in percentage points, seed by seed.
+    Sparsity is what was asked for, zeros the share of the blocks' weights that are. The reference is the arm with the
+    smallest groups: rises minus its rises, in percentage points, seed by seed.
     """
     arms = list(dict.fromkeys(each.label for each in results))
     reference = min(arms, key=lambda arm: _mean(each.largest for each in results if each.label == arm))
     against = f"against {_cell(reference)}, points [95%]"
     lines = [
-        "| arm | independent | largest group | method | pattern | sparsity | test perplexity | against unpruned "
-        f"| {against} | seeds |",
-        f"|{' --- |' * 10}",
+        "| arm | independent | largest group | method | pattern | sparsity | zeros | test perplexity "
+        f"| against unpruned | {against} | seeds |",
+        f"|{' --- |' * 11}",
     ]
     rises = rises_of(results)
     for key in dict.fromkeys((each.label, each.method, each.pattern, each.sparsity) for each in results):
@@ -152,7 +153,7 @@ def as_markdown(results: Sequence[PrunedResult]) -> str:
         cells = (
             *(_cell(label), f"{_mean(each.independent for each in own):.3g} of {own[0].units}"),
             *(f"{_mean(each.largest for each in own):.3g}", method or "–", pattern or "–", f"{sparsity:g}"),
-            *(f"{_mean(each.test.perplexity for each in own):.3f}",),
+            *(f"{_mean(each.zeros for each in own):.3g}", f"{_mean(each.test.perplexity for each in own):.3f}"),
             *(f"{_mean(rises[key].values()):+.2f}%" if method else "reference",),
             *("–" if not method or label == reference else _against(rises[key], rises.get((reference, *key[1:]), {})),),
             *(str(len({each.seed for each in own})),),
@@ -198,10 +199,11 @@ def draw_pruned(results: Sequence[PrunedResult]) -> Figure:
     for arm, style in arm_styles(arms).items():
         own = [each for each in results if each.method and each.arm == arm]
         own += [each for each in unpruned if each.run in {other.run for other in own}]
-        places = sorted({each.sparsity for each in own})
-        means = [float(np.mean([each.test.perplexity for each in own if each.sparsity == at])) for at in places]
-        axes.plot(places, means, style.line, color=style.colour, lw=1.4, label=as_label(arm))
-        axes.plot([e.sparsity for e in own], [e.test.perplexity for e in own], style.marker, color=style.colour, ms=4)
+        # The share that there is, which in small networks is less than the one asked for: whole weights of each row go.
+        points = [[(each.zeros, each.test.perplexity) for each in own if each.sparsity == at] for at in _sorted(own)]
+        means = [np.mean(some, axis=0) for some in points]
+        axes.plot(*zip(*means, strict=True), style.line, color=style.colour, lw=1.4, label=as_label(arm))
+        axes.plot([e.zeros for e in own], [e.test.perplexity for e in own], style.marker, color=style.colour, ms=4)
     values = [each.test.perplexity for each in results]
     if known := [each.frequencies for each in results if each.frequencies is not None]:
         axes.axhline(known[0], color="black", lw=1, ls=":", label="token frequencies alone")
@@ -210,6 +212,10 @@ def draw_pruned(results: Sequence[PrunedResult]) -> Figure:
     axes.grid(axis="y", alpha=0.25)
     legend_right(figure)
     return figure
+
+
+def _sorted(results: Sequence[PrunedResult]) -> list[float]:
+    return sorted({each.sparsity for each in results})
 
 
 def draw_by_group(results: Sequence[PrunedResult]) -> Figure | None:
