@@ -179,6 +179,7 @@ def test_a_state_of_before_there_were_intervals_has_k_and_a_damaged_one_is_refus
         ((1, True), "intervals must be a whole number of at least 1, got True"),
         ((5, 1, 5), "intervals must be different numbers of training steps, got 5 twice"),
         ((1, 21), "intervals must be at most the run's 20 training steps, got 21"),
+        (5, "intervals must be a sequence of numbers of training steps, got 5"),
         ((), "intervals must be at least one number of training steps, got none"),
     ],
 )

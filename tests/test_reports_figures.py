@@ -220,6 +220,14 @@ def test_bits_per_byte_stand_against_the_bytes_of_the_network(tmp_path: Path) ->
     }
     assert {(40.005, 3.0), (30.0, 1.82)} <= points  # one run of each: perplexities of 15 and 9.1, of a fifth the bits
     assert "pareto-bytes" in [picture.name for picture in comparison_pictures(found)]
+    # Without a limit runs count in 8 bits, and know the others.
+    by_bits = {"8": 31_000, "6": 30_000, "4": 29_000}
+    for seed in range(6):
+        change(tmp_path / f"dqn/{seed}", "summary.json", packed={"bits": 8, "bytes": 31_000, "bytes_by_bits": by_bits})
+        change(tmp_path / f"dqn/{seed}", "config.json", rewards=[])
+    again = pareto.pareto_bytes(load_comparison([tmp_path]))
+    assert "6 bits a weight" in drawn(again)
+    assert 30.0 in {round(float(x), 3) for line in again.axes[0].lines for x in np.atleast_1d(line.get_xdata())}
     change(tmp_path / "dqn/3", "summary.json", packed={"bits": 8, "bytes": 30_000})
     with pytest.raises(ValueError, match="in the same bits a weight"):
         pareto.pareto_bytes(load_comparison([tmp_path]))

@@ -205,6 +205,8 @@ def test_a_unit_of_several_modules_is_tied_as_one() -> None:
         ({}, "at least one kind"),
         ({"a": []}, "units of the kind 'a' must be a list of paths, at least one"),
         ({"a": "layers.0"}, "units of the kind 'a' must be a list"),
+        ({"a": [3]}, "a unit of the kind 'a' must be a path or a list of paths, got 3"),
+        ({"a": [("layers.0", None)]}, r"must be a path or a list of paths, got \('layers.0', None\)"),
         ({"a": [()]}, "a unit of the kind 'a' names no modules"),
         ({"a": ["layers.0", "layers.9"]}, "at 'layers.9' there is none"),
         ({"a": ["layers.0", "layers.0.2"]}, "those at 'layers.0' and 'layers.0.2' have"),
@@ -227,7 +229,9 @@ def test_settings_that_do_not_go_together_are_refused(tiny: dict[str, Any]) -> N
         LayerTyingEnv(**tiny | {"units": "heads"})
     with pytest.raises(ValueError, match="does not apply to a ViT's sublayers"):
         LayerTyingEnv(model="vit", units="sublayers", residual_scale="sqrt")
-    with pytest.raises(ValueError, match=r"'0\.weight' is"):
+    with pytest.raises(ValueError, match="units must be one of 'block', 'sublayers', 'own', got 'sublayer'"):
+        own(units="sublayer")
+    with pytest.raises(ValueError, match=r"'0\.weight' is .* in layers\.0 \(a\) and missing in single \(a\)"):
         own(units={"a": ["layers.0", "single"]}, model=Mixed((4, 4, 4)))
 
 

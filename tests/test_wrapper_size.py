@@ -107,7 +107,9 @@ def test_a_run_has_its_settings_and_writes_the_bytes_down(text_folder: Path, tmp
     below.reset(seed=0, options={"tying": [0, 0, 0, 0]})
     size = bytes_of(below, 4)
     assert {record["packed_bytes"] for record in folder.read_metrics()} == {size} and size < 6_000
-    assert folder.read_json(SUMMARY)["packed"] == {"bits": 4, "bytes": size}  # of the best network
+    packed = folder.read_json(SUMMARY)["packed"]  # of the best network
+    sizes = {str(bits): bytes_of(below, bits) for bits in (8, 6, 4)}
+    assert packed == {"bits": 4, "bytes": size, "bytes_by_bits": sizes} and sizes["4"] == size
     with pytest.raises(
         ValueError, match=f"max_bytes is 5,000, and with all layers tied the network takes {size:,} in 4"
     ):

@@ -106,6 +106,7 @@ def check_kinds(
     only: TiedParameters = "all",
     *,
     within: nn.Module | None = None,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Check that blocks of one kind are alike, that no two share anything yet, and that a tying would reach all of it.
 
@@ -114,6 +115,7 @@ def check_kinds(
         kinds: for each block the lowest one of its kind, shape (L,).
         only: what of a block is tied.
         within: the network that the blocks are in, which may hold their Parameters as well; None: not known.
+        names: of the blocks, for messages; by default their numbers.
 
     Raises:
         ValueError: it is not so, or there are no blocks; the message names the Parameter.
@@ -123,19 +125,20 @@ def check_kinds(
     if kinds.shape != (len(blocks),) or (kinds > np.arange(len(blocks))).any() or (kinds[kinds] != kinds).any():
         raise ValueError(f"kinds must name the lowest block of each block's kind, got {kinds.tolist()}")
     found: list[dict[str, str]] = []
+    called = names or [f"block {i}" for i in range(len(blocks))]
     for i, block in enumerate(blocks):
         if any(isinstance(module, torch.jit.ScriptModule) for module in block.modules()):
-            raise ValueError(f"block {i} is, or has, a TorchScript module, whose weights cannot be tied")
+            raise ValueError(f"{called[i]} is, or has, a TorchScript module, whose weights cannot be tied")
         found.append(shapes := _shapes(block, only))
         first = found[kinds[i]]
         if not shapes:
-            raise ValueError(f"block {i} ({type(block).__name__}) has no {_WHAT[only]} to tie")
+            raise ValueError(f"{called[i]} ({type(block).__name__}) has no {_WHAT[only]} to tie")
         for name in [*first, *shapes]:
             if first.get(name) != shapes.get(name):
                 here, there = first.get(name, "missing"), shapes.get(name, "missing")
                 raise ValueError(
-                    "blocks must have parameters of the same names, shapes and dtypes: "
-                    f"{name!r} is {here} in block {kinds[i]} and {there} in block {i}"
+                    f"{'units of a kind' if names else 'blocks'} must have parameters of the same names, shapes and "
+                    f"dtypes: {name!r} is {here} in {called[kinds[i]]} and {there} in {called[i]}"
                 )
     tied = [slots(block, only) for block in blocks]
     _check_plain(tied)

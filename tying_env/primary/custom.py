@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from tying_env.config import EnvConfig
+from tying_env.config.checks import check_type
 from tying_env.config.network import CUSTOM
+from tying_env.config.tying import Units
 from tying_env.data import Batch, Batches, RandomExamples, ShuffledExamples
 from tying_env.data.batches import count_examples, mapped, parts_of, sample, take
 from tying_env.data.corpus import Split
@@ -212,8 +214,9 @@ def asked_units(parts: OwnNetwork, asked: str) -> str:
     """Return what is a unit of a network of the user's own, a value of the setting `units`.
 
     Raises:
-        ValueError: the setting and the network say two things.
+        ValueError: there is no such setting, or it and the network say two things.
     """
+    check_type("units", asked, Units)
     if parts.units is None:
         if asked == "own":
             raise ValueError("units='own' are those that the network names, and it names none: OwnNetwork(units=...)")

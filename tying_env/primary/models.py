@@ -156,8 +156,9 @@ def checked_kinds(network: PrimaryNetwork, config: EnvConfig) -> Kinds:
         at = ", ".join(map(repr, network.own_units or network.blocks_paths))
         found = f"no two blocks are alike among the {len(units)} at {at}"
         raise ValueError(f"{found}, so nothing could be tied: name another list of blocks")
+    named = [f"{' + '.join(paths)} ({kind})" for kind, own in network.own_units.items() for paths in own]
     try:
-        check_kinds(units, kinds.lowest, config.tied_parameters, within=network.model)
+        check_kinds(units, kinds.lowest, config.tied_parameters, within=network.model, names=named or None)
     except ValueError as error:
         if config.unequal_blocks == "within-kind" or "same names" not in str(error):
             raise

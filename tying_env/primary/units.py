@@ -68,6 +68,10 @@ def check_units(model: nn.Module, units: Any) -> OwnUnits:
     for kind, given in units.items():
         if isinstance(given, str) or not isinstance(given, Sequence) or not given:
             raise TypeError(f"the units of the kind {kind!r} must be a list of paths, at least one, got {given!r:.200}")
+        for unit in given:
+            paths = [unit] if isinstance(unit, str) else unit
+            if not isinstance(paths, Sequence) or not all(isinstance(path, str) for path in paths):
+                raise TypeError(f"a unit of the kind {kind!r} must be a path or a list of paths, got {unit!r:.200}")
         named[kind] = tuple((unit,) if isinstance(unit, str) else tuple(unit) for unit in given)
     if not named:
         raise ValueError("units must name at least one kind, got none")

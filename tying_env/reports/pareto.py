@@ -1,6 +1,7 @@
 """Figures of results against size: trainable parameters, and the bytes of a file."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,31 +34,33 @@ def has_bytes(comparison: Comparison) -> bool:
     """Return whether `pareto_bytes` can be drawn: all runs with a result know bits per byte, and their bytes alike."""
     metric = METRICS_BY_KEY["bits-per-byte"]
     runs = [run for summary in comparison.arms for run in summary.counted]
-    bits = {_packed(run).get("bits") for run in runs}
-    return len(bits) == 1 and None not in bits and all(run.result(metric) is not None for run in runs)
+    return _common_bits(runs) is not None and all(run.result(metric) is not None for run in runs)
 
 
 def pareto_bytes(comparison: Comparison) -> Figure:
     """Draw bits per byte of the best network against what its weights take, each once, in so many bits, before coding.
 
-    A limit that runs were given as an objective is a dashed line.
+    The bits are those of a limit that runs were given as an objective, 8 where there is none or they differ. A limit is
+    a dashed line.
 
     Raises:
         ValueError: a run does not know one of the two, or they count in different bits.
     """
-    if not has_bytes(comparison):
-        raise ValueError("not all runs know their bits per byte and, in the same bits a weight, their bytes")
     found = by_metric(comparison, METRICS_BY_KEY["bits-per-byte"])
     runs = [run for summary in found.arms for run in summary.counted]
+    bits = _common_bits(runs)
+    if bits is None or not has_bytes(comparison):
+        raise ValueError("not all runs know their bits per byte and, in the same bits a weight, their bytes")
     figure, axes = new_axes(
         "Results against bytes",
-        f"bytes of the best network, {_packed(runs[0])['bits']} bits a weight, not yet coded (thousands)",
+        f"bytes of the best network, {bits} bits a weight, not yet coded (thousands)",
         f"{found.metric.name.split(' of ')[0]} ({found.metric.unit})",
     )
-    limits = {run.config["max_bytes"] for run in runs if "max-bytes" in run.config.get("rewards", ())}
-    for limit in sorted(limits):
-        axes.axvline(limit / 1e3, ls="--", lw=1, color="#555555", zorder=0, label=f"limit: {limit:,} bytes")
-    _draw(axes, found, lambda run: _packed(run)["bytes"] / 1e3)
+    limits = {(run.config["max_bytes"], _packed(run)["bits"]) for run in runs if _is_limited(run)}
+    for limit, own in sorted(limits):
+        counted = "" if own == bits else f" in {own} bits"
+        axes.axvline(limit / 1e3, ls="--", lw=1, color="#555555", zorder=0, label=f"limit: {limit:,} bytes{counted}")
+    _draw(axes, found, lambda run: (_bytes_in(bits, run) or 0) / 1e3)
     legend_right(figure)
     return figure
 
@@ -91,7 +94,28 @@ def _draw(axes: Axes, comparison: Comparison, size: Callable[[Run], float]) -> N
     axes.grid(alpha=0.25)
 
 
-def _packed(run: Run) -> dict[str, int]:
+def _common_bits(runs: Sequence[Run]) -> int | None:
+    """Return in how many bits a weight all runs know their bytes; None if in none."""
+    limits = {_packed(run).get("bits") for run in runs if _is_limited(run)}
+    others = {_packed(run).get("bits") for run in runs}
+    for bits in (*(limits if len(limits) == 1 else ()), 8, *(others if len(others) == 1 else ())):
+        if bits is not None and all(_bytes_in(bits, run) is not None for run in runs):
+            return int(bits)
+    return None
+
+
+def _is_limited(run: Run) -> bool:
+    return "max-bytes" in run.config.get("rewards", ())
+
+
+def _bytes_in(bits: int, run: Run) -> int | None:
+    """Return the bytes of the best network in so many bits a weight; None if they were not counted."""
+    packed = _packed(run)
+    known: dict[str, int] = packed.get("bytes_by_bits") or {str(packed.get("bits")): packed.get("bytes")}  # of before
+    return known.get(str(bits))
+
+
+def _packed(run: Run) -> dict[str, Any]:
     """Return in how many bits a weight the best network was counted, and the bytes; nothing if it was not."""
-    found: dict[str, int] = (run.summary or {}).get("packed") or {}
+    found: dict[str, Any] = (run.summary or {}).get("packed") or {}
     return found

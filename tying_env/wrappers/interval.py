@@ -19,7 +19,7 @@ are. `ShuffledReward` goes around: below, its rewards would tell the interval, a
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -218,6 +218,8 @@ def check_intervals(intervals: Sequence[int], total_steps: int) -> tuple[int, ..
     Raises:
         ValueError: there are none, or they are not different whole numbers from 1 to `total_steps`.
     """
+    if not isinstance(intervals, Iterable):
+        raise ValueError(f"intervals must be a sequence of numbers of training steps, got {intervals!r}")
     found = tuple(check_whole("intervals", steps, 1) for steps in intervals)
     if not found:
         raise ValueError("intervals must be at least one number of training steps, got none")

@@ -8,6 +8,7 @@ from tying_agents.loop import Loop
 from tying_agents.running.collapse import measured_so_far
 from tying_agents.running.recorder import Recorder, save
 from tying_agents.running.signatures import failure_notes, say
+from tying_env.compression.rounding import BITS
 from tying_env.data.batches import steps_per_epoch
 from tying_env.files import written_whole
 from tying_env.primary.collapse import collapsed_at
@@ -87,21 +88,24 @@ def _frequencies(loop: Loop) -> dict[str, dict[str, float | None]]:
 def measure_test(loop: Loop, recorder: Recorder, windows: int) -> None:
     """Measure the final network and the best one on the test split, and add that to the summary.
 
-    With it goes what the best network takes in 8 bits a weight, or in as many as the limit on bytes counts in.
+    With it goes what the best network takes in 8 bits a weight, or in as many as the limit on bytes counts in; and in
+    each other number of bits, so that it can stand beside runs that count otherwise.
 
     Args:
         loop: the run, which has been concluded.
         recorder: knows its directory and the best network.
         windows: sequences, or images, to measure; 0 for the whole split.
     """
-    env, directory, best, packed = loop.inner, recorder.directory, None, None
+    env, directory, best = loop.inner, recorder.directory, None
+    packed: dict[str, Any] | None = None
     loop.callbacks.note("Measuring on the test split ...")
     final = env.evaluate("test", windows)
     if math.isfinite(recorder.best):
         model = load_network(directory.path / BEST, env.device, env.workload).network.model
         best = env.workload.evaluate(model, "test", windows, env.device)
         bits = 8 if loop.config is None else loop.config.max_bytes_bits  # 8 where no limit says so
-        packed = {"bits": bits, "bytes": network_bytes_in(bits, model)}
+        counted: dict[int, int] = {each: network_bytes_in(each, model) for each in BITS}
+        packed = {"bits": bits, "bytes": counted[bits], "bytes_by_bits": counted}
     test: dict[str, Any] = {"final": final._asdict(), "best": None if best is None else best._asdict()}
     directory.write_json(SUMMARY, directory.read_json(SUMMARY) | {"test": test, "packed": packed})
 
