@@ -228,6 +228,13 @@ def test_a_run_with_more_decisions_is_held_against_the_latest_mark_before(tmp_pa
     assert note is not None and note.startswith("dqn made 70 decisions. After 59 it gets") and "50% on additive" in note
 
 
+def test_who_goes_by_the_length_of_a_run_is_measured_in_one_of_that_length(tmp_path: Path) -> None:
+    make_run(tmp_path / "sb3", "sb3-dqn", 0, records=make_records(70, 4, 0))
+    (summary,) = load_comparison([tmp_path]).arms
+    note = control_note(summary.arm, [cell("sb3-dqn", decisions=59, share=0.5)])
+    assert note is not None and note.startswith("sb3-dqn made 70 decisions. In a run of 59 it gets")
+
+
 def test_an_arm_is_an_agent_at_its_defaults_unless_it_is_known() -> None:
     assert find_arm("cycle").chosen == find_agent("cycle").settings()
     assert find_arm(BANDIT).chosen == DQNConfig(gamma=0.0, q_learning_rate=1e-2)

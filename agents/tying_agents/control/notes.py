@@ -45,8 +45,10 @@ def control_note(arm: Arm, cells: Sequence[Cell]) -> str | None:
     at_mark = [cell for cell in known if cell.decisions == mark]
     nearest = min({cell.n_layer for cell in at_mark}, key=lambda n: abs(math.log(n / n_units)))
     shares = [f"{round(100 * cell.share)}% on {cell.kind} tasks" for cell in at_mark if cell.n_layer == nearest]
+    # Who explores less towards the end of a run is elsewhere after as many decisions of a longer one.
+    when = f"In a run of {mark}" if name is not None and ARMS[name].goes_by_length else f"After {mark}"
     return (
-        f"{had}. After {mark} it gets, where the best tying of {nearest} layers is known and rewards have no noise "
+        f"{had}. {when} it gets, where the best tying of {nearest} layers is known and rewards have no noise "
         f"(the positive control), {' and '.join(shares)} of what there is to gain over chance."
     )
 

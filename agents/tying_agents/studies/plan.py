@@ -8,7 +8,7 @@ from tying_agents.studies.final import FINAL
 from tying_agents.studies.intervals import INTERVALS
 from tying_agents.studies.looking import LOOKING, LOOKING_AGAIN, LOOKING_CHANCE, LOOKING_KEPT, LOOKING_START
 from tying_agents.studies.networks import NETWORKS
-from tying_agents.studies.options import OPTIONS, WEIGHT_DECAY
+from tying_agents.studies.options import DQN_OPTIONS, OPTIONS, PUBLISHED_CODE, WEIGHT_DECAY
 from tying_agents.studies.packing import PACKING
 from tying_agents.studies.patterns import PATTERNS
 from tying_agents.studies.recipes import LOWER, RATES, STEADY, WIDE, quick
@@ -202,6 +202,8 @@ STUDIES = {
     "relatives": RELATIVES,
     **RELAXED,
     "weight-decay": WEIGHT_DECAY,
+    "dqn-options": DQN_OPTIONS,
+    "published-code": PUBLISHED_CODE,
     **NETWORKS,
     "looking": LOOKING,
     "looking-again": LOOKING_AGAIN,
