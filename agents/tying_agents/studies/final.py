@@ -229,8 +229,8 @@ FINAL = {
         "With ten times as many training steps and 24 layers: is the rule, with a quarter of the block parameters, no "
         "worse than conventional training?",
         "On the test split, twelve paired seeds not used in runs of this length and depth, each with the option and at "
-        "the rate that it took in `final-long-recipes-24`: the interval of the difference lies below +0.5 % (no worse), "
-        "or above 0 (worse). (There, on validation, the rule is 7 % behind.)",
+        "the rate that it took in `final-long-recipes-24`: the interval of the difference lies below +0.5 % (no "
+        "worse), or above 0 (worse). (There, on validation, the rule is 7 % behind.)",
         1.9,
         (
             (
