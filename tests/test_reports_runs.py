@@ -97,6 +97,8 @@ def test_runs_of_one_label_with_other_settings_are_told_apart(tmp_path: Path) ->
     arms = group_into_arms([first, other, again])
     assert [arm.label for arm in arms] == ["random", "random (tokenizer gpt2, learning_rate 0.1)"]
     assert [arm.seeds for arm in arms] == [(0,), (0, 1)]
+    reused = load_run(make_run(tmp_path / "0", env={"attention": "reused"}))
+    assert [arm.label for arm in group_into_arms([reused, first])] == ["random (attention reused)", "random"]
 
 
 def test_each_seed_of_an_arm_may_start_from_a_checkpoint_of_its_own(tmp_path: Path) -> None:

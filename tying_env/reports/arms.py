@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tying_env.config import PLACE_SETTINGS
+from tying_env.config import PLACE_SETTINGS, EnvConfig
 from tying_env.reports.loading import Run
 from tying_env.reports.metrics import Metric
 from tying_env.reports.signatures import DOCS, signatures_of
@@ -52,19 +52,22 @@ class Arm:
 def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
     """Sort runs into arms by label, in the order in which labels come up; seeds in ascending order.
 
-    Runs of one label with other settings are arms of their own, named by what differs from the settings of the first;
-    but where no seed of a label starts from two checkpoints, its seeds may start each from its own, which is noted.
+    Runs of one label with other settings are arms of their own, named by what differs from the settings of the
+    plainest run, that with the fewest settings that are not defaults, and of several the first. But where no seed of a
+    label starts from two checkpoints, its seeds may start each from its own, which is noted.
     Of several runs of one arm and seed the newest finished one counts.
     """
     arms: dict[str, list[Run]] = {}
-    first: dict[str, Run] = {}
+    plainest: dict[str, Run] = {}
     starts: dict[tuple[str, int], set[str | None]] = {}
     for run in runs:
         starts.setdefault((run.label, run.seed), set()).add(run.env.get("init_from"))
+        if _changed(run) < _changed(plainest.setdefault(run.label, run)):
+            plainest[run.label] = run
     several = {label for (label, _), checkpoints in starts.items() if len(checkpoints) > 1}
     for run in runs:
         # Agents' own settings may differ in an arm: each run can replay a trace of its own, say. That is noted.
-        differ = {k: v for k, (_, v) in _differences(first.setdefault(run.label, run), run).items() if "." not in k}
+        differ = {k: v for k, (_, v) in _differences(plainest[run.label], run).items() if "." not in k}
         label = run.label
         if label not in several:
             differ.pop("init_from", None)
@@ -72,6 +75,11 @@ def group_into_arms(runs: Sequence[Run]) -> list[Arm]:
             label += f" ({', '.join(f'{name} {_text(value)}' for name, value in differ.items())})"
         arms.setdefault(label, []).append(run)
     return [_one_run_for_each_seed(label, members) for label, members in arms.items()]
+
+
+def _changed(run: Run) -> int:
+    """Return how many settings of the environment are not at their defaults."""
+    return sum(value != getattr(EnvConfig, name, value) for name, value in run.env.items())
 
 
 def _one_run_for_each_seed(label: str, runs: Sequence[Run]) -> Arm:
