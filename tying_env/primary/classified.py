@@ -45,7 +45,8 @@ class Classified(Workload):
         """
         mean, deviation = scale
         if trained is not None and "input_mean" in trained:  # files of earlier versions have none
-            mean, deviation = (_numbers(name, trained.get(name), mean.shape) for name in ("input_mean", "input_deviation"))
+            names = ("input_mean", "input_deviation")
+            mean, deviation = (_numbers(name, trained.get(name), mean.shape) for name in names)
             if not (deviation > 0).all():
                 raise ValueError(f"its input_deviation must be above 0, got {trained['input_deviation']!r:.200}")
         numbers = {"input_mean": mean.ravel().tolist(), "input_deviation": deviation.ravel().tolist()}
