@@ -244,7 +244,7 @@ MUTANTS = [
     Mutant(
         "a network draws from the generators of the program around it",
         "tying_env/primary/trainer.py",
-        "with self.streams.lent() if self.task.foreign else contextlib.nullcontext():",
+        "with self.streams.lent() if own else contextlib.nullcontext():",
         "with contextlib.nullcontext():",
         "tests/test_streams.py -k equal_seeds",
     ),
