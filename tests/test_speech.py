@@ -185,7 +185,9 @@ def test_an_exported_folder_says_all_that_its_network_needs(tmp_path: Path, sett
         load_export(folder)
 
 
-def test_other_data_are_measured_as_the_network_has_learned_to_read_them(tmp_path: Path, settings: Any) -> None:
+def test_other_data_are_measured_as_the_network_has_learned_to_read_them(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the scale of its own training data, and the classes under their names."""
     run(RunConfig("conventional", run_dir=tmp_path / "run", env=EnvConfig(**settings), measure_test=False))
     loaded = load_run(tmp_path / "run")
@@ -216,6 +218,15 @@ def test_other_data_are_measured_as_the_network_has_learned_to_read_them(tmp_pat
     earlier = {name: loaded.saved.sizes[name] for name in ("features", "classes")}  # as files of before have
     before = dataclasses.replace(loaded, saved=loaded.saved._replace(sizes=earlier))
     before.open_workload(str(renamed))
+    # Of recordings there would be a rate: features of sound are not those of a file of numbers.
+    sound = dataclasses.replace(loaded, saved=loaded.saved._replace(sizes=loaded.saved.sizes | {"rate": 8000}))
+    with pytest.raises(ValueError, match=r"for data of \{'rate': 8000\}, .* has \{'rate': None\}"):
+        sound.open_workload()
+    heard = loaded.open_workload()
+    heard.sizes = heard.sizes | {"rate": 8000}
+    monkeypatch.setattr("tying_env.runs.saved_run.open_workload", lambda *_: heard)
+    with pytest.raises(ValueError, match=r"for data of \{'rate': None\}, .* has \{'rate': 8000\}"):
+        loaded.open_workload()
 
 
 def test_norms_of_inputs_leave_padding_out(settings: Any) -> None:

@@ -17,6 +17,9 @@ from tying_env.primary.workloads import Workload, open_workload
 from tying_env.runs.network_file import SavedNetwork, load_network
 from tying_env.runs.run_directory import RunDirectory, Which
 
+# Of `sizes`, what files of earlier versions lack.
+_SINCE = {"class_names", "input_mean", "input_deviation"}
+
 
 @dataclass(frozen=True)
 class LoadedRun:
@@ -56,14 +59,12 @@ class LoadedRun:
         """
         config = self.config if dataset is None else dataclasses.replace(self.config, dataset=dataset)
         workload = open_workload(config, self.saved.sizes, self.tokenizer)
-        theirs = dict(workload.sizes)
-        # A file of an earlier version lacks some: what it has must agree.
-        differ = {name: value for name, value in self.saved.sizes.items() if theirs.get(name) != value}
+        mine, theirs = dict(self.saved.sizes), dict(workload.sizes)
+        known = {*mine, *theirs} - (_SINCE - set(mine))
+        differ = [name for name in (*mine, *theirs) if name in known and mine.get(name) != theirs.get(name)]
         if differ and not is_own(config.model):
-            raise ValueError(
-                f"the network is made for data of {differ}, {config.dataset!r} has "
-                f"{ {name: theirs.get(name) for name in differ} }"
-            )
+            made, given = ({name: sizes.get(name) for name in dict.fromkeys(differ)} for sizes in (mine, theirs))
+            raise ValueError(f"the network is made for data of {made}, {config.dataset!r} has {given}")
         return workload
 
 
